@@ -1,0 +1,94 @@
+"""
+Checks of what comes in from outside, each with one line that says what was expected, what came and the likely mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """
+    The error for a name that no table holds; the caller raises it.
+
+    :param kind: What the name stands for, e.g. "defence".
+    :param name: The name that came.
+    :param known: The names that would have done.
+    :return: A ValueError with the nearest known name and the list of all.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ValueError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
+
+
+def check_images(x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x") -> None:
+    """
+    Check a batch of inputs.
+
+    :param x: Inputs of shape (N, ...), N >= 1, all finite.
+    :param input_shape: Expected shape of one input, or None for any.
+    :param name: The name used in the message.
+    :raises ValueError: When x is empty, has another shape or holds NaN or infinity.
+    """
+    if x.ndim == 0 or x.shape[0] == 0:
+        raise ValueError(f"{name} is empty (shape {x.shape}): at least one sample is needed.")
+    if input_shape is not None and tuple(x.shape[1:]) != tuple(input_shape):
+        hint = ""
+        if tuple(x.shape) == tuple(input_shape):
+            hint = f"; for a single sample pass {name}[None]"
+        elif x.ndim == 4 and (x.shape[3], x.shape[1], x.shape[2]) == tuple(input_shape):
+            hint = f"; the channels come last here: {name}.transpose(0, 3, 1, 2) puts them first"
+        raise ValueError(f"{name} has shape {x.shape}, expected (N, {', '.join(map(str, input_shape))}){hint}.")
+    # One pass without a temporary array; only a non-finite sum (NaN, infinity or overflow) earns the exact look.
+    if x.dtype.kind == "f" and not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+        bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+        raise ValueError(f"{name} has NaN or infinite values in {len(bad)} of {len(x)} samples (first: {bad[0]}).")
+
+
+def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> None:
+    """
+    Check class labels given as indices, one-hot or as probabilities.
+
+    :param y: Labels (N,) or (N, 1) with integral values in [0, nb_classes), or (N, nb_classes) with finite values.
+    :param nb_classes: Number of classes K.
+    :param name: The name used in the message.
+    :param length: Expected N, or None for any.
+    :raises ValueError: When y is empty, of another length or shape, or holds labels out of range.
+    """
+    if y.ndim == 0 or y.shape[0] == 0:
+        raise ValueError(f"{name} is empty (shape {y.shape}): at least one label is needed.")
+    if length is not None and len(y) != length:
+        raise ValueError(f"{name} has {len(y)} labels for {length} samples.")
+    if y.ndim == 2 and y.shape[1] == nb_classes and nb_classes > 1:
+        if not np.isfinite(y).all():
+            raise ValueError(f"{name} has NaN or infinite values.")
+        return
+    if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
+        raise ValueError(f"{name} has shape {y.shape}, expected (N,) indices or (N, {nb_classes}) one-hot labels.")
+    if y.dtype.kind not in "iub" and not (np.isfinite(y).all() and (y == np.floor(y)).all()):
+        raise ValueError(f"{name} has labels that are no whole numbers: expected class indices 0 to {nb_classes - 1}.")
+    low, high = y.min(), y.max()
+    if low < 0 or high >= nb_classes:
+        raise ValueError(
+            f"{name} has labels from {int(low)} to {int(high)}, expected 0 to {nb_classes - 1} (nb_classes={nb_classes})."
+        )
+
+
+def check_eps(eps: float, name: str = "eps") -> float:
+    """
+    Check an attack budget for inputs in [0, 1].
+
+    :param eps: The budget, in the unit of the inputs.
+    :param name: The name used in the message.
+    :return: The budget as a float.
+    :raises ValueError: When it is no number in (0, 1].
+    """
+    value = float(eps)
+    if not 0 < value <= 1:
+        hint = f"; did you mean {value:g} / 255?" if value > 1 else ""
+        raise ValueError(f"{name}: expected a number in (0, 1], inputs being in [0, 1], got {value:g}{hint}")
+    return value

@@ -1,0 +1,844 @@
+"""
+Loss-defended networks as ART classifiers.
+
+A :class:`LossDefendedClassifier` is an ART `PyTorchClassifier`: every ART attack, trainer and detector takes it. What it
+changes: `loss_gradient` and `compute_loss` climb an attacker's objective instead of the training loss, labels come in
+any format, and a call that does not train leaves modes, gradients, statistics and files as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from art import config
+from art.config import ART_NUMPY_DTYPE
+from art.data_generators import PyTorchDataGenerator
+from art.estimators.classification import PyTorchClassifier
+from tqdm.auto import tqdm
+
+from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.defences import Defence, get_defence
+from art_mmc.heads import DistanceHead
+from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from art.data_generators import DataGenerator
+    from art.utils import CLIP_VALUES_TYPE, PREPROCESSING_TYPE
+
+logger = logging.getLogger(__name__)
+
+
+class LossDefendedClassifier(PyTorchClassifier):
+    """
+    An ART classifier for a network trained by a loss of one's own; its named subclasses bring network head and loss
+    along.
+
+    `loss_gradient` and `compute_loss`, which ART's FGSM, PGD, BIM, MIM and APGD climb, follow `objective`, and training
+    follows the loss. On its own training loss a defended network looks several times more robust than it is.
+    """
+
+    estimator_params = PyTorchClassifier.estimator_params + ["objective"]
+
+    #: name of the row in the table of defences; None for a loss of the user's own
+    defence: str | None = None
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        loss: torch.nn.Module | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        nb_classes: int | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        use_amp: bool = False,
+        opt_level: str = "O1",
+        loss_scale: float | str | None = "dynamic",
+        channels_first: bool = True,
+        clip_values: CLIP_VALUES_TYPE | None = (0.0, 1.0),
+        preprocessing_defences: Any = None,
+        postprocessing_defences: Any = None,
+        preprocessing: PREPROCESSING_TYPE | Any = None,
+        device_type: str = "gpu",
+        *,
+        objective: str = "adaptive",
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        embedding_dim: int | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Create a classifier from a bare backbone, in one call, or from a network that has its head already.
+
+        :param model: For a named subclass a backbone (B, C, H, W) -> (B, d), to which the defence's head is added, or a
+               ready :class:`.DefendedNet`. For the base class any module that gives logits (B, K), larger = more likely.
+        :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own.
+        :param input_shape: Shape of one input, (C, H, W).
+        :param nb_classes: Number of classes K, at least 2.
+        :param optimizer: Optimizer over the parameters of `model`; None for Adam with rate 1e-3 over those of the whole
+               network, head included.
+        :param use_amp: Not supported (it needs NVIDIA apex); must be False.
+        :param opt_level: As in ART, without effect.
+        :param loss_scale: As in ART, without effect.
+        :param channels_first: Whether the inputs are (C, H, W).
+        :param clip_values: Smallest and largest value of an input.
+        :param preprocessing_defences: ART preprocessing defence(s).
+        :param postprocessing_defences: ART postprocessing defence(s).
+        :param preprocessing: As in ART, a tuple (subtrahend, divisor); better None, with `mean` and `std`.
+        :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+        :param objective: What `loss_gradient` and `compute_loss` follow: "adaptive" for the first objective of the
+               defence's row, "loss" for the training loss (the papers' own-loss attack), or one of "margin",
+               "cross_entropy" and "dlr".
+        :param mean: Mean subtracted inside the network, one number or one a channel (when `model` is a backbone); None
+               for 0.
+        :param std: Standard deviation divided by inside the network, likewise; None for 1.
+        :param embedding_dim: Width of a linear layer between backbone and head (when `model` is a backbone). None for
+               none, or for the backbone's own width where the head needs features of either sign and the backbone ends
+               in an activation.
+        :param options: Options of the defence's head and loss, e.g. `scale=10.0` for "mmc".
+        :raises ValueError: For arguments that are missing, unknown, out of range or do not fit together.
+        """
+        if use_amp:
+            raise ValueError(
+                "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
+            )
+        if input_shape is None or nb_classes is None:
+            raise ValueError("input_shape and nb_classes are needed, e.g. input_shape=(1, 28, 28), nb_classes=10.")
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}.")
+        input_shape = tuple(int(n) for n in input_shape)
+        net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
+        model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
+        super().__init__(
+            model=model,
+            loss=loss,
+            input_shape=input_shape,
+            nb_classes=nb_classes,
+            optimizer=optimizer,
+            channels_first=channels_first,
+            clip_values=clip_values,
+            preprocessing_defences=preprocessing_defences,
+            postprocessing_defences=postprocessing_defences,
+            preprocessing=preprocessing,
+            device_type=device_type,
+        )
+        self._opt_level, self._loss_scale = opt_level, loss_scale
+        self.objective = objective
+        if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
+            self._loss.to(self._device)
+        if optimizer is None:
+            self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
+        self._set_label_flags()
+        self._model.eval()
+
+    def _complete(
+        self,
+        model: torch.nn.Module,
+        loss: torch.nn.Module | None,
+        input_shape: tuple[int, ...],
+        nb_classes: int,
+        options: dict[str, Any],
+    ) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """Give a bare backbone its head, and the network its loss."""
+        row = self.row
+        if row is None or isinstance(model, DefendedNet):
+            given = [name for name, value in options.items() if value is not None]
+            if given:
+                why = "the network has them already" if row else "only the named subclasses know such options"
+                raise ValueError(f"{', '.join(given)}: not to be given here, {why}.")
+        if row is None:
+            if loss is None:
+                raise ValueError("loss is needed; the named subclasses, MMCClassifier and others, bring their own.")
+            # ART runs the children of an nn.Sequential one by one: a forward of a subclass would be ignored
+            if isinstance(model, torch.nn.Sequential):
+                model = DefendedNet(model, torch.nn.Identity())
+            return model, loss
+        if not isinstance(model, DefendedNet):
+            mean, std, dim = options.pop("mean"), options.pop("std"), options.pop("embedding_dim")
+            backbone = wrap_backbone(model, input_shape)
+            if dim is None and row.head.needs_signed_features and not backbone.linear_output:
+                dim = backbone.out_features
+            head, row_loss = row.build(int(dim or backbone.out_features), nb_classes, **options)
+            # the head joins a backbone that the user may have moved or cast already
+            like = next(backbone.parameters(), torch.empty(0))
+            net = DefendedNet(
+                backbone,
+                head,
+                mean=0.0 if mean is None else mean,
+                std=1.0 if std is None else std,
+                projection=None if dim is None else int(dim),
+            ).to(like.device, like.dtype)
+            return net, row_loss if loss is None else loss
+        if not isinstance(model.head, row.head):
+            raise ValueError(
+                f"the network's head is a {type(model.head).__name__}, defence '{row.name}' needs a {row.head.__name__}."
+            )
+        if loss is None:
+            loss = row.build_loss(model.head)
+        if isinstance(model.head, DistanceHead) and getattr(loss, "temperature", model.head.temperature) != (
+            model.head.temperature
+        ):
+            raise ValueError(
+                f"the loss has temperature {loss.temperature}, the head {model.head.temperature}: the loss would not undo "
+                "the head's temperature."
+            )
+        return model, loss
+
+    @property
+    def row(self) -> Defence | None:
+        """The defence's row in the table, or None for a loss of the user's own."""
+        return None if self.defence is None else get_defence(self.defence)
+
+    @property
+    def objective(self) -> str:
+        """What `loss_gradient` and `compute_loss` follow."""
+        return self._objective
+
+    @objective.setter
+    def objective(self, name: str) -> None:
+        if name not in ("adaptive", "loss", *OBJECTIVES):
+            raise unknown_name("objective", name, ("adaptive", "loss", *OBJECTIVES))
+        self._objective = name
+
+    @contextmanager
+    def using_objective(self, name: str) -> Iterator[None]:
+        """
+        Follow another objective for a while: `with classifier.using_objective("loss"): attack.generate(x)`.
+
+        :param name: As in the constructor's `objective`.
+        """
+        before = self.objective
+        self.objective = name
+        try:
+            yield
+        finally:
+            self.objective = before
+
+    # ------------------------------------------------------------------------------------------ what comes in
+
+    def _set_label_flags(self) -> None:
+        # ART decides these by the loss' type: for a loss it does not know its trainers would fail on one-hot labels
+        self._reduce_labels, self._int_labels, self._probability_labels = True, True, True
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        self._set_label_flags()
+
+    def reduce_labels(self, y: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        """
+        Labels as the losses take them.
+
+        :param y: Indices (N,) or (N, 1), one-hot or probabilities (N, K).
+        :return: Indices (N,), int64, unless y holds probabilities, which stay as they are.
+        """
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim == 1:
+            return y.astype(np.int64) if isinstance(y, np.ndarray) else y.long()
+        return super().reduce_labels(y)
+
+    def _inputs(self, x: Any) -> Any:
+        """Check a public call's inputs and cast them to float32; tensors pass as they are but for the type."""
+        if isinstance(x, torch.Tensor):
+            return x if x.dtype == torch.float32 else x.float()
+        if x.dtype == object:
+            return x
+        check_images(x, None if self.preprocessing_defences else self.input_shape)
+        if x.dtype.kind in "iu" and x.max(initial=0) > 1:
+            raise ValueError(
+                f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
+            )
+        return np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)
+
+    def _labels(self, y: Any, length: int) -> torch.Tensor:
+        """Check labels in any format; as a tensor on the device, indices (N,) or probabilities (N, K)."""
+        if isinstance(y, torch.Tensor):
+            return self.reduce_labels(y).to(self._device)  # type: ignore[union-attr]
+        y = np.asarray(y)
+        check_labels(y, self.nb_classes, length=length)
+        return torch.as_tensor(self.reduce_labels(y), device=self._device)
+
+    @contextmanager
+    def _as_found(self, training_mode: bool = False) -> Iterator[None]:
+        """
+        Set the mode for a call that does not train; afterwards every module's own flag and, where batch statistics
+        were in use, their running averages are as before.
+        """
+        modules = list(self._model.modules())
+        flags = [module.training for module in modules]
+        averages = [
+            (buffer, buffer.clone())
+            for module in modules
+            if training_mode and isinstance(module, torch.nn.modules.batchnorm._NormBase)
+            for buffer in module.buffers(recurse=False)
+        ]
+        self._model.train(mode=training_mode or self.is_rnn)
+        if self.is_rnn and not training_mode:  # cuDNN has no backward pass for RNNs in eval mode
+            self.set_batchnorm(train=False)
+            self.set_dropout(train=False)
+        try:
+            yield
+        finally:
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+            with torch.no_grad():
+                for buffer, value in averages:
+                    buffer.copy_(value)
+
+    @contextmanager
+    def _keep_gradients(self) -> Iterator[None]:
+        """Put the parameters' gradients aside, for the methods of ART's that run a full backward pass."""
+        before = [(parameter, parameter.grad) for parameter in self._model.parameters()]
+        for parameter, _ in before:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            for parameter, grad in before:
+                parameter.grad = grad
+
+    # ------------------------------------------------------------------------------------------ prediction, gradients
+
+    def predict(self, x: np.ndarray, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> np.ndarray:
+        """
+        Logits of the network.
+
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one forward pass.
+        :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
+        :param kwargs: Ignored; some ART attacks hand over `logits=True`.
+        :return: Logits (N, K), float32, larger = more likely.
+        """
+        with self._as_found(training_mode):
+            x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False)
+            outputs = []
+            with torch.no_grad():
+                for start in range(0, len(x_preprocessed), batch_size):
+                    batch = torch.as_tensor(x_preprocessed[start : start + batch_size], device=self._device)
+                    outputs.append(self._model(batch)[-1].float().cpu())
+            results = torch.cat(outputs).numpy()
+        return self._apply_postprocessing(preds=results[:, None] if results.ndim == 1 else results, fit=False)
+
+    def _attack_values(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The objective an attacker climbs, (N,); a loss without `reduction` gives its one number."""
+        name = self._objective
+        if name == "adaptive":
+            name = self.row.objectives[0] if self.row else "margin"
+        if name != "loss":
+            outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+            return OBJECTIVES[name](outputs, y if y.ndim == 1 else y.argmax(dim=1))
+        before = getattr(self._loss, "reduction", None)
+        if before is None:
+            return self._loss(outputs, y)
+        self._loss.reduction = "none"
+        try:
+            return self._loss(outputs, y)
+        finally:
+            self._loss.reduction = before
+
+    def _differentiable_input(self, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The leaf to differentiate by, and what the network gets, after the preprocessing."""
+        if self.all_framework_preprocessing:
+            leaf = torch.as_tensor(x, device=self._device).detach().requires_grad_(True)
+            return leaf, self._apply_preprocessing(leaf, y=None, fit=False, no_grad=False)[0]
+        if isinstance(x, torch.Tensor):
+            raise NotImplementedError("Tensors as inputs need preprocessing that is all in PyTorch.")
+        x_preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=True)
+        leaf = torch.as_tensor(x_preprocessed, device=self._device).requires_grad_(True)
+        return leaf, leaf
+
+    def loss_gradient(
+        self,
+        x: np.ndarray | torch.Tensor,
+        y: np.ndarray | torch.Tensor,
+        training_mode: bool = False,
+        **kwargs: Any,
+    ) -> np.ndarray | torch.Tensor:
+        """
+        Gradient of the attacker's objective with respect to the inputs; see `objective`.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Labels: indices (N,), one-hot or probabilities (N, K).
+        :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
+        :param kwargs: Ignored; some ART attacks hand over more.
+        :return: Gradients of the shape of x. As in ART, of the mean over the batch if the loss' reduction is "mean",
+                 else of the sum.
+        """
+        x = self._inputs(x)
+        with self._as_found(training_mode), torch.enable_grad():
+            leaf, inputs = self._differentiable_input(x)
+            labels = self._labels(y, len(x))
+            values = self._attack_values(self._model(inputs)[-1], labels)
+            total = values.mean() if getattr(self._loss, "reduction", "mean") == "mean" else values.sum()
+            (grads,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        if grads is None:
+            raise ValueError("Gradient term in PyTorch model is `None`: the output does not depend on the input.")
+        if isinstance(x, torch.Tensor):
+            return grads
+        return self._numpy_gradient(x, grads)
+
+    def _numpy_gradient(self, x: np.ndarray, grads: torch.Tensor) -> np.ndarray:
+        result = grads.cpu().numpy()
+        if not self.all_framework_preprocessing:
+            result = self._apply_preprocessing_gradient(x, result)
+        return result
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        x: np.ndarray | torch.Tensor,
+        y: np.ndarray | torch.Tensor,
+        reduction: str = "none",
+        **kwargs: Any,
+    ) -> np.ndarray | torch.Tensor:
+        """
+        Values of the attacker's objective, the same that :meth:`loss_gradient` differentiates.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Labels: indices (N,), one-hot or probabilities (N, K).
+        :param reduction: "none", "mean" or "sum".
+        :param kwargs: Ignored.
+        :return: (N,) for reduction "none", else a scalar; a tensor with its graph if x is one.
+        """
+        if reduction not in ("none", "mean", "sum"):
+            raise unknown_name("reduction", reduction, ("none", "mean", "sum"))
+        x = self._inputs(x)
+        is_tensor = isinstance(x, torch.Tensor)
+        with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
+            inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
+            outputs = self._model(torch.as_tensor(inputs, device=self._device))[-1]
+            values = self._attack_values(outputs, self._labels(y, len(x)))
+            if reduction != "none":
+                values = values.mean() if reduction == "mean" else values.sum()
+        return values if is_tensor else values.cpu().numpy()
+
+    def class_gradient(
+        self,
+        x: np.ndarray,
+        label: int | list[int] | np.ndarray | None = None,
+        training_mode: bool = False,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """
+        Gradients of logits with respect to the inputs.
+
+        :param x: Inputs (N, C, H, W).
+        :param label: One class for all samples, one class a sample (N,), or None for all K classes.
+        :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
+        :param kwargs: Ignored.
+        :return: (N, 1, C, H, W), or (N, K, C, H, W) for label None.
+        :raises ValueError: For labels out of range.
+        """
+        x = self._inputs(x)
+        classes = None if label is None else np.broadcast_to(np.asarray(label), (len(x),))
+        if classes is not None:
+            check_labels(classes, self.nb_classes, name="label")
+        with self._as_found(training_mode), torch.enable_grad():
+            leaf, inputs = self._differentiable_input(x)
+            outputs = self._model(inputs)[-1]
+            if classes is not None:
+                # the samples of a batch do not mix, so one backward pass of the sum serves all of them
+                index = torch.as_tensor(classes.astype(np.int64), device=outputs.device)[:, None]
+                targets = [outputs.gather(1, index).sum()]
+            else:
+                targets = list(outputs.sum(dim=0))
+            grads = [torch.autograd.grad(target, leaf, retain_graph=len(targets) > 1)[0] for target in targets]
+        return self._numpy_gradient(x, torch.stack(grads, dim=1))
+
+    def custom_loss_gradient(self, *args: Any, **kwargs: Any) -> np.ndarray | torch.Tensor:
+        """
+        As ART's, with modes and gradients of the network left as they were.
+
+        :param args: As in `PyTorchClassifier.custom_loss_gradient`.
+        :param kwargs: As in `PyTorchClassifier.custom_loss_gradient`.
+        :return: Gradients of the shape of x.
+        """
+        with self._as_found(), self._keep_gradients():
+            return super().custom_loss_gradient(*args, **kwargs)
+
+    def get_activations(  # type: ignore[override]
+        self,
+        x: np.ndarray | torch.Tensor,
+        layer: int | str | None = None,
+        batch_size: int = 128,
+        framework: bool = False,
+    ) -> np.ndarray | torch.Tensor:
+        """
+        Output of a layer. For the features z that the head reads: `layer="embedding"`.
+
+        :param x: Inputs (N, C, H, W).
+        :param layer: Index of a direct child of the network (see `layer_names`), or the name of any of its modules.
+        :param batch_size: Samples in one forward pass.
+        :param framework: Whether to return a tensor with its graph, computed in one pass.
+        :return: The layer's output, (N, ...).
+        :raises ValueError: For a layer that is not there.
+        """
+        modules = dict(self.model.named_modules())
+        if isinstance(layer, str):
+            if layer not in modules:
+                raise unknown_name("layer", layer, [name for name in modules if name])
+            module = modules[layer]
+        elif isinstance(layer, (int, np.integer)):
+            if not -len(self._layer_names) <= layer < len(self._layer_names):
+                raise ValueError(f"layer {layer} is out of range: the network has {len(self._layer_names)} layers.")
+            module = modules[self._layer_names[layer]]
+        else:
+            raise TypeError("Layer must be of type str or int")
+        seen: list[torch.Tensor] = []
+        hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            with self._as_found():
+                x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False, no_grad=not framework)
+                if framework:
+                    self._model(torch.as_tensor(x_preprocessed, device=self._device))
+                    return seen[-1]
+                results = []
+                with torch.no_grad():
+                    for start in range(0, len(x_preprocessed), batch_size):
+                        batch = torch.as_tensor(x_preprocessed[start : start + batch_size], device=self._device)
+                        self._model(batch)
+                        results.append(seen[-1].cpu())
+                        seen.clear()
+                return torch.cat(results).numpy()
+        finally:
+            hook.remove()
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int = 128,
+        nb_epochs: int = 10,
+        training_mode: bool = True,
+        drop_last: bool = False,
+        scheduler: Any = None,
+        verbose: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Train on the training loss. Shuffled by torch's global random state, as in ART; the trainers take a seed.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
+        :param batch_size: Samples in one step.
+        :param nb_epochs: Passes over the data.
+        :param training_mode: Whether the network runs in training mode. Afterwards it is in evaluation mode.
+        :param drop_last: Whether to leave out a last batch that is smaller.
+        :param scheduler: Learning-rate scheduler, anything with a `step()`, stepped once an epoch.
+        :param verbose: Whether to show a progress bar.
+        :param kwargs: Ignored, as in ART.
+        """
+        x_all, y_all = self.training_tensors(x, y)
+        if scheduler is not None and not hasattr(scheduler, "step"):
+            raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
+        with self.training(training_mode):
+            for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
+                for index in torch.randperm(len(x_all)).split(batch_size):
+                    if not (drop_last and len(index) < batch_size):
+                        self.train_batch(x_all[index], y_all[index])
+                if scheduler is not None:
+                    scheduler.step()
+
+    def fit_generator(
+        self, generator: DataGenerator, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
+    ) -> None:
+        """
+        Train on the batches of an ART data generator, each batch as :meth:`fit` would.
+
+        :param generator: Generator of batches (x, y); labels as indices or one-hot.
+        :param nb_epochs: Passes over the data.
+        :param verbose: Whether to show a progress bar.
+        :param kwargs: Ignored, as in ART.
+        """
+        steps = max(1, -(-(generator.size or generator.batch_size) // generator.batch_size))
+        with self.training():
+            for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
+                if isinstance(generator, PyTorchDataGenerator):
+                    batches: Any = generator.iterator
+                else:
+                    batches = (generator.get_batch() for _ in range(steps))
+                for x, y in batches:
+                    self.train_batch(*self.training_tensors(np.asarray(x), np.asarray(y)))
+
+    def training_tensors(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Check and preprocess training data.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Labels: indices (N,), one-hot or probabilities (N, K).
+        :return: Inputs, float32, on the CPU, and labels, indices (N,) or probabilities (N, K).
+        :raises ValueError: For what does not fit; see :func:`.check_images`, :func:`.check_labels`.
+        """
+        x = self._inputs(np.asarray(x))
+        y = np.asarray(y)
+        check_labels(y, self.nb_classes, length=len(x))
+        if self.clip_values is not None and not self.preprocessing_operations:
+            low, high = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
+            if x.max() > 2 * high - low or x.min() < 2 * low - high:
+                raise ValueError(
+                    f"x ranges from {x.min():g} to {x.max():g}, far outside the clip_values ({low:g}, {high:g}): "
+                    "scale the inputs (x / 255.0?) or give other clip_values."
+                )
+        x, y = self._apply_preprocessing(x, self.reduce_labels(y), fit=True)
+        y = np.asarray(self.reduce_labels(np.asarray(y)))
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)), torch.from_numpy(y)
+
+    @contextmanager
+    def training(self, training_mode: bool = True) -> Iterator[None]:
+        """
+        Around training steps: training mode inside, evaluation mode afterwards.
+
+        :param training_mode: The mode inside.
+        """
+        if self._optimizer is None:
+            raise ValueError("An optimizer is needed to train the model, but none is provided.")
+        self._model.train(mode=training_mode)
+        try:
+            yield
+        finally:
+            self._model.eval()
+
+    def train_batch(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        One optimizer step on the training loss, in the mode that the network is in.
+
+        :param x: Inputs (B, C, H, W), preprocessed.
+        :param y: Labels: indices (B,) or probabilities (B, K).
+        :return: The loss, a scalar, and the logits (B, K), both without graph and still on the device.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        outputs = self._model(x.to(self._device))[-1]
+        loss = self._loss(outputs, y.to(self._device))
+        (loss.sum() if loss.ndim else loss).backward()
+        self._optimizer.step()
+        return loss.detach(), outputs.detach()
+
+    # ------------------------------------------------------------------------------------------ copies and files
+
+    def set_params(self, **kwargs: Any) -> None:
+        """
+        Set parameters by name, as in ART; a new `model` is wrapped and gets an optimizer of the old one's kind, a new
+        `device_type` moves the network.
+
+        :param kwargs: Parameters by name; see `estimator_params`.
+        """
+        model = kwargs.pop("model", None)
+        device_type = kwargs.pop("device_type", None)
+        if device_type is not None:
+            self._device_type = device_type
+            cuda = device_type != "cpu" and torch.cuda.is_available()
+            self._device = torch.device(f"cuda:{torch.cuda.current_device()}" if cuda else "cpu")
+            self._model.to(self._device)
+        if model is not None:
+            self._model = self._make_model_wrapper(model).to(self._device)
+            self._layer_names = self._model.get_layers  # type: ignore[assignment]
+            if self._optimizer is not None and "optimizer" not in kwargs:
+                self._optimizer = _same_optimizer(self._optimizer, self._model)
+        super().set_params(**kwargs)
+
+    def clone_for_refitting(self) -> LossDefendedClassifier:
+        """
+        A classifier of the same kind on a copy of the network with fresh weights; fixed centers stay.
+
+        :return: The new classifier, with an optimizer of the same kind and settings.
+        """
+        if self._optimizer is None:
+            raise ValueError("An optimizer is needed to train the model, but none is provided.")
+        model = copy.deepcopy(self.model)
+        for module in model.modules():
+            module._forward_hooks.clear()  # a copied hook would still write into the original
+        params = {k: v for k, v in self.get_params().items() if k not in ("model", "optimizer", "loss", "use_amp")}
+        clone = type(self)(
+            model=model, loss=copy.deepcopy(self._loss), optimizer=_same_optimizer(self._optimizer, model), **params
+        )
+        clone.reset()
+        return clone
+
+    def load(self, filename: str, path: str | None = None) -> None:
+        """
+        Read back what ART's :meth:`save` wrote: weights and, if it is there, the optimizer's state.
+
+        :param filename: Name of the files without their endings, as given to :meth:`save`.
+        :param path: Folder; None for ART's data folder.
+        """
+        full_path = os.path.join(config.ART_DATA_PATH if path is None else path, filename)
+        self.model.load_state_dict(torch.load(full_path + ".model", map_location=self._device, weights_only=True))
+        if self._optimizer is not None and os.path.isfile(full_path + ".optimizer"):
+            state = torch.load(full_path + ".optimizer", map_location=self._device, weights_only=True)
+            self._optimizer.load_state_dict(state)
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write one file from which :func:`.load_classifier` builds this classifier again.
+
+        :param path: The file.
+        """
+        from art_mmc.checkpoint import save_checkpoint
+
+        save_checkpoint(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """
+        :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
+                 by the clock.
+        """
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device")}
+        return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """
+        :param state: As :meth:`__getstate__` gave it; without a GPU the network comes back on the CPU.
+        """
+        state = dict(state)
+        model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
+        self.__dict__.update(state)
+        self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
+        self._model = self._make_model_wrapper(model).to(self._device)
+
+
+def _same_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """A new optimizer of the same class and settings over a network's parameters."""
+    known = inspect.signature(type(optimizer).__init__).parameters  # AdamW's defaults hold more than it takes
+    defaults = {key: value for key, value in optimizer.defaults.items() if key in known}
+    make: Callable[..., torch.optim.Optimizer] = type(optimizer)
+    return make(model.parameters(), **defaults)
+
+
+class SoftmaxClassifier(LossDefendedClassifier):
+    """
+    The baseline: a linear last layer and softmax cross-entropy. Options: `label_smoothing`.
+    """
+
+    defence = "sce"
+
+
+class MMCClassifier(LossDefendedClassifier):
+    """
+    Max-Mahalanobis center loss: features gather around fixed centers, the nearest center is the prediction. Options:
+    `scale` (C_MM), `centers` ("max_mahalanobis" or "random"), `center_seed`, `temperature`, `variant`.
+
+    | Paper link: https://arxiv.org/abs/1905.10626
+    """
+
+    defence = "mmc"
+
+
+class MMLDAClassifier(LossDefendedClassifier):
+    """
+    Max-Mahalanobis linear discriminant analysis: a softmax over distances to fixed centers. Options as for "mmc".
+
+    | Paper link: https://arxiv.org/abs/1802.09308
+    """
+
+    defence = "mmlda"
+
+
+class LGMClassifier(LossDefendedClassifier):
+    """
+    Large-margin Gaussian mixture loss with trained class means. Options: `alpha`, `lam`, `temperature`.
+
+    | Paper link: https://arxiv.org/abs/1803.02988
+    """
+
+    defence = "lgm"
+
+
+class CenterLossClassifier(LossDefendedClassifier):
+    """
+    Cross-entropy with the center loss. Options: `lam` and `center_rate` (the paper's lambda and alpha).
+
+    | Paper link: https://ydwen.github.io/papers/WenECCV16.pdf
+    """
+
+    defence = "center"
+
+
+class RCEClassifier(LossDefendedClassifier):
+    """
+    Reverse cross-entropy, predicting with reversed logits, which are the network's output here.
+
+    | Paper link: https://arxiv.org/abs/1706.00633
+    """
+
+    defence = "rce"
+
+
+class PCClassifier(LossDefendedClassifier):
+    """
+    Probabilistically compact loss with logit constraint; see :class:`.PCTrainer` for its warm-up. Options: `xi`, `lam`,
+    `variant`, `constraint`.
+
+    | Paper link: https://arxiv.org/abs/2012.07688
+    """
+
+    defence = "pc"
+
+
+class GCEClassifier(LossDefendedClassifier):
+    """
+    Guided complement entropy; needs at least three classes. Options: `alpha`, `variant`.
+
+    | Paper link: https://arxiv.org/abs/1903.09799
+    """
+
+    defence = "gce"
+
+
+class ISCEClassifier(LossDefendedClassifier):
+    """
+    Inference-softmax cross-entropy. Options: `scale`, `margin`, `selector`, `clip`.
+
+    | Paper link: https://doi.org/10.3390/math10193716
+    """
+
+    defence = "isce"
+
+
+#: name of a defence -> its classifier
+CLASSIFIERS: dict[str, type[LossDefendedClassifier]] = {
+    cls.defence: cls  # type: ignore[misc]
+    for cls in (
+        SoftmaxClassifier,
+        MMCClassifier,
+        MMLDAClassifier,
+        LGMClassifier,
+        CenterLossClassifier,
+        RCEClassifier,
+        PCClassifier,
+        GCEClassifier,
+        ISCEClassifier,
+    )
+}
+
+
+def create_classifier(
+    defence: str,
+    backbone: str | torch.nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    nb_classes: int,
+    **kwargs: Any,
+) -> LossDefendedClassifier:
+    """
+    A classifier of the table of defences.
+
+    :param defence: Name of the defence: "sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce" or "isce".
+    :param backbone: Name of a backbone ("lenet5", "resnet20", ...), or a module (B, C, H, W) -> (B, d).
+    :param input_shape: Shape of one input, (C, H, W).
+    :param nb_classes: Number of classes K.
+    :param kwargs: More arguments of :class:`LossDefendedClassifier`, options of the defence among them.
+    :return: The classifier, untrained.
+    :raises ValueError: For an unknown defence or backbone, or arguments that do not fit.
+    """
+    get_defence(defence)
+    if isinstance(backbone, str):
+        backbone = create_backbone(backbone, input_shape)
+    return CLASSIFIERS[defence](model=backbone, input_shape=input_shape, nb_classes=nb_classes, **kwargs)

@@ -1,0 +1,564 @@
+"""
+Data sets as NumPy arrays, all in one form: images float32 (N, C, H, W) in [0, 1], labels int64 (N,) in 0 .. K - 1.
+
+Whatever is read, from scikit-learn, torchvision, a folder or a user's own file, passes the same checks here, so that
+the rest of the package need not ask whether the pixels were divided by 255 or a class is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from art_mmc.checks import check_images, check_labels, unknown_name
+
+_Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+_ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_CHANNELS = (1, 3)
+_TINY_FOLDER = "tiny-imagenet-200"
+_TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+# What the readers of idx, pickle, .mat and .npz files raise on bytes that are cut short or changed.
+_READ_ERRORS = (
+    AssertionError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """
+    A training and a test set, checked.
+
+    :param name: Name of the data set, or the path of the user's own file.
+    :param x_train: Training images (N, C, H, W), float32 in [0, 1], C-contiguous.
+    :param y_train: Training labels (N,), int64 in 0 .. K - 1, every class present.
+    :param x_test: Test images (M, C, H, W), as `x_train`.
+    :param y_test: Test labels (M,), as `y_train`, though a class may be absent.
+    """
+
+    name: str
+    x_train: np.ndarray = field(repr=False)
+    y_train: np.ndarray = field(repr=False)
+    x_test: np.ndarray = field(repr=False)
+    y_test: np.ndarray = field(repr=False)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """
+        Shape of one image.
+
+        :return: (C, H, W).
+        """
+        _, channels, height, width = self.x_train.shape
+        return channels, height, width
+
+    @cached_property
+    def nb_classes(self) -> int:
+        """
+        Number of classes.
+
+        :return: K, the highest training label plus one.
+        """
+        return int(self.y_train.max()) + 1
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """
+        Mean of each channel over the training images.
+
+        :return: C numbers in [0, 1].
+        """
+        return self._moments[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """
+        Standard deviation of each channel over the training images (divided by N H W).
+
+        :return: C numbers in [0, 0.5]; 0 for a channel that never changes.
+        """
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        # In float64 and by chunks: numpy's std would hold a second copy of the whole set.
+        total = np.zeros(self.x_train.shape[1])
+        squares = np.zeros_like(total)
+        for start in range(0, len(self.x_train), 512):
+            chunk = self.x_train[start : start + 512].astype(np.float64)
+            total += chunk.sum(axis=(0, 2, 3))
+            squares += np.square(chunk, out=chunk).sum(axis=(0, 2, 3))
+        count = self.x_train.size // self.x_train.shape[1]
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def load_dataset(
+    name: str | os.PathLike[str] = "digits",
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> Dataset:
+    """
+    Load a data set by its name, or from a user's own .npz file.
+
+    The file holds `x_train`, `y_train`, `x_test` and `y_test`, other arrays in it being ignored. Images are uint8 in
+    0..255 or floats in [0, 1], of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; labels are class
+    indices (N,) or (N, 1), or one-hot (N, K).
+
+    Sizes in memory: MNIST 0.2 GB, CIFAR-10 0.7 GB, SVHN 1.2 GB, Tiny ImageNet 5.4 GB.
+
+    :param name: One of `DATASETS`, in any spelling of case, hyphens and underscores, or a path that ends in ".npz".
+        "digits", scikit-learn's 8 x 8 digits, needs no files: 1,397 training and 400 test images, always the same ones.
+        "tiny-imagenet" has its val split for a test set.
+    :param data_dir: Folder that holds the files, in torchvision's layout; for "tiny-imagenet" the folder
+        tiny-imagenet-200 or the one around it. Not used for "digits" and .npz files.
+    :param download: Whether torchvision may download files that are not in `data_dir`.
+    :return: The data set.
+    :raises FileNotFoundError: When files are missing or cannot be downloaded.
+    :raises ValueError: When the name is unknown, `data_dir` is needed and None, a file is damaged, or its images or
+        labels are not as above.
+    """
+    label = os.fspath(name)
+    if label.lower().endswith(".npz"):
+        return _checked(label, _load_npz(Path(label).expanduser()))
+    known = {_compact(each): each for each in _LOADERS} | _ALIASES
+    if _compact(label) not in known:
+        raise unknown_name("data set", label, (*DATASETS, "FILE.npz"))
+    label = known[_compact(label)]
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    return _checked(label, _LOADERS[label](label, folder, download))
+
+
+def split_validation(
+    x: np.ndarray, y: np.ndarray, size: int | float, seed: int = 0
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """
+    Hold out a part of the training data, with the same share of every class.
+
+    :param x: Training images (N, ...).
+    :param y: Training labels (N,), class indices.
+    :param size: Number of images to hold out, or their share as a float in (0, 1).
+    :param seed: Seed of the split; the global random state is neither used nor changed.
+    :return: The remaining `(x_train, y_train)` and the held out `(x_val, y_val)`, as copies, shuffled.
+    :raises ValueError: When `y` does not fit `x`, or `size` leaves one of the two parts with fewer images than there
+        are classes.
+    """
+    from sklearn.model_selection import train_test_split
+
+    y = np.asarray(y)
+    if y.ndim != 1 or len(y) != len(x):
+        raise ValueError(f"y: expected class indices of shape ({len(x)},) for {len(x)} images, got shape {y.shape}")
+    classes, counts = np.unique(y, return_counts=True)
+    if len(y) == 0 or counts.min() < 2:
+        rare = f"class {classes[counts.argmin()]} has one" if len(y) else "there are none"
+        raise ValueError(f"y: expected at least 2 images of each class, one for either part, but {rare}")
+    held_out = -1
+    if isinstance(size, (int, np.integer)) and not isinstance(size, bool):
+        held_out = int(size)
+    elif isinstance(size, (float, np.floating)) and 0 < size < 1:
+        held_out = int(size * len(y) + 0.5)
+    if not len(classes) <= held_out <= len(y) - len(classes):
+        raise ValueError(
+            f"size: expected {len(classes)} to {len(y) - len(classes)} images, or that as a share in (0, 1), so that "
+            f"each of the {len(classes)} classes can be in both parts of the {len(y)} images, got {size!r}"
+        )
+    train, val = train_test_split(np.arange(len(y)), test_size=held_out, stratify=y, random_state=seed)
+    return (x[train], y[train]), (x[val], y[val])
+
+
+def _compact(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _cause(err: BaseException) -> str:
+    """One line for an error: some readers raise several lines, or no text at all."""
+    lines = str(err).splitlines()
+    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
+
+
+# --- one form for all -------------------------------------------------------------------------------------------------
+
+
+def _checked(name: str, arrays: _Arrays) -> Dataset:
+    """
+    Check what a loader returned and make a data set of it.
+
+    :param name: Name of the data set, which starts each message.
+    :param arrays: Images as `_to_unit` returns them and labels as they were found.
+    :return: The data set.
+    """
+    x_train, y_train, x_test, y_test = arrays
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(
+            f"{name}: x_train has images of shape {x_train.shape[1:]}, x_test of shape {x_test.shape[1:]} (C, H, W): "
+            f"expected the same"
+        )
+    y_train, nb_classes = _class_indices(y_train, f"{name}: y_train", len(x_train))
+    present = np.unique(y_train)
+    if len(present) < nb_classes:
+        # The first gaps only: a stray label of 10**9 must not cost a list of that length.
+        missing = np.setdiff1d(np.arange(min(nb_classes, len(present) + 5)), present)[:5]
+        more = ", ..." if nb_classes - len(present) > len(missing) else ""
+        mend = "subtract 1 from all labels" if present[0] == 1 else "number the classes without gaps"
+        raise ValueError(
+            f"{name}: y_train: expected every class from 0 to {nb_classes - 1}, but there is no image of class "
+            f"{', '.join(map(str, missing))}{more}; {mend}"
+        )
+    if nb_classes < 2:
+        raise ValueError(f"{name}: y_train: expected at least 2 classes, got only class 0")
+    y_test, _ = _class_indices(y_test, f"{name}: y_test", len(x_test), nb_classes)
+    return Dataset(name, x_train, y_train, x_test, y_test)
+
+
+def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None = None) -> tuple[np.ndarray, int]:
+    """
+    Labels in any accepted form as class indices.
+
+    :param y: Labels (N,), (N, 1) or one-hot (N, K).
+    :param name: The name used in messages.
+    :param length: Expected N.
+    :param nb_classes: Expected K, or None to take it from the labels.
+    :return: int64 (N,), and K: the columns of one-hot labels, else the highest label plus one.
+    """
+    if y.dtype.kind not in "iufb":
+        raise ValueError(f"{name}: expected whole numbers 0 .. K - 1 or one-hot rows, got dtype {y.dtype}")
+    one_hot = y.ndim == 2 and y.shape[1] > 1
+    if nb_classes is None:
+        # The checks below are to speak of NaN or no labels at all, not max().
+        highest = y.max() if y.size and np.isfinite(y).all() else 0
+        nb_classes = y.shape[1] if one_hot else max(int(highest) + 1, 1)
+    check_labels(y, nb_classes, name, length)
+    if not one_hot:
+        return y.reshape(-1).astype(np.int64), nb_classes
+    if not (((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all()):
+        raise ValueError(f"{name} has shape {y.shape}, but its rows are not one-hot: expected a single 1 and else 0")
+    return y.argmax(axis=1).astype(np.int64), nb_classes
+
+
+def _to_unit(x: np.ndarray, name: str) -> np.ndarray:
+    """
+    Images in any accepted form as float32 (N, C, H, W) in [0, 1].
+
+    :param x: uint8 in 0..255 or floats in [0, 1], in a shape that `_channels_first` knows.
+    :param name: The name used in messages.
+    :return: A C-contiguous array; `x` itself if it is one already.
+    """
+    if x.size == 0:
+        raise ValueError(f"{name} is empty (shape {x.shape}): at least one image is needed")
+    x = _channels_first(x, name)
+    if x.dtype == np.uint8:
+        if x.max() <= 1:
+            raise ValueError(
+                f"{name}: expected uint8 values 0..255, got none above 1; save images in [0, 1] as float32"
+            )
+        return np.divide(x, np.float32(255), out=np.empty(x.shape, np.float32), dtype=np.float32)
+    if x.dtype.kind != "f":
+        mend = "save black and white as float32" if x.dtype.kind == "b" else "for values 0..255 use x.astype(np.uint8)"
+        raise ValueError(f"{name}: expected uint8 in 0..255 or floats in [0, 1], got dtype {x.dtype}; {mend}")
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, dtype=np.float32)
+    check_images(x, name=name)
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 1:
+        if low >= 0 and 2 < high <= 255:
+            mend = "these look like values 0..255 as float; divide by 255"
+        else:
+            mend = (
+                "undo any normalisation, which belongs into the model, or clip small overshoots with np.clip(x, 0, 1)"
+            )
+        raise ValueError(f"{name}: expected floats in [0, 1], got {low:.6g} to {high:.6g}; {mend}")
+    return x
+
+
+def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
+    """
+    A view of images as (N, C, H, W).
+
+    :param x: (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3.
+    :param name: The name used in messages.
+    :return: (N, C, H, W).
+    """
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4:
+        first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+        if first and last:
+            raise ValueError(
+                f"{name} has the ambiguous shape {x.shape}: the channels may be axis 1 or axis 3; save grey images as "
+                f"(N, H, W), and pad colour images so that no side is 1 or 3 pixels"
+            )
+        if first:
+            return x
+        if last:
+            return x.transpose(0, 3, 1, 2)
+    mend = ""
+    if x.ndim == 2:
+        mend = "; reshape flat images to (N, H, W)"
+    elif x.ndim == 4 and 4 in (x.shape[1], x.shape[3]):
+        mend = "; drop the alpha channel of RGBA images"
+    raise ValueError(
+        f"{name} has shape {x.shape}: expected (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3{mend}"
+    )
+
+
+# --- loaders: (name, data_dir, download) -> images by _to_unit, labels as found ---------------------------------------
+
+
+def _load_digits(name: str, data_dir: Path | None, download: bool) -> _Arrays:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Not a parameter: a model trained on one split and tested on another would have seen its test images.
+    train, test = train_test_split(np.arange(len(digits.target)), test_size=400, stratify=digits.target, random_state=0)
+    x = _to_unit(digits.images / 16, name)
+    return x[train], digits.target[train], x[test], digits.target[test]
+
+
+def _mnist_files(cls: Any, train: bool) -> dict[str, str | None]:
+    # torchvision keeps checksums of the .gz files only, not of the unpacked ones that it reads.
+    prefix = "train-" if train else "t10k-"
+    return {f"{cls.__name__}/raw/{Path(gz).stem}": None for gz, _ in cls.resources if gz.startswith(prefix)}
+
+
+def _cifar_files(cls: Any, train: bool) -> dict[str, str | None]:
+    # Either split: torchvision checks all of them whenever it reads one.
+    meta = (cls.meta["filename"], cls.meta["md5"])
+    return {f"{cls.base_folder}/{file}": md5 for file, md5 in (*cls.train_list, *cls.test_list, meta)}
+
+
+def _svhn_files(cls: Any, train: bool) -> dict[str, str | None]:
+    _, file, md5 = cls.split_list["train" if train else "test"]
+    return {file: md5}
+
+
+@dataclass(frozen=True)
+class _TorchvisionSet:
+    """
+    How to read one of torchvision's data sets whole.
+
+    :param class_name: Name of the class in `torchvision.datasets`.
+    :param files: Called with the class and True for the training split, gives the files that are read, relative to the
+        root, each with its MD5 sum or None.
+    :param labels: Attribute that holds the labels.
+    :param split: The class's argument for the training (True) or the test split.
+    """
+
+    class_name: str
+    files: Callable[[Any, bool], dict[str, str | None]]
+    labels: str = "targets"
+    split: Callable[[bool], dict[str, Any]] = lambda train: {"train": train}
+
+
+def _load_torchvision(name: str, data_dir: Path | None, download: bool, row: _TorchvisionSet) -> _Arrays:
+    root = _required(name, data_dir)
+    # One split after the other, so that the bytes of the first are gone when the second is read.
+    x_train, y_train = _read_torchvision(name, root, download, row, train=True)
+    return x_train, y_train, *_read_torchvision(name, root, download, row, train=False)
+
+
+def _read_torchvision(
+    name: str, root: Path, download: bool, row: _TorchvisionSet, train: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    import torchvision
+
+    cls = getattr(torchvision.datasets, row.class_name)
+    try:
+        split = cls(root, download=download, **row.split(train))
+    except _READ_ERRORS as err:
+        files = {part: row.files(cls, part) for part in (train, not train)}
+        raise _torchvision_error(name, root, download, files, err) from err
+    # (N, H, W) tensor, (N, H, W, C) or (N, C, H, W) array: all taken whole, never image by image.
+    x = _to_unit(np.asarray(split.data), f"{name}: x_{'train' if train else 'test'}")
+    return x, np.asarray(getattr(split, row.labels))
+
+
+def _torchvision_error(
+    name: str, root: Path, download: bool, files: dict[bool, dict[str, str | None]], err: BaseException
+) -> Exception:
+    """
+    The error for a data set that torchvision could not read; the caller raises it.
+
+    :param name: Name of the data set.
+    :param root: Folder of the data.
+    :param download: Whether a download was allowed.
+    :param files: Files and MD5 sums of the split that was read, then of the other one.
+    :param err: What torchvision raised.
+    :return: FileNotFoundError when a file is missing, else ValueError.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    missing = [file for part in files.values() for file in part if not (root / file).is_file()]
+    if missing and download:
+        return FileNotFoundError(
+            f"{name}: {missing[0]} is not under {root} and could not be downloaded ({_cause(err)}); put it there "
+            f"yourself"
+        )
+    if missing:
+        return FileNotFoundError(
+            f"{name} not found under {root}: expected {root / missing[0]}; pass download=True (--download) or put it "
+            f"there"
+        )
+    read = next(iter(files.values()))
+    suspects = [file for file, md5 in read.items() if not check_integrity(root / file, md5)] or list(read)
+    which = suspects[0] if len(suspects) == 1 else f"one of {', '.join(suspects)}"
+    return ValueError(
+        f"{name}: {which} under {root} is damaged ({_cause(err)}); delete it, then pass download=True (--download) or "
+        f"put it there again"
+    )
+
+
+def _load_tiny_imagenet(name: str, data_dir: Path | None, download: bool) -> _Arrays:
+    root = _required(name, data_dir)
+    if (root / _TINY_FOLDER).is_dir():
+        root = root / _TINY_FOLDER
+    annotations = root / "val" / "val_annotations.txt"
+    for needed in (root / "wnids.txt", annotations):
+        if not needed.is_file():
+            raise FileNotFoundError(
+                f"{name} not found under {data_dir}: expected {needed}; unpack {_TINY_URL} there (it is not downloaded "
+                f"for you)"
+            )
+    wnids = (root / "wnids.txt").read_text(encoding="utf-8", errors="replace").split()
+    index = {wnid: k for k, wnid in enumerate(wnids)}
+    if not wnids or len(index) < len(wnids):
+        raise ValueError(
+            f"{name}: {root / 'wnids.txt'} is damaged: expected one class per line, none twice; unpack the set again"
+        )
+
+    train: list[tuple[Path, int]] = []
+    for wnid, k in index.items():
+        folder = root / "train" / wnid / "images"
+        images = sorted(folder.glob("*.JPEG"))
+        if not images:
+            raise FileNotFoundError(
+                f"{name}: no images of class {wnid}: expected {folder / '*.JPEG'}; unpack the set again"
+            )
+        train += [(path, k) for path in images]
+
+    val: list[tuple[Path, int]] = []
+    for number, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        fields = line.split()
+        if len(fields) < 2 or fields[1] not in index:
+            raise ValueError(
+                f"{name}: {annotations} is damaged in line {number}: expected a file name and a class of wnids.txt, "
+                f"got {line[:60]!r}"
+            )
+        val.append((root / "val" / "images" / fields[0], index[fields[1]]))
+    if not val:
+        raise ValueError(f"{name}: {annotations} is damaged: expected one line per image, got none")
+
+    return *_read_images(name, train), *_read_images(name, val)
+
+
+def _read_images(name: str, listed: list[tuple[Path, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Decode image files of one size straight into one array.
+
+    :param name: Name of the data set.
+    :param listed: Path and label of each image; at least one.
+    :return: Images (N, 3, H, W), float32 in [0, 1], and labels (N,).
+    """
+    from PIL import Image
+
+    x = np.empty(0, np.float32)
+    for i, (path, _) in enumerate(listed):
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        except FileNotFoundError as err:
+            raise FileNotFoundError(f"{name}: {path} is listed but not there; unpack the set again") from err
+        except (OSError, SyntaxError, ValueError) as err:
+            raise ValueError(f"{name}: {path} is damaged ({_cause(err)}); unpack the set again") from err
+        if i == 0:
+            x = np.empty((len(listed), *pixels.shape), np.float32)
+        if pixels.shape != x.shape[1:]:
+            raise ValueError(
+                f"{name}: {path} has shape {pixels.shape} (C, H, W): expected {x.shape[1:]} as in {listed[0][0]}"
+            )
+        np.divide(pixels, np.float32(255), out=x[i], dtype=np.float32)
+    return x, np.array([k for _, k in listed], dtype=np.int64)
+
+
+def _load_npz(path: Path) -> _Arrays:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: expected an .npz file with {', '.join(_ARRAY_NAMES)}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except _READ_ERRORS as err:
+        raise ValueError(f"{path} is damaged or no .npz file ({_cause(err)}); save it again with np.savez") from err
+    if isinstance(archive, np.ndarray):
+        raise ValueError(f"{path} is a single array: expected {', '.join(_ARRAY_NAMES)}; save them with np.savez")
+    with archive:
+        missing = [each for each in _ARRAY_NAMES if each not in archive.files]
+        if missing:
+            raise ValueError(
+                f"{path}: no array {', '.join(missing)}: expected {', '.join(_ARRAY_NAMES)}, "
+                f"got {', '.join(archive.files) or 'an empty file'}"
+            )
+        # The images are converted as they come, so that the bytes of one set are gone when the next is read.
+        x_train = _to_unit(_npz_array(path, archive, "x_train"), f"{path}: x_train")
+        x_test = _to_unit(_npz_array(path, archive, "x_test"), f"{path}: x_test")
+        return x_train, _npz_array(path, archive, "y_train"), x_test, _npz_array(path, archive, "y_test")
+
+
+def _npz_array(path: Path, archive: Any, key: str) -> np.ndarray:
+    try:
+        return np.asarray(archive[key])
+    except _READ_ERRORS as err:
+        if "allow_pickle" in str(err):
+            raise ValueError(
+                f"{path}: {key} holds Python objects, which are not loaded; save it as an array of numbers"
+            ) from err
+        raise ValueError(f"{path} is damaged in {key} ({_cause(err)}); save it again with np.savez") from err
+
+
+def _required(name: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise ValueError(
+            f"{name}: data_dir is needed: the folder that holds the set or, with download=True (--download), is to "
+            f"hold it"
+        )
+    return data_dir
+
+
+def _torchvision_loader(*args: Any, **kwargs: Any) -> Callable[[str, Path | None, bool], _Arrays]:
+    return partial(_load_torchvision, row=_TorchvisionSet(*args, **kwargs))
+
+
+_LOADERS: dict[str, Callable[[str, Path | None, bool], _Arrays]] = {
+    "digits": _load_digits,
+    "mnist": _torchvision_loader("MNIST", _mnist_files),
+    "fashion-mnist": _torchvision_loader("FashionMNIST", _mnist_files),
+    "kmnist": _torchvision_loader("KMNIST", _mnist_files),
+    "cifar10": _torchvision_loader("CIFAR10", _cifar_files),
+    "cifar100": _torchvision_loader("CIFAR100", _cifar_files),
+    "svhn": _torchvision_loader("SVHN", _svhn_files, "labels", lambda train: {"split": "train" if train else "test"}),
+    "tiny-imagenet": _load_tiny_imagenet,
+}
+
+_ALIASES = {"fmnist": "fashion-mnist"}
+
+#: Names that `load_dataset` knows.
+DATASETS: tuple[str, ...] = tuple(_LOADERS)

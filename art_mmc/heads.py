@@ -1,0 +1,247 @@
+"""
+Heads: the last map of a network, from features z (B, d) to logits (B, K), larger = more likely, always.
+
+The geometry of a defence (centers, signs, scales) lives here and not in the loss or in the classifier, because the
+network alone is what ART's strongest attacks take from a classifier. Every head computes in float32 at least, also
+under autocast: distances between far centers do not survive bfloat16.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from art_mmc.geometry import max_mahalanobis_centers, random_centers
+from art_mmc.options import HasOptions
+
+
+class Head(HasOptions, nn.Module):
+    """
+    Base class: casts the features to float32 at least and turns autocast off around :meth:`logits`.
+
+    Constructor arguments are kept as attributes of the same name, so that a head can be written down and built again.
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    """
+
+    #: whether the features must be able to take either sign, so that a backbone ending in a ReLU needs one more linear
+    #: layer before this head
+    needs_signed_features = False
+
+    def __init__(self, in_features: int, nb_classes: int) -> None:
+        super().__init__()
+        self.in_features = int(in_features)
+        self.nb_classes = int(nb_classes)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d) of any floating type.
+        :return: Logits (B, K), float32 or float64.
+        """
+        if z.dtype in (torch.float16, torch.bfloat16):
+            z = z.float()
+        if not torch.is_autocast_enabled(z.device.type):
+            return self.logits(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.logits(z)
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d), float32 or float64.
+        :return: Logits (B, K).
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the options, for `repr`."""
+        return ", ".join(f"{key}={value}" for key, value in self.options().items())
+
+
+class LinearHead(Head):
+    """
+    The usual last layer, `W z + b`.
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    """
+
+    def __init__(self, in_features: int, nb_classes: int) -> None:
+        super().__init__(in_features, nb_classes)
+        self.linear = nn.Linear(in_features, nb_classes)
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d).
+        :return: `W z + b`, (B, K).
+        """
+        return nn.functional.linear(z, self.linear.weight.to(z.dtype), self.linear.bias.to(z.dtype))
+
+
+class ReversedLinearHead(LinearHead):
+    """
+    `-(W z + b)`: reverse cross-entropy trains `W z + b` towards the *least* likely class and predicts its smallest
+    entry. With the sign inside the network everything downstream sees ordinary logits.
+
+    | Paper link: https://arxiv.org/abs/1706.00633 (RCE, Section 3)
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    """
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d).
+        :return: `-(W z + b)`, (B, K).
+        """
+        return -super().logits(z)
+
+
+class CenterTrackingHead(LinearHead):
+    """
+    A linear head that also keeps one center a class in feature space, for the center loss. The centers are a buffer:
+    they follow the features by their own rule (:meth:`update_centers`), not by the optimizer. The logits carry the
+    features and this head with them, since an ART loss gets nothing but the logits and the labels.
+
+    | Paper link: https://ydwen.github.io/papers/WenECCV16.pdf (Equations 2 to 4)
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    :param center_rate: Rate alpha of the center update, in [0, 1].
+    """
+
+    centers: torch.Tensor
+
+    def __init__(self, in_features: int, nb_classes: int, center_rate: float = 0.5) -> None:
+        super().__init__(in_features, nb_classes)
+        if not 0 <= center_rate <= 1:
+            raise ValueError(f"center_rate: expected a number in [0, 1], got {center_rate!r}.")
+        self.center_rate = float(center_rate)
+        self.register_buffer("centers", torch.zeros(nb_classes, in_features))
+
+    def reset_parameters(self) -> None:
+        """Put the centers back to the origin, where they start (the linear layer resets itself)."""
+        self.centers.zero_()
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d).
+        :return: `W z + b`, (B, K), with the attributes `features` (z) and `center_head` (this head).
+        """
+        logits = super().logits(z)
+        logits.features, logits.center_head = z, self  # type: ignore[attr-defined]
+        return logits
+
+    @torch.no_grad()
+    def update_centers(self, z: torch.Tensor, y: torch.Tensor) -> None:
+        """
+        One step of the centers towards the features of a batch (Equation 4): for each class j of the batch
+        `c_j <- c_j - alpha * sum_{i: y_i = j} (c_j - z_i) / (1 + n_j)`, n_j being its number of samples.
+
+        :param z: Features (B, d).
+        :param y: Labels (B,), int64.
+        """
+        z = z.to(self.centers.dtype)
+        count = torch.zeros(self.nb_classes, dtype=z.dtype, device=z.device).index_add_(0, y, torch.ones_like(z[:, 0]))
+        total = torch.zeros_like(self.centers).index_add_(0, y, z)
+        pull = (count[:, None] * self.centers - total) / (1 + count[:, None])
+        self.centers.sub_(self.center_rate * pull)
+
+
+class DistanceHead(Head):
+    """
+    Base of the heads whose logits are negative half squared distances to class centers, over a temperature:
+    `h_k = -||z - mu_k||^2 / (2 T)`.
+
+    The temperature changes neither the prediction nor, since the losses for these heads multiply it back, the
+    training. It brings the gaps between logits to a size that a float32 softmax can bear: at a norm of 10 the raw gap
+    between two centers is 111, and cross-entropy gradients are exactly zero there.
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    :param temperature: T, positive.
+    """
+
+    centers: torch.Tensor
+
+    def __init__(self, in_features: int, nb_classes: int, temperature: float) -> None:
+        super().__init__(in_features, nb_classes)
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature!r}.")
+        self.temperature = float(temperature)
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d).
+        :return: `-||z - mu_k||^2 / (2 T)`, (B, K).
+        """
+        centers = self.centers.to(z.dtype)
+        # ||z||^2 and ||mu||^2 separately from the inner product: (B, K) memory instead of (B, K, d)
+        half = 0.5 * (z.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1))
+        return torch.addmm(half, z, centers.T, beta=-1.0) / self.temperature
+
+
+class FixedCentersHead(DistanceHead):
+    """
+    Distances to fixed centers of equal norm, for MMC and MMLDA. The centers are a buffer: saved and moved with the
+    network, never trained, untouched by ART's `reset()`.
+
+    | Paper link: https://arxiv.org/abs/1905.10626 (MMC)
+    | Paper link: https://arxiv.org/abs/1802.09308 (MMLDA)
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    :param scale: Norm of a center: C_MM of the MMC paper; the square root of C of the MMLDA paper.
+    :param centers: "max_mahalanobis" or "random" (the "MMC (rand)" row).
+    :param center_seed: Seed of the random centers, or of the numeric spread where d < K - 1.
+    :param temperature: T; None for scale^2 / 10, which puts two centers 10 K / (K - 1) logits apart.
+    """
+
+    needs_signed_features = True
+
+    def __init__(
+        self,
+        in_features: int,
+        nb_classes: int,
+        scale: float = 10.0,
+        centers: str = "max_mahalanobis",
+        center_seed: int = 0,
+        temperature: float | None = None,
+    ) -> None:
+        layouts = {"max_mahalanobis": max_mahalanobis_centers, "random": random_centers}
+        if centers not in layouts:
+            raise ValueError(f"centers: expected one of {', '.join(map(repr, layouts))}, got {centers!r}.")
+        positions = layouts[centers](nb_classes, in_features, scale, seed=center_seed)
+        super().__init__(in_features, nb_classes, scale**2 / 10 if temperature is None else temperature)
+        self.scale = float(scale)
+        self.layout = centers
+        self.center_seed = int(center_seed)
+        self.register_buffer("centers", positions)
+
+    def options(self) -> dict[str, object]:
+        """
+        :return: The constructor's arguments by name; `centers` is the name of the layout, not the buffer.
+        """
+        return {**super().options(), "centers": self.layout}
+
+
+class GaussianMeansHead(DistanceHead):
+    """
+    Distances to trainable class means with identity covariance and equal priors, as the L-GM loss's released code has
+    them.
+
+    | Paper link: https://arxiv.org/abs/1803.02988 (Section 3.2)
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    :param temperature: T. The means are trained through a softmax, which keeps the gaps in range by itself, so 1.
+    """
+
+    def __init__(self, in_features: int, nb_classes: int, temperature: float = 1.0) -> None:
+        super().__init__(in_features, nb_classes, temperature)
+        self.centers = nn.Parameter(torch.empty(nb_classes, in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the means anew (Glorot uniform, as the released code does)."""
+        nn.init.xavier_uniform_(self.centers)

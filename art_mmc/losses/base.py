@@ -1,0 +1,172 @@
+"""
+What all losses share: labels in any format, float32 at least, a reduction read at call time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from art_mmc.options import HasOptions
+
+REDUCTIONS = ("none", "mean", "sum")
+
+#: for torch's cross-entropy, which skips the label -100 unless told otherwise: a label that can't come
+IGNORE_NONE = -(2**31)
+
+
+def is_one_hot(y: torch.Tensor) -> bool:
+    """
+    :param y: Labels (B, K).
+    :return: Whether every row has a single one and otherwise zeros.
+    """
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
+
+
+class Loss(HasOptions, nn.Module):
+    """
+    Base class of the losses. A loss gives one value a sample from the logits (larger = more likely) and the labels, in
+    :meth:`per_sample`; this class does the rest.
+
+    Constructor arguments are kept as attributes of the same name. A loss holds no tensor: what has to be moved, saved
+    or trained lives in the head.
+
+    :param reduction: "mean", "sum" or "none"; read at every call, since ART sets the attribute for a moment.
+    """
+
+    NOT_OPTIONS = HasOptions.NOT_OPTIONS + ("temperature",)
+
+    #: fewest classes with which training by this loss makes sense
+    min_classes = 2
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param logits: Logits (B, K) of any floating type; half precision is computed in float32.
+        :param y: Labels: indices (B,) or (B, 1), one-hot (B, K), or probabilities (B, K) where the formula allows.
+        :return: The loss, (B,) for reduction "none", else a scalar; float32 or float64.
+        :raises ValueError: For labels out of range, shapes that do not fit or an unknown reduction.
+        """
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
+        if logits.ndim != 2 or len(y) != len(logits):
+            raise ValueError(
+                f"expected logits (B, K) and labels (B,) or (B, K), got {tuple(logits.shape)} and {tuple(y.shape)}."
+            )
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        try:
+            if y.ndim == 1:
+                losses = self.per_sample(logits, y.long())
+            elif y.shape[1] == 1 != logits.shape[1]:
+                losses = self.per_sample(logits, y[:, 0].long())
+            elif y.shape != logits.shape:
+                raise ValueError(f"labels of shape {tuple(y.shape)} do not fit logits {tuple(logits.shape)}.")
+            elif is_one_hot(y):
+                losses = self.per_sample(logits, y.argmax(dim=1))
+            else:
+                losses = self.per_sample_soft(logits, y.to(logits.dtype))
+        except (IndexError, RuntimeError):
+            # looked at only now: a check of every batch would cost as much as a loss
+            if y.numel() and (y.min() < 0 or (y.ndim == 1 and y.max() >= logits.shape[1])):
+                raise ValueError(
+                    f"labels from {int(y.min())} to {int(y.max())} do not fit logits with {logits.shape[1]} classes."
+                ) from None
+            raise
+        if self.reduction == "none":
+            return losses
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param logits: Logits (B, K), float32 or float64.
+        :param y: Labels (B,), int64.
+        :return: One loss a sample, (B,).
+        """
+        raise NotImplementedError
+
+    def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """
+        :param logits: Logits (B, K), float32 or float64.
+        :param probabilities: Label probabilities (B, K).
+        :return: One loss a sample, (B,).
+        :raises ValueError: Unless a subclass defines it: most formulas need one true class.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is defined for one true class a sample, not for probability labels; "
+            "pass indices (B,) or one-hot labels (B, K)."
+        )
+
+    def extra_repr(self) -> str:
+        """Return options and reduction, for `repr`."""
+        shown = {**self.options(), "reduction": self.reduction}
+        return ", ".join(f"{key}={value!r}" for key, value in shown.items())
+
+
+class LinearInLabelLoss(Loss):
+    """
+    A loss that is the label's weighted sum of K class losses, hence defined for probability labels too.
+    """
+
+    def per_class(self, logits: torch.Tensor) -> torch.Tensor:
+        """
+        :param logits: Logits (B, K), float32 or float64.
+        :return: The loss that each class would give as the label, (B, K).
+        """
+        raise NotImplementedError
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the true class' loss, (B,); see :meth:`Loss.per_sample`."""
+        return true_entry(self.per_class(logits), y)
+
+    def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return the expected loss under the labels, (B,); see :meth:`Loss.per_sample_soft`."""
+        return (probabilities * self.per_class(logits)).sum(dim=1)
+
+
+def true_entry(values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """
+    :param values: (B, K).
+    :param y: Labels (B,), int64.
+    :return: The entry of the true class in each row, (B,).
+    """
+    return values.gather(1, y[:, None])[:, 0]
+
+
+def mask_true(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """
+    :param logits: (B, K).
+    :param y: Labels (B,), int64.
+    :return: The logits with the true class' entry at minus infinity, (B, K).
+    """
+    return logits.scatter(1, y[:, None], -torch.inf)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """
+    :param name: Name of the argument.
+    :param value: The value that came.
+    :param choices: The values that would do.
+    :return: The value.
+    :raises ValueError: When it is none of the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return value
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
+    """
+    :param name: Name of the argument.
+    :param value: The value that came.
+    :param low: Smallest value allowed.
+    :param high: Largest value allowed.
+    :return: The value as a float.
+    :raises ValueError: When it is out of range or no number.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}.")
+    return float(value)

@@ -1,0 +1,43 @@
+"""
+Guided complement entropy (GCE).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from art_mmc.losses.base import Loss, check_choice, check_range, mask_true, true_entry
+
+
+class GuidedComplementEntropyLoss(Loss):
+    """
+    Flattens the false classes, guided by the confidence in the true one: with `f = softmax(a)` and
+    `q_j = f_j / (1 - f_y)`, `f_y^alpha sum_{j != y} q_j log q_j / log(K - 1)` (paper); the released code divides by
+    `log K`. Values in [-1, 0]. With two classes the sum is empty of information: the loss is 0 for every input.
+
+    | Paper link: https://arxiv.org/abs/1903.09799 (Equation 4)
+
+    :param alpha: Guiding exponent, not negative. The released default (MNIST) is 0.333.
+    :param variant: "code" (default) or "paper".
+    :param reduction: "mean", "sum" or "none".
+    """
+
+    min_classes = 3
+
+    def __init__(self, alpha: float = 0.333, variant: str = "code", reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.alpha = check_range("alpha", alpha, 0.0)
+        self.variant = check_choice("variant", variant, ("code", "paper"))
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the guided complement entropy, (B,); see :meth:`Loss.per_sample`."""
+        classes = logits.shape[1] - (self.variant == "paper")
+        if classes < 2:
+            raise ValueError("guided complement entropy divides by log(K - 1): it needs at least 3 classes.")
+        log_f = true_entry(torch.log_softmax(logits, dim=1), y)
+        # log q from the false classes alone: log f_j - log(1 - f_y) cancels where f_y is near 1
+        log_q = torch.log_softmax(mask_true(logits, y), dim=1).scatter(1, y[:, None], 0.0)
+        complement = (log_q.exp() * log_q).sum(dim=1)  # the true class adds exp(0) * 0
+        return torch.exp(self.alpha * log_f) * complement / math.log(classes)

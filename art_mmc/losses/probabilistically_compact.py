@@ -1,0 +1,109 @@
+"""
+The probabilistically compact (PC) loss and the logit constraint (LC).
+
+| Paper link: https://arxiv.org/abs/2012.07688
+"""
+
+from __future__ import annotations
+
+import torch
+
+from art_mmc.losses.base import Loss, check_choice, check_range, mask_true, true_entry
+
+
+class PCLoss(Loss):
+    """
+    Keeps the true class' probability ahead of every other by a gap: with `f = softmax(a)`,
+    paper (Equation 6): `sum_{k != y} max(0, f_k + xi - f_y)`; released code: the same over K - 1.
+
+    Since the logit constraint is added with the same weight in both, the code weighs it K - 1 times more.
+
+    | Paper link: https://arxiv.org/abs/2012.07688 (Equation 6)
+
+    :param xi: The wanted gap, in [0, 1].
+    :param variant: "code" (default) or "paper".
+    :param reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(self, xi: float = 0.995, variant: str = "code", reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.xi = check_range("xi", xi, 0.0, 1.0)
+        self.variant = check_choice("variant", variant, ("code", "paper"))
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the PC loss, (B,); see :meth:`Loss.per_sample`."""
+        f = torch.softmax(logits, dim=1)
+        # the true class' own term is xi exactly, and has no gradient
+        hinge = torch.relu(f - f.gather(1, y[:, None]) + self.xi).sum(dim=1) - self.xi
+        return hinge / (logits.shape[1] - 1) if self.variant == "code" else hinge
+
+
+class LogitConstraintLoss(Loss):
+    """
+    Keeps the true logit close to its runner-up. Paper (Equation 16), constraint "hard": `max(0, a_y - a_j)` with j the
+    most probable false class (its constant C' has no gradient and is left out). Released code, constraint "soft":
+    `sum_j max(0, w_j (a_y - a_j))` with w the softmax over the false classes, through which the gradient flows too.
+
+    | Paper link: https://arxiv.org/abs/2012.07688 (Equation 16)
+
+    :param constraint: "soft" (default) or "hard".
+    :param reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(self, constraint: str = "soft", reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.constraint = check_choice("constraint", constraint, ("soft", "hard"))
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the logit constraint, (B,); see :meth:`Loss.per_sample`."""
+        false = mask_true(logits, y)
+        if self.constraint == "hard":
+            return torch.relu(true_entry(logits, y) - false.amax(dim=1))
+        weights = torch.softmax(false, dim=1)
+        return (weights * torch.relu(logits.gather(1, y[:, None]) - logits)).sum(dim=1)
+
+
+class PCLogitConstraintLoss(Loss):
+    """
+    The loss that the paper trains with after its warm-up: `PC + lambda LC`.
+
+    | Paper link: https://arxiv.org/abs/2012.07688 (Equations 6 and 16)
+
+    :param xi: The wanted gap of probabilities, in [0, 1].
+    :param lam: Weight lambda of the logit constraint, not negative.
+    :param variant: "code" (default) or "paper", for the scale of the PC term; see :class:`PCLoss`.
+    :param constraint: "soft" (default) or "hard"; see :class:`LogitConstraintLoss`.
+    :param reduction: "mean", "sum" or "none".
+    """
+
+    def __init__(
+        self,
+        xi: float = 0.995,
+        lam: float = 0.05,
+        variant: str = "code",
+        constraint: str = "soft",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.lam = check_range("lam", lam, 0.0)
+        self.pc = PCLoss(xi, variant)
+        self.logit_constraint = LogitConstraintLoss(constraint)
+
+    @property
+    def xi(self) -> float:
+        """The wanted gap of probabilities."""
+        return self.pc.xi
+
+    @property
+    def variant(self) -> str:
+        """The scale of the PC term."""
+        return self.pc.variant
+
+    @property
+    def constraint(self) -> str:
+        """The kind of logit constraint."""
+        return self.logit_constraint.constraint
+
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the sum, (B,); see :meth:`Loss.per_sample`."""
+        return self.pc.per_sample(logits, y) + self.lam * self.logit_constraint.per_sample(logits, y)

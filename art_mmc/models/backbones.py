@@ -1,0 +1,197 @@
+"""
+The table of backbones and the function that builds one by its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from art_mmc.checks import unknown_name
+from art_mmc.models.base import Activation, Backbone, check_input_shape
+from art_mmc.models.plain import cnn, cnn3, lenet5, vgg13
+from art_mmc.models.resnets import (
+    LeakyReLU,
+    cifar_resnet,
+    isce_resnet,
+    mmc_resnet_v1,
+    mmc_resnet_v2,
+    rce_resnet,
+    wide_resnet,
+)
+
+#: activations by name; "softplus" takes the option `beta` besides, "leaky_relu" has slope 0.1
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": nn.ReLU,
+    "softplus": nn.Softplus,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "leaky_relu": LeakyReLU,
+}
+
+
+@dataclass(frozen=True)
+class BackboneRow:
+    """
+    One row of the table.
+
+    :param build: Builds the net from an input shape (C, H, W) and options; what a `partial` fixes is no option.
+    :param description: One line, the true depth included.
+    :param source: Where the net is from.
+    :param min_size: The least height and width of an input.
+    """
+
+    build: Callable[..., Backbone]
+    description: str
+    source: str
+    min_size: int
+
+    def option_names(self) -> list[str]:
+        """
+        :return: The names of the options that :func:`create_backbone` takes for this net.
+        """
+        fixed = {"input_shape", *getattr(self.build, "keywords", {})}
+        return [*(name for name in inspect.signature(self.build).parameters if name not in fixed), "beta"]
+
+
+_RESNET = "He et al., CVPR 2016, https://arxiv.org/abs/1512.03385; used by PC, https://arxiv.org/abs/2012.07688"
+_MMC = "Pang et al., ICLR 2020, https://arxiv.org/abs/1905.10626"
+_RCE = "Pang et al., NeurIPS 2018, https://arxiv.org/abs/1706.00633"
+_PC = "Li et al., AAAI 2021, https://arxiv.org/abs/2012.07688"
+_WRN = "Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146"
+
+BACKBONES: dict[str, BackboneRow] = {
+    "cnn": BackboneRow(cnn, "two 3x3 convolutions and one FC layer, for tiny images; d = 64", "art_mmc", 4),
+    "lenet5": BackboneRow(
+        lenet5,
+        "LeNet-5 with ReLU and max-pooling; d = 84",
+        "LeCun et al., Proc. IEEE 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-01a.pdf",
+        12,
+    ),
+    "cnn3": BackboneRow(cnn3, "three 5x5 convolutions and one FC layer, PC's substitute; d = 100", _PC, 20),
+    "vgg13": BackboneRow(
+        vgg13,
+        "VGG-13 with batch normalisation, ten convolutions and one FC layer; d = 512",
+        f"Simonyan and Zisserman, ICLR 2015, https://arxiv.org/abs/1409.1556; as in {_PC}",
+        32,
+    ),
+    **{
+        f"resnet{6 * n + 2}": BackboneRow(
+            partial(cifar_resnet, blocks=n),
+            f"CIFAR ResNet, {6 * n + 2} layers with the head, option-A shortcuts; d = 64",
+            _RESNET,
+            8,
+        )
+        for n in (3, 5, 9, 18)
+    },
+    **{
+        f"mmc-resnet{6 * n + 2}v1": BackboneRow(
+            partial(mmc_resnet_v1, blocks=n),
+            f"MMC's ResNet v1, {6 * n + 2} layers with the head, and a linear one for the features; d = 64",
+            _MMC,
+            8,
+        )
+        for n in (5, 18)
+    },
+    **{
+        f"mmc-resnet{6 * n + 2}v2": BackboneRow(
+            partial(mmc_resnet_v2, blocks=n),
+            f"MMC's ResNet v2, called {6 * n + 2}, truly {9 * n + 2} layers with the head, and a linear one for the "
+            "features; d = 256",
+            _MMC,
+            8,
+        )
+        for n in (5, 18)
+    },
+    **{
+        f"rce-resnet{6 * n + 2}": BackboneRow(
+            partial(rce_resnet, blocks=n),
+            f"RCE's pre-activation ResNet, {6 * n + 2} layers with the head, leaky ReLU; d = 64",
+            _RCE,
+            8,
+        )
+        for n in (5, 9)
+    },
+    "isce-resnet32": BackboneRow(
+        partial(isce_resnet, blocks=5),
+        "RCE's ResNet, 32 layers with the head, and a linear one for the features; d = 64",
+        "Song et al., Mathematics 2022, https://doi.org/10.3390/math10193716",
+        8,
+    ),
+    "preact-resnet18": BackboneRow(
+        partial(wide_resnet, stem=64, widths=(64, 128, 256, 512), blocks=2),
+        "pre-activation ResNet, 18 layers with the head; d = 512",
+        "He et al., ECCV 2016, https://arxiv.org/abs/1603.05027; used by Pang et al., https://arxiv.org/abs/2010.00467",
+        8,
+    ),
+    **{
+        f"wrn-{6 * n + 4}-10": BackboneRow(
+            partial(wide_resnet, stem=16, widths=(160, 320, 640), blocks=n),
+            f"wide ResNet, {6 * n + 4} convolutions with the three projections, width 10; d = 640",
+            _WRN,
+            8,
+        )
+        for n in (4, 5)
+    },
+}
+
+
+def make_activation(name: str = "relu", beta: float | None = None) -> Activation:
+    """
+    :param name: A name of :data:`ACTIVATIONS`.
+    :param beta: Sharpness of "softplus", None for torch's 1; larger is nearer to ReLU.
+    :return: What makes one such activation.
+    :raises ValueError: When the name is unknown, or `beta` is not positive or given with another activation.
+    """
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    if beta is None:
+        return ACTIVATIONS[name]
+    if name != "softplus":
+        raise ValueError("beta: goes with activation='softplus' alone.")
+    if not beta > 0:
+        raise ValueError(f"beta: expected a positive number, got {beta!r}.")
+    return partial(nn.Softplus, beta)
+
+
+def create_backbone(name: str, input_shape: Sequence[int], **options: Any) -> Backbone:
+    """
+    Build a backbone by its name, weights drawn from the global random state.
+
+    :param name: A name of :data:`BACKBONES`.
+    :param input_shape: Shape (C, H, W) of one input.
+    :param options: `activation` (a name of :data:`ACTIVATIONS`) and `beta` for all nets; `dropout` for "vgg13" and
+        `out_features` for the MMC ResNets.
+    :return: The net. Its `recipe` holds these arguments as plain data: `create_backbone(recipe["name"],
+        recipe["input_shape"], **recipe["options"])` builds it again.
+    :raises ValueError: When a name is unknown or the input too small.
+    """
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, BACKBONES)
+    row = BACKBONES[name]
+    for option in options:
+        if option not in row.option_names():
+            raise unknown_name(f"option of backbone '{name}'", option, row.option_names())
+    shape = check_input_shape(input_shape)
+    size = min(shape[1:])
+    if size < row.min_size:
+        others = [other for other, it in BACKBONES.items() if it.min_size <= size]
+        raise ValueError(
+            f"backbone '{name}' needs inputs of at least {row.min_size}x{row.min_size}, input_shape {shape} being "
+            f"(C, H, W) has {shape[1]}x{shape[2]}; enlarge the inputs"
+            + (f" or take one of {', '.join(others)}." if others else ".")
+        )
+    keywords = dict(options)
+    if keywords.get("out_features", 1) < 1:
+        raise ValueError(f"out_features: expected a positive whole number, got {options['out_features']!r}.")
+    if "activation" in options or "beta" in options:
+        keywords["activation"] = make_activation(options.get("activation", "relu"), keywords.pop("beta", None))
+    backbone = row.build(shape, **keywords)
+    backbone.recipe = {"name": name, "input_shape": list(shape), "options": dict(options)}
+    return backbone

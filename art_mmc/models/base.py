@@ -1,0 +1,168 @@
+"""
+What a backbone is: a module from normalised inputs x (B, C, H, W) to features z (B, d) that says how wide they are
+(`out_features`) and whether they can take either sign (`linear_output`); and the adapter that makes one of a user's
+own module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+#: makes one activation module; a net calls it once a place
+Activation = Callable[[], nn.Module]
+
+
+class Backbone(nn.Module):
+    """
+    Layers in sequence with the attributes that heads and checkpoints need. There is no class count in it: the
+    classification layer is the head's.
+
+    :param out_features: Width d of the features.
+    :param linear_output: True where the last layer is linear without an activation, so that the features reach every
+        point of R^d, as Max-Mahalanobis centers need.
+    :param layers: The layers by name, in the order of the computation.
+    """
+
+    #: what `create_backbone` rebuilds the net from, plain data; None for a net that was built without it
+    recipe: dict[str, Any] | None = None
+
+    def __init__(self, out_features: int, linear_output: bool = False, **layers: nn.Module) -> None:
+        super().__init__()
+        self.out_features = out_features
+        self.linear_output = linear_output
+        self.layers = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Normalised inputs (B, C, H, W).
+        :return: Features (B, d).
+        """
+        return self.layers(x)
+
+
+class WrappedBackbone(nn.Module):
+    """
+    A user's module with the attributes of a backbone; made by :func:`wrap_backbone`.
+
+    :param module: Maps inputs (B, C, H, W) to features (B, d) or (B, ...), which are flattened.
+    :param out_features: Width d of the flattened features.
+    :param linear_output: Whether the features reach every point of R^d.
+    """
+
+    #: the module is the user's: there is nothing to rebuild it from
+    recipe: dict[str, Any] | None = None
+
+    def __init__(self, module: nn.Module, out_features: int, linear_output: bool) -> None:
+        super().__init__()
+        self.training = module.training  # the flag alone: the module's own parts keep theirs
+        self.module = module
+        self.out_features = out_features
+        self.linear_output = linear_output
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Normalised inputs (B, C, H, W).
+        :return: Features (B, d).
+        """
+        return self.module(x).flatten(1)
+
+
+def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """
+    Check the shape of one input.
+
+    :param input_shape: What came.
+    :return: (C, H, W) as ints.
+    :raises ValueError: When it is not three positive whole numbers.
+    """
+    try:
+        channels, height, width = (operator.index(size) for size in input_shape)
+    except (TypeError, ValueError):
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise ValueError(
+            f"input_shape: expected (C, H, W), three positive whole numbers without the batch, got {input_shape!r}."
+        )
+    return channels, height, width
+
+
+def wrap_backbone(
+    module: nn.Module, input_shape: Sequence[int], out_features: int | None = None, linear_output: bool = False
+) -> nn.Module:
+    """
+    Make a backbone of a user's own module, e.g. a torchvision ResNet whose `fc` was replaced by `nn.Identity()`.
+
+    The width of its features is read from one forward of two zero samples in eval mode. The module, its modes and
+    statistics, and the global random state are the same afterwards.
+
+    :param module: Maps normalised inputs (B, C, H, W) to floating features (B, d) or (B, ...), which are flattened.
+        A module that has `out_features` and `linear_output` is a backbone already and comes back as it is.
+    :param input_shape: Shape (C, H, W) of one input.
+    :param out_features: The width d that is expected, checked against the one found; None for any.
+    :param linear_output: Say True where the last operation is a linear layer without an activation. The package does
+        not guess: an activation may follow inside `forward`, and features wrongly taken for signed ones would keep a
+        Max-Mahalanobis head from training, while the other way costs one more linear layer.
+    :return: The backbone.
+    :raises TypeError: When it is no module or its output is not one floating tensor.
+    :raises ValueError: When it does not take such inputs, or its features are not (B, d) of the expected width.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"wrap_backbone: expected a torch.nn.Module, got {type(module).__name__}.")
+    if hasattr(module, "out_features") and hasattr(module, "linear_output"):
+        backbone = module
+    else:
+        z = _features_of_zeros(module, check_input_shape(input_shape))
+        backbone = WrappedBackbone(module, z.flatten(1).shape[1], linear_output)
+    if out_features is not None and backbone.out_features != out_features:
+        raise ValueError(
+            f"wrap_backbone: the module gives {backbone.out_features} features for inputs {tuple(input_shape)}, "
+            f"out_features={out_features} were expected; leave out_features out, or take off the layers after them."
+        )
+    return backbone
+
+
+def _features_of_zeros(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
+    """
+    The checked output of a module for two zero samples, in eval mode and without a trace.
+
+    :param module: The module.
+    :param input_shape: Shape (C, H, W) of one input.
+    :return: Its output (2, ...).
+    """
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    like = next((tensor for tensor in tensors if tensor.dtype.is_floating_point), torch.zeros(()))
+    shape = (2, *input_shape)
+    devices = [like.device] if like.device.type == "cuda" else []
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            z = module(torch.zeros(shape, device=like.device, dtype=like.dtype))
+    except Exception as error:  # whatever a user's forward raises
+        raise ValueError(
+            f"wrap_backbone: the module refused inputs of shape {shape}, being (B, C, H, W): "
+            f"{type(error).__name__}: {error}. Is input_shape {input_shape} the shape that it was made for?"
+        ) from error
+    finally:
+        for part, training in flags:
+            part.training = training
+    if not isinstance(z, torch.Tensor):
+        raise TypeError(
+            f"wrap_backbone: expected one tensor of features (B, d), the module returned a {type(z).__name__}; wrap it "
+            "in a module whose forward picks the features, e.g. `return self.net(x)[0]`."
+        )
+    if not z.dtype.is_floating_point:
+        raise TypeError(f"wrap_backbone: expected floating features, the module returned {z.dtype}.")
+    if z.dim() < 2 or z.shape[0] != 2:
+        raise ValueError(
+            f"wrap_backbone: expected features (B, d), the module returned shape {tuple(z.shape)} for a batch of 2; "
+            "keep the batch as the first dimension, e.g. with `nn.Flatten()` as its last layer."
+        )
+    return z

@@ -1,0 +1,96 @@
+"""
+The network of a defended classifier: normalisation, backbone, embedding, head, in one module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Normalize(nn.Module):
+    """
+    `(x - mean) / std` a channel, as part of the network: attacks work on inputs in [0, 1] and see it in the gradient.
+
+    :param mean: One number, or one a channel.
+    :param std: One number, or one a channel; positive.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).reshape(-1))
+        if not (self.std > 0).all():
+            raise ValueError(f"std: expected positive numbers, got {std!r}.")
+        self._identity = bool((self.mean == 0).all() and (self.std == 1).all())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, ...).
+        :return: Normalised inputs of the same shape.
+        """
+        if self._identity:
+            return x
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        return (x - self.mean.to(x.dtype).view(shape)) / self.std.to(x.dtype).view(shape)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        self._identity = bool((self.mean == 0).all() and (self.std == 1).all())
+
+    def extra_repr(self) -> str:
+        """Return mean and std, for `repr`."""
+        return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
+
+
+class DefendedNet(nn.Module):
+    """
+    `normalize -> backbone -> projection -> embedding -> head`. `forward(x)` gives logits (B, K), `features(x)` the
+    features z (B, d) that the head reads.
+
+    `embedding` is an identity that carries z: a direct child, so that ART's `get_activations`, which knows direct
+    children only, and its detectors can ask for it by name.
+
+    :param backbone: Module (B, C, H, W) -> (B, d').
+    :param head: Module (B, d) -> (B, K).
+    :param mean: Mean of the inputs, one number or one a channel.
+    :param std: Standard deviation of the inputs, one number or one a channel.
+    :param projection: Width d of a linear layer between backbone and head, for heads whose centers have negative
+           coordinates that features after a ReLU could never reach; None for no such layer (d = d').
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        projection: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.backbone = backbone
+        self.projection = nn.Identity() if projection is None else nn.Linear(backbone.out_features, projection)  # type: ignore
+        self.embedding = nn.Identity()
+        self.head = head
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W) of any floating type; cast to the network's own.
+        :return: Features z (B, d).
+        """
+        # some ART attacks hand over float64, which the layers would refuse
+        x = x.to(next((p.dtype for p in self.parameters()), torch.float32))
+        return self.embedding(self.projection(self.backbone(self.normalize(x))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W) of any floating type; cast to the network's own.
+        :return: Logits (B, K), larger = more likely.
+        """
+        return self.head(self.features(x))

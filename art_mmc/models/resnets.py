@@ -1,0 +1,401 @@
+"""
+Residual nets of the papers. All of them are a stem, stages of :class:`Residual` units, each stage after the first
+halving the map, and a global average pooling, so that any input of 8x8 or more will do. They differ in what a unit
+computes (:func:`post_activation`, :func:`pre_activation`) and in how its shortcut follows a change of shape.
+
+Weights are drawn as He et al. say (normal, fan-in). Where a release came from TensorFlow, its "same" padding of a
+strided convolution is one pixel at the bottom and the right; here it is one pixel on every side.
+
+| Paper link: https://arxiv.org/abs/1512.03385 (ResNet)
+| Paper link: https://arxiv.org/abs/1603.05027 (pre-activation ResNet)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from art_mmc.models.base import Activation, Backbone
+
+#: (channels in, channels out, stride, whether it is the net's first) -> unit
+Unit = Callable[[int, int, int, bool], nn.Module]
+#: (channels in, channels out, stride) -> layers
+Path = Callable[[int, int, int], nn.Module]
+
+#: slope 0.1 is the RCE paper's; it stands for "leaky_relu" everywhere
+LeakyReLU = partial(nn.LeakyReLU, 0.1)
+
+
+class HeConv2d(nn.Conv2d):
+    """A convolution that draws its weights as He et al. do, also when ART's `reset()` asks for it."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; the bias is zero."""
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class HeLinear(nn.Linear):
+    """A linear layer that draws its weights as He et al. do, also when ART's `reset()` asks for it."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; the bias is zero."""
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(self.bias)
+
+
+class Residual(nn.Module):
+    """
+    One unit: `after(branch(h) + shortcut(h))` with `h = before(x)`.
+
+    :param branch: The residual branch.
+    :param shortcut: The way past it; None for the identity.
+    :param before: What both share; None for nothing.
+    :param after: What follows the sum; None for nothing.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        shortcut: nn.Module | None = None,
+        before: nn.Module | None = None,
+        after: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.before = nn.Identity() if before is None else before
+        self.branch = branch
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+        self.after = nn.Identity() if after is None else after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Map (B, C, H, W).
+        :return: Map (B, C', H', W').
+        """
+        h = self.before(x)
+        return self.after(self.branch(h) + self.shortcut(h))
+
+
+class PadShortcut(nn.Module):
+    """
+    Shortcut without parameters: smaller by average pooling, new channels of zeros, half of them on either side.
+
+    :param in_channels: Channels C of the input.
+    :param out_channels: Channels C' of the output.
+    :param stride: Stride of the pooling.
+    :param pool: Side of the pooling window; 1 takes every `stride`-th pixel, option A of the ResNet paper.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, pool: int = 1) -> None:
+        super().__init__()
+        # as a strided 3x3 convolution does, an odd size is rounded up
+        self.pool = nn.AvgPool2d(pool, stride, ceil_mode=True)
+        extra = out_channels - in_channels
+        self.pad = (0, 0, 0, 0, extra // 2, extra - extra // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Map (B, C, H, W).
+        :return: Map (B, C', H', W').
+        """
+        return F.pad(self.pool(x), self.pad)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """
+    The layers that one net is made of.
+
+    :param activation: Makes the activation.
+    :param norm: Makes a normalisation from the number of channels.
+    :param bias: Whether convolutions have a bias.
+    """
+
+    activation: Activation
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    bias: bool = False
+
+    def conv(self, into: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+        """
+        :param into: Channels of the input.
+        :param out: Channels of the output.
+        :param kernel: Side of the kernel, odd.
+        :param stride: Stride.
+        :return: A convolution that keeps the size but for the stride.
+        """
+        return HeConv2d(into, out, kernel, stride, padding=kernel // 2, bias=self.bias)
+
+    def projection(self, into: int, out: int, stride: int) -> nn.Module:
+        """
+        :param into: Channels of the input.
+        :param out: Channels of the output.
+        :param stride: Stride.
+        :return: A 1x1 convolution, the shortcut where the shape changes.
+        """
+        return self.conv(into, out, 1, stride)
+
+    def norm_act(self, channels: int) -> nn.Sequential:
+        """
+        :param channels: Channels of the map.
+        :return: Normalisation and activation.
+        """
+        return nn.Sequential(self.norm(channels), self.activation())
+
+    def stem(self, into: int, out: int) -> nn.Sequential:
+        """
+        :param into: Channels of the input.
+        :param out: Channels of the output.
+        :return: Convolution, normalisation, activation.
+        """
+        return nn.Sequential(self.conv(into, out), *self.norm_act(out))
+
+    def basic(self, into: int, out: int, stride: int) -> nn.Sequential:
+        """
+        :param into: Channels of the input.
+        :param out: Channels of the output.
+        :param stride: Stride of the first convolution.
+        :return: Two 3x3 convolutions with normalisation and activation between.
+        """
+        return nn.Sequential(self.conv(into, out, 3, stride), *self.norm_act(out), self.conv(out, out))
+
+
+def post_activation(layers: Layers, shortcut: Path) -> Unit:
+    """
+    The unit of the first ResNet paper: two convolutions, and the activation after the sum.
+
+    :param layers: The layers of the net.
+    :param shortcut: Makes the shortcut where the shape changes.
+    :return: Makes one unit.
+    """
+
+    def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
+        branch = nn.Sequential(*layers.basic(into, out, stride), layers.norm(out))
+        changes = into != out or stride != 1
+        return Residual(branch, shortcut(into, out, stride) if changes else None, after=layers.activation())
+
+    return unit
+
+
+def pre_activation(layers: Layers, branch: Path, shortcut: Path, shared: bool = False) -> Unit:
+    """
+    The unit of the second ResNet paper: normalisation and activation come before the convolutions, and nothing after
+    the sum. The first unit goes without, the stem having done it for branch and shortcut alike.
+
+    :param layers: The layers of the net.
+    :param branch: Makes the convolutions.
+    :param shortcut: Makes the shortcut where the shape changes.
+    :param shared: Whether that shortcut starts from the activated map, as the branch does, or from the raw one.
+    :return: Makes one unit.
+    """
+
+    def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
+        before = nn.Identity() if first else layers.norm_act(into)
+        path = branch(into, out, stride)
+        if into == out and stride == 1:
+            return Residual(nn.Sequential(before, path))
+        if shared:
+            return Residual(path, shortcut(into, out, stride), before=before)
+        return Residual(nn.Sequential(before, path), shortcut(into, out, stride))
+
+    return unit
+
+
+def stages(unit: Unit, into: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
+    """
+    :param unit: Makes one unit.
+    :param into: Channels after the stem.
+    :param widths: Channels of each stage; every stage but the first halves the map.
+    :param blocks: Units a stage.
+    :return: The units in sequence.
+    """
+    units = []
+    for stage, out in enumerate(widths):
+        for block in range(blocks):
+            units.append(unit(into, out, 2 if stage and not block else 1, not stage and not block))
+            into = out
+    return nn.Sequential(*units)
+
+
+def global_pool() -> nn.Sequential:
+    """
+    :return: The mean over the map, (B, C, H, W) -> (B, C).
+    """
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def cifar_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU) -> Backbone:
+    """
+    ResNet for CIFAR with 6n + 2 layers, the head among them: basic units, option-A shortcuts, widths 16, 32, 64.
+
+    | Paper link: https://arxiv.org/abs/1512.03385 (Section 4.2)
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :return: The net, d = 64.
+    """
+    layers = Layers(activation)
+    return Backbone(
+        64,
+        stem=layers.stem(input_shape[0], 16),
+        stages=stages(post_activation(layers, PadShortcut), 16, (16, 32, 64), blocks),
+        pool=global_pool(),
+    )
+
+
+def _keras(activation: Activation) -> Layers:
+    """
+    :param activation: Makes the activation.
+    :return: Layers with the defaults of Keras, in which the MMC release was written; its momentum of 0.99 is 0.01 here.
+    """
+    return Layers(activation, partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01), bias=True)
+
+
+def mmc_resnet_v1(
+    input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU, out_features: int = 64
+) -> Backbone:
+    """
+    Version 1 of the MMC paper's ResNet: basic units, 1x1 projections, and a linear layer after the pooling, without
+    which features could not reach centers with negative coordinates. 6n + 2 layers and that linear one.
+
+    | Paper link: https://arxiv.org/abs/1905.10626
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :param out_features: Width d of the features; Max-Mahalanobis centers in closed form need d >= classes - 1.
+    :return: The net.
+    """
+    layers = _keras(activation)
+    return Backbone(
+        out_features,
+        linear_output=True,
+        stem=layers.stem(input_shape[0], 16),
+        stages=stages(post_activation(layers, layers.projection), 16, (16, 32, 64), blocks),
+        pool=global_pool(),
+        fc=HeLinear(64, out_features),
+    )
+
+
+def mmc_resnet_v2(
+    input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU, out_features: int = 256
+) -> Backbone:
+    """
+    Version 2 of the MMC paper's ResNet: pre-activation bottleneck units and a linear layer after the pooling. 9n + 2
+    layers and that linear one, although the release names it after 6n + 2.
+
+    | Paper link: https://arxiv.org/abs/1905.10626
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :param out_features: Width d of the features; Max-Mahalanobis centers in closed form need d >= classes - 1.
+    :return: The net.
+    """
+    layers = _keras(activation)
+
+    def bottleneck(into: int, out: int, stride: int) -> nn.Module:
+        middle = 16 if out == 64 else out // 2  # the release widens fourfold in the first stage, twofold in the others
+        return nn.Sequential(
+            layers.conv(into, middle, 1, stride),
+            *layers.norm_act(middle),
+            layers.conv(middle, middle),
+            *layers.norm_act(middle),
+            layers.conv(middle, out, 1),
+        )
+
+    return Backbone(
+        out_features,
+        linear_output=True,
+        stem=layers.stem(input_shape[0], 16),
+        stages=stages(pre_activation(layers, bottleneck, layers.projection), 16, (64, 128, 256), blocks),
+        norm_act=layers.norm_act(256),
+        pool=global_pool(),
+        fc=HeLinear(256, out_features),
+    )
+
+
+def _rce_layers(channels: int, blocks: int, activation: Activation) -> dict[str, nn.Module]:
+    """
+    :param channels: Channels C of the input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :return: The layers of the RCE ResNet by name.
+    """
+    # TensorFlow's moving average with decay 0.9 is a momentum of 0.1 here
+    layers = Layers(activation, partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1))
+    unit = pre_activation(layers, layers.basic, partial(PadShortcut, pool=2))
+    return {
+        "stem": layers.stem(channels, 16),
+        "stages": stages(unit, 16, (16, 32, 64), blocks),
+        "norm_act": layers.norm_act(64),
+        "pool": global_pool(),
+    }
+
+
+def rce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
+    """
+    Pre-activation ResNet of the RCE paper with 6n + 2 layers, the head among them: basic units, leaky ReLU,
+    average-pooling shortcuts padded with zeros, widths 16, 32, 64.
+
+    | Paper link: https://arxiv.org/abs/1706.00633
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :return: The net, d = 64.
+    """
+    return Backbone(64, False, **_rce_layers(input_shape[0], blocks, activation))
+
+
+def isce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
+    """
+    The RCE ResNet with a linear layer after the pooling, as the I-SCE script has it.
+
+    | Paper link: https://doi.org/10.3390/math10193716
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param blocks: Units a stage, n.
+    :param activation: Makes the activation.
+    :return: The net, d = 64.
+    """
+    return Backbone(64, True, **_rce_layers(input_shape[0], blocks, activation), fc=nn.Linear(64, 64))
+
+
+def wide_resnet(
+    input_shape: tuple[int, int, int],
+    *,
+    stem: int,
+    widths: tuple[int, ...],
+    blocks: int,
+    activation: Activation = nn.ReLU,
+) -> Backbone:
+    """
+    Pre-activation ResNet of basic units whose projections start from the activated map: PreActResNet-18 and the wide
+    ResNets of adversarial training, without the block that some releases build and never use.
+
+    | Paper link: https://arxiv.org/abs/1603.05027 (PreActResNet)
+    | Paper link: https://arxiv.org/abs/1605.07146 (wide ResNet)
+
+    :param input_shape: Shape (C, H, W) of one input.
+    :param stem: Channels after the stem.
+    :param widths: Channels of each stage.
+    :param blocks: Units a stage.
+    :param activation: Makes the activation.
+    :return: The net, d = widths[-1].
+    """
+    layers = Layers(activation)
+    unit = pre_activation(layers, layers.basic, layers.projection, shared=True)
+    return Backbone(
+        widths[-1],
+        stem=layers.stem(input_shape[0], stem),
+        stages=stages(unit, stem, widths, blocks),
+        norm_act=layers.norm_act(widths[-1]),
+        pool=global_pool(),
+    )

@@ -1,0 +1,407 @@
+"""
+The backbones: published sizes and depths, shapes, options, rebuilding from a recipe, and wrapping a user's module.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from art_mmc.models.backbones import ACTIVATIONS, BACKBONES, create_backbone
+from art_mmc.models.base import WrappedBackbone, wrap_backbone
+from art_mmc.models.resnets import PadShortcut
+
+NAMES = list(BACKBONES)
+# real weights and a real forward only where that takes no time
+SMALL = ["cnn", "lenet5", "cnn3", "resnet20", "mmc-resnet32v1", "mmc-resnet32v2", "rce-resnet32", "isce-resnet32"]
+LINEAR = ["mmc-resnet32v1", "mmc-resnet110v1", "mmc-resnet32v2", "mmc-resnet110v2", "isce-resnet32"]
+
+
+def on_meta(name, input_shape, **options):
+    """A net without weights, for counting and for shapes."""
+    with torch.device("meta"):
+        return create_backbone(name, input_shape, **options)
+
+
+def least_shape(name, channels=3):
+    return (channels, BACKBONES[name].min_size, BACKBONES[name].min_size)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "nb_classes", "expected"),
+    [
+        # trainable parameters of the backbone and a Linear(d, K) head
+        ("lenet5", (1, 28, 28), 10, 61_706),
+        ("cnn3", (1, 28, 28), 10, 123_222),
+        ("resnet20", (3, 32, 32), 10, 269_722),
+        ("resnet32", (3, 32, 32), 10, 464_154),
+        ("resnet56", (3, 32, 32), 10, 853_018),
+        ("resnet110", (3, 32, 32), 10, 1_727_962),
+        ("vgg13", (3, 32, 32), 10, 9_678_666),
+        ("vgg13", (3, 64, 64), 200, 10_562_568),
+        ("rce-resnet32", (3, 32, 32), 10, 464_154),
+        ("rce-resnet56", (3, 32, 32), 10, 853_018),
+        ("isce-resnet32", (3, 32, 32), 10, 464_154 + 64 * 64 + 64),
+        ("preact-resnet18", (3, 32, 32), 10, 11_172_170),
+        ("wrn-28-10", (3, 32, 32), 10, 36_479_194),
+        ("wrn-34-10", (3, 32, 32), 10, 46_160_474),
+        # Max-Mahalanobis centers are not trained, so there is no head to count: the backbone with its linear layer,
+        # and no moving statistics
+        ("mmc-resnet32v1", (3, 32, 32), 0, 471_456),
+        ("mmc-resnet110v1", (3, 32, 32), 0, 1_738_176),
+        ("mmc-resnet32v2", (3, 32, 32), 0, 1_453_376),
+        ("mmc-resnet110v2", (3, 32, 32), 0, 5_004_768),
+    ],
+)
+def test_parameter_counts(name, input_shape, nb_classes, expected):
+    backbone = on_meta(name, input_shape)
+    head = nb_classes * (backbone.out_features + 1)
+    assert count(backbone) + head == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("resnet20", "0.270"),
+        ("resnet32", "0.464"),
+        ("resnet56", "0.853"),
+        ("resnet110", "1.728"),
+        ("mmc-resnet32v1", "0.471"),
+        ("mmc-resnet110v1", "1.738"),
+        ("mmc-resnet32v2", "1.453"),
+        ("mmc-resnet110v2", "5.005"),
+        ("rce-resnet32", "0.464"),
+        ("vgg13", "9.68"),
+        ("wrn-34-10", "46.16"),
+    ],
+)
+def test_printed_parameter_counts(name, printed):
+    backbone = on_meta(name, (3, 32, 32))
+    head = 0 if name.startswith("mmc") else 10 * (backbone.out_features + 1)
+    digits = len(printed.split(".")[1])
+    assert f"{(count(backbone) + head) / 1e6:.{digits}f}" == printed
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("lenet5", 5),
+        ("cnn3", 5),
+        ("vgg13", 12),  # one hidden FC layer instead of VGG-13's two
+        ("resnet20", 20),
+        ("resnet110", 110),
+        ("mmc-resnet32v1", 32 + 1),  # + 1: the linear layer for the features
+        ("mmc-resnet110v1", 110 + 1),
+        ("mmc-resnet32v2", 47 + 1),
+        ("mmc-resnet110v2", 164 + 1),
+        ("rce-resnet32", 32),
+        ("rce-resnet56", 56),
+        ("isce-resnet32", 32 + 1),
+        ("preact-resnet18", 18),
+        ("wrn-28-10", 26),  # the name counts the three projections and not the head
+        ("wrn-34-10", 32),
+    ],
+)
+def test_depth_of_the_main_path_with_a_head(name, depth):
+    backbone = on_meta(name, (3, 32, 32))
+    layers = [
+        path
+        for path, module in backbone.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in path
+    ]
+    assert len(layers) + 1 == depth
+
+
+def test_true_depth_of_mmc_v2_is_told():
+    assert "47" in BACKBONES["mmc-resnet32v2"].description
+    assert "164" in BACKBONES["mmc-resnet110v2"].description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_on_any_size_and_channels(name):
+    size = BACKBONES[name].min_size
+    for shape in [(1, size, size), (2, size + 1, size + 7)]:
+        backbone = on_meta(name, shape)
+        z = backbone.eval()(torch.zeros(5, *shape, device="meta"))
+        assert z.shape == (5, backbone.out_features)
+    assert backbone.linear_output == (name in LINEAR)
+    assert f"d = {backbone.out_features}" in BACKBONES[name].description
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_are_finite_and_of_the_promised_sign(name):
+    torch.manual_seed(0)
+    shape = least_shape(name)
+    backbone = create_backbone(name, shape)
+    z = backbone(torch.randn(4, *shape))
+    assert z.shape == (4, backbone.out_features)
+    assert z.isfinite().all()
+    assert z.std() > 0
+    if name in LINEAR:
+        assert (z < 0).any()
+    elif not name.startswith("rce"):  # a leaky ReLU
+        assert (z >= 0).all()
+    z.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_rebuilds_the_net(name):
+    options = {"activation": "softplus", "beta": 4.0}
+    options |= {"out_features": 99} if name.startswith("mmc") else {}
+    options |= {"dropout": 0.25} if name == "vgg13" else {}
+    backbone = on_meta(name, (1, 32, 32), **options)
+    recipe = json.loads(json.dumps(backbone.recipe))
+    assert recipe == {"name": name, "input_shape": [1, 32, 32], "options": options}
+    again = on_meta(recipe["name"], recipe["input_shape"], **recipe["options"])
+    assert again.recipe == recipe
+    assert repr(again) == repr(backbone)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in backbone.state_dict().items()}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_recipe_and_weights_survive_a_copy(copied):
+    backbone = create_backbone("mmc-resnet32v1", (1, 8, 8), out_features=12, activation="softplus", beta=2).eval()
+    x = torch.rand(2, 1, 8, 8)
+    again = copied(backbone)
+    assert again.recipe == backbone.recipe
+    assert again.out_features == 12
+    assert again.linear_output
+    torch.testing.assert_close(again(x), backbone(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_option_keeps_the_weights_names(name):
+    default = on_meta(name, (3, 32, 32))
+    for activation in ("softplus", "leaky_relu"):
+        other = on_meta(name, (3, 32, 32), activation=activation)
+        assert list(other.state_dict()) == list(default.state_dict())
+        kinds = {type(m) for m in other.modules() if type(m).__module__ == "torch.nn.modules.activation"}
+        assert kinds == {type(ACTIVATIONS[activation]())}
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet20", "rce-resnet32"])
+def test_activation_option_changes_the_computation(name):
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 8, 8)
+    weights = create_backbone(name, (1, 8, 8)).state_dict()
+    outputs = []
+    for options in [*({"activation": activation} for activation in ACTIVATIONS), {"activation": "softplus", "beta": 9}]:
+        backbone = create_backbone(name, (1, 8, 8), **options).eval()
+        backbone.load_state_dict(weights)
+        outputs.append(backbone(x))
+    for i, one in enumerate(outputs):
+        assert not any(torch.allclose(one, other) for other in outputs[:i])
+
+
+def test_option_a_shortcut_by_hand():
+    x = torch.arange(50.0).reshape(1, 2, 5, 5)
+    shortcut = PadShortcut(2, 4, stride=2)
+    assert count(shortcut) == 0
+    z = shortcut(x)
+    assert z.shape == (1, 4, 3, 3)  # an odd size is rounded up, as by the strided convolution
+    assert torch.equal(z[:, 1:3], x[:, :, ::2, ::2])
+    assert not z[:, [0, 3]].any()
+    pooled = PadShortcut(2, 4, stride=2, pool=2)(x[..., :4, :4])
+    assert pooled[0, 1, 0, 0] == (0 + 1 + 5 + 6) / 4
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet20", 0), ("rce-resnet32", 0), ("mmc-resnet32v1", 2 * 2)])
+def test_shortcut_parameters(name, parameters):
+    names = [key for key, _ in on_meta(name, (3, 32, 32)).named_parameters() if ".shortcut" in key]
+    assert len(names) == parameters  # a projection: weight and bias, in two places, without normalisation
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "momentum"), [("mmc-resnet32v1", 1e-3, 0.01), ("rce-resnet32", 1e-3, 0.1), ("resnet20", 1e-5, 0.1)]
+)
+def test_batch_norm_constants(name, eps, momentum):
+    norms = [m for m in on_meta(name, (3, 32, 32)).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(m.eps, m.momentum) for m in norms} == {(eps, momentum)}
+
+
+def test_he_init_survives_the_reset_of_the_host():
+    torch.manual_seed(0)
+    backbone = create_backbone("mmc-resnet32v2", (3, 8, 8))
+    before = copy.deepcopy(backbone.state_dict())
+    for module in backbone.modules():  # what ART's `reset` does
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert not any(torch.equal(p, before[name]) for name, p in backbone.named_parameters() if p.ndim > 1)
+    for module in backbone.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            fan_in = module.weight[0].numel()
+            assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.2)
+            assert not module.bias.any()
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"'resnet-20'.*Did you mean 'resnet20'.*lenet5"):
+        create_backbone("resnet-20", (3, 32, 32))
+    with pytest.raises(ValueError, match=r"option of backbone 'resnet20' 'activtion'.*Did you mean 'activation'"):
+        create_backbone("resnet20", (3, 32, 32), activtion="relu")
+    with pytest.raises(ValueError, match="option of backbone 'resnet20' 'blocks'"):
+        create_backbone("resnet20", (3, 32, 32), blocks=4)  # fixed by the name
+    with pytest.raises(ValueError, match="Did you mean 'softplus'"):
+        create_backbone("cnn", (1, 8, 8), activation="soft_plus")
+
+
+@pytest.mark.parametrize("options", [{"beta": 2.0}, {"activation": "relu", "beta": 2.0}])
+def test_beta_without_softplus_is_refused(options):
+    with pytest.raises(ValueError, match="beta"):
+        create_backbone("rce-resnet32", (1, 8, 8), **options)
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="beta: expected a positive number, got 0"):
+        create_backbone("cnn", (1, 8, 8), activation="softplus", beta=0)
+    with pytest.raises(ValueError, match="out_features: expected a positive"):
+        create_backbone("mmc-resnet32v1", (1, 8, 8), out_features=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_too_small_is_refused(name):
+    channels, size, _ = least_shape(name)
+    with pytest.raises(ValueError, match=f"'{name}' needs inputs of at least {size}x{size}"):
+        on_meta(name, (channels, size + 9, size - 1))
+
+
+@pytest.mark.parametrize("input_shape", [(28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3])
+def test_malformed_input_shape_is_refused(input_shape):
+    with pytest.raises(ValueError, match=r"expected \(C, H, W\)"):
+        create_backbone("cnn", input_shape)
+
+
+def test_rows_are_complete():
+    for name, row in BACKBONES.items():
+        assert row.description, name
+        assert row.source, name
+        assert "\n" not in row.description
+        assert "input_shape" in inspect.signature(row.build).parameters
+        assert "activation" in row.option_names()
+
+
+# ---------------------------------------------------------------------------------------------- a user's own module
+
+
+def torchvision_net():
+    net = resnet18()
+    net.fc = nn.Identity()
+    return net
+
+
+def test_wrap_torchvision_resnet():
+    net = torchvision_net()
+    backbone = wrap_backbone(net, (3, 32, 32), out_features=512)
+    assert (backbone.out_features, backbone.linear_output, backbone.recipe) == (512, False, None)
+    assert backbone(torch.zeros(3, 3, 32, 32)).shape == (3, 512)
+
+
+@pytest.mark.parametrize(
+    ("module", "width"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(48, 7)), 7),
+        (nn.Conv2d(3, 5, 3), 5 * 2 * 2),  # a map is flattened
+        (nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1)), 5),
+        (nn.Flatten(), 48),  # no parameters
+        (nn.Sequential(nn.Flatten(), nn.Linear(48, 7)).double(), 7),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(6)), 6),
+    ],
+)
+def test_wrap_finds_the_width(module, width):
+    backbone = wrap_backbone(module, (3, 4, 4))
+    assert backbone.out_features == width
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    assert backbone(torch.zeros(3, 3, 4, 4, dtype=dtype)).shape == (3, width)
+    assert not backbone.linear_output  # never guessed
+
+
+def test_wrap_takes_the_users_word_for_a_linear_output():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 7))
+    assert wrap_backbone(module, (3, 4, 4), linear_output=True).linear_output
+
+
+def test_wrap_leaves_no_trace():
+    class Noisy(nn.Module):
+        """Draws random numbers in eval mode too."""
+
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), Noisy(), nn.Conv2d(4, 2, 1))
+    module[1].eval()  # a frozen BatchNorm in a training net keeps its own flag
+    module[4].weight.requires_grad_(False)
+    state, random_state = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    backbone = wrap_backbone(module, (3, 8, 8))
+    assert [part.training for part in module] == [True, False, True, True, True]
+    assert module.training
+    assert backbone.training
+    assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [p.requires_grad for p in module.parameters()] == [True] * 4 + [False, True]
+    assert all(p.grad is None for p in module.parameters())
+    assert not wrap_backbone(module.eval(), (3, 8, 8)).training
+
+
+def test_wrap_returns_a_backbone_unchanged():
+    backbone = create_backbone("cnn", (1, 8, 8))
+    assert wrap_backbone(backbone, (1, 8, 8)) is backbone
+    wrapped = wrap_backbone(nn.Flatten(), (1, 8, 8))
+    assert isinstance(wrapped, WrappedBackbone)
+    assert wrap_backbone(wrapped, (1, 8, 8)) is wrapped
+    with pytest.raises(ValueError, match="gives 64 features"):
+        wrap_backbone(backbone, (1, 8, 8), out_features=10)
+
+
+class Returns(nn.Module):
+    """Returns what a function makes of the input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.dropout = nn.Dropout()
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda x: (x, x), TypeError, "returned a tuple.*picks the features"),
+        (lambda x: [x], TypeError, "returned a list"),
+        (lambda x: {"features": x}, TypeError, "returned a dict"),
+        (lambda x: x.flatten(1).argmax(1, keepdim=True), TypeError, "floating features, the module returned torch.int"),
+        (lambda x: x.mean(dim=(1, 2, 3)), ValueError, r"shape \(2,\) for a batch of 2"),
+        (lambda x: x.flatten(), ValueError, "nn.Flatten"),
+        (lambda x: x.transpose(0, 1), ValueError, "batch as the first dimension"),
+        (lambda x: x @ torch.zeros(7, 7), ValueError, r"refused inputs of shape \(2, 3, 4, 4\).*Is input_shape"),
+    ],
+)
+def test_wrap_says_what_came(function, error, message):
+    module = Returns(function)
+    module.dropout.eval()
+    with pytest.raises(error, match=message):
+        wrap_backbone(module, (3, 4, 4))
+    assert module.training
+    assert not module.dropout.training
+
+
+def test_wrap_refuses_other_things():
+    with pytest.raises(TypeError, match="expected a torch.nn.Module, got function"):
+        wrap_backbone(lambda x: x, (3, 4, 4))
+    with pytest.raises(ValueError, match=r"expected \(C, H, W\)"):
+        wrap_backbone(nn.Flatten(), (2, 3, 4, 4))
+    with pytest.raises(ValueError, match="gives 48 features.*out_features=10 were expected"):
+        wrap_backbone(nn.Flatten(), (3, 4, 4), out_features=10)
