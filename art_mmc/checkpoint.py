@@ -110,8 +110,8 @@ def load_classifier(
     input_shape = tuple(document["input_shape"])
     if backbone is None and document["backbone"] is None:
         raise ValueError(
-            f"{path} has a backbone of the user's own ({document['backbone_class']}): load_classifier(path, backbone=...) "
-            "with a module of that architecture."
+            f"{path} has a backbone of the user's own ({document['backbone_class']}): "
+            "load_classifier(path, backbone=...) with a module of that architecture."
         )
     if backbone is None:
         from art_mmc.models import create_backbone

@@ -74,7 +74,8 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     low, high = y.min(), y.max()
     if low < 0 or high >= nb_classes:
         raise ValueError(
-            f"{name} has labels from {int(low)} to {int(high)}, expected 0 to {nb_classes - 1} (nb_classes={nb_classes})."
+            f"{name} has labels from {int(low)} to {int(high)}, expected 0 to {nb_classes - 1} "
+            f"(nb_classes={nb_classes})."
         )
 
 

@@ -1,9 +1,9 @@
 """
 Loss-defended networks as ART classifiers.
 
-A :class:`LossDefendedClassifier` is an ART `PyTorchClassifier`: every ART attack, trainer and detector takes it. What it
-changes: `loss_gradient` and `compute_loss` climb an attacker's objective instead of the training loss, labels come in
-any format, and a call that does not train leaves modes, gradients, statistics and files as they were.
+A :class:`LossDefendedClassifier` is an ART `PyTorchClassifier`: every ART attack, trainer and detector takes it. What
+it changes: `loss_gradient` and `compute_loss` climb an attacker's objective instead of the training loss, labels come
+in any format, and a call that does not train leaves modes, gradients, statistics and files as they were.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class LossDefendedClassifier(PyTorchClassifier):
     #: name of the row in the table of defences; None for a loss of the user's own
     defence: str | None = None
 
+    _model: Any  # ART's wrapper, a class made anew for each instance
+    _layer_names: list[str]
+    _optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -78,7 +82,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         Create a classifier from a bare backbone, in one call, or from a network that has its head already.
 
         :param model: For a named subclass a backbone (B, C, H, W) -> (B, d), to which the defence's head is added, or a
-               ready :class:`.DefendedNet`. For the base class any module that gives logits (B, K), larger = more likely.
+               ready :class:`.DefendedNet`. For the base class any module that gives logits (B, K), larger = likelier.
         :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own.
         :param input_shape: Shape of one input, (C, H, W).
         :param nb_classes: Number of classes K, at least 2.
@@ -162,7 +166,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             return model, loss
         if not isinstance(model, DefendedNet):
             mean, std, dim = options.pop("mean"), options.pop("std"), options.pop("embedding_dim")
-            backbone = wrap_backbone(model, input_shape)
+            backbone: Any = wrap_backbone(model, input_shape)
             if dim is None and row.head.needs_signed_features and not backbone.linear_output:
                 dim = backbone.out_features
             head, row_loss = row.build(int(dim or backbone.out_features), nb_classes, **options)
@@ -178,7 +182,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             return net, row_loss if loss is None else loss
         if not isinstance(model.head, row.head):
             raise ValueError(
-                f"the network's head is a {type(model.head).__name__}, defence '{row.name}' needs a {row.head.__name__}."
+                f"the network's head is a {type(model.head).__name__}, defence '{row.name}' needs a "
+                f"{row.head.__name__}."
             )
         if loss is None:
             loss = row.build_loss(model.head)
@@ -186,8 +191,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             model.head.temperature
         ):
             raise ValueError(
-                f"the loss has temperature {loss.temperature}, the head {model.head.temperature}: the loss would not undo "
-                "the head's temperature."
+                f"the loss has temperature {loss.temperature}, the head {model.head.temperature}: the loss would not "
+                "undo the head's temperature."
             )
         return model, loss
 
@@ -591,6 +596,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         y = np.asarray(self.reduce_labels(np.asarray(y)))
         return torch.from_numpy(np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)), torch.from_numpy(y)
 
+    def renew_optimizer(self) -> None:
+        """Put a fresh optimizer of the same kind and settings in the place of the present one."""
+        if self._optimizer is not None:
+            self._optimizer = _same_optimizer(self._optimizer, self._model)
+
     @contextmanager
     def training(self, training_mode: bool = True) -> Iterator[None]:
         """
@@ -614,11 +624,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param y: Labels: indices (B,) or probabilities (B, K).
         :return: The loss, a scalar, and the logits (B, K), both without graph and still on the device.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        optimizer: Any = self._optimizer
+        optimizer.zero_grad(set_to_none=True)
         outputs = self._model(x.to(self._device))[-1]
         loss = self._loss(outputs, y.to(self._device))
         (loss.sum() if loss.ndim else loss).backward()
-        self._optimizer.step()
+        optimizer.step()
         return loss.detach(), outputs.detach()
 
     # ------------------------------------------------------------------------------------------ copies and files

@@ -51,8 +51,8 @@ class Defence:
                 raise unknown_name("objective", objective, OBJECTIVES)
         if not set(self.objectives) - {"cross_entropy"}:
             raise ValueError(
-                f"defence '{self.name}' needs an adaptive objective besides plain cross-entropy: without one its robust "
-                "accuracy would be a flattering number."
+                f"defence '{self.name}' needs an adaptive objective besides plain cross-entropy: without one its "
+                "robust accuracy would be a flattering number."
             )
 
     @property
@@ -76,8 +76,8 @@ class Defence:
         options = {**self.defaults, **options}
         if nb_classes < self.loss.min_classes:
             raise ValueError(
-                f"defence '{self.name}' needs at least {self.loss.min_classes} classes, got {nb_classes}: below that its "
-                "loss is the same for every input."
+                f"defence '{self.name}' needs at least {self.loss.min_classes} classes, got {nb_classes}: below that "
+                "its loss is the same for every input."
             )
         head = self.head(
             in_features, nb_classes, **{k: v for k, v in options.items() if k in self.head.option_names()}  # type: ignore

@@ -1,8 +1,8 @@
 """
 Where to put class centers: Max-Mahalanobis centers and random ones. Pure functions on torch alone.
 
-Max-Mahalanobis centers have equal norm and the largest possible smallest pairwise distance. For `dim >= num_classes - 1`
-they are the vertices of a regular simplex around the origin, unique up to a rotation.
+Max-Mahalanobis centers have equal norm and the largest possible smallest pairwise distance. For
+`dim >= num_classes - 1` they are the vertices of a regular simplex around the origin, unique up to a rotation.
 
 | Paper link: https://arxiv.org/abs/1802.09308 (MMLDA, Algorithm 1)
 | Paper link: https://arxiv.org/abs/1905.10626 (MMC, C_MM is the norm of a center)

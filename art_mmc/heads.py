@@ -208,10 +208,10 @@ class FixedCentersHead(DistanceHead):
         center_seed: int = 0,
         temperature: float | None = None,
     ) -> None:
-        layouts = {"max_mahalanobis": max_mahalanobis_centers, "random": random_centers}
-        if centers not in layouts:
-            raise ValueError(f"centers: expected one of {', '.join(map(repr, layouts))}, got {centers!r}.")
-        positions = layouts[centers](nb_classes, in_features, scale, seed=center_seed)
+        if centers not in ("max_mahalanobis", "random"):
+            raise ValueError(f"centers: expected 'max_mahalanobis' or 'random', got {centers!r}.")
+        layout = random_centers if centers == "random" else max_mahalanobis_centers
+        positions = layout(nb_classes, in_features, scale, seed=center_seed)
         super().__init__(in_features, nb_classes, scale**2 / 10 if temperature is None else temperature)
         self.scale = float(scale)
         self.layout = centers

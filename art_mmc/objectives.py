@@ -1,6 +1,6 @@
 """
-What an attacker maximises: plain functions of logits (B, K) and labels (B,), one value a sample, larger = better for the
-attacker. torch alone.
+What an attacker maximises: plain functions of logits (B, K) and labels (B,), one value a sample, larger = better for
+the attacker. torch alone.
 
 For a targeted attack ART hands the target as the label and descends; the same functions serve.
 """

@@ -13,7 +13,7 @@ class HasOptions:
     """
 
     #: constructor arguments that are no option of the defence: they follow from the network or from the caller
-    NOT_OPTIONS = ("self", "in_features", "nb_classes", "reduction")
+    NOT_OPTIONS: tuple[str, ...] = ("self", "in_features", "nb_classes", "reduction")
 
     @classmethod
     def option_names(cls) -> list[str]:

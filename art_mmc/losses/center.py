@@ -33,8 +33,8 @@ class CenterLoss(Loss):
         z, head = getattr(logits, "features", None), getattr(logits, "center_head", None)
         if z is None or head is None:
             raise ValueError(
-                "CenterLoss needs the features along with the logits: they must come straight from a network whose head "
-                "is a CenterTrackingHead (a copy, a slice, or DataParallel drops them)."
+                "CenterLoss needs the features along with the logits: they must come straight from a network whose "
+                "head is a CenterTrackingHead (a copy, a slice, or DataParallel drops them)."
             )
         pull = (z.to(logits.dtype) - head.centers[y].to(logits.dtype)).square().sum(dim=1)
         losses = functional.cross_entropy(logits, y, reduction="none", ignore_index=IGNORE_NONE) + 0.5 * self.lam * pull

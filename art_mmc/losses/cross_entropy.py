@@ -36,5 +36,5 @@ class SoftmaxCrossEntropyLoss(Loss):
         return functional.cross_entropy(logits, probabilities, reduction="none", label_smoothing=self._rate(logits))
 
     def _rate(self, logits: torch.Tensor) -> float:
-        """torch's rate for the same smoothed label: it gives K / (K - 1) times less to the false classes."""
+        """Return torch's rate for the same smoothed label: it gives K / (K - 1) times less to the false classes."""
         return self.label_smoothing * logits.shape[1] / (logits.shape[1] - 1)

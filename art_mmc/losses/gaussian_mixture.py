@@ -12,9 +12,9 @@ from art_mmc.losses.base import Loss, check_range, true_entry
 
 class LGMLoss(Loss):
     """
-    Cross-entropy over Gaussian class likelihoods with trained means, the true class' distance enlarged by a margin, plus
-    a likelihood term. With `d_k = ||z - mu_k||^2 / 2`, identity covariances and equal priors, as in the released code:
-    `-log [ exp(-(1 + alpha) d_y) / (exp(-(1 + alpha) d_y) + sum_{k != y} exp(-d_k)) ] + lambda d_y`.
+    Cross-entropy over Gaussian class likelihoods with trained means, the true class' distance enlarged by a margin,
+    plus a likelihood term. With `d_k = ||z - mu_k||^2 / 2`, identity covariances and equal priors, as in the released
+    code: `-log [ exp(-(1 + alpha) d_y) / (exp(-(1 + alpha) d_y) + sum_{k != y} exp(-d_k)) ] + lambda d_y`.
     The margin is part of training only: it is in no logit.
 
     | Paper link: https://arxiv.org/abs/1803.02988 (Equations 10, 12 and 16)

@@ -1,0 +1,270 @@
+"""
+The papers' hyper-parameters, by name: "pang2020-mnist" and so on, `<first author><year>-<data set>`.
+
+A recipe says how to optimise, whatever the defence: the papers train their baselines by the same recipe as their own
+loss. Published values carry their source; what is ours says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from art_mmc.checks import unknown_name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    How a network is trained.
+
+    :param name: Name, e.g. "pang2020-mnist".
+    :param description: One line.
+    :param source: Where the values come from.
+    :param defences: Defences that the source trains in this way; it can be used for others.
+    :param backbone: Name of the backbone.
+    :param optimizer: "sgd" (momentum 0.9) or "adam".
+    :param rate: Learning rate at the start.
+    :param nb_epochs: Passes over the data.
+    :param batch_size: Samples in one step.
+    :param milestones: Epochs after which the rate is multiplied by `gamma`, counted from the start of a stage.
+    :param gamma: Factor on the rate at a milestone.
+    :param weight_decay: Weight decay, torch's convention (the gradient of half the squared norm).
+    :param decay: What decays: "all" parameters, "conv" (kernels of convolutions alone) or "weights" (kernels and
+           matrices, no biases and no normalisation).
+    :param betas: Adam's two rates of averaging.
+    :param warmup_epochs: Of `nb_epochs`, those of plain cross-entropy that precede a loss with a warm-up (PC); each
+           stage begins with a fresh optimizer and schedule.
+    :param augmentation: Name of the augmentation, or None.
+    """
+
+    name: str
+    description: str
+    source: str
+    defences: tuple[str, ...]
+    backbone: str
+    optimizer: str
+    rate: float
+    nb_epochs: int
+    batch_size: int
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    weight_decay: float = 0.0
+    decay: str = "all"
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_epochs: int = 0
+    augmentation: str | None = None
+
+    def scaled(self, nb_epochs: int) -> Recipe:
+        """
+        The same recipe for another number of epochs, milestones and warm-up scaled along.
+
+        :param nb_epochs: Passes over the data, at least 1.
+        :return: The recipe; itself for its own number of epochs.
+        :raises ValueError: For fewer than one epoch.
+        """
+        if nb_epochs < 1:
+            raise ValueError(f"nb_epochs: expected a whole number of at least 1, got {nb_epochs}.")
+        if nb_epochs == self.nb_epochs:
+            return self
+        share = nb_epochs / self.nb_epochs
+        return replace(
+            self,
+            nb_epochs=nb_epochs,
+            milestones=tuple(round(epoch * share) for epoch in self.milestones),
+            warmup_epochs=round(self.warmup_epochs * share),
+        )
+
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """
+        :param network: The network.
+        :return: A fresh optimizer over its parameters.
+        """
+        decaying = {id(parameter) for parameter in self._decaying(network)}
+        groups = [
+            {"params": [p for p in network.parameters() if (id(p) in decaying) == chosen], "weight_decay": value}
+            for chosen, value in ((True, self.weight_decay), (False, 0.0))
+        ]
+        groups = [group for group in groups if group["params"]]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.rate, momentum=0.9)
+        return torch.optim.Adam(groups, lr=self.rate, betas=self.betas)
+
+    def _decaying(self, network: nn.Module) -> Iterable[torch.Tensor]:
+        if self.decay == "conv":
+            return (m.weight for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
+        if self.decay == "weights":
+            return (m.weight for m in network.modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)))
+        return network.parameters()
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """
+        :param optimizer: The optimizer.
+        :return: The schedule, to be stepped once an epoch; None for a constant rate.
+        """
+        if not self.milestones:
+            return None
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, sorted(set(self.milestones)), self.gamma)
+
+
+_MMC = "Pang et al., ICLR 2020, and its released code"
+_PC = "Li et al., AAAI 2021, and its released code"
+_RCE = "Pang et al., NeurIPS 2018, and its released code"
+_MM = ("sce", "center", "mmlda", "lgm", "mmc")
+
+_DEFAULT = Recipe(
+    name="default",
+    description="small images in seconds; ours, of no paper",
+    source="art_mmc",
+    defences=("sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"),
+    backbone="cnn",
+    optimizer="adam",
+    rate=2e-3,
+    nb_epochs=40,
+    batch_size=64,
+    milestones=(30,),
+    warmup_epochs=20,
+)
+
+_MMC_CIFAR = Recipe(
+    name="pang2020-cifar10",
+    description="MMC and its baselines on CIFAR-10",
+    source=_MMC,
+    defences=_MM,
+    backbone="mmc-resnet32v2",
+    optimizer="sgd",
+    rate=0.01,
+    nb_epochs=200,
+    batch_size=50,
+    # the released schedule multiplies the rate in the epochs *after* those of index 100 and 150
+    milestones=(101, 151),
+    # Keras' L2 1e-4 is the gradient 2e-4 w; it is set on the kernels of the convolutions alone
+    weight_decay=2e-4,
+    decay="conv",
+    augmentation="shift-nearest-flip",
+)
+
+_PC_GREY = Recipe(
+    name="li2021-mnist",
+    description="PC with logit constraint on grey images: 50 epochs of cross-entropy, then 50 of PC",
+    source=_PC,
+    defences=("sce", "pc"),
+    backbone="lenet5",
+    optimizer="adam",
+    rate=0.01,
+    nb_epochs=100,
+    batch_size=256,
+    warmup_epochs=50,
+)
+
+_PC_COLOUR = replace(
+    _PC_GREY,
+    name="li2021-cifar10",
+    description="PC with logit constraint on colour images: 150 epochs of cross-entropy, then 150 of PC",
+    backbone="resnet56",
+    nb_epochs=300,
+    warmup_epochs=150,
+)
+
+_RCE_CIFAR = Recipe(
+    name="pang2018-cifar10",
+    description="RCE and its baseline on CIFAR-10: 90,000 steps",
+    source=_RCE,
+    defences=("sce", "rce"),
+    backbone="rce-resnet32",
+    optimizer="sgd",
+    rate=0.1,
+    nb_epochs=230,  # 90,000 steps of 128 images; rate / 10 at steps 40,000, 60,000 and 80,000
+    batch_size=128,
+    milestones=(102, 153, 205),
+    weight_decay=2e-4,
+    decay="weights",
+    augmentation="crop-flip",
+)
+
+_ALL = (
+    _DEFAULT,
+    _MMC_CIFAR,
+    replace(_MMC_CIFAR, name="pang2020-cifar100", description="MMC and its baselines on CIFAR-100"),
+    replace(
+        _MMC_CIFAR,
+        name="pang2020-mnist",
+        description="MMC and its baselines on MNIST, flips included, as released",
+        nb_epochs=40,
+        milestones=(31,),  # the second decay, after epoch index 40, comes too late for the README's 40 epochs
+    ),
+    _PC_GREY,
+    replace(_PC_GREY, name="li2021-fashion-mnist"),
+    replace(_PC_GREY, name="li2021-kmnist"),
+    _PC_COLOUR,
+    replace(_PC_COLOUR, name="li2021-svhn", backbone="vgg13"),
+    replace(_PC_COLOUR, name="li2021-cifar100"),
+    replace(
+        _PC_COLOUR,
+        name="li2021-tiny-imagenet",
+        description="PC with logit constraint on Tiny ImageNet, with the released schedule and augmentation",
+        backbone="vgg13",
+        milestones=(49, 99),
+        gamma=0.2,
+        augmentation="rotate-crop-flip",
+    ),
+    _RCE_CIFAR,
+    replace(
+        _RCE_CIFAR,
+        name="pang2018-mnist",
+        description="RCE and its baseline on MNIST: 20,000 steps",
+        nb_epochs=43,
+        milestones=(21, 32),
+        augmentation=None,
+    ),
+    Recipe(
+        name="song2022-cifar10",
+        description="I-SCE and its baseline on CIFAR-10: 20,000 steps",
+        source="Song et al., Mathematics 2022, and its released code",
+        defences=("sce", "isce"),
+        backbone="isce-resnet32",
+        optimizer="sgd",
+        rate=0.1,
+        nb_epochs=51,
+        batch_size=128,
+        milestones=(26, 38),
+        augmentation="shift-nearest-flip",
+    ),
+    Recipe(
+        name="chen2019-mnist",
+        description="GCE and its baseline on MNIST",
+        source="Chen et al., ICCV 2019, and its released code",
+        defences=("sce", "gce"),
+        backbone="lenet5",
+        optimizer="adam",
+        rate=1e-3,
+        nb_epochs=20,
+        batch_size=64,
+        betas=(0.9, 0.99),
+    ),
+)
+
+#: name -> recipe
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+
+def get_recipe(name: str, dataset: str | None = None) -> Recipe:
+    """
+    :param name: Name of a recipe, or its first part, the paper: "pang2020".
+    :param dataset: Name of the data set, to complete the paper's name.
+    :return: The recipe.
+    :raises ValueError: For an unknown name, or a paper without a recipe for the data set.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    papers = {known.split("-")[0] for known in RECIPES}
+    if name not in papers:
+        raise unknown_name("recipe", name, [*RECIPES, *sorted(papers - set(RECIPES))])
+    full = f"{name}-{dataset}"
+    if full not in RECIPES:
+        known = ", ".join(recipe for recipe in RECIPES if recipe.startswith(f"{name}-"))
+        raise ValueError(f"recipe '{name}' has none for data set '{dataset}'. Known: {known}.")
+    return RECIPES[full]
