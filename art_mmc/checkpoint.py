@@ -8,17 +8,35 @@ import json
 import os
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from art_mmc.classifiers import LossDefendedClassifier, create_classifier
-from art_mmc.models import DefendedNet
+from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
+from art_mmc.defences import get_defence
+from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
 
 FORMAT = "art_mmc.classifier"
 VERSION = 1
+
+# what zipfile and torch.load raise on bytes that are cut short, changed or no checkpoint at all
+_READ_ERRORS = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[str]) -> None:
@@ -31,7 +49,7 @@ def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[
             outside the network.
     """
     row, net = classifier.row, classifier.model
-    if row is None or not isinstance(net, DefendedNet) or not isinstance(classifier.loss, row.loss):
+    if row is None or type(net) is not DefendedNet or type(classifier.loss) is not row.loss:
         raise ValueError(
             f"{type(classifier).__name__} with loss {type(classifier.loss).__name__} is none of the table of defences: "
             "use save() for the weights alone, or pickle."
@@ -50,7 +68,9 @@ def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[
         "mean": net.normalize.mean.tolist(),
         "std": net.normalize.std.tolist(),
         "options": {**net.head.options(), **classifier.loss.options()},  # type: ignore[operator]
+        "reduction": classifier.loss.reduction,
         "objective": classifier.objective,
+        "channels_first": classifier.channels_first,
         "clip_values": None if clip is None else [np.asarray(bound).tolist() for bound in clip],
     }
     payload = {
@@ -97,45 +117,50 @@ def load_classifier(
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.save's format; torch.load compares no checksums
+            if bad := archive.testzip():
+                raise zipfile.BadZipFile(f"bad checksum of {bad}")
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, ValueError, OSError) as err:
-        raise ValueError(f"{path} is damaged, or no checkpoint of art_mmc: {str(err).splitlines()[0][:100]}") from err
+    except _READ_ERRORS as err:
+        raise ValueError(f"{path} is damaged, or no checkpoint of art_mmc: {' '.join(str(err).split())[:100]}") from err
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of art_mmc (expected format '{FORMAT}').")
+    if missing := {"version", "config", "state"} - payload.keys():
+        raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}.")
     if payload["version"] > VERSION:
         raise ValueError(
             f"{path} was written by a newer art_mmc (format version {payload['version']}, known: {VERSION})."
         )
-    document = json.loads(payload["config"])
+    document, state = json.loads(payload["config"]), payload["state"]
+    recipe, dim, clip = document["backbone"], document["embedding_dim"], document["clip_values"]
     input_shape = tuple(document["input_shape"])
-    if backbone is None and document["backbone"] is None:
+    if backbone is None and recipe is None:
         raise ValueError(
             f"{path} has a backbone of the user's own ({document['backbone_class']}): "
             "load_classifier(path, backbone=...) with a module of that architecture."
         )
     if backbone is None:
-        from art_mmc.models import create_backbone
-
-        recipe = document["backbone"]
         backbone = create_backbone(recipe["name"], tuple(recipe["input_shape"]), **recipe["options"])
-    clip = document["clip_values"]
-    classifier = create_classifier(
-        document["defence"],
-        backbone,
-        input_shape=input_shape,
-        nb_classes=document["nb_classes"],
+    backbone = wrap_backbone(backbone, input_shape)
+    head, loss = get_defence(document["defence"]).build(
+        dim or int(backbone.out_features), document["nb_classes"], **document["options"]  # type: ignore[arg-type]
+    )
+    loss.reduction = document["reduction"]
+    net = DefendedNet(backbone, head, document["mean"], document["std"], projection=dim)
+    net.to(next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32))
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as err:
+        raise ValueError(f"{path} does not fit the backbone: {' '.join(str(err).split())[:200]}") from err
+    return CLASSIFIERS[document["defence"]](
+        net,
+        loss,
+        input_shape,
+        document["nb_classes"],
+        channels_first=document["channels_first"],
         clip_values=(
             None if clip is None else tuple(np.asarray(b, np.float32) if isinstance(b, list) else b for b in clip)
         ),
-        mean=document["mean"],
-        std=document["std"],
-        embedding_dim=document["embedding_dim"],
-        objective=document["objective"],
         device_type=device_type,
-        **document["options"],
+        objective=document["objective"],
     )
-    try:
-        classifier.model.load_state_dict(payload["state"])
-    except RuntimeError as err:
-        raise ValueError(f"{path} does not fit the backbone: {' '.join(str(err).split())[:200]}") from err
-    return classifier

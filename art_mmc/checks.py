@@ -44,7 +44,11 @@ def check_images(x: np.ndarray, input_shape: tuple[int, ...] | None = None, name
             hint = f"; the channels come last here: {name}.transpose(0, 3, 1, 2) puts them first"
         raise ValueError(f"{name} has shape {x.shape}, expected (N, {', '.join(map(str, input_shape))}){hint}.")
     # One pass without a temporary array; only a non-finite sum (NaN, infinity or overflow) earns the exact look.
-    if x.dtype.kind == "f" and not np.isfinite(np.sum(x)) and not np.isfinite(x).all():
+    if x.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(x)
+    if not np.isfinite(total) and not np.isfinite(x).all():
         bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} of {len(x)} samples (first: {bad[0]}).")
 
@@ -69,7 +73,8 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
         return
     if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
         raise ValueError(f"{name} has shape {y.shape}, expected (N,) indices or (N, {nb_classes}) one-hot labels.")
-    if y.dtype.kind not in "iub" and not (np.isfinite(y).all() and (y == np.floor(y)).all()):
+    whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all())
+    if not whole:
         raise ValueError(f"{name} has labels that are no whole numbers: expected class indices 0 to {nb_classes - 1}.")
     low, high = y.min(), y.max()
     if low < 0 or high >= nb_classes:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_AMP = "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
+
 
 class LossDefendedClassifier(PyTorchClassifier):
     """
@@ -86,8 +88,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own.
         :param input_shape: Shape of one input, (C, H, W).
         :param nb_classes: Number of classes K, at least 2.
-        :param optimizer: Optimizer over the parameters of `model`; None for Adam with rate 1e-3 over those of the whole
-               network, head included.
+        :param optimizer: Optimizer over the parameters of `model`; those of a head that is added here join it. None for
+               Adam with rate 1e-3 over all.
         :param use_amp: Not supported (it needs NVIDIA apex); must be False.
         :param opt_level: As in ART, without effect.
         :param loss_scale: As in ART, without effect.
@@ -110,16 +112,18 @@ class LossDefendedClassifier(PyTorchClassifier):
         :raises ValueError: For arguments that are missing, unknown, out of range or do not fit together.
         """
         if use_amp:
-            raise ValueError(
-                "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
-            )
+            raise ValueError(NO_AMP)
         if input_shape is None or nb_classes is None:
             raise ValueError("input_shape and nb_classes are needed, e.g. input_shape=(1, 28, 28), nb_classes=10.")
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}.")
         input_shape = tuple(int(n) for n in input_shape)
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
+        given = {id(parameter) for parameter in model.parameters()}
         model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
+        added = [parameter for parameter in model.parameters() if id(parameter) not in given]
+        if optimizer is not None and added:  # head and projection: a user's optimizer can't know them
+            optimizer.add_param_group({"params": added})
         super().__init__(
             model=model,
             loss=loss,
@@ -152,6 +156,8 @@ class LossDefendedClassifier(PyTorchClassifier):
     ) -> tuple[torch.nn.Module, torch.nn.Module]:
         """Give a bare backbone its head, and the network its loss."""
         row = self.row
+        if isinstance(model, DefendedNet) and getattr(model.head, "nb_classes", nb_classes) != nb_classes:
+            raise ValueError(f"nb_classes={nb_classes}, but the network's head has {model.head.nb_classes} classes.")
         if row is None or isinstance(model, DefendedNet):
             given = [name for name, value in options.items() if value is not None]
             if given:
@@ -172,14 +178,14 @@ class LossDefendedClassifier(PyTorchClassifier):
             head, row_loss = row.build(int(dim or backbone.out_features), nb_classes, **options)
             # the head joins a backbone that the user may have moved or cast already
             like = next(backbone.parameters(), torch.empty(0))
-            net = DefendedNet(
+            model = DefendedNet(
                 backbone,
                 head,
                 mean=0.0 if mean is None else mean,
                 std=1.0 if std is None else std,
                 projection=None if dim is None else int(dim),
             ).to(like.device, like.dtype)
-            return net, row_loss if loss is None else loss
+            loss = row_loss if loss is None else loss
         if not isinstance(model.head, row.head):
             raise ValueError(
                 f"the network's head is a {type(model.head).__name__}, defence '{row.name}' needs a "
@@ -256,11 +262,16 @@ class LossDefendedClassifier(PyTorchClassifier):
         if x.dtype == object:
             return x
         check_images(x, None if self.preprocessing_defences else self.input_shape)
-        if x.dtype.kind in "iu" and x.max(initial=0) > 1:
+        highest = 1 if self.clip_values is None else max(1, np.max(self.clip_values[1]))
+        if x.dtype.kind in "iu" and x.max(initial=0) > highest:
             raise ValueError(
                 f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
             )
         return np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)
+
+    def _as_tensor(self, x: Any) -> torch.Tensor:
+        """On the device; an array is copied, since a network may work in place on its input."""
+        return x.to(self._device) if isinstance(x, torch.Tensor) else torch.tensor(x, device=self._device)
 
     def _labels(self, y: Any, length: int) -> torch.Tensor:
         """Check labels in any format; as a tensor on the device, indices (N,) or probabilities (N, K)."""
@@ -273,17 +284,12 @@ class LossDefendedClassifier(PyTorchClassifier):
     @contextmanager
     def _as_found(self, training_mode: bool = False) -> Iterator[None]:
         """
-        Set the mode for a call that does not train; afterwards every module's own flag and, where batch statistics
-        were in use, their running averages are as before.
+        Set the mode for a call that does not train; afterwards every module's own flag and, after training mode, every
+        buffer (batch statistics, the center loss' centers) are as before.
         """
         modules = list(self._model.modules())
         flags = [module.training for module in modules]
-        averages = [
-            (buffer, buffer.clone())
-            for module in modules
-            if training_mode and isinstance(module, torch.nn.modules.batchnorm._NormBase)
-            for buffer in module.buffers(recurse=False)
-        ]
+        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()] if training_mode else []
         self._model.train(mode=training_mode or self.is_rnn)
         if self.is_rnn and not training_mode:  # cuDNN has no backward pass for RNNs in eval mode
             self.set_batchnorm(train=False)
@@ -294,7 +300,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             for module, flag in zip(modules, flags, strict=True):
                 module.training = flag
             with torch.no_grad():
-                for buffer, value in averages:
+                for buffer, value in buffers:
                     buffer.copy_(value)
 
     @contextmanager
@@ -326,7 +332,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             outputs = []
             with torch.no_grad():
                 for start in range(0, len(x_preprocessed), batch_size):
-                    batch = torch.as_tensor(x_preprocessed[start : start + batch_size], device=self._device)
+                    batch = self._as_tensor(x_preprocessed[start : start + batch_size])
                     outputs.append(self._model(batch)[-1].float().cpu())
             results = torch.cat(outputs).numpy()
         return self._apply_postprocessing(preds=results[:, None] if results.ndim == 1 else results, fit=False)
@@ -351,12 +357,12 @@ class LossDefendedClassifier(PyTorchClassifier):
     def _differentiable_input(self, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The leaf to differentiate by, and what the network gets, after the preprocessing."""
         if self.all_framework_preprocessing:
-            leaf = torch.as_tensor(x, device=self._device).detach().requires_grad_(True)
+            leaf = self._as_tensor(x).detach().requires_grad_(True)
             return leaf, self._apply_preprocessing(leaf, y=None, fit=False, no_grad=False)[0]
         if isinstance(x, torch.Tensor):
             raise NotImplementedError("Tensors as inputs need preprocessing that is all in PyTorch.")
         x_preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=True)
-        leaf = torch.as_tensor(x_preprocessed, device=self._device).requires_grad_(True)
+        leaf = self._as_tensor(x_preprocessed).requires_grad_(True)
         return leaf, leaf
 
     def loss_gradient(
@@ -417,7 +423,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         is_tensor = isinstance(x, torch.Tensor)
         with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
             inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
-            outputs = self._model(torch.as_tensor(inputs, device=self._device))[-1]
+            outputs = self._model(self._as_tensor(inputs))[-1]
             values = self._attack_values(outputs, self._labels(y, len(x)))
             if reduction != "none":
                 values = values.mean() if reduction == "mean" else values.sum()
@@ -496,19 +502,24 @@ class LossDefendedClassifier(PyTorchClassifier):
         else:
             raise TypeError("Layer must be of type str or int")
         seen: list[torch.Tensor] = []
+
+        def last() -> torch.Tensor:
+            if not seen:
+                raise ValueError(f"layer {layer!r} is no step of its own in the network's forward pass.")
+            return seen.pop()
+
         hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
         try:
             with self._as_found():
                 x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False, no_grad=not framework)
                 if framework:
-                    self._model(torch.as_tensor(x_preprocessed, device=self._device))
-                    return seen[-1]
+                    self._model(self._as_tensor(x_preprocessed))
+                    return last()
                 results = []
                 with torch.no_grad():
                     for start in range(0, len(x_preprocessed), batch_size):
-                        batch = torch.as_tensor(x_preprocessed[start : start + batch_size], device=self._device)
-                        self._model(batch)
-                        results.append(seen[-1].cpu())
+                        self._model(self._as_tensor(x_preprocessed[start : start + batch_size]))
+                        results.append(last().cpu())
                         seen.clear()
                 return torch.cat(results).numpy()
         finally:
@@ -592,7 +603,10 @@ class LossDefendedClassifier(PyTorchClassifier):
                     f"x ranges from {x.min():g} to {x.max():g}, far outside the clip_values ({low:g}, {high:g}): "
                     "scale the inputs (x / 255.0?) or give other clip_values."
                 )
-        x, y = self._apply_preprocessing(x, self.reduce_labels(y), fit=True)
+        y = np.asarray(self.reduce_labels(y))
+        if self.preprocessing_operations and y.ndim == 1:  # one-hot for them, as in ART: they may smooth or mix labels
+            y = np.eye(self.nb_classes, dtype=ART_NUMPY_DTYPE)[y]
+        x, y = self._apply_preprocessing(x, y, fit=True)
         y = np.asarray(self.reduce_labels(np.asarray(y)))
         return torch.from_numpy(np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)), torch.from_numpy(y)
 
@@ -640,8 +654,28 @@ class LossDefendedClassifier(PyTorchClassifier):
         `device_type` moves the network.
 
         :param kwargs: Parameters by name; see `estimator_params`.
+        :raises ValueError: For an unknown name, or a network and a loss that do not fit, as in the constructor.
         """
+        for name in kwargs:
+            if name not in self.estimator_params:
+                raise unknown_name("parameter", name, self.estimator_params)
+        if kwargs.get("use_amp"):
+            raise ValueError(NO_AMP)
         model = kwargs.pop("model", None)
+        if self.row is not None and not (model is None or isinstance(model, DefendedNet)):
+            raise ValueError(
+                f"model: expected a whole network with its head, a DefendedNet, got {type(model).__name__}; "
+                f"for a backbone make a new {type(self).__name__}."
+            )
+        if model is not None or "loss" in kwargs:
+            network, kwargs["loss"] = self._complete(
+                self.model if model is None else model,
+                kwargs.get("loss", self._loss),
+                self.input_shape,
+                int(kwargs.get("nb_classes") or self.nb_classes),
+                {},
+            )
+            model = None if model is None else network
         device_type = kwargs.pop("device_type", None)
         if device_type is not None:
             self._device_type = device_type
@@ -650,7 +684,9 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._model.to(self._device)
         if model is not None:
             self._model = self._make_model_wrapper(model).to(self._device)
+            self._model.eval()
             self._layer_names = self._model.get_layers  # type: ignore[assignment]
+            self.is_rnn = any(isinstance(module, torch.nn.RNNBase) for module in self._model.modules())
             if self._optimizer is not None and "optimizer" not in kwargs:
                 self._optimizer = _same_optimizer(self._optimizer, self._model)
         super().set_params(**kwargs)
@@ -672,6 +708,18 @@ class LossDefendedClassifier(PyTorchClassifier):
         )
         clone.reset()
         return clone
+
+    def save(self, filename: str, path: str | None = None) -> None:
+        """
+        As ART's; a rate that is a numpy scalar, as ART's FBF trainer leaves it, is written as the plain number that
+        :meth:`load` can read.
+
+        :param filename: Name of the files without their endings.
+        :param path: Folder; None for ART's data folder.
+        """
+        for group in self._optimizer.param_groups if self._optimizer is not None else ():
+            group.update({key: value.item() for key, value in group.items() if isinstance(value, np.generic)})
+        super().save(filename, path)
 
     def load(self, filename: str, path: str | None = None) -> None:
         """
@@ -713,6 +761,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         self.__dict__.update(state)
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
+        self._model.training = model.training
 
 
 def _same_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

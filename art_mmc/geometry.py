@@ -11,6 +11,7 @@ Max-Mahalanobis centers have equal norm and the largest possible smallest pairwi
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 import torch
 
@@ -35,8 +36,7 @@ def max_mahalanobis_centers(
     :raises ValueError: When no such centers exist.
     """
     _check(num_classes, dim, scale)
-    if steps < 1:
-        raise ValueError(f"steps: expected a whole number of at least 1, got {steps!r}.")
+    _check_whole("steps", steps, 1)
     if dim == 1 and num_classes > 2:
         raise ValueError(
             f"dim=1: a line has room for two centers of equal norm, not for {num_classes}; use dim >= 2 "
@@ -60,16 +60,20 @@ def random_centers(num_classes: int, dim: int, scale: float = 1.0, *, seed: int 
     """
     _check(num_classes, dim, scale)
     generator = torch.Generator().manual_seed(seed)
-    centers = torch.randn(num_classes, dim, dtype=torch.float64, generator=generator)
+    centers = torch.randn(num_classes, dim, dtype=torch.float64, device="cpu", generator=generator)
     return (torch.nn.functional.normalize(centers) * scale).float()
 
 
 def _check(num_classes: int, dim: int, scale: float) -> None:
-    for name, value, least in (("num_classes", num_classes, 2), ("dim", dim, 1)):
-        if isinstance(value, bool) or int(value) != value or value < least:
-            raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
-    if not (math.isfinite(scale) and scale > 0):
+    _check_whole("num_classes", num_classes, 2)
+    _check_whole("dim", dim, 1)
+    if not (isinstance(scale, Real) and math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale: expected a positive number (the norm of a center), got {scale!r}.")
+
+
+def _check_whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
 
 
 def _simplex(num_classes: int, dim: int) -> torch.Tensor:
@@ -77,7 +81,7 @@ def _simplex(num_classes: int, dim: int) -> torch.Tensor:
     The unit simplex. Algorithm 1 of MMLDA fills row i from the rows before it; below the diagonal all entries of a
     column turn out equal, so column j is given by its diagonal entry alone and one loop over columns does.
     """
-    centers = torch.zeros(num_classes, dim, dtype=torch.float64)
+    centers = torch.zeros(num_classes, dim, dtype=torch.float64, device="cpu")
     off = -1.0 / (num_classes - 1)  # the wanted inner product of two centers
     norm = 0.0  # squared norm of the entries left of the diagonal, the same for all rows below
     for j in range(num_classes - 1):
@@ -89,25 +93,26 @@ def _simplex(num_classes: int, dim: int) -> torch.Tensor:
     return centers
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _spread(num_classes: int, dim: int, steps: int, seed: int) -> torch.Tensor:
     """Minimise max_{i != j} <mu_i, mu_j> through a log-sum-exp that sharpens as it goes."""
     generator = torch.Generator().manual_seed(seed)
-    free = torch.randn(num_classes, dim, dtype=torch.float64, generator=generator).requires_grad_(True)
+    free = torch.randn(num_classes, dim, dtype=torch.float64, device="cpu", generator=generator).requires_grad_(True)
     optimizer = torch.optim.Adam([free], lr=0.1)
-    i, j = torch.triu_indices(num_classes, num_classes, offset=1)
+    self_pairs = 2.0 * torch.eye(num_classes, dtype=torch.float64, device="cpu")
     best, best_value = free.detach(), math.inf
-    with torch.enable_grad():
-        for step in range(steps):
-            progress = step / steps
-            optimizer.param_groups[0]["lr"] = 0.1 * 0.01**progress
-            sharpness = 10.0 * 1000.0**progress
-            centers = torch.nn.functional.normalize(free)
-            inner = (centers @ centers.T)[i, j]
-            value = inner.max().item()
-            if value < best_value:
-                best, best_value = centers.detach().clone(), value
-            loss = torch.logsumexp(sharpness * inner, dim=0) / sharpness
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    for step in range(steps):
+        progress = step / steps
+        optimizer.param_groups[0]["lr"] = 0.1 * 0.01**progress
+        sharpness = 10.0 * 1000.0**progress
+        centers = torch.nn.functional.normalize(free)
+        inner = centers @ centers.T - self_pairs  # a center with itself: -1, never the largest
+        value = inner.max().item()
+        if value < best_value:
+            best, best_value = centers.detach().clone(), value
+        loss = torch.logsumexp(sharpness * inner.flatten(), dim=0) / sharpness
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     return best

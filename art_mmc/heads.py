@@ -216,7 +216,8 @@ class FixedCentersHead(DistanceHead):
         self.scale = float(scale)
         self.layout = centers
         self.center_seed = int(center_seed)
-        self.register_buffer("centers", positions)
+        # where torch's default device is another than the CPU, the other heads' parameters are there too
+        self.register_buffer("centers", positions.to(torch.empty(0).device))
 
     def options(self) -> dict[str, object]:
         """

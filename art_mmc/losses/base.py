@@ -52,26 +52,28 @@ class Loss(HasOptions, nn.Module):
         """
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {self.reduction!r}.")
-        if logits.ndim != 2 or len(y) != len(logits):
+        if logits.ndim != 2 or y.ndim not in (1, 2) or len(y) != len(logits):
             raise ValueError(
                 f"expected logits (B, K) and labels (B,) or (B, K), got {tuple(logits.shape)} and {tuple(y.shape)}."
             )
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        if y.ndim == 2 and y.shape[1] == 1 != logits.shape[1]:
+            y = y[:, 0]
+        if y.ndim == 1 and y.is_floating_point() and (y - y.floor() != 0).any():
+            raise ValueError(f"labels (B,): expected whole numbers from 0 to {logits.shape[1] - 1}, got {y.tolist()[:8]}.")
         try:
             if y.ndim == 1:
                 losses = self.per_sample(logits, y.long())
-            elif y.shape[1] == 1 != logits.shape[1]:
-                losses = self.per_sample(logits, y[:, 0].long())
             elif y.shape != logits.shape:
                 raise ValueError(f"labels of shape {tuple(y.shape)} do not fit logits {tuple(logits.shape)}.")
             elif is_one_hot(y):
-                losses = self.per_sample(logits, y.argmax(dim=1))
+                losses = self.per_sample(logits, y.byte().argmax(dim=1))
             else:
                 losses = self.per_sample_soft(logits, y.to(logits.dtype))
         except (IndexError, RuntimeError):
             # looked at only now: a check of every batch would cost as much as a loss
-            if y.numel() and (y.min() < 0 or (y.ndim == 1 and y.max() >= logits.shape[1])):
+            if y.ndim == 1 and y.numel() and (y.min() < 0 or y.max() >= logits.shape[1]):
                 raise ValueError(
                     f"labels from {int(y.min())} to {int(y.max())} do not fit logits with {logits.shape[1]} classes."
                 ) from None

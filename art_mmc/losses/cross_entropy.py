@@ -24,17 +24,23 @@ class SoftmaxCrossEntropyLoss(Loss):
     def __init__(self, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+        if self.label_smoothing == 1.0:
+            raise ValueError("label_smoothing: expected a number in [0, 1), got 1.0, which would leave the label out.")
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy, (B,); see :meth:`Loss.per_sample`."""
-        return functional.cross_entropy(
-            logits, y, reduction="none", ignore_index=IGNORE_NONE, label_smoothing=self._rate(logits)
-        )
+        losses = functional.cross_entropy(logits, y, reduction="none", ignore_index=IGNORE_NONE)
+        return self._smooth(logits, losses)
 
     def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy with probability labels, (B,); see :meth:`Loss.per_sample_soft`."""
-        return functional.cross_entropy(logits, probabilities, reduction="none", label_smoothing=self._rate(logits))
+        return self._smooth(logits, functional.cross_entropy(logits, probabilities, reduction="none"))
 
-    def _rate(self, logits: torch.Tensor) -> float:
-        """Return torch's rate for the same smoothed label: it gives K / (K - 1) times less to the false classes."""
-        return self.label_smoothing * logits.shape[1] / (logits.shape[1] - 1)
+    def _smooth(self, logits: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """Return the same with the label smoothed: (1 - rho) q + rho / (K - 1) (1 - q), linear in the label q."""
+        if not self.label_smoothing:
+            return losses
+        # torch's own label_smoothing, with a rate K / (K - 1) times as large, would refuse rho > (K - 1) / K
+        spread = self.label_smoothing / (logits.shape[1] - 1)
+        total = torch.log_softmax(logits, dim=1).sum(dim=1)
+        return (1 - self.label_smoothing - spread) * losses - spread * total

@@ -1,0 +1,492 @@
+"""
+The command line, `art-mmc`: parse, check, call, print. What it calls is in `comparison` and `reporting`.
+
+torch and ART are imported inside the commands, so that help and errors of usage come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from art_mmc.checks import check_eps, unknown_name
+
+if TYPE_CHECKING:
+    from art_mmc.comparison import DefenceResult
+    from art_mmc.data import Dataset
+    from art_mmc.trainers import Recipe
+
+_DESCRIPTION = """\
+Train networks by loss-based defences (MMC, MMLDA, RCE, PC, GCE, I-SCE, L-GM, center loss), and measure with the attacks
+of the Adversarial Robustness Toolbox what is left of their robustness."""
+
+_EXAMPLES = """\
+examples:
+  art-mmc compare                                      all nine defences on scikit-learn's digits, about a minute
+  art-mmc compare --defence sce,mmc --eps 0.1,0.2      two of them, at two radii
+  art-mmc compare --dataset mnist --data-dir ~/data --download
+  art-mmc compare --dataset my.npz --eps 4/255,8/255 --backbone resnet20
+  art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
+  art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
+"""
+
+_COMPARE = """\
+Train defences from the same seed by the same recipe, attack each on the same test images, print a table and write
+report.md, report.json and curves.png."""
+
+_COMPARE_NOTES = """\
+The table gives the percentage of test images that are classified correctly, clean and under four columns an eps: FGSM;
+own, PGD on the loss that the network was trained by; adapt, PGD on the objective that sees through the defence; worst,
+the worst case over all of them, which is the number to quote.
+"""
+
+_TRAIN = """\
+Train one defence and write it to a file for art_mmc.load_classifier; beside it, a .json file with history and clean
+test accuracy."""
+
+
+class _UsageError(Exception):
+    """A user's mistake, in one line."""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks, and gives the names of options a little more room than usual."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, wherever they come up."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(message)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """
+    Around the checks of what the user gave: what they raise is a line on the terminal. Elsewhere it would be a bug, and
+    keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as err:
+        raise _UsageError(_one_line(err)) from err
+
+
+def _one_line(err: Exception) -> str:
+    """The text of an error; that of the operating system without its number."""
+    if isinstance(err, OSError) and err.strerror:
+        return f"{err.filename}: {err.strerror}" if err.filename else err.strerror
+    return " ".join(str(err).split())
+
+
+# ----------------------------------------------------------------------------------------------------------- the parser
+
+
+def _whole(low: int, high: int | None = None) -> Any:
+    """A parser of whole numbers from `low`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            limit = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {limit}, got '{text}'")
+        return value
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number, got '{text}'")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a share in [0, 1), got '{text}'")
+    return value
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help="digits (default), mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, tiny-imagenet, or the path of "
+        "an .npz file with x_train, y_train, x_test and y_test",
+    )
+    data.add_argument("--data-dir", metavar="DIR", help="folder of the data sets, in torchvision's layout")
+    data.add_argument("--download", action="store_true", help="let torchvision download what is not in --data-dir")
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--recipe",
+        default="default",
+        metavar="NAME",
+        help="hyper-parameters of a paper, e.g. pang2020; see art-mmc recipes (default: Adam, for small images)",
+    )
+    training.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="network; see art-mmc backbones (default: the recipe's, or cnn for tiny images, lenet5 for grey and "
+        "resnet20 for colour ones)",
+    )
+    training.add_argument("--epochs", type=_whole(1), metavar="N", help="epochs; the recipe's schedule is scaled along")
+    parser.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N", help="seed of all randomness (0)")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "cuda"), help="where to compute (default: gpu if there is one; cuda = gpu)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal, only the result")
+
+
+def _build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    from art_mmc import __version__
+
+    parser = _Parser(prog="art-mmc", description=_DESCRIPTION, epilog=_EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
+    # no choices, but a metavar: an unknown command gets a line with the nearest one
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    table: dict[str, argparse.ArgumentParser] = {}
+
+    compare = table["compare"] = commands.add_parser(
+        "compare",
+        help="train and attack defences, write a report",
+        usage="art-mmc compare [options]",
+        description=_COMPARE,
+        epilog=_COMPARE_NOTES,
+    )
+    compare.add_argument(
+        "--defence",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="defences to compare; can be repeated (default: all; see art-mmc defences)",
+    )
+    _add_common(compare)
+    attacks = compare.add_argument_group("attacks")
+    attacks.add_argument(
+        "--eps",
+        action="append",
+        metavar="EPS[,EPS]",
+        help="L-inf radii, inputs being in [0, 1], e.g. 0.1,0.2 or 8/255; can be repeated (default: 0.05,0.1,0.15,0.2 "
+        "for tiny, 0.1,0.2,0.3 for grey, 2/255,4/255,8/255,16/255 for colour images)",
+    )
+    attacks.add_argument("--steps", type=_whole(1), default=40, metavar="N", help="steps of PGD (40)")
+    attacks.add_argument("--nb-test", type=_whole(1), default=1000, metavar="N", help="test images, at most (1000)")
+    compare.add_argument(
+        "--output", default="runs/compare", metavar="DIR", help="folder of the report (default: runs/compare)"
+    )
+    compare.set_defaults(run=_compare)
+
+    train = table["train"] = commands.add_parser(
+        "train",
+        help="train one defence, write it to a file",
+        usage="art-mmc train --defence NAME [options]",
+        description=_TRAIN,
+    )
+    train.add_argument("--defence", required=True, metavar="NAME", help="the defence; see art-mmc defences")
+    _add_common(train)
+    train.add_argument("--batch-size", type=_whole(1), metavar="N", help="samples in one step (default: the recipe's)")
+    train.add_argument("--lr", type=_positive, metavar="RATE", help="learning rate (default: the recipe's)")
+    train.add_argument(
+        "--validation",
+        type=_share,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the training images that is held out and watched (0.1); 0 for none",
+    )
+    train.add_argument("--output", metavar="FILE", help="the file (default: runs/DEFENCE-DATASET.pt)")
+    train.set_defaults(run=_train)
+
+    for name, run, text in (
+        ("defences", _defences, "list the defences"),
+        ("recipes", _recipes, "list the papers' hyper-parameters"),
+        ("backbones", _backbones, "list the networks"),
+    ):
+        table[name] = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        table[name].set_defaults(run=run)
+    return parser, table
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser, table = _build_parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv:
+        raise _UsageError(f"a command is needed: {', '.join(table)}; see art-mmc --help")
+    if not argv[0].startswith("-") and argv[0] not in table:
+        raise _UsageError(str(unknown_name("command", argv[0], table)))
+    args, rest = parser.parse_known_args(argv)
+    if rest and rest[0].startswith("-"):
+        known = table.get(args.command or "", parser)._option_string_actions
+        names = [option for option in known if option.startswith("--")]
+        raise _UsageError(str(unknown_name("option", rest[0].partition("=")[0], names)))
+    if rest:
+        raise _UsageError(f"unexpected argument '{rest[0]}'; see art-mmc {args.command} --help")
+    return args
+
+
+# ------------------------------------------------------------------------------------- from arguments to what they mean
+
+
+def _names(given: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """Names from a repeated option whose values may be lists."""
+    if given is None:
+        return list(default)
+    return list(dict.fromkeys(name.strip() for part in given for name in part.split(",") if name.strip()))
+
+
+def _radii(given: Sequence[str] | None, default: Sequence[float]) -> list[float]:
+    radii = []
+    for text in _names(given, ()):
+        over, _, under = text.partition("/")
+        try:
+            value = float(over) / float(under or 1)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"--eps: expected a number such as 0.1 or 8/255, got '{text}'") from None
+        radii.append(check_eps(value, name="--eps"))
+    if given is not None and not radii:
+        raise ValueError("--eps: expected a number such as 0.1 or 8/255, got none")
+    return radii or list(default)
+
+
+def _device_type(name: str | None) -> str:
+    import torch
+
+    if name == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "gpu"
+    if name is not None:
+        raise ValueError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    return "cpu"
+
+
+def _load(args: argparse.Namespace) -> tuple[Dataset, Recipe, str]:
+    """The data set, the recipe and the name of the backbone that the options mean."""
+    from art_mmc.comparison import default_backbone
+    from art_mmc.data import load_dataset
+    from art_mmc.trainers import get_recipe
+
+    dataset = load_dataset(args.dataset, args.data_dir, args.download)
+    recipe = get_recipe(args.recipe, dataset.name)
+    if args.epochs is not None:
+        recipe = recipe.scaled(args.epochs)
+    return dataset, recipe, args.backbone or default_backbone(dataset.input_shape, recipe)
+
+
+def _check_writable(folder: Path) -> None:
+    """Make a folder and a file in it, now rather than after the training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        raise PermissionError(f"{folder}: no file can be written there ({err.strerror})") from err
+
+
+# --------------------------------------------------------------------------------------------------------- the commands
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from art_mmc.comparison import ORDER, build_classifier, compare, default_eps
+    from art_mmc.defences import get_defence
+    from art_mmc.reporting import flattery_sentences, text_table, write_report
+
+    with _user_errors():
+        defences = _names(args.defence, ORDER)
+        if not defences:
+            raise ValueError("--defence: expected a name, got none")
+        for name in defences:
+            get_defence(name)
+        radii = _radii(args.eps, ())
+        device_type = _device_type(args.device)
+        dataset, recipe, backbone = _load(args)
+        for name in defences:
+            build_classifier(name, dataset, backbone)
+        output = Path(args.output).expanduser()
+        _check_writable(output)
+
+    comparison = compare(
+        defences,
+        dataset,
+        backbone,
+        radii or default_eps(dataset),
+        recipe,
+        args.seed,
+        device_type,
+        nb_test=args.nb_test,
+        steps=args.steps,
+        verbose=not args.quiet,
+        on_result=None if args.quiet else _print_result,
+    )
+    with _user_errors():
+        files = write_report(comparison, output)
+    if not args.quiet:
+        print()
+    print(text_table(comparison, shutil.get_terminal_size((120, 24)).columns))
+    print()
+    for sentence in flattery_sentences(comparison):
+        print(sentence)
+    print(f"wrote {', '.join(map(str, files))}")
+
+
+def _print_result(result: DefenceResult) -> None:
+    from art_mmc.reporting import format_eps, format_percent
+
+    record = result.robustness
+    worst = ", ".join(f"{format_percent(record.worst_case(eps).accuracy)} % at {format_eps(eps)}" for eps in record.eps)
+    print(
+        f"{result.defence}: clean {format_percent(record.clean.accuracy)} %, worst case {worst} "
+        f"(training {result.training_seconds:.1f} s, attacks {result.evaluation_seconds:.1f} s)",
+        flush=True,
+    )
+
+
+def _train(args: argparse.Namespace) -> None:
+    from art_mmc.comparison import build_classifier, clean_accuracy, provenance, train_defence
+    from art_mmc.data import split_validation
+    from art_mmc.defences import get_defence
+    from art_mmc.reporting import format_percent, history_table, write_files
+
+    with _user_errors():
+        get_defence(args.defence)
+        device_type = _device_type(args.device)
+        dataset, recipe, backbone = _load(args)
+        if args.batch_size is not None:
+            recipe = dataclasses.replace(recipe, batch_size=args.batch_size)
+        if args.lr is not None:
+            recipe = dataclasses.replace(recipe, rate=args.lr)
+        build_classifier(args.defence, dataset, backbone)
+        output = Path(args.output or f"runs/{args.defence}-{Path(dataset.name).stem}.pt").expanduser()
+        document = output.with_suffix(".json")
+        for path in (output, document):
+            if path.is_dir():
+                raise ValueError(f"{path} is a folder; --output names a file")
+        if document == output:
+            raise ValueError(f"--output {output}: the history goes to that .json file; name the classifier's file .pt")
+        _check_writable(output.parent)
+        validation = None
+        if args.validation:
+            train, validation = split_validation(dataset.x_train, dataset.y_train, args.validation, args.seed)
+            dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
+
+    trained = train_defence(
+        args.defence,
+        dataset,
+        recipe,
+        backbone=backbone,
+        seed=args.seed,
+        device_type=device_type,
+        validation_data=validation,
+        verbose=not args.quiet,
+    )
+    clean = clean_accuracy(trained.classifier, dataset.x_test, dataset.y_test)
+    summary = {
+        "defence": args.defence,
+        "backbone": backbone,
+        "clean_test_accuracy": clean,
+        "training_seconds": trained.seconds,
+        "n_validation": 0 if validation is None else len(validation[1]),
+        "provenance": provenance(dataset, recipe, args.seed, trained.classifier.device),
+        "history": trained.history,
+    }
+    with _user_errors():
+        trained.classifier.save_checkpoint(output)
+        write_files(output.parent, {document.name: (json.dumps(summary, indent=1) + "\n").encode()})
+    if not args.quiet:
+        print(history_table(trained.history))
+    low, high = (format_percent(bound) for bound in clean["interval"])
+    print(
+        f"{args.defence}: clean test accuracy {format_percent(clean['accuracy'])} % (n = {clean['n']}, 95 % interval "
+        f"{low} to {high}), {trained.seconds:.1f} s; not attacked, so this says nothing about robustness"
+    )
+    print(f"wrote {output}, {document}")
+
+
+def _defences(args: argparse.Namespace) -> None:
+    from art_mmc.comparison import ORDER
+    from art_mmc.defences import DEFENCES
+
+    _print_rows([(name, DEFENCES[name].title, f"{DEFENCES[name].paper}, {DEFENCES[name].link}") for name in ORDER])
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from art_mmc.trainers import RECIPES
+
+    _print_rows(
+        [
+            (
+                recipe.name,
+                f"{recipe.nb_epochs} epochs, batches of {recipe.batch_size}",
+                recipe.backbone,
+                recipe.description,
+            )
+            for recipe in RECIPES.values()
+        ]
+    )
+
+
+def _backbones(args: argparse.Namespace) -> None:
+    from art_mmc.models import BACKBONES
+
+    _print_rows([(name, row.description) for name, row in BACKBONES.items()])
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Print columns, each as wide as its longest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{entry:<{width}}" for entry, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    The command line.
+
+    :param argv: Arguments without the program's name; None for those of the process.
+    :return: Exit status: 0, 2 for a user's mistake, 130 for Ctrl-C.
+    """
+    try:
+        args = _parse(argv)
+        args.run(args)
+    except _UsageError as err:
+        print(f"art-mmc: error: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("art-mmc: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `art-mmc recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as err:  # --help and --version
+        return int(err.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,454 @@
+"""
+From records to text and pictures: pure functions, and one that writes a folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from art_mmc.comparison import Comparison, DefenceResult
+from art_mmc.defences import get_defence
+from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: names of the files of a report
+REPORT_MD, REPORT_JSON, CURVES_PNG = "report.md", "report.json", "curves.png"
+
+#: by how many points PGD on the own loss may leave more than PGD on the adaptive objective before the report says so
+FLATTERY = 5.0
+
+#: the columns of a table, for each eps, with their short names
+_COLUMNS = {"FGSM": "FGSM", PGD_LOSS: "own", PGD_ADAPTIVE: "adapt", WORST_CASE: "worst"}
+
+#: after Paul Tol's "muted" scheme, which people with any colour vision can tell apart; its two pale colours darker
+_COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#4FA8D8", "#999933", "#882255", "#44AA99", "#D9A441")
+_INK, _FAINT = "#2b2b2b", "#c4c4c4"
+_DASHES = (0, (3.2, 1.6))
+
+
+def format_eps(eps: float) -> str:
+    """
+    :param eps: A radius.
+    :return: As people write it: "0.05", or "8/255" where the decimals would go on.
+    """
+    pixels = eps * 255
+    if len(f"{eps:.6g}") > 6 and math.isclose(pixels, round(pixels), abs_tol=1e-6):
+        return f"{round(pixels)}/255"
+    return f"{eps:.4g}"
+
+
+def format_percent(share: float) -> str:
+    """
+    :param share: A number in [0, 1].
+    :return: Percent with one decimal, without the sign.
+    """
+    return f"{100 * share:.1f}"
+
+
+def _short(dataset: str) -> str:
+    """The name of a data set, without the folder of a user's own file."""
+    return dataset.replace("\\", "/").rpartition("/")[2]
+
+
+def _with_interval(record: AttackRecord) -> str:
+    low, high = record.interval
+    return f"{format_percent(record.accuracy)} ({format_percent(low)} to {format_percent(high)})"
+
+
+# ---------------------------------------------------------------------------------------------------------- sentences
+
+
+def flattered(result: DefenceResult) -> tuple[float, float] | None:
+    """
+    Where a defence looks best on its own loss.
+
+    :param result: A defence's result.
+    :return: The eps of the largest lead of PGD on the own loss over PGD on the adaptive objective, and that lead in
+             points; None when it is not above :data:`FLATTERY`.
+    """
+    record = result.robustness
+    leads = [
+        (eps, 100 * (record.get(PGD_LOSS, eps).accuracy - record.get(PGD_ADAPTIVE, eps).accuracy)) for eps in record.eps
+    ]
+    eps, lead = max(leads, key=lambda pair: pair[1])
+    return (eps, lead) if lead > FLATTERY else None
+
+
+def flattery_sentences(comparison: Comparison) -> list[str]:
+    """
+    :param comparison: The comparison.
+    :return: One plain sentence for each defence that its own loss flatters.
+    """
+    sentences = []
+    for result in comparison.results:
+        found = flattered(result)
+        if found is not None:
+            eps, lead = found
+            own, adaptive = (result.robustness.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE))
+            sentences.append(
+                f"{result.defence}: its own loss flatters it by {lead:.1f} points at eps {format_eps(eps)}: PGD on its "
+                f"training loss leaves {format_percent(own.accuracy)} %, PGD on the {adaptive.objective} objective "
+                f"{format_percent(adaptive.accuracy)} %."
+            )
+    return sentences
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def text_table(comparison: Comparison, width: int = 120) -> str:
+    """
+    One table for the terminal: percent correct, clean and at each eps under each attack.
+
+    :param comparison: The comparison.
+    :param width: Columns of the terminal; where the radii do not fit side by side, the table goes on below.
+    :return: The table, without a newline at the end.
+    """
+    results = comparison.results
+    first = max(len("defence"), *(len(result.defence) for result in results))
+    cell = 6
+    block = 2 + cell * len(_COLUMNS)
+    side_by_side = max(1, (width - first - 1 - cell) // block)
+    eps = comparison.eps
+    parts = []
+    for start in range(0, len(eps), side_by_side):
+        shown = eps[start : start + side_by_side]
+        head = " " * (first + 1 + cell) + "".join(f" | {'eps ' + format_eps(each):^{block - 3}}" for each in shown)
+        names = f"{'defence':<{first}} {'clean':>{cell}}"
+        names += "".join(" |" + "".join(f"{name:>{cell}}" for name in _COLUMNS.values()) for _ in shown)
+        rule = "-" * (first + 1 + cell) + ("-+" + "-" * (block - 2)) * len(shown)
+        lines = [head.rstrip(), names, rule]
+        for result in results:
+            record = result.robustness
+            line = f"{result.defence:<{first}} {format_percent(record.clean.accuracy):>{cell}}"
+            for each in shown:
+                cells = (format_percent(record.get(attack, each).accuracy) for attack in _COLUMNS)
+                line += " |" + "".join(f"{text:>{cell}}" for text in cells)
+            lines.append(line)
+        parts.append("\n".join(lines))
+    objectives = sorted({str(result.robustness.get(PGD_ADAPTIVE, eps[0]).objective) for result in results})
+    parts.append(
+        f"percent of {comparison.provenance['n']} test images; own: PGD on the training loss; adapt: PGD on the "
+        f"{' or '.join(objectives)}; worst: the worst case, which is the number to quote"
+    )
+    return "\n\n".join(parts)
+
+
+def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
+    """
+    :param history: One record an epoch; see :class:`.LossTrainer`.
+    :param most: Rows at most, spread over the training; the last epoch is one of them.
+    :return: A table for the terminal: losses and accuracies in training and on the validation images.
+    """
+    columns = {"epoch": "d", "stage": "", "loss": ".4f", "accuracy": ".4f", "val_loss": ".4f", "val_accuracy": ".4f"}
+    shown = [name for name in columns if history[-1][name] is not None]
+    stride = math.ceil(len(history) / most)
+    rows = [[format(record[name], columns[name]) for name in shown] for record in history[::-1][::stride][::-1]]
+    widths = [max(len(text) for text in column) for column in zip(shown, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in [shown, *rows]
+    )
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def headline_table(comparison: Comparison) -> str:
+    """
+    :param comparison: The comparison.
+    :return: Markdown: clean accuracy and the worst case at each eps, with intervals.
+    """
+    header = ["Defence", "Clean", *(f"Worst case, eps {format_eps(eps)}" for eps in comparison.eps)]
+    rows = [
+        [
+            result.defence,
+            _with_interval(result.robustness.clean),
+            *(_with_interval(result.robustness.worst_case(eps)) for eps in comparison.eps),
+        ]
+        for result in comparison.results
+    ]
+    return _markdown(header, rows)
+
+
+def attack_table(comparison: Comparison, eps: float) -> str:
+    """
+    :param comparison: The comparison.
+    :param eps: A radius that was measured.
+    :return: Markdown: accuracy clean and under each attack at this eps.
+    """
+    header = ["Defence", "Clean", *ATTACKS, "Worst case"]
+    rows = [
+        [
+            result.defence,
+            format_percent(result.robustness.clean.accuracy),
+            *(format_percent(result.robustness.get(attack, eps).accuracy) for attack in ATTACKS),
+            f"**{format_percent(result.robustness.worst_case(eps).accuracy)}**",
+        ]
+        for result in comparison.results
+    ]
+    return _markdown(header, rows)
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) -> str:
+    """
+    The whole report.
+
+    :param comparison: The comparison.
+    :param picture: Address of the picture, relative to the report; None for no picture.
+    :return: Markdown.
+    """
+    facts = comparison.provenance
+    recipe, versions = facts["recipe"], facts["versions"]
+    flattering = flattery_sentences(comparison) or [
+        f"No defence: under PGD on its own loss none keeps more than {FLATTERY:g} points above PGD on its adaptive "
+        "objective."
+    ]
+    objectives = {
+        result.defence: result.robustness.get(PGD_ADAPTIVE, comparison.eps[0]) for result in comparison.results
+    }
+    count = len(comparison.results)
+    sections = [
+        f"# Robustness of {count} defence{'s' if count > 1 else ''} on {_short(facts['dataset'])}",
+        "Inputs lie in [0, 1], eps is the radius of an L-inf ball, and accuracy is in percent of the same "
+        f"{facts['n']} test images, an image that is misclassified when clean counting as wrong; in brackets the 95 % "
+        "Wilson interval. The worst case is the headline: an image counts only if it withstood every attack at this "
+        "and every smaller eps, which is an upper bound on the true robust accuracy, for a better attack can only "
+        "lower it.",
+        "## Worst case",
+        headline_table(comparison),
+    ]
+    if picture is not None:
+        sections.append(f"![Accuracy over eps, worst case and PGD on the own loss]({picture})")
+    sections += [
+        "## Flattered by their own loss",
+        "\n".join(f"- {sentence}" for sentence in flattering),
+        "## By attack",
+    ]
+    for eps in comparison.eps:
+        sections += [f"### eps = {format_eps(eps)}", attack_table(comparison, eps)]
+    steps = facts["steps"]
+    step = comparison.results[0].robustness.get(PGD_ADAPTIVE, comparison.eps[0])
+    sections += [
+        "## Attacks",
+        f"FGSM and PGD are ART's, with true labels. PGD takes {steps} steps of {step.eps_step / step.eps:.3g} eps "
+        "from one random start. *PGD own loss* climbs the loss that the network was trained by; FGSM and *PGD "
+        "adaptive* climb the first objective of the defence's row: "
+        + ", ".join(f"{name} {record.objective}" for name, record in objectives.items())
+        + ".",
+        "## Defences",
+        "\n".join(_citation(result) for result in comparison.results),
+        "## Provenance",
+        _markdown(
+            ["What", "Value"],
+            [
+                ["Data set", f"{facts['dataset']}, {facts['n_train']} training images"],
+                ["Test images attacked", f"{facts['n']} of {facts['n_test']}"],
+                ["Backbone", str(facts["backbone"])],
+                ["Recipe", _recipe_text(recipe)],
+                ["Seed", str(facts["seed"])],
+                ["Device", f"{facts['device']} ({facts['processor']}), {facts['threads']} threads"],
+                ["Versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
+                ["Date", str(facts["date"])],
+                ["Training, seconds", _seconds(comparison, "training_seconds")],
+                ["Attacks, seconds", _seconds(comparison, "evaluation_seconds")],
+            ],
+        ).replace("---:", "---"),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _recipe_text(recipe: Mapping[str, Any]) -> str:
+    return (
+        f"{recipe['name']}: {recipe['optimizer']}, rate {recipe['rate']:g}, {recipe['nb_epochs']} epochs, batches of "
+        f"{recipe['batch_size']}; source: {recipe['source']}"
+    )
+
+
+def _seconds(comparison: Comparison, name: str) -> str:
+    each = ", ".join(f"{result.defence} {getattr(result, name):.1f}" for result in comparison.results)
+    return f"{sum(getattr(result, name) for result in comparison.results):.1f} ({each})"
+
+
+def _citation(result: DefenceResult) -> str:
+    row = get_defence(result.defence)
+    return f"- **{row.name}**: {row.title}, `{row.formula}`; {row.paper}, {row.link}"
+
+
+# ------------------------------------------------------------------------------------------------------------ picture
+
+
+def curves_figure(comparison: Comparison) -> Figure:
+    """
+    Accuracy over eps, one panel a defence: the worst case solid, PGD on the own loss dashed, the gap between them
+    shaded; the worst cases of the other defences faint behind.
+
+    :param comparison: The comparison.
+    :return: A matplotlib figure that no global state knows.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    results = comparison.results
+    columns = min(len(results), {4: 2}.get(len(results), 3 if len(results) <= 9 else 4))
+    rows = math.ceil(len(results) / columns)
+    figure = Figure(figsize=(max(3.3 * columns, 5) + 0.4, 2.7 * rows + 1.2), dpi=150)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=0.02, hspace=0.03))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for i, panel in enumerate(panels.flat):
+        if i >= len(results):
+            panel.set_axis_off()
+            continue
+        _draw_panel(panel, comparison, i)
+        if i + columns >= len(results):  # the lowest of its column
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("eps (L-inf)", fontsize=9.5, color=_INK)
+    _draw_legend(figure, columns=4 if columns > 2 else 2, others=len(results) > 1)
+    facts = comparison.provenance
+    figure.suptitle(
+        f"Robust accuracy on {_short(facts['dataset'])} ({facts['n']} test images, {facts['backbone']})",
+        fontsize=13,
+        fontweight="bold",
+        color=_INK,
+    )
+    figure.supylabel("accuracy, %", fontsize=9.5, color=_INK)
+    return figure
+
+
+def _draw_legend(figure: Figure, columns: int, others: bool) -> None:
+    """What solid, dashed, shaded and faint mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = [
+        Line2D([], [], color=_INK, linewidth=2.2, marker="o", markersize=4.5, label="worst case"),
+        Line2D([], [], color=_INK, linewidth=1.8, linestyle=_DASHES, label="PGD on its own loss"),
+        Patch(facecolor=_INK, alpha=0.16, label="what its own loss hides"),
+        Line2D([], [], color=_FAINT, linewidth=1.2, label="worst case of the others"),
+    ]
+    figure.legend(
+        handles=handles if others else handles[:-1],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=_INK,
+    )
+
+
+def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
+    """One defence's curves over the faint ones of the others."""
+    eps = [0.0, *comparison.eps]
+    worst, own = (
+        [_curve(result, attack, comparison.eps) for result in comparison.results] for attack in (WORST_CASE, PGD_LOSS)
+    )
+    colour = _COLOURS[chosen % len(_COLOURS)]
+    for i, curve in enumerate(worst):
+        if i != chosen:
+            panel.plot(eps, curve, color=_FAINT, linewidth=0.8, zorder=1)
+    panel.fill_between(eps, worst[chosen], own[chosen], color=colour, alpha=0.16, linewidth=0, zorder=2)
+    panel.plot(eps, own[chosen], color=colour, linewidth=1.8, linestyle=_DASHES, zorder=3)
+    panel.plot(eps, worst[chosen], color=colour, linewidth=2.2, marker="o", markersize=4.5, clip_on=False, zorder=4)
+    found = flattered(comparison.results[chosen])
+    note = "" if found is None else f"own loss: up to +{found[1]:.0f} points"
+    panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=_INK)
+    panel.set_title(comparison.results[chosen].defence, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=5)
+    panel.set_xlim(0, 1.03 * eps[-1])
+    panel.set_ylim(0, 104)
+    panel.set_xticks(eps, ["0", *(format_eps(each) for each in comparison.eps)])
+    panel.set_yticks(range(0, 101, 25))
+    panel.tick_params(labelsize=8.5, colors=_INK, length=3)
+    panel.grid(axis="y", color="#ececec", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color("#9a9a9a")
+
+
+def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:
+    record = result.robustness
+    return [100 * share for share in (record.clean.accuracy, *(record.get(attack, each).accuracy for each in eps))]
+
+
+def curves_png(comparison: Comparison) -> bytes:
+    """
+    :param comparison: The comparison.
+    :return: The picture of :func:`curves_figure` as a PNG file.
+    """
+    buffer = io.BytesIO()
+    curves_figure(comparison).savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
+    """
+    Write report.md, report.json and curves.png.
+
+    :param comparison: The comparison.
+    :param folder: The folder; made if need be.
+    :return: The files.
+    """
+    document = json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n"
+    return write_files(
+        folder,
+        {
+            REPORT_MD: markdown_report(comparison).encode(),
+            REPORT_JSON: document.encode(),
+            CURVES_PNG: curves_png(comparison),
+        },
+    )
+
+
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
+    """
+    Write files that belong together: all of them beside their places first, then renamed, so that whatever happens
+    before that, the old ones are untouched.
+
+    :param folder: The folder; made if need be.
+    :param contents: Name of each file -> its bytes.
+    :return: The files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    try:
+        for temporary, content in zip(staged.values(), contents.values(), strict=True):
+            temporary.write_bytes(content)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return list(staged)
+
+
+def read_report(path: str | os.PathLike[str]) -> Comparison:
+    """
+    :param path: A report.json.
+    :return: The comparison in it.
+    :raises ValueError: When the file holds something else.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise ValueError(f"{path} is damaged, or no report of art_mmc: {err}") from err
+    if not isinstance(data, dict) or data.get("format") != "art_mmc.comparison":
+        raise ValueError(f"{path} is no report of art_mmc.")
+    return Comparison.from_dict(data)

@@ -1,0 +1,122 @@
+"""
+What the tests share: digits, nine trained classifiers, fixed seeds, and a data folder for ART outside the user's home.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from art import config
+
+from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
+
+matplotlib.use("Agg")
+
+#: the nine rows of the table, in its order
+NAMES = list(DEFENCES)
+
+INPUT_SHAPE = (1, 8, 8)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The embedded digits; the test set is read-only, so that whatever writes into it fails at once."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x.setflags(write=False)
+    return x
+
+
+@pytest.fixture(scope="session", autouse=True)
+def art_data_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """ART's data folder, in a temporary place: ART and the tests of files must not meet the user's own."""
+    before = config.ART_DATA_PATH
+    config.set_data_path(str(tmp_path_factory.mktemp("art_data")))
+    yield config.ART_DATA_PATH
+    config.ART_DATA_PATH = before
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Every test starts from the same global random states."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def framework() -> str:
+    """As in ART's own tests."""
+    return "pytorch"
+
+
+@pytest.fixture(scope="session")
+def art_warning() -> Callable[[Exception], None]:
+    """As in ART's own tests, but an exception fails the test."""
+
+    def warn(exception: Exception) -> None:
+        logging.getLogger(__name__).error("ART test failed: %s", exception)
+        raise exception
+
+    return warn
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    data = load_dataset("digits")
+    return Digits(data.x_train[:768], data.y_train[:768], read_only(data.x_test), read_only(data.y_test))
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Digits) -> dict[str, LossDefendedClassifier]:
+    """One small classifier a defence, trained for half a second each. Shared: a test that changes one takes a copy."""
+    classifiers = {}
+    for name in NAMES:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            classifier = create_classifier(name, "cnn", input_shape=INPUT_SHAPE, nb_classes=10)
+            classifier.fit(digits.x_train, digits.y_train, nb_epochs=15, batch_size=64)
+        classifiers[name] = classifier
+    return classifiers
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each of the nine defences."""
+    return request.param
+
+
+@pytest.fixture
+def classifier(name: str, trained: dict[str, LossDefendedClassifier]) -> LossDefendedClassifier:
+    """Each of the nine classifiers, trained; not to be changed."""
+    return trained[name]
+
+
+@pytest.fixture
+def own(classifier: LossDefendedClassifier) -> LossDefendedClassifier:
+    """Each of the nine classifiers, trained, a copy that a test may change."""
+    return copy.deepcopy(classifier)
+
+
+@pytest.fixture(scope="session")
+def easy(digits: Digits, trained: dict[str, LossDefendedClassifier]) -> np.ndarray:
+    """Indices of the test images that all nine classifiers get right."""
+    right = np.ones(len(digits.x_test), bool)
+    for each in trained.values():
+        right &= each.predict(digits.x_test).argmax(axis=1) == digits.y_test
+    return np.flatnonzero(right)

@@ -1,0 +1,61 @@
+"""
+The README's generated tables. `python -m tests.readme` writes them anew from the table of defences and the recorded runs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "examples" / "results"
+
+
+def defences_table() -> str:
+    """Name, classifier, loss and paper of each row."""
+    from art_mmc.classifiers import CLASSIFIERS
+    from art_mmc.defences import DEFENCES
+
+    lines = ["| name | classifier | loss of a sample | paper |", "|---|---|---|---|"]
+    for name, row in DEFENCES.items():
+        formula = row.formula.replace("|", "\\|")
+        lines.append(f"| `{name}` | `{CLASSIFIERS[name].__name__}` | `{formula}` | [{row.paper}]({row.link}) |")
+    return "\n".join(lines)
+
+
+def compare_table() -> str:
+    """The recorded default run of `art-mmc compare`."""
+    from art_mmc.reporting import load_report, markdown_table, provenance_line
+
+    report = load_report(RESULTS / "compare-digits" / "report.json")
+    picture = "![robust accuracy over eps](examples/results/compare-digits/curves.png)"
+    return f"{markdown_table(report)}\n\n{provenance_line(report)}\n\n{picture}"
+
+
+def runs_table() -> str:
+    """The recorded runs of `art-mmc train` on MNIST."""
+    from art_mmc.reporting import training_table
+
+    return training_table(sorted(RESULTS.glob("train-*.json")))
+
+
+BLOCKS = {"compare": compare_table, "defences": defences_table, "runs": runs_table}
+
+
+def block_pattern(name: str) -> re.Pattern[str]:
+    """The text between a table's two markers."""
+    return re.compile(rf"(<!-- table: {name} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Write the tables."""
+    text = README.read_text(encoding="utf-8")
+    for name, make in BLOCKS.items():
+        table = make()
+        text = block_pattern(name).sub(lambda match, table=table: f"{match[1]}{table}\n{match[3]}", text)
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""
+ART's evasion attacks, unchanged, on the nine classifiers. The table of `art_support.py` says how each is run, and which
+can't run and why; an attack that a new ART release brings fails `test_every_attack_is_listed` until it is there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art.attacks import evasion
+from art.attacks.evasion import (
+    AutoAttack,
+    AutoProjectedGradientDescent,
+    CarliniL2Method,
+    DeepFool,
+    FastGradientMethod,
+    GeoDA,
+    HopSkipJump,
+    MomentumIterativeMethod,
+    ProjectedGradientDescent,
+    SimBA,
+    SquareAttack,
+    VirtualAdversarialMethod,
+)
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc.objectives import OBJECTIVES
+from tests.art_support import ATTACKS, TABLE, effect, evasion_attacks, failure, to_markdown
+from tests.conftest import NAMES, Digits
+
+CASES = [
+    pytest.param(attack, variant, name, id="-".join(filter(None, (attack, variant, name))))
+    for attack, entry in ATTACKS.items()
+    if failure(entry) is None
+    for variant in entry["variants"]
+    for name in NAMES
+]
+FAILURES = [attack for attack, entry in ATTACKS.items() if failure(entry) is not None]
+
+
+def one_hot(y: np.ndarray) -> np.ndarray:
+    return np.eye(10, dtype=np.float32)[y]
+
+
+def accuracy(classifier: LossDefendedClassifier, x: np.ndarray, y: np.ndarray) -> float:
+    return float((classifier.predict(x).argmax(axis=1) == y).mean())
+
+
+def norms(delta: np.ndarray, norm: float) -> np.ndarray:
+    return np.linalg.norm(delta.reshape(len(delta), -1).astype(np.float64), ord=norm, axis=1)
+
+
+def quiet(cls: type) -> dict[str, bool]:
+    return {"verbose": False} if "verbose" in inspect.signature(cls.__init__).parameters else {}
+
+
+def build(name: str, variant: str, classifier: LossDefendedClassifier) -> tuple[Any, dict[str, Any]]:
+    cls = getattr(evasion, name)
+    arguments = ATTACKS[name]["variants"][variant]
+    arguments = arguments(evasion, classifier) if callable(arguments) else dict(arguments)
+    return cls(classifier, **arguments, **quiet(cls)), arguments
+
+
+def run(
+    name: str, variant: str, classifier: LossDefendedClassifier, digits: Digits, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    """Attacked images, the originals, their labels, and the attack's arguments."""
+    entry = ATTACKS[name]
+    chosen = chosen[: entry.get("samples", 6)]
+    x, y = digits.x_test[chosen].copy(), digits.y_test[chosen]
+    # one image of another class for each, for the attacks on features
+    others = np.array([np.flatnonzero(digits.y_test != label)[0] for label in y])
+    labels = {"true": one_hot(y), "target": one_hot((y + 1) % 10), "images": digits.x_test[others].copy()}
+    attack, arguments = build(name, variant, classifier)
+    x_adv = attack.generate(x, labels[entry.get("labels", "true")])
+    if isinstance(x_adv, tuple):  # a patch and its mask
+        x_adv = attack.apply_patch(x, scale=0.5)
+    np.testing.assert_array_equal(x, digits.x_test[chosen], err_msg="the attack changed its input")
+    return x_adv, x, y, arguments
+
+
+@pytest.fixture
+def _untouched(request: pytest.FixtureRequest, trained: dict[str, LossDefendedClassifier]) -> Iterator[None]:
+    """An attack leaves the shared classifier as it was: weights, modes, hooks, objective, loss."""
+    classifier = trained[request.node.callspec.params["name"]]
+    weights = {key: value.clone() for key, value in classifier.model.state_dict().items()}
+    yield
+    for key, value in classifier.model.state_dict().items():
+        assert torch.equal(value, weights[key]), f"{key} changed"
+    for module in classifier.model.modules():
+        assert not module.training
+        assert not module._forward_hooks
+    assert classifier.objective == "adaptive"
+    assert classifier.loss.reduction == "mean"
+    for parameter in classifier.model.parameters():
+        parameter.grad = None  # the patch attacks run a full backward pass of their own
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_every_attack_is_listed():
+    """A new attack of ART's must be looked at: run it in the table, or say why it can't."""
+    fitting = {name for name, fits in evasion_attacks().items() if fits}
+    assert len(fitting) > 40  # the enumeration itself works
+    assert fitting - set(ATTACKS) == set(), "not in the table"
+    gone = {name for name in set(ATTACKS) - fitting if failure(ATTACKS[name]) is None}
+    assert gone == set(), "in the table, but no attack of ART's"
+
+
+def test_enumeration_agrees_with_art(trained):
+    """What the table takes for fitting is what ART lets through."""
+    for name, fits in evasion_attacks().items():
+        cls = getattr(evasion, name)
+        for classifier in trained.values():
+            assert cls.is_estimator_valid(classifier, cls._estimator_requirements) == fits, name
+
+
+def test_support_table_is_current():
+    assert TABLE.read_text(encoding="utf-8") == to_markdown(), "run python -m tests.art_support"
+
+
+def test_support_table_tells_the_reasons():
+    table = to_markdown()
+    for name, entry in ATTACKS.items():
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| {name} |"))
+        assert row.count("|") == 5
+        assert entry.get("fails", {}).get("reason", "") in row
+        assert ("| yes |" in row) == ("fails" not in entry)
+
+
+@pytest.mark.usefixtures("_untouched")
+@pytest.mark.parametrize(("attack", "variant", "name"), CASES)
+def test_attack_runs(attack, variant, name, trained, digits, easy):
+    classifier = trained[name]
+    x_adv, x, y, arguments = run(attack, variant, classifier, digits, easy)
+    assert x_adv.shape == x.shape
+    assert np.isfinite(x_adv).all()
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    ball = ATTACKS[attack].get("ball")
+    if ball is not None:
+        ball = ball(arguments) if callable(ball) else ball
+        assert norms(x_adv - x, ball["norm"]).max() <= ball["eps"] * (1 + 1e-5)
+    wanted = effect(ATTACKS[attack], variant, name)
+    if wanted != "stays":
+        assert not np.array_equal(x_adv, x)
+    if wanted == "fools":
+        assert accuracy(classifier, x_adv, y) < 1
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "center"])
+@pytest.mark.parametrize("attack", FAILURES)
+def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
+    """Once this fails, ART has mended it or the package is there: take the exception out of the table."""
+    fails = failure(ATTACKS[attack])
+    (variant,) = ATTACKS[attack]["variants"]
+    with pytest.raises(fails["error"], match=fails["match"]):
+        run(attack, variant, trained[name], digits, easy)
+
+
+# --- the nine that everyone uses, on images that are not all classified correctly -------------------------------------
+
+EVERYDAY = {
+    "FGSM": (FastGradientMethod, {"eps": 0.1}),
+    "BIM": (evasion.BasicIterativeMethod, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
+    "MIM": (MomentumIterativeMethod, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
+    "PGD": (ProjectedGradientDescent, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
+    "APGD": (AutoProjectedGradientDescent, {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1}),
+    "APGD-ce": (
+        AutoProjectedGradientDescent,
+        {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1, "loss_type": "cross_entropy"},
+    ),
+    "APGD-dlr": (
+        AutoProjectedGradientDescent,
+        {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1, "loss_type": "difference_logits_ratio"},
+    ),
+    "C&W": (CarliniL2Method, {"max_iter": 5, "binary_search_steps": 2, "initial_const": 100.0, "batch_size": 32}),
+    "DeepFool": (DeepFool, {"max_iter": 5, "batch_size": 32}),
+    "Square": (SquareAttack, {"eps": 0.2, "max_iter": 40}),
+    "HSJ": (HopSkipJump, {"max_iter": 1, "max_eval": 20, "init_eval": 5, "init_size": 10}),
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(digits, trained) -> np.ndarray:
+    """24 test images, the first few of them such that no classifier gets all right."""
+    wrong = {int(np.flatnonzero(c.predict(digits.x_test).argmax(1) != digits.y_test)[0]) for c in trained.values()}
+    rest = [i for i in range(len(digits.x_test)) if i not in wrong]
+    return np.array([*sorted(wrong), *rest])[:24]
+
+
+@pytest.mark.parametrize("labels", ["one-hot", "none"])
+@pytest.mark.parametrize("attack", EVERYDAY)
+def test_everyday_attack_lowers_accuracy(attack, labels, classifier, digits, mixed):
+    """Without labels ART attacks the predictions: what was wrong may come right, but not more than fell."""
+    cls, arguments = EVERYDAY[attack]
+    x, y = digits.x_test[mixed], digits.y_test[mixed]
+    before = accuracy(classifier, x, y)
+    assert 0.5 < before < 1
+    x_adv = cls(classifier, **quiet(cls), **arguments).generate(x, one_hot(y) if labels == "one-hot" else None)
+    assert x_adv.shape == x.shape
+    assert np.isfinite(x_adv).all()
+    assert accuracy(classifier, x_adv, y) < before
+
+
+@pytest.mark.parametrize("attack", ["FGSM", "PGD", "APGD", "MIM"])
+def test_index_labels_attack_as_one_hot_ones(attack, classifier, digits, easy):
+    cls, arguments = EVERYDAY[attack]
+    x, y = digits.x_test[easy[:4]], digits.y_test[easy[:4]]
+    results = []
+    for labels in (y, one_hot(y)):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        results.append(cls(classifier, **quiet(cls), **arguments).generate(x, labels))
+    np.testing.assert_array_equal(*results)
+
+
+def test_targeted_attack_reaches_its_target(classifier, digits, easy):
+    x, y = digits.x_test[easy[:12]], digits.y_test[easy[:12]]
+    target = (y + 1) % 10
+    attack = ProjectedGradientDescent(classifier, eps=0.6, eps_step=0.1, max_iter=15, targeted=True, verbose=False)
+    x_adv = attack.generate(x, one_hot(target))
+    assert norms(x_adv - x, np.inf).max() <= 0.6 * (1 + 1e-6)
+    # class 9 is hardly known to "pc": half is far above the chance of 0.1 and of an untargeted attack
+    assert accuracy(classifier, x_adv, target) >= 0.5
+    assert accuracy(classifier, x, target) == 0
+
+
+# --- what is attacked -------------------------------------------------------------------------------------------------
+
+
+def linear(objective: str, digits: Digits) -> tuple[LossDefendedClassifier, torch.nn.Linear]:
+    layer = torch.nn.Linear(64, 10)
+    network = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    loss = torch.nn.CrossEntropyLoss()
+    return LossDefendedClassifier(network, loss, (1, 8, 8), 10, objective=objective), layer
+
+
+@pytest.mark.parametrize("objective", ["adaptive", "margin"])
+def test_fgsm_on_a_linear_margin_is_the_worst_case(objective, digits):
+    """
+    On logits W x + b with one dominant runner-up the gradient of the margin is w_r - w_y, so that FGSM with eps moves
+    by eps sign(w_r - w_y): by Hoelder's inequality no other step in the ball gains more than eps ||w_r - w_y||_1.
+    """
+    classifier, layer = linear(objective, digits)
+    x, y = np.full((10, 1, 8, 8), 0.5, np.float32), np.arange(10)
+    logits = classifier.predict(x)
+    masked = logits.copy()
+    masked[np.arange(10), y] = -np.inf
+    rival = masked.argmax(axis=1)
+    x_adv = FastGradientMethod(classifier, eps=0.01).generate(x, one_hot(y))
+    weight = layer.weight.detach().numpy()
+    direction = weight[rival] - weight[y]
+    np.testing.assert_allclose((x_adv - x).reshape(10, 64), 0.01 * np.sign(direction), atol=1e-7)
+    gain = logits[np.arange(10), y] - logits[np.arange(10), rival]
+    after = classifier.predict(x_adv)
+    gain -= after[np.arange(10), y] - after[np.arange(10), rival]
+    np.testing.assert_allclose(gain, 0.01 * np.abs(direction).sum(axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [FastGradientMethod, ProjectedGradientDescent, MomentumIterativeMethod])
+def test_attack_climbs_the_objective_that_is_set(cls, classifier, digits, easy, monkeypatch):
+    """The gradients that the attack asks for are those of the objective, not of the training loss."""
+    x, y = digits.x_test[easy[:4]], digits.y_test[easy[:4]]
+    asked: list[str] = []
+    genuine = type(classifier)._attack_values
+
+    def spy(self, outputs, labels):
+        asked.append(self.objective)
+        return genuine(self, outputs, labels)
+
+    monkeypatch.setattr(type(classifier), "_attack_values", spy)
+    arguments = {"eps": 0.1} if cls is FastGradientMethod else {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}
+    attack = cls(classifier, **quiet(cls), **arguments)
+    results = {}
+    for objective in ("adaptive", "loss", *OBJECTIVES):
+        with classifier.using_objective(objective):
+            results[objective] = attack.generate(x, one_hot(y))
+        assert asked
+        assert set(asked) == {objective}
+        asked.clear()
+    np.testing.assert_array_equal(results["adaptive"], results["margin"])
+
+
+@pytest.mark.parametrize("name", ["mmc", "pc", "rce"])
+def test_own_loss_flatters_and_the_default_does_not(name, trained, digits):
+    """What the package is for: on these defences an attack on the training loss overstates the robust accuracy."""
+    classifier = trained[name]
+    right = classifier.predict(digits.x_test).argmax(1) == digits.y_test
+    x, y = digits.x_test[right][:100], digits.y_test[right][:100]
+    attack = ProjectedGradientDescent(classifier, eps=0.2, eps_step=0.03, max_iter=20, verbose=False)
+    adaptive = accuracy(classifier, attack.generate(x, one_hot(y)), y)
+    with classifier.using_objective("loss"):
+        own = accuracy(classifier, attack.generate(x, one_hot(y)), y)
+    assert adaptive < own
+
+
+@pytest.mark.parametrize("loss_type", ["cross_entropy", "difference_logits_ratio"])
+def test_rebuilt_estimator_sees_the_same_logits(loss_type, classifier, digits):
+    """APGD takes `classifier.model` into an estimator of its own: signs, scales and casts must be in the network."""
+    attack = AutoProjectedGradientDescent(classifier, loss_type=loss_type, verbose=False)
+    assert attack.estimator is not classifier
+    np.testing.assert_array_equal(attack.estimator.predict(digits.x_test[:16]), classifier.predict(digits.x_test[:16]))
+
+
+def test_no_cross_entropy_gradient_vanishes(classifier, digits):
+    """At the raw scale of C_MM = 10 they are exactly zero for most samples, and APGD-ce would stop by itself."""
+    with classifier.using_objective("cross_entropy"):
+        gradients = classifier.loss_gradient(digits.x_test[:64], digits.y_test[:64])
+    assert (np.abs(gradients).reshape(64, -1).max(axis=1) > 0).all()
+
+
+# --- mends that the table promises ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "lgm"])
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [(SimBA, {"max_iter": 60, "epsilon": 0.3}), (VirtualAdversarialMethod, {"max_iter": 3, "eps": 3.0})],
+    ids=["SimBA", "VirtualAdversarialMethod"],
+)
+def test_probability_attacks_run_behind_a_softmax(cls, arguments, name, trained, digits, easy):
+    """The way round that the table names for the attacks that need probabilities."""
+    network = torch.nn.Sequential(trained[name].model, torch.nn.Softmax(dim=1))
+    probabilities = PyTorchClassifier(
+        network, torch.nn.NLLLoss(), (1, 8, 8), 10, clip_values=(0, 1), preprocessing=None, device_type="cpu"
+    )
+    x, y = digits.x_test[easy[:6]], digits.y_test[easy[:6]]
+    x_adv = cls(probabilities, verbose=False, **arguments).generate(x, one_hot(y))
+    assert np.isfinite(x_adv).all()
+    assert accuracy(trained[name], x_adv, y) < 1
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc"])
+def test_geoda_runs_with_its_mend(name, trained, digits, easy, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # it writes its basis there
+    if not hasattr(np, "mat"):
+        monkeypatch.setattr(np, "mat", np.asmatrix, raising=False)
+    x, y = digits.x_test[easy[:2]], digits.y_test[easy[:2]]
+    x_adv = GeoDA(trained[name], max_iter=500, sub_dim=4, verbose=False).generate(x, one_hot(y))
+    assert x_adv.shape == x.shape
+    assert accuracy(trained[name], x_adv, y) == 0
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "rce"])
+def test_autoattack_runs_with_its_package(name, trained, digits, easy, monkeypatch):
+    """The package multiprocess is multiprocessing with another pickle; without a pool nothing of it is used."""
+    monkeypatch.setitem(sys.modules, "multiprocess", multiprocessing)
+    classifier = trained[name]
+    x, y = digits.x_test[easy[:6]], digits.y_test[easy[:6]]
+    attacks = [
+        AutoProjectedGradientDescent(
+            classifier, eps=0.15, eps_step=0.05, max_iter=3, nb_random_init=1, loss_type=kind, verbose=False
+        )
+        for kind in ("cross_entropy", "difference_logits_ratio")
+    ]
+    attack = AutoAttack(classifier, eps=0.15, eps_step=0.05, attacks=attacks)
+    x_adv = attack.generate(x, one_hot(y))
+    assert norms(x_adv - x, np.inf).max() <= 0.15 * (1 + 1e-6)
+    assert accuracy(classifier, x_adv, y) < 1
+
+
+def test_l2_square_attack_needs_ten_pixels(trained, digits, easy):
+    """Below, ART divides by zero: its NaN must not pass for an adversarial image."""
+    x, y = digits.x_test[easy[:3]], digits.y_test[easy[:3]]
+    attack = SquareAttack(trained["mmc"], norm=2, eps=1.5, max_iter=3, verbose=False)
+    with pytest.raises(ValueError, match="NaN"), np.errstate(invalid="ignore"):
+        attack.generate(x, one_hot(y))
+    larger = create_classifier("mmc", "cnn", input_shape=(1, 16, 16), nb_classes=10)
+    x = x.repeat(2, axis=2).repeat(2, axis=3)
+    y = larger.predict(x).argmax(axis=1)
+    x_adv = SquareAttack(larger, norm=2, eps=1.5, max_iter=3, verbose=False).generate(x, one_hot(y))
+    assert not np.array_equal(x_adv, x)
+    assert norms(x_adv - x, 2).max() <= 1.5 * (1 + 1e-5)

@@ -1,0 +1,207 @@
+"""
+Checks of what comes in from outside: what passes, and every message.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
+
+# -------------------------------------------------------------------------------------------------- unknown names
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("mcm", "mmc"), ("MMC", "mmc"), ("mmdla", "mmlda"), ("centre", "center"), ("icse", "isce")]
+)
+def test_unknown_name_suggests_the_nearest(name, nearest):
+    error = unknown_name("defence", name, ["sce", "mmc", "mmlda", "center", "isce"])
+    assert isinstance(error, ValueError)
+    assert str(error) == (f"unknown defence '{name}'. Did you mean '{nearest}'? Known: sce, mmc, mmlda, center, isce.")
+
+
+def test_unknown_name_that_is_near_to_none():
+    assert str(unknown_name("attack", "zzzz", iter(["pgd", "fgsm"]))) == "unknown attack 'zzzz'. Known: pgd, fgsm."
+
+
+@pytest.mark.parametrize("name", [None, 3, ("a",)], ids=str)
+def test_unknown_name_that_is_no_string(name):
+    assert str(unknown_name("attack", name, ["pgd"])) == f"unknown attack '{name}'. Known: pgd."
+
+
+# --------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int64"])
+def test_images_that_pass(dtype):
+    x = np.ones((2, 3, 4, 4), dtype)
+    assert check_images(x) is None
+    assert check_images(x, (3, 4, 4)) is None
+    assert check_images(x, [3, 4, 4]) is None
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((0, 3, 4, 4), np.float32), np.zeros(0), np.float32(1.0)], ids=["0x3x4x4", "0", "()"]
+)
+def test_images_empty(x):
+    x = np.asarray(x)
+    with pytest.raises(ValueError, match="x_train is empty .*: at least one sample is needed") as info:
+        check_images(x, name="x_train")
+    assert f"(shape {x.shape})" in str(info.value)
+
+
+def test_images_of_another_shape():
+    with pytest.raises(ValueError, match=r"^x has shape \(2, 1, 28, 28\), expected \(N, 3, 32, 32\)\.$"):
+        check_images(np.zeros((2, 1, 28, 28)), (3, 32, 32))
+
+
+def test_images_a_single_sample():
+    with pytest.raises(ValueError, match=r"expected \(N, 3, 8, 8\); for a single sample pass x_test\[None\]\.$"):
+        check_images(np.zeros((3, 8, 8)), (3, 8, 8), name="x_test")
+
+
+def test_images_channels_last():
+    message = r"channels come last here: x\.transpose\(0, 3, 1, 2\) puts them first\.$"
+    with pytest.raises(ValueError, match=message):
+        check_images(np.zeros((5, 8, 6, 3)), (3, 8, 6))
+    # the mend that the message offers does mend
+    assert check_images(np.zeros((5, 8, 6, 3)).transpose(0, 3, 1, 2), (3, 8, 6)) is None
+    # not where the sides are swapped as well
+    with pytest.raises(ValueError, match=r"expected \(N, 3, 8, 6\)\.$"):
+        check_images(np.zeros((5, 6, 8, 3)), (3, 8, 6))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_images_not_finite(dtype, bad):
+    x = np.zeros((6, 2, 3), dtype)
+    x[2, 1, 0] = x[5, 0, 0] = x[5, 1, 1] = bad
+    with pytest.raises(ValueError, match=r"^x has NaN or infinite values in 2 of 6 samples \(first: 2\)\.$"):
+        check_images(x)
+
+
+def test_images_infinities_that_cancel():
+    """Plus and minus infinity sum to NaN, and no warning is left behind."""
+    x = np.zeros((3, 4), np.float32)
+    x[1, 0], x[1, 1] = np.inf, -np.inf
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=r"in 1 of 3 samples \(first: 1\)"):
+        warnings.simplefilter("error")
+        check_images(x)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 1.0), ("float32", 3e38), ("float64", 1e308)])
+def test_images_whose_sum_overflows_are_finite(dtype, value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_images(np.full((2, 300, 300), value, dtype)) is None
+
+
+# --------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([0, 1, 2]),
+        np.array([0, 1, 2], np.uint8),
+        np.array([0.0, 2.0]),
+        np.array([False, True]),
+        np.array([[0], [2]]),
+        np.eye(3)[[0, 2]],
+        np.eye(3, dtype=np.int64),
+        np.array([[0.2, 0.3, 0.5]]),
+    ],
+    ids=["int64", "uint8", "float", "bool", "column", "one-hot", "one-hot int", "probabilities"],
+)
+def test_labels_that_pass(y):
+    kept = y.copy()
+    assert check_labels(y, 3) is None
+    assert check_labels(y, 3, length=len(y)) is None
+    assert (y == kept).all()
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), ()], ids=str)
+def test_labels_empty(shape):
+    with pytest.raises(ValueError, match="y_train is empty .*: at least one label is needed") as info:
+        check_labels(np.zeros(shape), 3, name="y_train")
+    assert f"(shape {shape})" in str(info.value)
+
+
+def test_labels_of_another_length():
+    with pytest.raises(ValueError, match=r"^y has 2 labels for 5 samples\.$"):
+        check_labels(np.array([0, 1]), 3, length=5)
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 4), (4, 3, 1), (4, 1, 1)], ids=str)
+def test_labels_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"expected \(N,\) indices or \(N, 3\) one-hot labels") as info:
+        check_labels(np.zeros(shape), 3)
+    assert f"y has shape {shape}" in str(info.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
+def test_labels_one_hot_not_finite(bad):
+    with pytest.raises(ValueError, match=r"^y has NaN or infinite values\.$"):
+        check_labels(np.array([[0.0, bad, 0.0]]), 3)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([0.5, 1.0]),
+        np.array([np.nan]),
+        np.array([np.inf]),
+        np.array([[1.5], [0.0]]),
+        np.array(["0", "1"]),
+        np.array([None, 1], dtype=object),
+        np.array([1j]),
+    ],
+    ids=["half", "nan", "inf", "column", "strings", "objects", "complex"],
+)
+def test_labels_that_are_no_whole_numbers(y):
+    message = r"^y has labels that are no whole numbers: expected class indices 0 to 2\.$"
+    with pytest.raises(ValueError, match=message):
+        check_labels(y, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "low", "high"),
+    [([0, 3], 0, 3), ([-1, 2], -1, 2), ([-100, 0], -100, 0), ([1, 2, 3], 1, 3), ([[0], [7]], 0, 7), ([5.0], 5, 5)],
+    ids=str,
+)
+def test_labels_out_of_range(y, low, high):
+    message = rf"^y has labels from {low} to {high}, expected 0 to 2 \(nb_classes=3\)\.$"
+    with pytest.raises(ValueError, match=message):
+        check_labels(np.array(y), 3)
+
+
+# ------------------------------------------------------------------------------------------------------------ eps
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 1, 1.0, 1e-9, np.float32(0.25), np.float64(0.3)], ids=str)
+def test_eps_that_passes(eps):
+    value = check_eps(eps)
+    assert type(value) is float
+    assert value == eps
+
+
+@pytest.mark.parametrize(
+    ("eps", "message"),
+    [
+        (8, "got 8; did you mean 8 / 255?"),
+        (8.0, "got 8; did you mean 8 / 255?"),
+        (1.5, "got 1.5; did you mean 1.5 / 255?"),
+        (0, "got 0"),
+        (-0.1, "got -0.1"),
+        (float("nan"), "got nan"),
+    ],
+    ids=str,
+)
+def test_eps_out_of_range(eps, message):
+    with pytest.raises(ValueError, match="eps") as info:
+        check_eps(eps, name="eps_step")
+    assert str(info.value) == f"eps_step: expected a number in (0, 1], inputs being in [0, 1], {message}"

@@ -1,0 +1,280 @@
+"""
+Class centers: the closed form, the numeric spread, random ones, and what is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from art_mmc.geometry import max_mahalanobis_centers, random_centers
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """The numeric spread is thousands of tiny steps: threads that wait for each other only slow it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def gram(centers):
+    """Inner products in float64 of the float32 centers."""
+    return (centers.double() @ centers.double().T).numpy()
+
+
+def largest_cosine(num_classes, dim, **kwargs):
+    inner = gram(max_mahalanobis_centers(num_classes, dim, **kwargs))
+    return inner[~np.eye(num_classes, dtype=bool)].max()
+
+
+def algorithm_1(num_classes, dim, scale):
+    """MMLDA's Algorithm 1 entry by entry, in float64."""
+    mu = np.zeros((num_classes, max(dim, num_classes)))
+    mu[0, 0] = 1.0
+    for i in range(1, num_classes):
+        for j in range(i):
+            mu[i, j] = -(1 / (num_classes - 1) + mu[i] @ mu[j]) / mu[j, j]
+        mu[i, i] = math.sqrt(abs(1 - mu[i] @ mu[i]))
+    return scale * mu[:, :dim]
+
+
+# ---------------------------------------------------------------------------------------------------- closed form
+
+
+@pytest.mark.parametrize("spare", [-1, 0, 7], ids=["dim=L-1", "dim=L", "dim=L+7"])
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 10, 57, 100, 1000])
+def test_simplex_gram_matrix(num_classes, scale, spare):
+    centers = max_mahalanobis_centers(num_classes, num_classes + spare, scale)
+    assert centers.shape == (num_classes, num_classes + spare)
+    assert centers.dtype == torch.float32
+    assert not centers.requires_grad
+    expected = np.full((num_classes, num_classes), -1 / (num_classes - 1))
+    np.fill_diagonal(expected, 1.0)
+    assert np.abs(gram(centers) / scale**2 - expected).max() <= 1e-6
+
+
+def test_simplex_gram_matrix_for_every_small_number_of_classes():
+    for num_classes in range(2, 65):
+        inner = gram(max_mahalanobis_centers(num_classes, num_classes - 1, 10.0)) / 100
+        expected = (np.eye(num_classes) * num_classes - 1) / (num_classes - 1)
+        assert np.abs(inner - expected).max() <= 1e-6, num_classes
+
+
+@pytest.mark.parametrize(("num_classes", "dim"), [(2, 2), (3, 3), (10, 10), (10, 64), (50, 50)])
+def test_simplex_equals_algorithm_1(num_classes, dim):
+    """The same vertices in the same rotation, not just the same Gram matrix."""
+    expected = algorithm_1(num_classes, dim, 10.0)
+    # the last diagonal entry is 0 up to the root of float64's round-off in the paper's own recursion
+    np.testing.assert_allclose(max_mahalanobis_centers(num_classes, dim, 10.0).numpy(), expected, rtol=0, atol=3e-6)
+
+
+def test_simplex_by_hand():
+    # L = 2: opposite points. L = 3, norm 2: 2 (1, 0), 2 (-1/2, +-sqrt(3)/2) = (2, 0), (-1, 1.7320508), (-1, -1.7320508)
+    assert max_mahalanobis_centers(2, 1, 3.0).tolist() == [[3.0], [-3.0]]
+    expected = [[2.0, 0.0, 0.0], [-1.0, 1.7320508, 0.0], [-1.0, -1.7320508, 0.0]]
+    np.testing.assert_allclose(max_mahalanobis_centers(3, 3, 2.0).numpy(), expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "scale", "squared"),
+    # 2 C^2 L / (L - 1): 200 * 10 / 9 and 200 * 100 / 99, a hundred times that at C = 100
+    [(10, 10.0, 222.2222222), (100, 10.0, 202.0202020), (10, 100.0, 22222.22222), (100, 100.0, 20202.02020)],
+)
+def test_simplex_squared_distance(num_classes, scale, squared):
+    centers = max_mahalanobis_centers(num_classes, num_classes, scale).double()
+    distances = torch.pdist(centers).square().numpy()
+    np.testing.assert_allclose(distances, squared, rtol=1e-6)
+
+
+def test_simplex_is_centered_lower_triangular_and_of_rank_one_less():
+    centers = max_mahalanobis_centers(10, 16, 10.0)
+    assert centers.double().sum(dim=0).abs().max() <= 1e-5
+    assert torch.equal(centers, centers.tril())
+    assert not centers[:, 9:].any()
+    assert torch.linalg.matrix_rank(centers.double(), tol=1e-4) == 9
+
+
+def test_simplex_depends_on_no_seed():
+    assert torch.equal(max_mahalanobis_centers(10, 9, seed=1), max_mahalanobis_centers(10, 9, seed=2))
+
+
+def test_a_thousand_classes_within_100_ms():
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        max_mahalanobis_centers(1000, 1000, 10.0)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1
+
+
+# ------------------------------------------------------------------------------------------------- numeric spread
+
+
+@pytest.mark.parametrize("num_classes", [4, 5, 7, 10, 20])
+def test_spread_in_the_plane_is_the_regular_polygon(num_classes):
+    assert largest_cosine(num_classes, 2) == pytest.approx(math.cos(2 * math.pi / num_classes), abs=1e-3)
+
+
+@pytest.mark.parametrize(("num_classes", "dim"), [(5, 3), (6, 3), (6, 4), (8, 4), (10, 8), (10, 5), (50, 40)])
+def test_spread_reaches_right_angles(num_classes, dim):
+    """For dim + 1 < L <= 2 dim nothing does better than an inner product of 0."""
+    assert largest_cosine(num_classes, dim) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_spread_from_other_seeds():
+    assert [largest_cosine(5, 2, seed=seed) for seed in (1, 2)] == pytest.approx(
+        [math.cos(2 * math.pi / 5)] * 2, abs=1e-3
+    )
+    assert largest_cosine(9, 7, seed=3) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_spread_beyond_twice_the_dimension_is_far_better_than_chance():
+    """25 centers in 5 dimensions: the largest inner product must be below half of what random directions give."""
+    random_value = gram(random_centers(25, 5))[~np.eye(25, dtype=bool)].max()
+    assert 0 < largest_cosine(25, 5, steps=500) < 0.65 < 0.8 < random_value
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_spread_norm(scale):
+    centers = max_mahalanobis_centers(7, 3, scale, steps=20)
+    assert centers.shape == (7, 3)
+    assert centers.dtype == torch.float32
+    assert not centers.requires_grad
+    np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
+
+
+def test_spread_is_the_seeds():
+    first, again, other = (max_mahalanobis_centers(7, 3, steps=20, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_spread_improves_with_steps():
+    assert largest_cosine(10, 4, steps=400) < largest_cosine(10, 4, steps=1) - 0.1
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+def test_spread_where_gradients_are_off(mode):
+    expected = max_mahalanobis_centers(5, 2, 10.0, steps=50)
+    with mode():
+        centers = max_mahalanobis_centers(5, 2, 10.0, steps=50)
+        assert torch.is_grad_enabled() is False
+    assert torch.equal(centers, expected)
+
+
+# ------------------------------------------------------------------------------------------------- random centers
+
+
+@pytest.mark.parametrize(("num_classes", "dim"), [(2, 1), (10, 3), (10, 64), (1000, 64)])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_random_centers_norm(num_classes, dim, scale):
+    centers = random_centers(num_classes, dim, scale)
+    assert centers.shape == (num_classes, dim)
+    assert centers.dtype == torch.float32
+    np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
+
+
+def test_random_centers_are_the_seeds():
+    assert torch.equal(random_centers(10, 64, seed=5), random_centers(10, 64, seed=5))
+    assert not torch.allclose(random_centers(10, 64, seed=5), random_centers(10, 64, seed=6), atol=1e-2)
+    assert not torch.allclose(random_centers(10, 64), max_mahalanobis_centers(10, 64), atol=1e-2)
+
+
+def test_random_centers_point_everywhere():
+    """Of uniform directions in d dimensions the mean is 0 and the covariance 1 / d; 6 standard errors at 20,000."""
+    centers = random_centers(20_000, 4).double()
+    assert centers.mean(dim=0).abs().max() < 6 * 0.5 / math.sqrt(20_000)
+    assert (centers.T @ centers / 20_000 - torch.eye(4) / 4).abs().max() < 6 * 0.25 / math.sqrt(20_000)
+
+
+# -------------------------------------------------------------------------------------------------------- manners
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: max_mahalanobis_centers(10, 10),
+        lambda: max_mahalanobis_centers(6, 3, steps=3),
+        lambda: random_centers(10, 10),
+    ],
+    ids=["simplex", "spread", "random"],
+)
+def test_global_state_untouched(make):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    make()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert random.getstate() == before[2]
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dim", [4, 2], ids=["simplex", "spread"])
+def test_default_type_and_device_do_not_matter(dim):
+    """Centers are float32 on the CPU whatever torch's defaults are."""
+    expected = max_mahalanobis_centers(5, dim, steps=20), random_centers(5, dim)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = max_mahalanobis_centers(5, dim, steps=20), random_centers(5, dim)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(got, expected, strict=True):
+        assert a.device.type == "cpu"
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
+def test_numpy_integers_are_whole_numbers():
+    assert max_mahalanobis_centers(np.int64(5), np.int32(7)).shape == (5, 7)
+    assert random_centers(np.int64(5), np.int32(7), np.float32(2)).shape == (5, 7)
+
+
+@pytest.mark.parametrize("make", [max_mahalanobis_centers, random_centers])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 3), "num_classes: expected a whole number of at least 2, got 1"),
+        ((0, 3), "num_classes: .* got 0"),
+        ((-4, 3), "num_classes: .* got -4"),
+        ((2.5, 3), "num_classes: .* got 2.5"),
+        ((10.0, 9), "num_classes: .* got 10.0"),
+        ((True, 3), "num_classes: .* got True"),
+        (("ten", 3), "num_classes: .* got 'ten'"),
+        ((None, 3), "num_classes: .* got None"),
+        ((math.nan, 3), "num_classes: .* got nan"),
+        ((3, 0), "dim: expected a whole number of at least 1, got 0"),
+        ((3, -2), "dim: .* got -2"),
+        ((3, 2.0), "dim: .* got 2.0"),
+        ((3, 2, 0), "scale: expected a positive number .*, got 0"),
+        ((3, 2, -1.0), "scale: .* got -1.0"),
+        ((3, 2, math.nan), "scale: .* got nan"),
+        ((3, 2, math.inf), "scale: .* got inf"),
+        ((3, 2, "10"), "scale: .* got '10'"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(*arguments)
+
+
+def test_no_three_centers_on_a_line():
+    with pytest.raises(ValueError, match="dim=1: a line has room for two centers .* not for 3; .* needs dim >= 2"):
+        max_mahalanobis_centers(3, 1)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "many"])
+def test_impossible_steps(steps):
+    with pytest.raises(ValueError, match=f"steps: expected a whole number of at least 1, got {steps!r}"):
+        max_mahalanobis_centers(5, 2, steps=steps)

@@ -1,0 +1,495 @@
+"""
+Heads: the geometry of logits, temperature, centers, float types.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from art_mmc.defences import DEFENCES
+from art_mmc.geometry import max_mahalanobis_centers, random_centers
+from art_mmc.heads import (
+    CenterTrackingHead,
+    DistanceHead,
+    FixedCentersHead,
+    GaussianMeansHead,
+    Head,
+    LinearHead,
+    ReversedLinearHead,
+)
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+HEADS = {
+    "linear": lambda d, k: LinearHead(d, k),
+    "reversed": lambda d, k: ReversedLinearHead(d, k),
+    "center": lambda d, k: CenterTrackingHead(d, k, center_rate=0.3),
+    "fixed": lambda d, k: FixedCentersHead(d, k),
+    "fixed-100": lambda d, k: FixedCentersHead(d, k, scale=100.0),
+    "fixed-random": lambda d, k: FixedCentersHead(d, k, centers="random", center_seed=4),
+    "fixed-t1": lambda d, k: FixedCentersHead(d, k, temperature=1.0),
+    "gaussian": lambda d, k: GaussianMeansHead(d, k),
+    "gaussian-t3": lambda d, k: GaussianMeansHead(d, k, temperature=3.0),
+}
+DISTANCE = [name for name in HEADS if name.startswith(("fixed", "gaussian"))]
+FIXED = [name for name in HEADS if name.startswith("fixed")]
+LINEAR = ["linear", "reversed", "center"]
+
+
+def make(name, d=16, k=10, seed=0):
+    torch.manual_seed(seed)
+    return HEADS[name](d, k)
+
+
+def features(d=16, batch=12, seed=1, scale=5.0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(batch, d, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def distance_oracle(z, centers, temperature):
+    """`-||z - mu||^2 / (2 T)` in float64, sample by sample, class by class."""
+    z, centers = z.detach().double().numpy(), centers.detach().double().numpy()
+    return np.array([[-np.sum((row - mu) ** 2) / (2 * temperature) for mu in centers] for row in z])
+
+
+def rounding(z, centers, temperature):
+    """Eight units in the last place of float32, of the largest squared norm that enters a logit."""
+    size = z.double().square().sum(dim=1).max() + centers.double().square().sum(dim=1).max()
+    return 8 * 2.0**-24 * size.item() / (2 * temperature)
+
+
+# ------------------------------------------------------------------------------------------------ distance logits
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 2), (16, 2), (9, 10), (16, 10), (200, 200)])
+@pytest.mark.parametrize("name", DISTANCE)
+def test_distance_logits_in_float64(name, d, k):
+    head, z = make(name, d, k), features(d, dtype=torch.float64)
+    logits = head(z)
+    assert logits.dtype == torch.float64
+    expected = distance_oracle(z, head.centers, head.temperature)
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("d", "k"), [(16, 2), (16, 10), (200, 200)])
+@pytest.mark.parametrize("name", DISTANCE)
+def test_distance_logits_in_float32(name, d, k):
+    head, z = make(name, d, k), features(d)
+    logits = head(z)
+    assert logits.dtype == torch.float32
+    expected = distance_oracle(z, head.centers, head.temperature)
+    np.testing.assert_allclose(
+        logits.detach().numpy(), expected, rtol=0, atol=rounding(z, head.centers.detach(), head.temperature)
+    )
+
+
+def test_distance_logits_by_hand():
+    # centers (10, 0), (-10, 0), T = 10; z = (4, 3): -(36 + 9) / 20 = -2.25 and -(196 + 9) / 20 = -10.25
+    head = FixedCentersHead(2, 2)
+    assert head.temperature == 10.0
+    assert head(torch.tensor([[4.0, 3.0]])).tolist() == [[-2.25, -10.25]]
+
+
+@pytest.mark.parametrize("name", DISTANCE)
+def test_prediction_is_the_nearest_center(name):
+    head, z = make(name), features(batch=64, dtype=torch.float64)
+    nearest = torch.cdist(z, head.centers.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+    assert len(nearest.unique()) > 3
+    assert torch.equal(head(z).argmax(dim=1), nearest)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_prediction_is_the_largest_inner_product(name):
+    """Centers of one norm: nearest and most aligned are the same."""
+    head, z = make(name), features(batch=64, dtype=torch.float64)
+    assert torch.equal(head(z).argmax(dim=1), (z @ head.centers.double().T).argmax(dim=1))
+
+
+@pytest.mark.parametrize("name", DISTANCE)
+def test_distance_logits_gradcheck(name):
+    head, z = make(name, 4, 3).double(), features(4, batch=3, dtype=torch.float64).requires_grad_(True)
+    assert torch.autograd.gradcheck(head, z)
+
+
+@pytest.mark.parametrize("name", DISTANCE)
+def test_distance_gradient_of_features(name):
+    """d h_k / d z = (mu_k - z) / T, near a center too, where the squared distance itself has lost its digits."""
+    head = make(name)
+    z = (head.centers.detach()[[3]] + 1e-3 * features(batch=1)).requires_grad_(True)
+    head(z)[0, 3].backward()
+    expected = (head.centers[3] - z[0]).detach().double() / head.temperature
+    largest = head.centers.detach().abs().max().item()
+    np.testing.assert_allclose(z.grad[0].numpy(), expected.numpy(), rtol=0, atol=2.0**-22 * largest / head.temperature)
+
+
+# ---------------------------------------------------------------------------------------------------- temperature
+
+
+@pytest.mark.parametrize("temperature", [0.5, 10.0, 1000.0])
+@pytest.mark.parametrize("row", ["mmc", "mmlda", "lgm"])
+def test_temperature_changes_no_prediction_no_loss_and_no_gradient(row, temperature):
+    z, y = features(dtype=torch.float64), torch.arange(12) % 10
+    results = []
+    for t in (1.0, temperature):
+        torch.manual_seed(0)
+        head, loss = DEFENCES[row].build(16, 10, temperature=t)
+        leaf = z.clone().requires_grad_(True)
+        logits = head(leaf)
+        value = loss(logits, y)
+        value.backward()
+        results.append((logits.detach(), value.detach(), leaf.grad))
+    plain, other = results
+    torch.testing.assert_close(other[0] * temperature, plain[0], rtol=1e-12, atol=0)
+    assert torch.equal(other[0].argmax(dim=1), plain[0].argmax(dim=1))
+    torch.testing.assert_close(other[1], plain[1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(other[2], plain[2], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("spare", [-1, 0, 30], ids=["dim=K-1", "dim=K", "dim=K+30"])
+@pytest.mark.parametrize("scale", [10.0, 100.0])
+@pytest.mark.parametrize("nb_classes", [2, 3, 10, 100, 1000])
+def test_gaps_between_centers_suit_a_softmax(nb_classes, scale, spare):
+    head = FixedCentersHead(nb_classes + spare, nb_classes, scale)
+    logits = head(head.centers).double()
+    gaps = logits.diagonal()[:, None] - logits
+    gaps = gaps[~torch.eye(nb_classes, dtype=torch.bool)]
+    assert gaps.min() >= 10
+    assert gaps.max() <= 25
+    np.testing.assert_allclose(gaps.numpy(), 10 * nb_classes / (nb_classes - 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [10.0, 100.0])
+def test_cross_entropy_has_a_gradient_at_a_center(scale):
+    """
+    The trap: raw distances at a norm of 10 are 111 apart, float32's softmax is one-hot there and its gradient exactly
+    zero, so that an attack stops where it starts. The default temperature mends it.
+    """
+    gradients = {}
+    for temperature in (1.0, None):
+        head = FixedCentersHead(10, 10, scale, temperature=temperature)
+        z = head.centers.clone().requires_grad_(True)
+        functional.cross_entropy(head(z), torch.arange(10), reduction="sum").backward()
+        gradients[temperature] = z.grad
+    assert not gradients[1.0].any()
+    assert gradients[None].any(dim=1).all()
+
+
+def test_defended_rows_cross_entropy_reaches_the_features():
+    """The same through the table: an attacker's cross-entropy on the row's own network."""
+    head, _ = DEFENCES["mmc"].build(16, 10)
+    z = head.centers.clone().requires_grad_(True)
+    functional.cross_entropy(head(z), torch.arange(10)).backward()
+    assert z.grad.any(dim=1).all()
+
+
+# -------------------------------------------------------------------------------------------------- fixed centers
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_centers_are_a_buffer(name):
+    head = make(name)
+    assert dict(head.named_buffers())["centers"] is head.centers
+    assert list(head.state_dict()) == ["centers"]
+    assert list(head.parameters()) == []
+    assert not head.centers.requires_grad
+    assert head.needs_signed_features
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_centers_survive_every_reset(name):
+    head = make(name)
+    net, centers = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), head), head.centers.clone()
+    weight = net[0].weight.detach().clone()
+    for module in net.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert not torch.equal(net[0].weight, weight)
+    assert torch.equal(head.centers, centers)
+
+
+def test_fixed_centers_are_not_trained():
+    head = make("fixed")
+    centers = head.centers.clone()
+    backbone = nn.Linear(16, 16)
+    net = nn.Sequential(backbone, head)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0, weight_decay=0.1)
+    functional.cross_entropy(net(features()), torch.arange(12) % 10).backward()
+    optimizer.step()
+    assert torch.equal(head.centers, centers)
+
+
+def test_fixed_centers_come_from_the_geometry():
+    assert torch.equal(FixedCentersHead(16, 10).centers, max_mahalanobis_centers(10, 16, 10.0))
+    assert torch.equal(FixedCentersHead(16, 10, 100.0).centers, max_mahalanobis_centers(10, 16, 100.0))
+    assert torch.equal(
+        FixedCentersHead(16, 10, 7.0, centers="random", center_seed=3).centers, random_centers(10, 16, 7.0, seed=3)
+    )
+    assert torch.equal(FixedCentersHead(2, 5, center_seed=3).centers, max_mahalanobis_centers(5, 2, 10.0, seed=3))
+
+
+@pytest.mark.parametrize(("scale", "temperature"), [(10.0, 10.0), (100.0, 1000.0), (1.0, 0.1)])
+def test_default_temperature(scale, temperature):
+    assert FixedCentersHead(16, 10, scale).temperature == pytest.approx(temperature)
+
+
+def test_fixed_centers_follow_the_default_device():
+    with torch.device("meta"):
+        head = FixedCentersHead(16, 10)
+    assert head.centers.device.type == "meta"
+
+
+# --------------------------------------------------------------------------------------------------- linear heads
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_logits(name):
+    head, z = make(name), features(dtype=torch.float64)
+    expected = z.numpy() @ head.linear.weight.detach().double().numpy().T + head.linear.bias.detach().double().numpy()
+    logits = head(z)
+    assert logits.dtype == torch.float64
+    np.testing.assert_allclose(logits.detach().numpy(), -expected if name == "reversed" else expected, rtol=1e-12)
+
+
+def test_reversed_prediction_is_the_smallest_output():
+    head, z = make("reversed"), features(batch=64)
+    assert torch.equal(head(z).argmax(dim=1), head.linear(z).argmin(dim=1))
+
+
+@pytest.mark.parametrize("name", [*LINEAR, "gaussian"])
+def test_reset_draws_anew(name):
+    head = make(name)
+    before = [p.detach().clone() for p in head.parameters()]
+    for module in head.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert before
+    assert not any(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------- float types
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_features_are_computed_in_float32(name, dtype):
+    head, z = make(name), features(dtype=dtype)
+    logits = head(z)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, head(z.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_autocast_is_off_in_the_head(name, dtype):
+    head, z = make(name), features(dtype=dtype)
+    expected = head(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(z)
+        assert torch.is_autocast_enabled("cpu")
+        assert (features() @ features().T).dtype == torch.bfloat16
+    assert logits.dtype == expected.dtype
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("name", DISTANCE)
+def test_behind_an_autocast_backbone(name):
+    """The features are rounded to bfloat16 by the layer before; from there on nothing more is lost."""
+    head, z = make(name), features()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = nn.Linear(16, 16)(z)
+        logits = head(rounded)
+    assert rounded.dtype == torch.bfloat16
+    assert logits.dtype == torch.float32
+    expected = distance_oracle(rounded, head.centers, head.temperature)
+    atol = rounding(rounded.detach(), head.centers.detach(), head.temperature)
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_gradient_reaches_half_precision_features(name):
+    head, z = make(name), features(dtype=torch.bfloat16).requires_grad_(True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        functional.cross_entropy(head(z), torch.arange(12) % 10).backward()
+    assert z.grad.dtype == torch.bfloat16
+    assert z.grad.any()
+    assert torch.isfinite(z.grad).all()
+
+
+# ------------------------------------------------------------------------------------------------- tracked centers
+
+
+def equation_4(centers, z, y, alpha):
+    """The update of the centers, class by class and sample by sample, in float64."""
+    moved = centers.copy()
+    for j in range(len(centers)):
+        total, n = np.zeros_like(centers[j]), 0
+        for z_i, y_i in zip(z, y, strict=True):
+            if y_i == j:
+                total, n = total + (centers[j] - z_i), n + 1
+        moved[j] = centers[j] - alpha * total / (1 + n)
+    return moved
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_center_update_is_equation_4(dtype, alpha):
+    head = CenterTrackingHead(16, 10, center_rate=alpha).to(dtype)
+    head.centers.copy_(features(batch=10, seed=7))
+    expected = head.centers.double().numpy().copy()
+    for seed in (1, 2, 3):
+        # classes 5 to 9 never come and stay, class 0 comes more than once
+        z, y = features(seed=seed, dtype=dtype), torch.tensor([0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 4])
+        head.update_centers(z, y)
+        expected = equation_4(expected, z.double().numpy(), y.tolist(), alpha)
+    assert head.centers.dtype == dtype
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    np.testing.assert_allclose(head.centers.double().numpy(), expected, rtol=0, atol=tolerance)
+    assert torch.equal(head.centers[5:], features(batch=10, seed=7, dtype=torch.float32)[5:].to(dtype))
+
+
+def test_center_update_by_hand():
+    # alpha 1/2, c_0 = (0, 0), z = (3, 0), (0, 6): sum (c - z) = (-3, -6), over 1 + 2: (-1, -2), so c_0 = (0.5, 1)
+    # c_1 = (4, 4), z = (0, 0): (4, 4) / 2 = (2, 2), so c_1 = (4, 4) - (1, 1) = (3, 3)
+    head = CenterTrackingHead(2, 3, center_rate=0.5)
+    head.centers.copy_(torch.tensor([[0.0, 0.0], [4.0, 4.0], [7.0, 7.0]]))
+    head.update_centers(torch.tensor([[3.0, 0.0], [0.0, 6.0], [0.0, 0.0]]), torch.tensor([0, 0, 1]))
+    assert head.centers.tolist() == [[0.5, 1.0], [3.0, 3.0], [7.0, 7.0]]
+
+
+def test_tracked_centers_are_a_buffer_that_starts_at_the_origin_and_returns_there():
+    head = CenterTrackingHead(16, 10)
+    assert not head.centers.any()
+    assert [name for name, _ in head.named_parameters()] == ["linear.weight", "linear.bias"]
+    assert "centers" in head.state_dict()
+    assert head.center_rate == 0.5
+    head.update_centers(features(), torch.arange(12) % 10)
+    assert head.centers.any()
+    head.reset_parameters()
+    assert not head.centers.any()
+
+
+def test_tracked_logits_carry_the_features():
+    head, z = CenterTrackingHead(16, 10), features(dtype=torch.bfloat16)
+    logits = head(z)
+    assert logits.center_head is head
+    assert torch.equal(logits.features, z.float())
+    assert not head.centers.any()  # a forward alone moves nothing
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_impossible_center_rate(rate):
+    with pytest.raises(ValueError, match=rf"center_rate: expected a number in \[0, 1\], got {rate}"):
+        CenterTrackingHead(16, 10, center_rate=rate)
+
+
+# -------------------------------------------------------------------------------------------------- trained means
+
+
+def test_means_are_trained():
+    head = GaussianMeansHead(16, 10)
+    assert [name for name, _ in head.named_parameters()] == ["centers"]
+    functional.cross_entropy(head(features()), torch.arange(12) % 10).backward()
+    assert head.centers.grad.any(dim=1).all()
+    assert not head.needs_signed_features
+
+
+def test_means_start_within_glorots_bound():
+    torch.manual_seed(0)
+    head = GaussianMeansHead(100, 200)
+    bound = (6 / (100 + 200)) ** 0.5
+    assert 0.99 * bound < head.centers.abs().max() <= bound
+
+
+# -------------------------------------------------------------------------------------------------------- manners
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_copies_give_the_same_logits(name):
+    head, z = make(name), features()
+    if name == "center":
+        head.update_centers(z, torch.arange(12) % 10)
+    expected = head(z)
+    for copied in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert torch.equal(copied(z), expected)
+        assert copied.options() == head.options()
+        assert torch.equal(getattr(copied, "centers", expected), getattr(head, "centers", expected))
+    other = make(name, seed=9)
+    assert other.load_state_dict(head.state_dict()).missing_keys == []
+    assert torch.equal(other(z), expected)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_options_build_the_same_head(name):
+    head = make(name)
+    torch.manual_seed(0)
+    again = type(head)(16, 10, **head.options())
+    assert again.options() == head.options()
+    assert list(head.options()) == head.option_names()
+    assert torch.equal(again(features()), head(features()))
+    for key, value in head.options().items():
+        assert type(value) in (int, float, str)
+        assert f"{key}={value}" in repr(head)
+
+
+def test_options_by_name():
+    assert LinearHead.option_names() == ReversedLinearHead.option_names() == []
+    assert CenterTrackingHead.option_names() == ["center_rate"]
+    assert FixedCentersHead.option_names() == ["scale", "centers", "center_seed", "temperature"]
+    assert GaussianMeansHead.option_names() == ["temperature"]
+    assert FixedCentersHead(3, 4, centers="random").options() == {
+        "scale": 10.0,
+        "centers": "random",
+        "center_seed": 0,
+        "temperature": 10.0,
+    }
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_features_are_left_alone(name):
+    head, z = make(name), features()
+    kept = z.clone()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    head(z)
+    assert torch.equal(z, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("head", [FixedCentersHead, GaussianMeansHead])
+def test_impossible_temperature(head, temperature):
+    with pytest.raises(ValueError, match=f"temperature: expected a positive number, got {temperature}"):
+        head(16, 10, temperature=temperature)
+
+
+def test_unknown_layout():
+    with pytest.raises(ValueError, match="centers: expected .*'max_mahalanobis'.*'random', got 'simplex'"):
+        FixedCentersHead(16, 10, centers="simplex")
+
+
+def test_impossible_centers_say_why():
+    with pytest.raises(ValueError, match="a line has room for two centers"):
+        FixedCentersHead(1, 10)
+    with pytest.raises(ValueError, match="scale: expected a positive number"):
+        FixedCentersHead(16, 10, scale=-10)
+
+
+def test_base_classes_have_no_geometry():
+    with pytest.raises(NotImplementedError):
+        Head(3, 2)(torch.zeros(1, 3))
+    assert issubclass(FixedCentersHead, DistanceHead)
+    assert issubclass(GaussianMeansHead, DistanceHead)

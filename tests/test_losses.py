@@ -1,0 +1,1177 @@
+"""
+The losses: every formula against its transcription in float64 numpy, gradients, float types, label formats, reductions,
+variants, and what is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from art_mmc import losses as L  # noqa: N812
+from art_mmc.heads import CenterTrackingHead, FixedCentersHead, GaussianMeansHead, ReversedLinearHead
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# ------------------------------------------------------------------------------- the formulas, one sample at a time
+# a: logits (K,) float64; y: the true class. Written from the papers' equations, with loops over the classes.
+
+
+def log_softmax(a):
+    shifted = a - a.max()
+    return shifted - math.log(sum(math.exp(v) for v in shifted))
+
+
+def others(a, y):
+    return [k for k in range(len(a)) if k != y]
+
+
+def sce(a, y, rho=0.0):
+    log_f = log_softmax(a)
+    return sum(-(1 - rho if k == y else rho / (len(a) - 1)) * log_f[k] for k in range(len(a)))
+
+
+def mmc(a, y, temperature, half):
+    squared_distance = -2 * temperature * a[y]
+    return squared_distance / 2 if half else squared_distance
+
+
+def mmlda(a, y, temperature, half):
+    squared_distances = -2 * temperature * a
+    return -log_softmax(-squared_distances / 2 if half else -squared_distances)[y]
+
+
+def lgm(a, y, alpha, lam, temperature):
+    d = -temperature * a
+    scores = -d
+    scores[y] = -d[y] * (1 + alpha)
+    return -log_softmax(scores)[y] + lam * d[y]
+
+
+def pc(a, y, xi, code):
+    f = np.exp(log_softmax(a))
+    total = sum(max(0.0, f[k] + xi - f[y]) for k in others(a, y))
+    return total / (len(a) - 1) if code else total
+
+
+def lc_hard(a, y):
+    return max(0.0, a[y] - max(a[k] for k in others(a, y)))
+
+
+def lc_soft(a, y):
+    w = np.exp(log_softmax(np.array([a[k] for k in others(a, y)])))
+    return sum(max(0.0, w_k * (a[y] - a[k])) for w_k, k in zip(w, others(a, y), strict=True))
+
+
+def gce(a, y, alpha, code):
+    f_y = math.exp(log_softmax(a)[y])
+    log_q = log_softmax(np.array([a[k] for k in others(a, y)]))  # f_k / (1 - f_y) is the softmax of the others alone
+    return f_y**alpha * sum(math.exp(v) * v for v in log_q) / math.log(len(a) if code else len(a) - 1)
+
+
+def rce(a, y):
+    log_f = log_softmax(-a)
+    return -sum(log_f[k] for k in others(a, y)) / (len(a) - 1)
+
+
+def isce(a, y, scale=1.0, margin=0.1, true=False, clip=True):
+    t = a / math.sqrt(sum(v * v for v in a))
+    s = y if true else int(np.argmax(a))
+    t[s] = scale * (t[s] + margin)
+    if clip:
+        t[s] = min(1.0, max(-1.0, t[s]))
+    return -log_softmax(t)[y]
+
+
+def center(a, y, lam, centers):
+    return -log_softmax(a)[y] + lam / 2 * sum((a - centers[y]) ** 2)
+
+
+class ThroughCenterHead(nn.Module):
+    """
+    The center loss as a function of logits alone: behind a head whose weight is the identity, the logits are the
+    features too. The head is in evaluation mode, so that its centers stay.
+    """
+
+    def __init__(self, lam):
+        super().__init__()
+        self.loss, self.heads = L.CenterLoss(lam), {}
+
+    @property
+    def reduction(self):
+        return self.loss.reduction
+
+    @reduction.setter
+    def reduction(self, value):
+        self.loss.reduction = value
+
+    def options(self):
+        return self.loss.options()
+
+    def forward(self, logits, y):
+        k = logits.shape[1]
+        if k not in self.heads:
+            head = CenterTrackingHead(k, k).eval().requires_grad_(False)
+            head.linear.weight.copy_(torch.eye(k))
+            head.linear.bias.zero_()
+            head.centers.copy_(center_positions(k))
+            self.heads[k] = head
+        return self.loss(self.heads[k](logits), y)
+
+
+def center_positions(k):
+    return torch.linspace(-2, 3, k * k).reshape(k, k)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss, its formula, and the class it is of."""
+
+    build: Callable[[], nn.Module]
+    formula: Callable[[np.ndarray, int], float]
+    name: str
+    soft: bool = False  # defined for probability labels
+    least: int = 2  # fewest classes
+    per_class: bool = True  # the classes can be permuted
+    sums: bool = False  # a sum of K - 1 differences of probabilities, with their rounding
+
+    def values(self, logits, y):
+        """The formula for a batch, float64."""
+        rows = logits.detach().double().numpy()
+        return np.array([self.formula(row.copy(), k) for row, k in zip(rows, y.tolist(), strict=True)])
+
+
+CASES = {
+    "sce": Case(L.SoftmaxCrossEntropyLoss, sce, "SoftmaxCrossEntropyLoss", soft=True),
+    "sce-smooth.2": Case(
+        lambda: L.SoftmaxCrossEntropyLoss(0.2), lambda a, y: sce(a, y, 0.2), "SoftmaxCrossEntropyLoss", soft=True
+    ),
+    "sce-smooth.6": Case(
+        lambda: L.SoftmaxCrossEntropyLoss(0.6), lambda a, y: sce(a, y, 0.6), "SoftmaxCrossEntropyLoss", soft=True
+    ),
+    "mmc-code": Case(L.MMCLoss, lambda a, y: mmc(a, y, 1.0, False), "MMCLoss", soft=True),
+    "mmc-paper": Case(lambda: L.MMCLoss("paper"), lambda a, y: mmc(a, y, 1.0, True), "MMCLoss", soft=True),
+    "mmc-code-t10": Case(
+        lambda: L.MMCLoss(temperature=10.0), lambda a, y: mmc(a, y, 10.0, False), "MMCLoss", soft=True
+    ),
+    "mmlda-code": Case(L.MMLDALoss, lambda a, y: mmlda(a, y, 1.0, False), "MMLDALoss", soft=True),
+    "mmlda-paper": Case(lambda: L.MMLDALoss("paper"), lambda a, y: mmlda(a, y, 1.0, True), "MMLDALoss", soft=True),
+    "mmlda-paper-t3": Case(
+        lambda: L.MMLDALoss("paper", temperature=3.0), lambda a, y: mmlda(a, y, 3.0, True), "MMLDALoss", soft=True
+    ),
+    "lgm": Case(L.LGMLoss, lambda a, y: lgm(a, y, 0.1, 0.01, 1.0), "LGMLoss"),
+    "lgm-a.3-l.1-t2": Case(lambda: L.LGMLoss(0.3, 0.1, 2.0), lambda a, y: lgm(a, y, 0.3, 0.1, 2.0), "LGMLoss"),
+    "rce": Case(L.ReverseCrossEntropyLoss, rce, "ReverseCrossEntropyLoss", soft=True),
+    "pc-code": Case(L.PCLoss, lambda a, y: pc(a, y, 0.995, True), "PCLoss"),
+    "pc-paper": Case(lambda: L.PCLoss(variant="paper"), lambda a, y: pc(a, y, 0.995, False), "PCLoss", sums=True),
+    "pc-xi.1": Case(lambda: L.PCLoss(0.1), lambda a, y: pc(a, y, 0.1, True), "PCLoss"),
+    "lc-soft": Case(L.LogitConstraintLoss, lc_soft, "LogitConstraintLoss"),
+    "lc-hard": Case(lambda: L.LogitConstraintLoss("hard"), lc_hard, "LogitConstraintLoss"),
+    "pc+lc-code-soft": Case(
+        L.PCLogitConstraintLoss, lambda a, y: pc(a, y, 0.995, True) + 0.05 * lc_soft(a, y), "PCLogitConstraintLoss"
+    ),
+    "pc+lc-paper-hard": Case(
+        lambda: L.PCLogitConstraintLoss(0.8, 0.5, "paper", "hard"),
+        lambda a, y: pc(a, y, 0.8, False) + 0.5 * lc_hard(a, y),
+        "PCLogitConstraintLoss",
+        sums=True,
+    ),
+    "gce-code": Case(L.GuidedComplementEntropyLoss, lambda a, y: gce(a, y, 0.333, True), "GuidedComplementEntropyLoss"),
+    "gce-paper": Case(
+        lambda: L.GuidedComplementEntropyLoss(0.2, "paper"),
+        lambda a, y: gce(a, y, 0.2, False),
+        "GuidedComplementEntropyLoss",
+        least=3,
+    ),
+    "isce": Case(L.InferenceSoftmaxLoss, isce, "InferenceSoftmaxLoss", soft=True),
+    "isce-true": Case(
+        lambda: L.InferenceSoftmaxLoss(selector="true"), lambda a, y: isce(a, y, true=True), "InferenceSoftmaxLoss"
+    ),
+    "isce-no-clip": Case(
+        lambda: L.InferenceSoftmaxLoss(2.0, 0.3, clip=False),
+        lambda a, y: isce(a, y, 2.0, 0.3, clip=False),
+        "InferenceSoftmaxLoss",
+        soft=True,
+    ),
+    "center": Case(
+        lambda: ThroughCenterHead(0.1),
+        lambda a, y: center(a, y, 0.1, center_positions(len(a)).double().numpy()),
+        "CenterLoss",
+        per_class=False,
+    ),
+}
+SOFT = [key for key, case in CASES.items() if case.soft]
+CLASSES = [2, 10, 200]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def some(keys=None, classes=CLASSES):
+    """Parametrise over the losses and the numbers of classes for which each is defined."""
+    pairs = [(key, k) for key in (keys or CASES) for k in classes if k >= CASES[key].least]
+    return pytest.mark.parametrize(("key", "k"), pairs, ids=[f"{key}-K{k}" for key, k in pairs])
+
+
+def batch(k, n=8, seed=0, scale=2.0, dtype=torch.float64):
+    """Logits and labels; every second sample is classified right, and in one of them with confidence."""
+    generator = torch.Generator().manual_seed(1000 * seed + k)
+    logits = scale * torch.randn(n, k, generator=generator, dtype=torch.float64)
+    y = torch.randint(k, (n,), generator=generator)
+    y[::2] = logits[::2].argmax(dim=1)
+    logits[0, y[0]] += 6
+    return logits.to(dtype), y
+
+
+def each(key, reduction="none"):
+    loss = CASES[key].build()
+    loss.reduction = reduction
+    return loss
+
+
+def assert_values(actual, expected, dtype, terms=1):
+    """
+    To a relative 1e-6, and in float32 besides within four units in the last place of 1 a term: what softmax and
+    log-softmax themselves lose where the value is small.
+    """
+    assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert actual.shape == expected.shape
+    kwargs = {"rtol": 1e-10, "atol": 1e-14} if dtype == torch.float64 else {"rtol": 1e-6, "atol": 4 * terms * 2.0**-24}
+    np.testing.assert_allclose(actual.detach().double().numpy(), expected, **kwargs)
+
+
+# ---------------------------------------------------------------------------------------------- value and gradient
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@some()
+def test_value(key, k, dtype):
+    logits, y = batch(k, dtype=dtype)
+    terms = k - 1 if CASES[key].sums else 1
+    assert_values(each(key)(logits, y), CASES[key].values(logits, y), dtype, terms)
+
+
+@some()
+def test_value_under_autocast(key, k):
+    for dtype in DTYPES:
+        logits, y = batch(k, dtype=dtype)
+        expected = each(key)(logits, y)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = each(key)(logits, y)
+        assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert torch.equal(actual, expected), dtype
+
+
+@some()
+def test_gradcheck(key, k):
+    logits, y = batch(k, n=3, seed=2)
+    loss = each(key)
+    assert torch.autograd.gradcheck(lambda a: loss(a, y), logits.requires_grad_(True), fast_mode=k > 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@some()
+def test_gradient_in_low_precision(key, k, dtype):
+    """The gradient of the float64 loss on the same rounded logits, to float32's digits (bfloat16's: what it stores)."""
+    logits, y = batch(k, dtype=dtype)
+    reference, leaf = logits.double().requires_grad_(True), logits.requires_grad_(True)
+    each(key)(reference, y).sum().backward()
+    each(key)(leaf, y).sum().backward()
+    assert leaf.grad.dtype == dtype
+    largest = max(1.0, reference.grad.abs().max().item())
+    rtol, atol = (1e-5, 1e-6 * largest) if dtype == torch.float32 else (2.0**-8, 1e-6 * largest)
+    np.testing.assert_allclose(leaf.grad.double().numpy(), reference.grad.numpy(), rtol=rtol, atol=atol)
+
+
+EXTREMES = {
+    "true class ahead": lambda k: torch.eye(k)[0] * 1e4,
+    "true class far ahead": lambda k: torch.eye(k)[0] * 2e4 - 1e4,
+    "false class ahead": lambda k: torch.eye(k)[1] * 1e4,
+    "true class far behind": lambda k: 1e4 - torch.eye(k)[0] * 2e4,
+    "all large": lambda k: torch.full((k,), 1e4),
+    "all very negative": lambda k: torch.full((k,), -1e4),
+    "all zero": lambda k: torch.zeros(k),
+    "spread": lambda k: torch.linspace(-1e4, 1e4, k),
+    "spread down": lambda k: torch.linspace(1e4, -1e4, k),
+}
+
+
+@some()
+def test_extreme_logits(key, k):
+    """Finite in value and gradient, and the value still the formula's."""
+    for dtype in DTYPES:
+        logits, y = torch.stack([make(k) for make in EXTREMES.values()]).to(dtype), torch.zeros(9, dtype=torch.int64)
+        leaf = logits.clone().requires_grad_(True)
+        values = each(key)(leaf, y)
+        values.mean().backward()
+        for i, name in enumerate(EXTREMES):
+            assert torch.isfinite(values[i]), (name, dtype)
+            assert torch.isfinite(leaf.grad[i]).all(), (name, dtype)
+        defined = torch.arange(9) != list(EXTREMES).index("all zero")  # a unit vector along zero is not
+        expected = CASES[key].values(logits[defined], y[defined])
+        np.testing.assert_allclose(values[defined].detach().double().numpy(), expected, rtol=2e-6, atol=1e-7)
+
+
+@some(classes=[3])
+def test_gradient_at_ties_is_finite(key, k):
+    for row in ([1.0, 1.0, 1.0], [2.0, 2.0, 0.0], [0.0, 2.0, 2.0], [0.0, 0.0, 0.0]):
+        logits = torch.tensor([row], requires_grad=True)
+        value = each(key)(logits, torch.tensor([0]))
+        value.sum().backward()
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(logits.grad).all()
+
+
+# -------------------------------------------------------------------------------------------------- golden values
+
+
+GOLDEN = [
+    # two classes, logits (log 3, 0): f = (3/4, 1/4)
+    # -log 3/4 = 0.2876821; -log 1/4 = 1.3862944
+    ("sce", [math.log(3), 0.0], 0, 0.2876821),
+    ("sce", [math.log(3), 0.0], 1, 1.3862944),
+    # smoothed: 0.8 * 0.2876821 + 0.2 * 1.3862944
+    ("sce-smooth.2", [math.log(3), 0.0], 0, 0.5074045),
+    # -1 sum_{i != y} log softmax(-a)_i: softmax(-a) = (1/4, 3/4); y = 0: -log 3/4; y = 1: -log 1/4
+    ("rce", [math.log(3), 0.0], 0, 0.2876821),
+    ("rce", [math.log(3), 0.0], 1, 1.3862944),
+    # logits -||z - mu||^2 / 2 = (-2, -8): squared distances 4 and 16
+    ("mmc-code", [-2.0, -8.0], 0, 4.0),
+    ("mmc-code", [-2.0, -8.0], 1, 16.0),
+    ("mmc-paper", [-2.0, -8.0], 1, 8.0),
+    ("mmc-code-t10", [-2.0, -8.0], 1, 160.0),
+    # a = (0, -log(3) / 2): code doubles it, softmax (3/4, 1/4)
+    ("mmlda-code", [0.0, -math.log(3) / 2], 0, 0.2876821),
+    ("mmlda-paper", [0.0, -math.log(3)], 0, 0.2876821),
+    # d = (1, 1), alpha 0.1, lambda 0.01: -log(e^-1.1 / (e^-1.1 + e^-1)) + 0.01 = log(1 + e^0.1) + 0.01
+    ("lgm", [-1.0, -1.0], 0, 0.7543967),
+    # 1/4 + 0.995 - 3/4 = 0.495; 3/4 + 0.995 - 1/4 = 1.495
+    ("pc-code", [math.log(3), 0.0], 0, 0.495),
+    ("pc-code", [math.log(3), 0.0], 1, 1.495),
+    ("lc-hard", [3.0, 1.0], 0, 2.0),
+    ("lc-soft", [3.0, 1.0], 0, 2.0),
+    ("lc-soft", [3.0, 1.0], 1, 0.0),
+    # 0.495 + 0.05 * log 3
+    ("pc+lc-code-soft", [math.log(3), 0.0], 0, 0.5499306),
+    ("gce-code", [math.log(3), 0.0], 0, 0.0),
+    # t = (0.6, 0.8), predicted 1: (0.6, 0.9): y = 1: log(1 + e^-0.3); y = 0: log(1 + e^0.3)
+    ("isce", [3.0, 4.0], 1, 0.5543552),
+    ("isce", [3.0, 4.0], 0, 0.8543552),
+    # the label's own entry raised: (0.7, 0.8): log(1 + e^0.1)
+    ("isce-true", [3.0, 4.0], 0, 0.7443967),
+    # t = (1, 0), 1.1 clipped to 1: log(1 + e^-1)
+    ("isce", [5.0, 0.0], 0, 0.3132617),
+    # 2 (1 + 0.3) = 2.6 without a clip: log(1 + e^-2.6)
+    ("isce-no-clip", [5.0, 0.0], 0, 0.07164469),
+    # three classes, logits (log 2, 0, 0): f = (1/2, 1/4, 1/4)
+    ("sce", [math.log(2), 0.0, 0.0], 0, 0.6931472),
+    # 0.8 log 2 + 0.1 (log 4 + log 4)
+    ("sce-smooth.2", [math.log(2), 0.0, 0.0], 0, 0.8317766),
+    # softmax(-a) = (1/5, 2/5, 2/5); y = 0: -1/2 (2 log 2/5); y = 1: -1/2 (log 1/5 + log 2/5)
+    ("rce", [math.log(2), 0.0, 0.0], 0, 0.9162907),
+    ("rce", [math.log(2), 0.0, 0.0], 1, 1.2628643),
+    # 2 (1/4 + 0.995 - 1/2) = 1.49, over 2; y = 1: (0.995 + 1/4) + 0.995 = 2.24, over 2
+    ("pc-paper", [math.log(2), 0.0, 0.0], 0, 1.49),
+    ("pc-code", [math.log(2), 0.0, 0.0], 0, 0.745),
+    ("pc-paper", [math.log(2), 0.0, 0.0], 1, 2.24),
+    ("pc-code", [math.log(2), 0.0, 0.0], 1, 1.12),
+    # xi = 0.1: 1/4 + 0.1 - 1/2 < 0, nothing to pay
+    ("pc-xi.1", [math.log(2), 0.0, 0.0], 0, 0.0),
+    # a = (log 8, log 3, 0): w = (3/4, 1/4): 3/4 log(8/3) + 1/4 log 8; the hard one log(8/3)
+    ("lc-soft", [math.log(8), math.log(3), 0.0], 0, 1.2554823),
+    ("lc-hard", [math.log(8), math.log(3), 0.0], 0, 0.9808293),
+    # y = 1 of (log 8, log 3, 0): w = (8/9, 1/9), only the last is behind: 1/9 log 3; the runner-up is ahead: 0
+    ("lc-soft", [math.log(8), math.log(3), 0.0], 1, 0.12206803),
+    ("lc-hard", [math.log(8), math.log(3), 0.0], 1, 0.0),
+    # f_y = 1/2, q = (1/2, 1/2), entropy log 2: -(1/2)^0.333 log 2 / log 3; paper, alpha 0.2: -(1/2)^0.2
+    ("gce-code", [math.log(2), 0.0, 0.0], 0, -0.5008850),
+    ("gce-paper", [math.log(2), 0.0, 0.0], 0, -0.8705506),
+    # y = 1: f_y = 1/4, q = (2/3, 1/3): -(1/4)^0.2 (2/3 log 3/2 + 1/3 log 3) / log 2 = -0.7578583 * 0.9182958
+    ("gce-paper", [math.log(2), 0.0, 0.0], 1, -0.6959381),
+    # t = (2, 1, 2) / 3; the first of the equal largest is predicted: (2/3 + 0.1, 1/3, 2/3);
+    # y = 1: log(e^(13/30) + 1 + e^(1/3)) = log(1.5423903 + 1 + 1.3956124)
+    ("isce", [2.0, 1.0, 2.0], 1, 1.3706737),
+    # center, c = linspace(-2, 3, 4) = ((-2, -1/3), (4/3, 3)), z = a = (0, 0), y = 0:
+    # log 2 + 0.1 / 2 (4 + 1/9) = 0.6931472 + 0.2055556
+    ("center", [0.0, 0.0], 0, 0.8987027),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "a", "y", "expected"), GOLDEN, ids=[f"{key}-K{len(a)}-y{y}-{i}" for i, (key, a, y, _) in enumerate(GOLDEN)]
+)
+def test_golden_value(key, a, y, expected):
+    value = each(key)(torch.tensor([a], dtype=torch.float64), torch.tensor([y]))
+    np.testing.assert_allclose(value.item(), expected, rtol=2e-7, atol=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------- label formats
+
+
+def formats(y, k):
+    one_hot = functional.one_hot(y, k)
+    return {
+        "int32": y.int(),
+        "int16": y.short(),
+        "uint8": y.to(torch.uint8),
+        "float32 indices": y.float(),
+        "float64 indices": y.double(),
+        "column": y[:, None],
+        "float column": y[:, None].float(),
+        "one-hot int": one_hot,
+        "one-hot bool": one_hot.bool(),
+        "one-hot uint8": one_hot.to(torch.uint8),
+        "one-hot float32": one_hot.float(),
+        "one-hot float64": one_hot.double(),
+        "one-hot bfloat16": one_hot.bfloat16(),
+        "one-hot not contiguous": one_hot.T.contiguous().T,
+    }
+
+
+@some()
+def test_label_formats_agree_exactly(key, k):
+    for dtype in DTYPES:
+        logits, y = batch(k, dtype=dtype)
+        loss = each(key)
+        expected = loss(logits, y)
+        for name, labels in formats(y, k).items():
+            kept = labels.clone()
+            assert torch.equal(loss(logits, labels), expected), (name, dtype)
+            assert torch.equal(labels, kept), (name, dtype)
+
+
+@some(classes=[3])
+def test_label_formats_agree_in_a_batch_as_large_as_the_classes(key, k):
+    """(K, K) logits with (K,) labels: nothing may be taken for something else."""
+    logits, y = batch(k, n=k)
+    assert torch.equal(each(key)(logits, functional.one_hot(y, k).float()), each(key)(logits, y))
+    assert torch.equal(each(key)(logits, y[:, None]), each(key)(logits, y))
+    single = each(key)(logits[:1], y[:1])
+    assert torch.equal(each(key)(logits[:1], y[:1, None]), single)
+    torch.testing.assert_close(single[0], each(key)(logits, y)[0], rtol=1e-14, atol=0)
+
+
+@some(keys=SOFT)
+def test_probability_labels_are_the_weighted_sum(key, k):
+    logits, _ = batch(k)
+    generator = torch.Generator().manual_seed(3)
+    probabilities = torch.softmax(torch.randn(8, k, generator=generator, dtype=torch.float64), dim=1)
+    probabilities[0] = 0
+    probabilities[0, :2] = 0.5
+    expected = sum(
+        probabilities[:, j].numpy() * CASES[key].values(logits, torch.full((8,), j)) for j in range(k)
+    )  # every formula here is linear in the label
+    assert_values(each(key)(logits, probabilities), expected, torch.float64)
+    for reduction, value in (("mean", expected.mean()), ("sum", expected.sum())):
+        assert each(key, reduction)(logits, probabilities).item() == pytest.approx(value, rel=1e-10)
+    single = each(key)(logits.float(), probabilities)  # labels of another type are cast to the logits'
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), expected, rtol=2e-6)
+
+
+@some(keys=SOFT, classes=[2, 10])
+def test_probability_labels_gradcheck(key, k):
+    logits, _ = batch(k, n=3, seed=2)
+    probabilities = torch.softmax(batch(k, n=3, seed=5)[0], dim=1)
+    loss = each(key)
+    assert torch.autograd.gradcheck(lambda a: loss(a, probabilities), logits.requires_grad_(True))
+
+
+@some(keys=SOFT, classes=[2, 10])
+def test_probability_labels_meet_hard_labels(key, k):
+    """Labels that are one-hot up to a trifle give the value of the one-hot ones up to a trifle."""
+    logits, y = batch(k)
+    almost = functional.one_hot(y, k).double() * (1 - 1e-9) + 1e-9 / k
+    almost /= almost.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(each(key)(logits, almost), each(key)(logits, y), rtol=1e-6, atol=1e-7)
+
+
+@some(keys=[key for key in CASES if key not in SOFT], classes=[3])
+def test_probability_labels_refused_by_name(key, k):
+    logits, _ = batch(k)
+    message = f"{CASES[key].name} is defined for one true class a sample, not for probability labels"
+    with pytest.raises(ValueError, match=message):
+        each(key)(logits, torch.full((8, k), 1 / k))
+
+
+def test_smoothing_of_probability_labels():
+    """A label (0.7, 0.3, 0) smoothed by rho = 0.2 is 0.8 q + 0.1 (1 - q) = (0.59, 0.31, 0.1)."""
+    a = torch.tensor([[1.0, -1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    each("sce-smooth.2")(a, torch.tensor([[0.7, 0.3, 0.0]])).sum().backward()
+    target = torch.softmax(a.detach(), dim=1) - a.grad
+    np.testing.assert_allclose(target.numpy(), [[0.59, 0.31, 0.1]], rtol=1e-7)
+
+
+# ----------------------------------------------------------------------------------------------------- reductions
+
+
+@some()
+def test_reduction_is_read_at_call_time(key, k):
+    logits, y = batch(k)
+    loss = CASES[key].build()
+    expected = CASES[key].values(logits, y)
+    assert loss.reduction == "mean"
+    assert loss(logits, y).item() == pytest.approx(expected.mean(), rel=1e-10, abs=1e-14)
+    loss.reduction = "sum"
+    assert loss(logits, y).item() == pytest.approx(expected.sum(), rel=1e-10, abs=1e-14)
+    loss.reduction = "none"
+    assert loss(logits, y).shape == (8,)
+    loss.reduction = "mean"
+    assert loss(logits, y).shape == ()
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if key != "center"])
+def test_reduction_given_to_the_constructor(key):
+    logits, y = batch(10)
+    loss = CASES[key].build()
+    again = type(loss)(**loss.options(), **temperature_of(loss), reduction="sum")
+    torch.testing.assert_close(again(logits, y), each(key)(logits, y).sum(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_unknown_reduction(key):
+    for reduction in ("avg", "", None, "Mean"):
+        with pytest.raises(ValueError, match=f"reduction: expected one of none, mean, sum, got {reduction!r}"):
+            each(key, reduction)(*batch(3))
+
+
+# --------------------------------------------------------------------------------------------------- equivariance
+
+
+@some()
+def test_permuting_the_samples(key, k):
+    logits, y = batch(k)
+    order = torch.tensor([3, 1, 4, 7, 5, 0, 2, 6])
+    loss = each(key)
+    torch.testing.assert_close(loss(logits[order], y[order]), loss(logits, y)[order], rtol=1e-13, atol=1e-15)
+
+
+@some(keys=[key for key, case in CASES.items() if case.per_class])
+def test_permuting_the_classes(key, k):
+    logits, y = batch(k)
+    order = torch.randperm(k, generator=torch.Generator().manual_seed(k))
+    loss = each(key)
+    permuted = loss(logits[:, order], order.argsort()[y])
+    torch.testing.assert_close(permuted, loss(logits, y), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_permuting_the_classes_of_the_center_loss(k):
+    """The centers and the rows of the head go with their classes."""
+    z, y = batch(k)
+    order = torch.randperm(k, generator=torch.Generator().manual_seed(k))
+    head, permuted = CenterTrackingHead(k, k), CenterTrackingHead(k, k)
+    head.centers.copy_(center_positions(k))
+    permuted.load_state_dict({name: value[order] for name, value in head.state_dict().items()})
+    loss = L.CenterLoss(0.1, reduction="none")
+    expected = loss(head(z), y)
+    torch.testing.assert_close(loss(permuted(z), order.argsort()[y]), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(permuted.centers, head.centers[order], rtol=1e-6, atol=1e-7)
+
+
+# -------------------------------------------------------------------------------------------------------- manners
+
+
+def temperature_of(loss):
+    return {"temperature": loss.temperature} if hasattr(loss, "temperature") else {}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_copies_give_the_same_values(key):
+    logits, y = batch(10)
+    loss = each(key)
+    expected = loss(logits, y)
+    for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert copied.reduction == "none"
+        assert copied.options() == loss.options()
+        assert torch.equal(copied(logits, y), expected)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_loss_holds_no_tensor(key):
+    loss = CASES[key].build()
+    assert loss.state_dict() == {}
+    assert list(loss.parameters()) == list(loss.buffers()) == []
+    loss.load_state_dict({})
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if key != "center"])
+def test_options_build_the_same_loss(key):
+    logits, y = batch(10)
+    loss = CASES[key].build()
+    again = type(loss)(**loss.options(), **temperature_of(loss))
+    assert again.options() == loss.options()
+    assert torch.equal(again(logits, y), loss(logits, y))
+    assert list(loss.options()) == loss.option_names()
+    for name, value in loss.options().items():
+        assert f"{name}={value!r}" in repr(loss)
+
+
+def test_options_by_name():
+    assert {name: getattr(L, name).option_names() for name in L.__all__ if name not in ("Loss", "LinearInLabelLoss")} == {
+        "CenterLoss": ["lam"],
+        "GuidedComplementEntropyLoss": ["alpha", "variant"],
+        "InferenceSoftmaxLoss": ["scale", "margin", "selector", "clip"],
+        "LGMLoss": ["alpha", "lam"],
+        "LogitConstraintLoss": ["constraint"],
+        "MMCLoss": ["variant"],
+        "MMLDALoss": ["variant"],
+        "PCLogitConstraintLoss": ["xi", "lam", "variant", "constraint"],
+        "PCLoss": ["xi", "variant"],
+        "ReverseCrossEntropyLoss": [],
+        "SoftmaxCrossEntropyLoss": ["label_smoothing"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("loss", "defaults"),
+    [
+        (L.CenterLoss, {"lam": 0.003}),
+        (L.GuidedComplementEntropyLoss, {"alpha": 0.333, "variant": "code"}),
+        (L.InferenceSoftmaxLoss, {"scale": 1.0, "margin": 0.1, "selector": "pred", "clip": True}),
+        (L.LGMLoss, {"alpha": 0.1, "lam": 0.01}),
+        (L.PCLogitConstraintLoss, {"xi": 0.995, "lam": 0.05, "variant": "code", "constraint": "soft"}),
+        (L.SoftmaxCrossEntropyLoss, {"label_smoothing": 0.0}),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_published_defaults(loss, defaults):
+    assert loss().options() == defaults
+
+
+@some(classes=[2, 10])
+def test_arguments_and_random_state_are_left_alone(key, k):
+    logits, y = batch(k)
+    loss = each(key)
+    loss(logits, y)  # whatever is built once is built
+    kept = logits.clone(), y.clone(), torch.get_rng_state()
+    loss(logits.requires_grad_(True), y).sum().backward()
+    assert torch.equal(logits.detach(), kept[0])
+    assert torch.equal(y, kept[1])
+    assert torch.equal(torch.get_rng_state(), kept[2])
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+BAD_LABELS = {
+    "too large": ([0, 3], 0, 3),
+    "negative": ([-1, 2], -1, 2),
+    "ignored by torch": ([-100, 0], -100, 0),
+    "all ignored by torch": ([-100, -100], -100, -100),
+    "both": ([-2, 9], -2, 9),
+    "wraps around": ([-3, 0], -3, 0),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS)
+@pytest.mark.parametrize("key", CASES)
+def test_labels_out_of_range(key, bad):
+    labels, low, high = BAD_LABELS[bad]
+    y = torch.tensor(labels)
+    for given in (y, y[:, None], y.float(), y.int()):
+        with pytest.raises(ValueError, match=f"labels from {low} to {high} do not fit logits with 3 classes"):
+            each(key)(batch(3, n=2)[0], given)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_labels_of_another_shape(key):
+    for shape in ((7,), (9, 3), (8, 2), (8, 4), (8, 3, 1), (8, 1, 1), ()):
+        with pytest.raises(ValueError, match=r"labels.*\(8, 3\)") as info:
+            each(key)(batch(3)[0], torch.zeros(shape))
+        assert str(shape) in str(info.value)
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if key != "center"])
+def test_logits_of_another_shape(key):
+    for shape in ((8,), (8, 3, 1)):
+        with pytest.raises(ValueError, match=r"expected logits \(B, K\)") as info:
+            each(key)(torch.zeros(shape), torch.zeros(8, dtype=torch.int64))
+        assert str(shape) in str(info.value)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_labels_that_are_no_whole_numbers(key):
+    for y in ([0.3, 1.0], [math.nan, 0.0], [0.0, math.inf]):
+        for labels in (torch.tensor(y), torch.tensor(y)[:, None]):
+            with pytest.raises(ValueError, match="labels.*whole numbers from 0 to 2"):
+                each(key)(batch(3, n=2)[0], labels)
+
+
+def test_errors_that_are_no_labels_fault_come_through():
+    class Broken(L.Loss):
+        def per_sample(self, logits, y):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        Broken()(*batch(3))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: L.MMCLoss("codes"), "variant: expected one of 'code', 'paper', got 'codes'"),
+        (lambda: L.MMLDALoss("Paper"), "variant: expected one of 'code', 'paper', got 'Paper'"),
+        (lambda: L.PCLoss(variant="x"), "variant: expected one of 'code', 'paper', got 'x'"),
+        (lambda: L.PCLogitConstraintLoss(variant="x"), "variant: expected one of 'code', 'paper', got 'x'"),
+        (lambda: L.GuidedComplementEntropyLoss(variant="x"), "variant: expected one of 'code', 'paper', got 'x'"),
+        (lambda: L.LogitConstraintLoss("firm"), "constraint: expected one of 'soft', 'hard', got 'firm'"),
+        (lambda: L.PCLogitConstraintLoss(constraint="firm"), "constraint: expected one of 'soft', 'hard', got 'firm'"),
+        (lambda: L.InferenceSoftmaxLoss(selector="label"), "selector: expected one of 'pred', 'true', got 'label'"),
+        (lambda: L.PCLoss(1.5), r"xi: expected a number in \[0, 1\], got 1.5"),
+        (lambda: L.PCLoss(-0.1), r"xi: expected a number in \[0, 1\], got -0.1"),
+        (lambda: L.PCLogitConstraintLoss(lam=-1), r"lam: expected a number in \[0, inf\], got -1"),
+        (lambda: L.CenterLoss(-1), r"lam: expected a number in \[0, inf\], got -1"),
+        (lambda: L.LGMLoss(-1), r"alpha: expected a number in \[0, inf\], got -1"),
+        (lambda: L.LGMLoss(lam=math.nan), r"lam: expected a number in \[0, inf\], got nan"),
+        (lambda: L.LGMLoss(temperature=0), r"temperature: expected .*, got 0"),
+        (lambda: L.MMCLoss(temperature=-1), r"temperature: expected .*, got -1"),
+        (lambda: L.MMLDALoss(temperature=math.nan), r"temperature: expected .*, got nan"),
+        (lambda: L.GuidedComplementEntropyLoss(-0.1), r"alpha: expected a number in \[0, inf\], got -0.1"),
+        (lambda: L.SoftmaxCrossEntropyLoss(-0.1), "label_smoothing: expected a number .*, got -0.1"),
+        (lambda: L.SoftmaxCrossEntropyLoss(1.0), "label_smoothing: expected a number .*, got 1.0"),
+        (lambda: L.SoftmaxCrossEntropyLoss(2), "label_smoothing: expected a number .*, got 2"),
+    ],
+    ids=lambda value: value.split(":")[0] if isinstance(value, str) else "",
+)
+def test_impossible_options(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_base_class_has_no_formula():
+    with pytest.raises(NotImplementedError):
+        L.Loss()(*batch(3))
+    with pytest.raises(NotImplementedError):
+        L.LinearInLabelLoss()(*batch(3))
+
+
+# -------------------------------------------------------------------------------------------------------- variants
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_mmc_code_is_twice_the_paper(k):
+    logits, y = batch(k)
+    assert torch.equal(L.MMCLoss("code")(logits, y), 2 * L.MMCLoss("paper")(logits, y))
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_mmlda_code_is_the_paper_at_twice_the_sharpness(k):
+    logits, y = batch(k)
+    assert torch.equal(L.MMLDALoss("code")(logits, y), L.MMLDALoss("paper")(2 * logits, y))
+    assert not torch.allclose(L.MMLDALoss("code")(logits, y), L.MMLDALoss("paper")(logits, y), rtol=1e-2)
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_pc_code_divides_by_the_false_classes(k):
+    logits, y = batch(k)
+    paper = L.PCLoss(variant="paper", reduction="none")(logits, y)
+    torch.testing.assert_close(L.PCLoss(reduction="none")(logits, y) * (k - 1), paper, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("k", [3, 10, 200])
+def test_gce_code_divides_by_the_logarithm_of_all_classes(k):
+    logits, y = batch(k)
+    code, paper = (L.GuidedComplementEntropyLoss(0.2, v, "none")(logits, y) for v in ("code", "paper"))
+    torch.testing.assert_close(code * math.log(k), paper * math.log(k - 1), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("k", [10, 200])
+def test_gce_range(k):
+    """The paper's values fill [-1, 0]: -1 with level false classes and a sure true one, 0 with one false class alone."""
+    loss = L.GuidedComplementEntropyLoss(variant="paper", reduction="none")
+    a = torch.zeros(3, k, dtype=torch.float64)
+    a[0, 0] = 50.0
+    a[1, 1] = 200.0
+    a[2, :2] = 200.0
+    value = loss(a, torch.zeros(3, dtype=torch.int64))
+    np.testing.assert_allclose(value.numpy(), [-1.0, 0.0, 0.0], atol=1e-12)
+    random_values = loss(*batch(k, n=64))
+    assert random_values.min() >= -1
+    assert random_values.max() <= 0
+
+
+def test_gce_guide():
+    """alpha = 0 takes the guide away; a larger alpha weighs unsure samples less."""
+    logits, y = batch(10)
+    f_y = torch.softmax(logits, dim=1).gather(1, y[:, None])[:, 0]
+    plain = L.GuidedComplementEntropyLoss(0.0, reduction="none")(logits, y)
+    for alpha in (0.333, 2.0):
+        guided = L.GuidedComplementEntropyLoss(alpha, reduction="none")(logits, y)
+        torch.testing.assert_close(guided, plain * f_y**alpha, rtol=1e-12, atol=0)
+
+
+def test_gce_of_two_classes():
+    """One false class is always level with itself: the released code's value is 0 everywhere, the paper's is 0 / 0."""
+    logits = torch.tensor([[0.0, 0.0], [5.0, -5.0], [-1e4, 1e4], [0.3, 0.2]], requires_grad=True)
+    values = L.GuidedComplementEntropyLoss(reduction="none")(logits, torch.tensor([0, 1, 0, 1]))
+    assert not values.any()
+    values.sum().backward()
+    assert not logits.grad.any()
+    with pytest.raises(ValueError, match=r"divides by log\(K - 1\): it needs at least 3 classes"):
+        L.GuidedComplementEntropyLoss(variant="paper")(logits, torch.tensor([0, 1, 0, 1]))
+
+
+def test_gce_near_certainty_keeps_its_false_classes():
+    """With 1 - f_y below float32's resolution q must still come from the false logits."""
+    logits = torch.tensor([[40.0, 1.0, 0.0], [40.0, 0.0, 0.0]])
+    y = torch.tensor([0, 0])
+    np.testing.assert_allclose(each("gce-code")(logits, y).numpy(), CASES["gce-code"].values(logits, y), rtol=1e-6)
+
+
+def test_logit_constraint_hard_and_soft():
+    """Equal with two classes, and with one dominant false class; otherwise the soft one is the larger."""
+    logits, y = batch(2)
+    hard, soft = L.LogitConstraintLoss("hard", "none"), L.LogitConstraintLoss("soft", "none")
+    torch.testing.assert_close(soft(logits, y), hard(logits, y), rtol=1e-14, atol=0)
+    dominant = torch.tensor([[1.0, 0.0, -2000.0]])
+    assert torch.equal(soft(dominant, torch.tensor([0])), hard(dominant, torch.tensor([0])))
+    logits, y = batch(10)
+    assert (soft(logits, y) > hard(logits, y))[::2].all()
+
+
+def test_logit_constraint_soft_gradient_flows_through_the_weights():
+    """a = (2, 1, 0): d/da_0 is the weights' sum 1; d/da_1 = -w_1 + w_1 ((2 - 1) - m), m = w_1 + 2 w_2, and so on."""
+    w_1, w_2 = math.e / (math.e + 1), 1 / (math.e + 1)
+    mean = w_1 * 1 + w_2 * 2
+    a = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    L.LogitConstraintLoss()(a, torch.tensor([0])).backward()
+    expected = [[1.0, -w_1 + w_1 * (1 - mean), -w_2 + w_2 * (2 - mean)]]
+    np.testing.assert_allclose(a.grad.numpy(), expected, rtol=1e-14)
+    assert abs(a.grad[0, 2].item() + w_2) > 0.1  # frozen weights would give -w_2
+    b = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    L.LogitConstraintLoss("hard")(b, torch.tensor([0])).backward()
+    assert b.grad.tolist() == [[1.0, -1.0, 0.0]]
+
+
+@pytest.mark.parametrize("constraint", ["soft", "hard"])
+@pytest.mark.parametrize("variant", ["code", "paper"])
+def test_pc_with_constraint_is_the_sum(variant, constraint):
+    logits, y = batch(10)
+    total = L.PCLogitConstraintLoss(0.9, 0.3, variant, constraint)(logits, y)
+    parts = L.PCLoss(0.9, variant)(logits, y) + 0.3 * L.LogitConstraintLoss(constraint)(logits, y)
+    torch.testing.assert_close(total, parts, rtol=1e-14, atol=0)
+
+
+def test_pc_is_zero_beyond_the_gap():
+    """f_y - f_k >= 0.995 for all k: a logit lead of 7.6 with ten level classes is just enough, 7.4 is not."""
+    ahead = torch.zeros(2, 10)
+    ahead[:, 0] = torch.tensor([7.62, 7.4])
+    ahead.requires_grad_(True)
+    values = L.PCLoss(reduction="none")(ahead, torch.tensor([0, 0]))
+    values.sum().backward()
+    assert values[0].item() == 0.0
+    assert not ahead.grad[0].any()
+    assert values[1].item() > 0
+    assert ahead.grad[1].all()
+
+
+def test_inference_softmax_selectors():
+    """The two selectors agree exactly where the prediction is right."""
+    logits, y = batch(10)
+    pred, true = (L.InferenceSoftmaxLoss(selector=s, reduction="none")(logits, y) for s in ("pred", "true"))
+    right = logits.argmax(dim=1) == y
+    assert torch.equal(pred[right], true[right])
+    assert (pred[~right] > true[~right]).all()
+    assert (~right).any()
+
+
+def test_inference_softmax_clip():
+    """The clip acts, and takes the gradient of the predicted entry, exactly where its unit logit is above 0.9."""
+    a = torch.tensor([[5.0, 1.0, 0.0], [1.0, 0.9, 0.0]], dtype=torch.float64)
+    y = torch.tensor([0, 0])
+    clipped, plain = (L.InferenceSoftmaxLoss(clip=clip, reduction="none")(a, y) for clip in (True, False))
+    assert clipped[0] > plain[0] + 1e-2
+    assert clipped[1] == plain[1]
+    below = torch.tensor([[-5.0, -5.1, -5.2]], dtype=torch.float64)
+    low = L.InferenceSoftmaxLoss(2.0, -0.1, reduction="none")
+    t = below / below.norm()
+    expected = -torch.log_softmax(torch.tensor([[-1.0, t[0, 1], t[0, 2]]], dtype=torch.float64), dim=1)[0, 0]
+    torch.testing.assert_close(low(below, torch.tensor([0]))[0], expected, rtol=1e-12, atol=0)
+
+
+def test_inference_softmax_lower_bound():
+    """
+    With ten classes the loss never falls below 1.3515 (the predicted unit logit at 0.9, where the clip begins), and
+    without the margin below 1.4199 (at a vertex of the simplex, 3 / sqrt(10)), however sure the network.
+    """
+    y = torch.arange(10)
+    for margin, best, least in ((0.1, 0.9, 1.3515), (0.0, 3 / math.sqrt(10), 1.4199)):
+        loss = L.InferenceSoftmaxLoss(margin=margin, reduction="none")
+        rest = -math.sqrt((1 - best**2) / 9)
+        vertices = torch.full((10, 10), rest, dtype=torch.float64) + torch.eye(10) * (best - rest)
+        np.testing.assert_allclose(loss(vertices, y).numpy(), least, rtol=0, atol=5e-5)
+        nearby = 0.05 * torch.randn(1000, 10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        others_around = (vertices + nearby).reshape(-1, 10)
+        assert (loss(others_around, y.repeat(1000)) >= loss(vertices, y)[0]).all()
+
+
+@pytest.mark.parametrize("key", ["isce", "isce-true", "isce-no-clip"])
+def test_inference_softmax_ignores_the_scale_of_the_logits(key):
+    logits, y = batch(10)
+    torch.testing.assert_close(each(key)(8 * logits, y), each(key)(logits, y), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("k", CLASSES)
+@pytest.mark.parametrize("rho", [0.0, 0.1, 0.3, 0.9])
+def test_label_smoothing_target(k, rho):
+    """softmax minus gradient is the target: 1 - rho for the true class, rho / (K - 1) for every other."""
+    logits, y = batch(k)
+    logits.requires_grad_(True)
+    L.SoftmaxCrossEntropyLoss(rho, "sum")(logits, y).backward()
+    expected = np.full((8, k), rho / (k - 1))
+    expected[np.arange(8), y.numpy()] = 1 - rho
+    target = (torch.softmax(logits, dim=1) - logits.grad).detach().numpy()
+    np.testing.assert_allclose(target, expected, rtol=0, atol=1e-14)
+
+
+# ---------------------------------------------------------------------------------------------------- cross-entropy
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("k", CLASSES)
+def test_sce_is_torchs(k, reduction):
+    logits, y = batch(k, dtype=torch.float32)
+    probabilities = torch.softmax(batch(k, seed=1)[0], dim=1).float()
+    loss = L.SoftmaxCrossEntropyLoss(reduction=reduction)
+    for labels in (y, probabilities):
+        torch.testing.assert_close(
+            loss(logits, labels), functional.cross_entropy(logits, labels, reduction=reduction), rtol=1e-6, atol=0
+        )
+
+
+def test_sce_smoothing_is_not_torchs():
+    logits, y = batch(10)
+    theirs = functional.cross_entropy(logits, y, label_smoothing=0.2)
+    assert abs(L.SoftmaxCrossEntropyLoss(0.2)(logits, y) - theirs) > 1e-2
+    # torch's rate rho K / (K - 1) gives rho / (K - 1) to each false class
+    theirs = functional.cross_entropy(logits, y, label_smoothing=0.2 * 10 / 9)
+    torch.testing.assert_close(L.SoftmaxCrossEntropyLoss(0.2)(logits, y), theirs, rtol=1e-12, atol=0)
+
+
+# --------------------------------------------------------------------------------------------- losses on their heads
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("temperature", [None, 1.0, 30.0])
+def test_mmc_is_the_squared_distance_to_the_center(variant, temperature):
+    """From features to loss, against the equation on features and centers."""
+    head = FixedCentersHead(16, 10, temperature=temperature)
+    loss = L.MMCLoss(variant, head.temperature, "none")
+    z, y = batch(16)[0], torch.arange(8)
+    factor = 1.0 if variant == "code" else 0.5
+    expected = [factor * sum((z[i].numpy() - head.centers[i].double().numpy()) ** 2) for i in range(8)]
+    np.testing.assert_allclose(loss(head(z), y).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_mmlda_of_the_paper_is_softmax_of_inner_products(temperature):
+    """Equal norms cancel: -log softmax(z . mu)_y."""
+    head = FixedCentersHead(16, 10, temperature=temperature)
+    z, y = 0.1 * batch(16)[0], torch.arange(8)
+    expected = [-log_softmax(head.centers.double().numpy() @ z[i].numpy())[i] for i in range(8)]
+    value = L.MMLDALoss("paper", head.temperature, "none")(head(z), y)
+    # the centers' norms are equal to float32's digits, and enter as 100
+    np.testing.assert_allclose(value.numpy(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+def test_lgm_on_its_head(temperature):
+    """Equation (margin and likelihood) on features and means; the margin is in no logit."""
+    torch.manual_seed(0)
+    head = GaussianMeansHead(16, 10, temperature=temperature)
+    loss = L.LGMLoss(0.3, 0.1, temperature, "none")
+    z, y = 0.3 * batch(16)[0], torch.arange(8)
+    means = head.centers.detach().double().numpy()
+    expected = []
+    for z_i, k in zip(z.numpy(), y.tolist(), strict=True):
+        d = np.array([((z_i - mu) ** 2).sum() / 2 for mu in means])
+        others_sum = sum(math.exp(-d[j]) for j in range(10) if j != k)
+        enlarged = math.exp(-d[k] * (1 + 0.3))
+        expected.append(-math.log(enlarged / (enlarged + others_sum)) + 0.1 * d[k])
+    logits = head(z)
+    kept = logits.detach().clone()
+    np.testing.assert_allclose(loss(logits, y).detach().numpy(), expected, rtol=1e-12)
+    assert torch.equal(logits, kept)
+    head.train()
+    in_training = head(z)
+    head.eval()
+    assert torch.equal(in_training, head(z))
+
+
+def test_lgm_margin_and_likelihood():
+    """Without either it is the cross-entropy of the distances; the margin only ever adds; lambda adds lambda d_y."""
+    logits = -batch(10)[0].abs()
+    y = batch(10)[1]
+    plain = L.LGMLoss(0.0, 0.0, reduction="none")(logits, y)
+    torch.testing.assert_close(plain, functional.cross_entropy(logits, y, reduction="none"), rtol=1e-14, atol=0)
+    assert (L.LGMLoss(0.5, 0.0, reduction="none")(logits, y) > plain).all()
+    d_y = -logits.gather(1, y[:, None])[:, 0]
+    torch.testing.assert_close(L.LGMLoss(0.0, 0.7, reduction="none")(logits, y), plain + 0.7 * d_y, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("k", CLASSES)
+def test_rce_on_its_head_is_the_papers(k):
+    """`-R_y . log softmax(o)` with o = W z + b, and the prediction is the smallest o."""
+    torch.manual_seed(k)
+    head = ReversedLinearHead(16, k).double()
+    z, y = batch(16)[0], torch.arange(8) % k
+    o = (z @ head.linear.weight.T + head.linear.bias).detach()
+    expected = []
+    for o_i, k_i in zip(o.numpy(), y.tolist(), strict=True):
+        reverse = np.full(k, 1 / (k - 1))
+        reverse[k_i] = 0.0
+        expected.append(-reverse @ log_softmax(o_i))
+    logits = head(z)
+    value = L.ReverseCrossEntropyLoss("none")(logits, y)
+    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-12)
+    assert torch.equal(logits.argmax(dim=1), o.argmin(dim=1))
+
+
+@pytest.mark.parametrize("lead", [5.0, 8.0, 12.0])
+def test_rce_of_two_classes_keeps_its_digits(lead):
+    """With two classes RCE is log(1 + exp(-lead)), however small; a difference of sums would lose it in float32."""
+    value = L.ReverseCrossEntropyLoss("none")(torch.tensor([[lead, 0.0]]), torch.tensor([0]))
+    # log-softmax's own largest entry carries half a unit in the last place of 1
+    assert value.item() == pytest.approx(math.log1p(math.exp(-lead)), rel=1e-6, abs=2.0**-24)
+
+
+def test_rce_minimum():
+    """Level false classes and a true one far ahead: log(K - 1), nothing less."""
+    logits = torch.zeros(1, 10, dtype=torch.float64)
+    logits[0, 0] = 100.0
+    assert L.ReverseCrossEntropyLoss()(logits, torch.tensor([0])).item() == pytest.approx(math.log(9), rel=1e-14)
+    assert L.ReverseCrossEntropyLoss("none")(*batch(10, n=64)).min() > math.log(9)
+
+
+# ----------------------------------------------------------------------------------------------------- center loss
+
+
+def center_setup(training=True, dtype=torch.float64, rate=0.5):
+    torch.manual_seed(0)
+    head = CenterTrackingHead(16, 10, center_rate=rate).to(dtype).train(training)
+    head.centers.copy_(batch(16, n=10, seed=4)[0])
+    z, y = batch(16, n=12)[0].to(dtype), torch.tensor([0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 4])
+    return head, z, y
+
+
+def test_center_loss_value_uses_the_centers_before_the_update():
+    head, z, y = center_setup()
+    before = head.centers.numpy().copy()
+    logits = head(z)
+    expected = [
+        -log_softmax(logits[i].detach().numpy())[k] + 0.2 / 2 * sum((z[i].numpy() - before[k]) ** 2)
+        for i, k in enumerate(y.tolist())
+    ]
+    value = L.CenterLoss(0.2, "none")(logits, y)
+    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-12)
+    assert not np.allclose(head.centers[:5].numpy(), before[:5], rtol=1e-2)
+
+
+@pytest.mark.parametrize("labels", ["indices", "one-hot", "column"])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_center_loss_moves_the_centers_by_equation_4(rate, labels):
+    head, z, y = center_setup(rate=rate)
+    expected = head.centers.numpy().copy()
+    for j in range(10):
+        mine = [z[i].numpy() for i in range(12) if y[i] == j]
+        expected[j] -= rate * sum((head.centers[j].numpy() - z_i for z_i in mine), np.zeros(16)) / (1 + len(mine))
+    given = {"indices": y, "one-hot": functional.one_hot(y, 10).double(), "column": y[:, None]}[labels]
+    L.CenterLoss()(head(z), given)
+    np.testing.assert_allclose(head.centers.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_center_loss_moves_the_centers_in_training_only():
+    head, z, y = center_setup()
+    loss, before = L.CenterLoss(), head.centers.clone()
+    with torch.no_grad():
+        loss(head(z), y)
+    assert torch.equal(head.centers, before)
+    with torch.inference_mode():
+        loss(head(z), y)
+    assert torch.equal(head.centers, before)
+    head.eval()
+    loss(head(z.clone().requires_grad_(True)), y).backward()
+    assert torch.equal(head.centers, before)
+    head.train()
+    loss(head(z), y)
+    assert not torch.equal(head.centers, before)
+
+
+def test_center_loss_moves_no_center_for_bad_labels():
+    head, z, y = center_setup()
+    before = head.centers.clone()
+    for bad in (-1, 10, -100):
+        with pytest.raises(ValueError, match="do not fit logits with 10 classes"):
+            L.CenterLoss()(head(z), torch.where(y == 2, bad, y))
+        assert torch.equal(head.centers, before)
+
+
+def test_center_loss_backward_after_the_update():
+    """The gradient is that of the centers before: softmax part plus lambda (z - c_y)."""
+    head, z, y = center_setup()
+    before = head.centers.clone()
+    z.requires_grad_(True)
+    L.CenterLoss(0.2, "sum")(head(z), y).backward()
+    reference = z.detach().clone().requires_grad_(True)
+    functional.cross_entropy(head.linear(reference), y, reduction="sum").backward()
+    expected = reference.grad + 0.2 * (z.detach() - before[y])
+    torch.testing.assert_close(z.grad, expected, rtol=1e-12, atol=1e-14)
+    assert head.linear.weight.grad.any()
+    assert head.centers.grad is None
+
+
+def test_center_loss_trains_no_center():
+    head, _, _ = center_setup()
+    assert "centers" not in dict(head.named_parameters())
+    assert not head.centers.requires_grad
+
+
+def test_center_loss_without_a_pull_is_the_cross_entropy():
+    head, z, y = center_setup()
+    logits = head(z)
+    torch.testing.assert_close(L.CenterLoss(0.0)(logits, y), functional.cross_entropy(logits, y), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda a: a.detach(), lambda a: a[:], lambda a: a.clone(), lambda a: a * 1.0, lambda a: a.bfloat16()],
+    ids=["detach", "slice", "clone", "arithmetic", "cast"],
+)
+def test_center_loss_refuses_logits_without_features(spoil):
+    head, z, y = center_setup()
+    before = head.centers.clone()
+    with pytest.raises(ValueError, match="CenterLoss needs the features .* CenterTrackingHead"):
+        L.CenterLoss()(spoil(head(z)), y)
+    with pytest.raises(ValueError, match="CenterLoss needs the features"):
+        L.CenterLoss()(torch.zeros(12, 10), y)
+    assert torch.equal(head.centers, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_center_loss_under_autocast(dtype):
+    """Half-precision features, float32 centers: value and update equal those of the same features in float32."""
+    results = []
+    for autocast in (False, True):
+        head, z, y = center_setup(dtype=torch.float32)
+        z = z.to(dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            value = L.CenterLoss(0.1, "none")(head(z) if autocast else head(z.float()), y)
+        assert value.dtype == head.centers.dtype == torch.float32
+        results.append((value.detach(), head.centers))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -1,0 +1,185 @@
+"""
+What an attacker maximises: values, signs, invariances and ties.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def make(nb_classes, batch=16, seed=0, dtype=torch.float64, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(batch, nb_classes, generator=generator, dtype=torch.float64)
+    y = torch.randint(nb_classes, (batch,), generator=generator)
+    y[: batch // 2] = logits[: batch // 2].argmax(dim=1)  # half of them right
+    return logits.to(dtype), y
+
+
+def margin_oracle(logits, y):
+    return np.array(
+        [max(np.delete(row, k)) - row[k] for row, k in zip(logits.double().numpy(), y.tolist(), strict=True)]
+    )
+
+
+def dlr_oracle(logits, y):
+    values = []
+    for row, k in zip(logits.double().numpy(), y.tolist(), strict=True):
+        first, _, third = sorted(row, reverse=True)[:3]
+        values.append(-(row[k] - max(np.delete(row, k))) / (first - third))
+    return np.array(values)
+
+
+def test_table_of_names():
+    assert OBJECTIVES == {"margin": margin, "cross_entropy": cross_entropy, "dlr": dlr}
+
+
+@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+def test_margin_value(nb_classes):
+    logits, y = make(nb_classes)
+    np.testing.assert_allclose(margin(logits, y).numpy(), margin_oracle(logits, y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+def test_margin_is_positive_exactly_where_the_prediction_is_wrong(nb_classes, dtype):
+    logits, y = make(nb_classes, batch=64)
+    logits = logits.argsort(dim=1).argsort(dim=1).to(dtype)  # ranks: whole numbers, no ties, exact in bfloat16
+    wrong = logits.argmax(dim=1) != y
+    assert wrong.any()
+    assert not wrong.all()
+    assert torch.equal(margin(logits, y) > 0, wrong)
+    assert torch.equal(margin(logits, y) < 0, ~wrong)
+
+
+def test_margin_and_dlr_by_hand():
+    # a = (5, 3, 1, 0). y = 0: 3 - 5 = -2, over 5 - 1 = 4: -0.5. y = 1: 5 - 3 = 2 -> 0.5. y = 3: 5 - 0 = 5 -> 1.25
+    logits, y = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 3), torch.tensor([0, 1, 3])
+    assert margin(logits, y).tolist() == [-2.0, 2.0, 5.0]
+    assert dlr(logits, y).tolist() == [-0.5, 0.5, 1.25]
+
+
+def test_margin_gradient():
+    """Plus one at the best false class, minus one at the true class, however far apart they are."""
+    logits = torch.tensor([[1e4, 0.0, -1e4], [0.0, 3.0, 1.0]], requires_grad=True)
+    margin(logits, torch.tensor([0, 0])).sum().backward()
+    assert logits.grad.tolist() == [[-1.0, 1.0, 0.0], [-1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("nb_classes", [3, 10, 200])
+def test_dlr_value(nb_classes):
+    logits, y = make(nb_classes, batch=64)
+    np.testing.assert_allclose(dlr(logits, y).numpy(), dlr_oracle(logits, y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("nb_classes", [3, 10, 200])
+def test_dlr_is_invariant_to_shift_and_scale(nb_classes):
+    """Powers of two scale exactly; a shift of whole numbers by a whole number is exact too."""
+    logits, y = make(nb_classes, batch=64, dtype=torch.float32)
+    assert torch.equal(dlr(logits * 1024, y), dlr(logits, y))
+    assert torch.equal(dlr(logits / 1024, y), dlr(logits, y))
+    whole = (1000 * logits).round()
+    assert torch.equal(dlr(whole + 500, y), dlr(whole, y))
+    assert not torch.equal(dlr(whole * whole.abs(), y), dlr(whole, y))
+
+
+def test_dlr_is_at_least_minus_one():
+    logits, y = make(10, batch=256)
+    assert dlr(logits, y).min() >= -1
+    assert dlr(torch.tensor([[9.0, 1.0, 1.0]]), torch.tensor([0])).item() == -1.0
+
+
+@pytest.mark.parametrize("nb_classes", [1, 2])
+def test_dlr_refuses_fewer_than_three_classes(nb_classes):
+    with pytest.raises(ValueError, match=f"dlr needs at least 3 classes .*, got {nb_classes}; use margin"):
+        dlr(torch.zeros(4, nb_classes), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_cross_entropy_is_torchs(nb_classes, dtype):
+    logits, y = make(nb_classes, dtype=dtype)
+    assert torch.equal(cross_entropy(logits, y), functional.cross_entropy(logits, y, reduction="none"))
+
+
+TIES = {
+    "all equal": [2.0, 2.0, 2.0, 2.0],
+    "zeros": [0.0, 0.0, 0.0, 0.0],
+    "three largest equal": [3.0, 3.0, 3.0, 1.0],
+    "two largest equal": [3.0, 3.0, 2.0, 1.0],
+    "second and third equal": [3.0, 2.0, 2.0, 1.0],
+    "huge and equal": [1e4, 1e4, 1e4, 1e4],
+    "huge and opposite": [1e4, -1e4, -1e4, 1e4],
+}
+
+
+@pytest.mark.parametrize("row", TIES.values(), ids=TIES)
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_ties_give_numbers(objective, row):
+    for k in range(4):
+        logits = torch.tensor([row], requires_grad=True)
+        value = objective(logits, torch.tensor([k]))
+        value.sum().backward()
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("objective", [margin, dlr])
+def test_tie_with_the_true_class_is_zero(objective):
+    for row in (TIES["all equal"], TIES["three largest equal"], TIES["two largest equal"]):
+        assert objective(torch.tensor([row]), torch.tensor([0])).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_gradcheck(objective):
+    logits, y = make(5, batch=4, seed=3)
+    assert torch.autograd.gradcheck(lambda a: objective(a, y), logits.requires_grad_(True))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("nb_classes", [3, 10])
+def test_one_value_a_sample(objective, nb_classes):
+    """(B,), each sample's own, the same after permuting samples or classes, with the arguments left alone."""
+    logits, y = make(nb_classes)
+    kept = logits.clone(), y.clone()
+    values = objective(logits, y)
+    assert values.shape == y.shape
+    assert torch.equal(logits, kept[0])
+    assert torch.equal(y, kept[1])
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(objective(logits[order], y[order]), values[order], rtol=1e-14, atol=0)
+    classes = torch.randperm(nb_classes, generator=torch.Generator().manual_seed(2))
+    permuted = objective(logits[:, classes], classes.argsort()[y])
+    torch.testing.assert_close(permuted, values, rtol=1e-12, atol=1e-14)
+    for i in range(len(y)):
+        torch.testing.assert_close(objective(logits[i : i + 1], y[i : i + 1])[0], values[i], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_larger_is_better_for_the_attacker(objective):
+    """Lowering the true logit raises the objective; towards a target, raising the target's logit lowers it."""
+    logits, y = make(10)
+    lowered = logits.scatter_add(1, y[:, None], torch.full((len(y), 1), -0.01, dtype=logits.dtype))
+    right = logits.argmax(dim=1) == y
+    assert (objective(lowered, y) > objective(logits, y))[right].all()
+    target = (y + 1) % 10
+    raised = logits.scatter_add(1, target[:, None], torch.full((len(y), 1), 0.01, dtype=logits.dtype))
+    change = (objective(raised, target) - objective(logits, target))[logits.argmax(dim=1) != target]
+    # the ratio of a target that is the third largest is 1 and stays there
+    assert (change <= 1e-12).all() if objective is dlr else (change < 0).all()
+    assert (change < 0).any()

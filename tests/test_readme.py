@@ -1,0 +1,84 @@
+"""The README: every block runs, every table is the generated one, and CI runs its test command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from art_mmc import cli
+from tests.readme import BLOCKS, README, ROOT, block_pattern
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+PYTHON = [code for language, code in BLOCK.findall(TEXT) if language == "python"]
+SHELL = [line for language, code in BLOCK.findall(TEXT) if language == "bash" for line in code.strip().splitlines()]
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for code in PYTHON:
+        exec(compile(code, "README.md", "exec"), namespace)  # noqa: S102
+    clean, robust = (float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[:2])
+    assert clean > 0.9
+    assert robust < clean
+    assert (tmp_path / "runs" / "mmc.pt").is_file()
+    assert namespace["centers"].shape == (10, 64)
+
+
+def test_every_block_is_covered():
+    assert {language for language, _ in BLOCK.findall(TEXT)} == {"python", "bash"}
+    assert len(PYTHON) == 3
+    known = ("python3 -m venv", "art-mmc ")
+    assert all(line.startswith(known) for line in SHELL)
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("art-mmc ")])
+def test_commands_parse(line):
+    cli.build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_set_up_commands():
+    install = [line for line in SHELL if line.startswith("python3 -m venv")]
+    assert len(install) == 2
+    assert all("-m venv .venv && .venv/bin/pip install" in line for line in install)
+    assert install[0].endswith(".venv/bin/art-mmc compare")
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_tables_are_the_generated_ones(name):
+    match = block_pattern(name).search(TEXT)
+    assert match is not None
+    assert match[2].strip() == BLOCKS[name]().strip(), "run: python -m tests.readme"
+
+
+def test_ci_runs_exactly_the_readme_s_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pattern = re.search(r"grep -E '([^']+)' README.md", script)[1]
+    lines = [line for line in TEXT.splitlines() if re.fullmatch(pattern, line)]
+    assert lines == [line for line in SHELL if line.endswith("-m pytest")]
+    assert 'bash -c "$test_command"' in script
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(script: Path, tmp_path):
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = {
+        "get_started.py": ["clean ", "PGD on MMC's own loss", "predictions equal: True"],
+        "art_script.py": ["PyTorchClassifier", "MMCClassifier", "APGD-DLR", "Square"],
+    }[script.name]
+    for text in expected:
+        assert text in done.stdout
+    assert not list(tmp_path.iterdir())

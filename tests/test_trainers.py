@@ -1,0 +1,442 @@
+"""Trainers, recipes and augmentation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from art.data_generators import NumpyDataGenerator
+from art.defences.trainer import Trainer
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier, create_classifier
+from art_mmc.data import load_dataset
+from art_mmc.defences import DEFENCES
+from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
+from art_mmc.models import BACKBONES
+from art_mmc.trainers import (
+    AUGMENTATIONS,
+    RECIPES,
+    TRAINERS,
+    LossTrainer,
+    MMCTrainer,
+    PCTrainer,
+    Recipe,
+    create_trainer,
+    get_recipe,
+)
+from art_mmc.trainers.augmentation import Chain, RandomAffine, RandomFlip, RandomShift, Sometimes
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+def make(name="sce", seed=0, **kwargs):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10, **kwargs)
+
+
+def weights(classifier):
+    return torch.cat([parameter.detach().flatten() for parameter in classifier.model.parameters()])
+
+
+class TestLossTrainer:
+    @pytest.mark.parametrize("name", DEFENCES)
+    def test_every_defence_learns_the_digits(self, name, data):
+        trainer = create_trainer(make(name), "default", seed=0, verbose=False)
+        assert isinstance(trainer, Trainer)
+        assert type(trainer) is TRAINERS[name]
+        trainer.fit(data.x_train, data.y_train, nb_epochs=12)
+        predictions = trainer.predict(data.x_test).argmax(axis=1)
+        assert (predictions == data.y_test).mean() > 0.93
+        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
+
+    @pytest.mark.parametrize("name", ["mmc", "lgm", "pc"])
+    def test_overfits_32_samples(self, name, data):
+        trainer = create_trainer(make(name), "default", seed=0, verbose=False)
+        trainer.fit(data.x_train[:32], data.y_train[:32], nb_epochs=120, batch_size=32)
+        assert trainer.history[-1]["accuracy"] == 1.0
+
+    def test_same_seed_same_weights_and_the_global_state_stays(self, data):
+        runs = []
+        for seed in (1, 1, 2):
+            classifier = make("mmc")
+            before = torch.random.get_rng_state()
+            trainer = MMCTrainer(classifier, augmentation="crop-flip", seed=seed, verbose=False)
+            trainer.fit(data.x_train[:300], data.y_train[:300], nb_epochs=2)
+            assert torch.equal(torch.random.get_rng_state(), before)
+            runs.append(weights(classifier))
+        assert torch.equal(runs[0], runs[1])
+        assert not torch.equal(runs[0], runs[2])
+
+    def test_without_a_seed_torch_s_own_decides(self, data):
+        runs = []
+        for _ in range(2):
+            classifier = make()
+            torch.manual_seed(5)
+            LossTrainer(classifier, verbose=False).fit(data.x_train[:200], data.y_train[:200], nb_epochs=1)
+            runs.append(weights(classifier))
+        assert torch.equal(*runs)
+
+    def test_one_step_equals_the_hand_written_one(self, data):
+        classifier = make("rce", optimizer=None)
+        reference = make("rce")
+        classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(reference.model.parameters(), lr=0.1)
+        x, y = torch.from_numpy(data.x_train[:64]), torch.from_numpy(data.y_train[:64])
+        reference.model.train()
+        o = -reference.model(x)  # the paper's logits
+        reversed_label = (1 - torch.nn.functional.one_hot(y, 10)) / 9
+        (-(reversed_label * torch.log_softmax(o, 1)).sum(1)).mean().backward()
+        optimizer.step()
+        LossTrainer(classifier, verbose=False).fit(data.x_train[:64], data.y_train[:64], batch_size=64, nb_epochs=1)
+        torch.testing.assert_close(weights(classifier), weights(reference), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("labels", ["index", "column", "one-hot"])
+    def test_labels_in_any_format_train_the_same(self, labels, data):
+        y = data.y_train[:128]
+        given = {"index": y, "column": y[:, None], "one-hot": np.eye(10, dtype=np.float32)[y]}[labels]
+        trained = []
+        for target in (y, given):
+            classifier = make()
+            LossTrainer(classifier, seed=0, verbose=False).fit(data.x_train[:128], target, nb_epochs=1)
+            trained.append(weights(classifier))
+        assert torch.equal(*trained)
+
+    def test_history_tells_what_happened(self, data):
+        classifier = make()
+        trainer = LossTrainer(classifier, seed=0, verbose=False)
+        validation = (data.x_test[:50], np.eye(10)[data.y_test[:50]])
+        trainer.fit(data.x_train[:128], data.y_train[:128], validation, nb_epochs=3)
+        assert [record["epoch"] for record in trainer.history] == [1, 2, 3]
+        last = trainer.history[-1]
+        logits = torch.from_numpy(classifier.predict(data.x_test[:50]))
+        labels = torch.from_numpy(data.y_test[:50])
+        assert last["val_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+        assert last["val_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+        assert last["rate"] == 1e-3
+        assert not classifier.model.training
+
+    def test_the_reported_loss_is_the_mean_over_samples_not_over_batches(self, data):
+        classifier = make()
+        classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.0)
+        trainer = LossTrainer(classifier, verbose=False)
+        trainer.fit(data.x_train[:70], data.y_train[:70], batch_size=64, nb_epochs=1)
+        with classifier.using_objective("loss"):
+            expected = classifier.compute_loss(data.x_train[:70], data.y_train[:70]).mean()
+        assert trainer.history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("kind", ["instance", "factory"])
+    def test_any_scheduler_steps_once_an_epoch(self, kind, data):
+        classifier = make()
+
+        def factory(optimizer):
+            return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+        trainer = LossTrainer(classifier, verbose=False)
+        scheduler = factory(classifier.optimizer) if kind == "instance" else factory
+        trainer.fit(data.x_train[:200], data.y_train[:200], nb_epochs=3, batch_size=50, scheduler=scheduler)
+        assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+
+    def test_fit_generator_sees_every_sample(self, data):
+        generator = NumpyDataGenerator(data.x_train[:100], np.eye(10)[data.y_train[:100]], 30, shuffle=False)
+        trainer = LossTrainer(make(), seed=0, verbose=False)
+        trainer.fit_generator(generator, nb_epochs=2)
+        assert len(trainer.history) == 2
+
+    def test_a_last_batch_of_one_sample_passes_batch_norm(self, data):
+        backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16))
+        classifier = CLASSIFIERS["sce"](backbone, input_shape=(1, 8, 8), nb_classes=10)
+        LossTrainer(classifier, verbose=False).fit(data.x_train[:65], data.y_train[:65], batch_size=32, nb_epochs=1)
+
+    def test_a_network_that_learns_nothing_is_called_out(self, data, caplog):
+        classifier = make()
+        classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.0)
+        with caplog.at_level(logging.WARNING):
+            LossTrainer(classifier, verbose=False).fit(data.x_train[:256], data.y_train[:256], nb_epochs=1)
+        assert "learnt next to nothing" in caplog.text
+
+    def test_a_loss_that_diverges_stops_the_training(self, data):
+        classifier = make("mmc")
+        classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1e6)
+        with pytest.raises(ValueError, match="training loss is (nan|inf).*lower rate"):
+            LossTrainer(classifier, verbose=False).fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
+
+    def test_own_loss_of_the_base_class(self, data):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10)
+        trainer = create_trainer(classifier, seed=0, verbose=False)
+        assert type(trainer) is LossTrainer
+        trainer.fit(data.x_train[:256], data.y_train[:256], nb_epochs=5)
+        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
+
+    def test_the_progress_bar_is_there_and_can_be_silenced(self, data, capfd):
+        for verbose in (False, True):
+            LossTrainer(make(), verbose=verbose).fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)
+            assert ("sce" in capfd.readouterr().err) == verbose
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "message"),
+        [
+            ({"nb_epochs": 0}, ValueError, "nb_epochs: expected a whole number of at least 1, got 0"),
+            ({"batch_size": -1}, ValueError, "batch_size"),
+            ({"scheduler": 0.1}, TypeError, "scheduler: expected something with a step"),
+            ({"epochs": 3}, TypeError, "unknown arguments: epochs"),
+            ({"validation_data": (np.zeros((2, 1, 8, 8)), np.array([0, 10]))}, ValueError, "validation labels"),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+    )
+    def test_bad_arguments(self, arguments, error, message, data):
+        with pytest.raises(error, match=message):
+            LossTrainer(make(), verbose=False).fit(data.x_train[:20], data.y_train[:20], **arguments)
+
+    def test_bad_data(self, data):
+        trainer = LossTrainer(make(), verbose=False)
+        x, y = data.x_train[:20], data.y_train[:20]
+        for bad_x, bad_y, message in (
+            (x[:0], y[:0], "empty"),
+            (x[:, :, :7], y, "shape"),
+            (np.where(x > 0, np.nan, x), y, "NaN"),
+            (x, y + 10, "expected 0 to 9"),
+            (x, y[:-1], "19 labels for 20 samples"),
+            (x * 255, y, "x / 255.0"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                trainer.fit(bad_x, bad_y)
+
+    def test_wrong_classifier(self):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        with pytest.raises(TypeError, match="expected a LossDefendedClassifier, got PyTorchClassifier"):
+            LossTrainer(PyTorchClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10))
+        with pytest.raises(ValueError, match="MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"):
+            MMCTrainer(make("sce"))
+        with pytest.raises(ValueError, match="unknown augmentation 'flop'. Did you mean 'flip'"):
+            LossTrainer(make(), augmentation="flop")
+
+
+class TestPCTrainer:
+    def losses_seen(self, classifier, monkeypatch):
+        seen = []
+        train_batch = type(classifier).train_batch
+
+        def spy(self, x, y):
+            seen.append((type(self.loss), id(self.optimizer), self.optimizer.param_groups[0]["lr"]))
+            return train_batch(self, x, y)
+
+        monkeypatch.setattr(type(classifier), "train_batch", spy)
+        return seen
+
+    def test_cross_entropy_first_then_pc_with_a_fresh_optimizer(self, data, monkeypatch):
+        classifier = make("pc")
+        own_loss = classifier.loss
+        seen = self.losses_seen(classifier, monkeypatch)
+        trainer = PCTrainer(classifier, warmup_epochs=2, seed=0, verbose=False)
+        trainer.fit(data.x_train[:128], data.y_train[:128], batch_size=64, nb_epochs=5)
+        assert [loss for loss, _, _ in seen] == [SoftmaxCrossEntropyLoss] * 4 + [PCLogitConstraintLoss] * 6
+        assert len({optimizer for _, optimizer, _ in seen[:4]}) == len({optimizer for _, optimizer, _ in seen[4:]}) == 1
+        assert seen[0][1] != seen[-1][1]
+        assert [record["stage"] for record in trainer.history] == ["warm-up"] * 2 + ["pc"] * 3
+        assert classifier.loss is own_loss
+
+    def test_half_of_the_epochs_by_default_and_the_recipe_s_share(self, data):
+        for recipe, epochs, warmup in ((None, 5, 2), ("li2021-mnist", 4, 2), (None, 1, 0)):
+            trainer = create_trainer(make("pc"), recipe, verbose=False)
+            trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=epochs)
+            assert [record["stage"] for record in trainer.history].count("warm-up") == warmup
+
+    def test_each_stage_has_its_own_schedule(self, data, monkeypatch):
+        classifier = make("pc")
+        seen = self.losses_seen(classifier, monkeypatch)
+        recipe = replace(RECIPES["default"], nb_epochs=4, warmup_epochs=2, milestones=(1,), rate=0.01, batch_size=64)
+        create_trainer(classifier, recipe, verbose=False).fit(data.x_train[:64], data.y_train[:64])
+        assert [rate for _, _, rate in seen] == pytest.approx([0.01, 0.001, 0.01, 0.001])
+
+    def test_an_interrupted_warm_up_leaves_the_own_loss(self, data, monkeypatch):
+        classifier = make("pc")
+        own_loss = classifier.loss
+
+        def interrupt(self, x, y):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(type(classifier), "train_batch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            PCTrainer(classifier, verbose=False).fit(data.x_train[:64], data.y_train[:64])
+        assert classifier.loss is own_loss
+        assert not classifier.model.training
+
+    def test_bad_arguments(self, data):
+        with pytest.raises(ValueError, match="warmup_epochs"):
+            PCTrainer(make("pc"), warmup_epochs=-1)
+        with pytest.raises(ValueError, match="warmup_epochs=3 leaves nothing of nb_epochs=3"):
+            PCTrainer(make("pc"), warmup_epochs=3, verbose=False).fit(data.x_train, data.y_train, nb_epochs=3)
+        classifier = make("pc")
+        scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1)
+        with pytest.raises(TypeError, match="two stages need two schedulers"):
+            PCTrainer(classifier, verbose=False).fit(data.x_train, data.y_train, scheduler=scheduler)
+
+
+class TestRecipes:
+    #: method, optimizer, rate, epochs, batch, milestones, gamma, weight decay, warm-up: typed off the published tables
+    PUBLISHED = {
+        "pang2020-cifar10": ("sgd", 0.01, 200, 50, (101, 151), 0.1, 2e-4, 0),
+        "pang2020-mnist": ("sgd", 0.01, 40, 50, (31,), 0.1, 2e-4, 0),
+        "li2021-mnist": ("adam", 0.01, 100, 256, (16, 33), 0.2, 0.0, 50),
+        "li2021-tiny-imagenet": ("adam", 0.01, 300, 256, (49, 99), 0.2, 0.0, 150),
+        "pang2018-cifar10": ("sgd", 0.1, 230, 128, (102, 153, 205), 0.1, 2e-4, 0),
+        "chen2019-mnist": ("adam", 1e-3, 20, 64, (), 0.1, 0.0, 0),
+        "song2022-cifar10": ("sgd", 0.1, 51, 128, (26, 38), 0.1, 0.0, 0),
+    }
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_published_values(self, name):
+        r = RECIPES[name]
+        values = (
+            r.optimizer,
+            r.rate,
+            r.nb_epochs,
+            r.batch_size,
+            r.milestones,
+            r.gamma,
+            r.weight_decay,
+            r.warmup_epochs,
+        )
+        assert values == self.PUBLISHED[name]
+
+    def test_steps_of_the_step_counted_recipes(self):
+        for name, images, steps in (
+            ("pang2018-cifar10", 50_000, 90_000),
+            ("pang2018-mnist", 60_000, 20_000),
+            ("song2022-cifar10", 50_000, 20_000),
+        ):
+            recipe = RECIPES[name]
+            assert recipe.nb_epochs * images / recipe.batch_size == pytest.approx(steps, rel=0.015)
+
+    @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+    def test_every_recipe_is_consistent(self, recipe: Recipe):
+        assert RECIPES[recipe.name] is recipe
+        assert recipe.backbone in BACKBONES
+        assert set(recipe.defences) <= set(DEFENCES)
+        assert recipe.augmentation is None or recipe.augmentation in AUGMENTATIONS
+        stage = recipe.nb_epochs - recipe.warmup_epochs
+        assert list(recipe.milestones) == sorted(m for m in recipe.milestones if 0 < m < stage)
+
+    def test_decay_reaches_what_it_should(self):
+        net = make("mmc").model
+        net.add_module("norm", torch.nn.BatchNorm2d(3))
+        chosen = {
+            decay: {
+                name
+                for group in replace(RECIPES["default"], decay=decay, weight_decay=1e-3)
+                .make_optimizer(net)
+                .param_groups
+                if group["weight_decay"]
+                for name, parameter in net.named_parameters()
+                if any(parameter is member for member in group["params"])
+            }
+            for decay in ("all", "conv", "weights")
+        }
+        everything = {name for name, _ in net.named_parameters()}
+        assert chosen["all"] == everything
+        assert chosen["conv"] == {n for n, p in net.named_parameters() if p.ndim == 4}
+        assert chosen["weights"] == {n for n, p in net.named_parameters() if p.ndim >= 2}
+
+    def test_sgd_has_the_papers_momentum_and_adam_the_betas(self):
+        net = torch.nn.Linear(2, 2)
+        assert RECIPES["pang2020-cifar10"].make_optimizer(net).defaults["momentum"] == 0.9
+        assert RECIPES["chen2019-mnist"].make_optimizer(net).defaults["betas"] == (0.9, 0.99)
+
+    def test_scaled_keeps_the_shape(self):
+        short = RECIPES["pang2020-cifar10"].scaled(20)
+        assert (short.nb_epochs, short.milestones) == (20, (10, 15))
+        assert RECIPES["li2021-mnist"].scaled(10).warmup_epochs == 5
+        with pytest.raises(ValueError, match="at least 1"):
+            short.scaled(0)
+
+    def test_training_twice_with_another_number_of_epochs_starts_from_the_recipe(self, data):
+        recipe = replace(RECIPES["default"], milestones=(30,))
+        trainer = create_trainer(make(), recipe, verbose=False)
+        for epochs in (1, 4):
+            trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=epochs)
+        assert [record["rate"] for record in trainer.history] == pytest.approx([2e-3, 2e-3, 2e-3, 2e-4])
+
+    def test_names(self):
+        assert get_recipe("pang2020", "cifar10") is get_recipe("pang2020-cifar10")
+        assert get_recipe("default", "mnist").name == "default"
+        with pytest.raises(ValueError, match="unknown recipe 'pang2002'. Did you mean 'pang20"):
+            get_recipe("pang2002")
+        with pytest.raises(ValueError, match="recipe 'chen2019' has none for data set 'svhn'. Known: chen2019-mnist"):
+            get_recipe("chen2019", "svhn")
+
+
+class TestAugmentation:
+    @pytest.fixture
+    def x(self):
+        return torch.rand(64, 3, 8, 10, generator=torch.Generator().manual_seed(0)) + 0.1
+
+    @staticmethod
+    def generator(seed=0):
+        return torch.Generator().manual_seed(seed)
+
+    @pytest.mark.parametrize("name", AUGMENTATIONS)
+    def test_shape_seed_and_effect(self, name, x):
+        augment = AUGMENTATIONS[name]
+        before, state = x.clone(), torch.random.get_rng_state()
+        out = augment(x, self.generator())
+        assert out.shape == x.shape
+        assert out.dtype == x.dtype
+        assert torch.equal(out, augment(x, self.generator()))
+        assert not torch.equal(out, augment(x, self.generator(1)))
+        assert torch.equal(x, before)
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+    def test_flip_mirrors_about_half(self, x):
+        out = RandomFlip()(x, self.generator())
+        mirrored = (out == x.flip(-1)).flatten(1).all(dim=1)
+        assert 15 < mirrored.sum() < 49
+        assert ((out == x).flatten(1).all(dim=1) | mirrored).all()
+
+    @pytest.mark.parametrize("fill", ["zero", "nearest", "reflect"])
+    def test_shift_is_a_crop_of_the_padded_image(self, fill, x):
+        out = RandomShift(2, fill)(x, self.generator())
+        mode = {"zero": "constant", "nearest": "replicate", "reflect": "reflect"}[fill]
+        padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode=mode)
+        crops = [padded[:, :, i : i + 8, j : j + 10] for i in range(5) for j in range(5)]
+        found = torch.stack([(out == crop).flatten(1).all(dim=1) for crop in crops])
+        assert (found.sum(dim=0) >= 1).all()
+        assert (found.sum(dim=1) > 0).sum() > 15  # of 25 places, in 64 draws
+
+    def test_a_share_of_the_side_counts_each_side(self, x):
+        out = RandomShift(0.13, "zero")(x, self.generator())  # one pixel of 8 and of 10
+        padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+        crops = [padded[:, :, i : i + 8, j : j + 10] for i in range(3) for j in range(3)]
+        assert torch.stack([(out == crop).flatten(1).all(dim=1) for crop in crops]).any(dim=0).all()
+
+    def test_affine_identity_and_bounds(self, x):
+        torch.testing.assert_close(RandomAffine()(x, self.generator()), x, rtol=1e-4, atol=1e-5)
+        out = RandomAffine(10.0, 0.5)(torch.ones_like(x), self.generator())
+        assert out.min() >= 0
+        assert out.max() <= 1 + 1e-5
+
+    def test_a_crop_keeps_the_content_in_view(self):
+        """Without rotation a crop never looks outside the image, so no zeros come in but for the half-pixel border."""
+        ones = torch.ones(200, 1, 16, 16)
+        out = RandomAffine(0.0, 0.08)(ones, self.generator())
+        assert (out[:, :, 1:-1, 1:-1] > 0.999).all()
+
+    def test_sometimes_and_chain(self, x):
+        doubled = Sometimes(lambda batch, generator: batch * 2, 0.25)(x, self.generator())
+        changed = (doubled != x).flatten(1).any(dim=1)
+        assert 6 <= changed.sum() <= 28
+        assert torch.equal(doubled[changed], x[changed] * 2)
+        chain = Chain((RandomFlip(1.0), RandomFlip(1.0)))
+        assert torch.equal(chain(x, self.generator()), x)
+
+    def test_unknown_fill(self):
+        with pytest.raises(ValueError, match="fill: expected"):
+            RandomShift(2, "wrap")
