@@ -12,7 +12,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
-    from art_mmc.checkpoint import load_classifier as load_classifier
     from art_mmc.classifiers import CenterLossClassifier as CenterLossClassifier
     from art_mmc.classifiers import GCEClassifier as GCEClassifier
     from art_mmc.classifiers import ISCEClassifier as ISCEClassifier
@@ -24,6 +23,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.classifiers import RCEClassifier as RCEClassifier
     from art_mmc.classifiers import SoftmaxClassifier as SoftmaxClassifier
     from art_mmc.classifiers import create_classifier as create_classifier
+    from art_mmc.classifiers import load_classifier as load_classifier
     from art_mmc.data import load_dataset as load_dataset
     from art_mmc.defences import DEFENCES as DEFENCES
     from art_mmc.geometry import max_mahalanobis_centers as max_mahalanobis_centers
@@ -46,7 +46,6 @@ __version__ = "0.1.0"
 
 #: module -> the public names that live there
 _HOMES = {
-    "checkpoint": ("load_classifier",),
     "classifiers": (
         "CenterLossClassifier",
         "GCEClassifier",
@@ -59,6 +58,7 @@ _HOMES = {
         "RCEClassifier",
         "SoftmaxClassifier",
         "create_classifier",
+        "load_classifier",
     ),
     "data": ("load_dataset",),
     "defences": ("DEFENCES",),

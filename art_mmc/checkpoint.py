@@ -1,5 +1,5 @@
 """
-One file a classifier: tensors and a line of JSON. Loading executes no pickled code.
+The format of a classifier's file: tensors and a line of JSON. Reading it executes no pickled code.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import pickle
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
 from art_mmc.defences import get_defence
+from art_mmc.losses import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+
+if TYPE_CHECKING:
+    from art_mmc.classifiers import LossDefendedClassifier
 
 FORMAT = "art_mmc.classifier"
 VERSION = 1
@@ -39,14 +42,14 @@ _READ_ERRORS = (
 )
 
 
-def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[str]) -> None:
+def describe(classifier: LossDefendedClassifier) -> dict[str, Any]:
     """
-    Write a classifier of the table of defences to one file; a reader never sees half of it.
+    What :func:`rebuild` needs to build a classifier's network and loss again.
 
-    :param classifier: The classifier. Its optimizer is not part of the file.
-    :param path: The file.
-    :raises ValueError: For a classifier that the file could not describe: a loss of the user's own, or preprocessing
-            outside the network.
+    :param classifier: A classifier of the table of defences.
+    :return: Plain data that JSON can hold.
+    :raises ValueError: For a classifier that can't be described: a loss of the user's own, or preprocessing outside the
+            network.
     """
     row, net = classifier.row, classifier.model
     if row is None or type(net) is not DefendedNet or type(classifier.loss) is not row.loss:
@@ -58,7 +61,7 @@ def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[
         raise ValueError("ART pre- and postprocessing lies outside the network and can't be written; use mean and std.")
     clip = classifier.clip_values
     backbone = net.backbone
-    document = {
+    return {
         "defence": row.name,
         "input_shape": list(classifier.input_shape),
         "nb_classes": int(classifier.nb_classes),
@@ -73,22 +76,28 @@ def save_checkpoint(classifier: LossDefendedClassifier, path: str | os.PathLike[
         "channels_first": classifier.channels_first,
         "clip_values": None if clip is None else [np.asarray(bound).tolist() for bound in clip],
     }
+
+
+def write_payload(
+    path: str | os.PathLike[str], state: dict[str, torch.Tensor], description: dict[str, Any] | None, **more: Any
+) -> None:
+    """
+    Write a checkpoint: to a neighbouring file, then renamed, so that whatever happens the file is the old or the new
+    one.
+
+    :param path: The file; its folder is made if need be.
+    :param state: The network's weights.
+    :param description: What :func:`describe` gave; None where the network can't be described.
+    :param more: More entries, of tensors and plain data.
+    """
+    path = Path(path)
     payload = {
         "format": FORMAT,
         "version": VERSION,
-        "config": json.dumps(document),
-        "state": {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()},
+        "config": json.dumps(description),
+        "state": {name: tensor.detach().cpu() for name, tensor in state.items()},
+        **more,
     }
-    write_atomically(payload, Path(path))
-
-
-def write_atomically(payload: dict[str, Any], path: Path) -> None:
-    """
-    `torch.save` to a neighbouring file, then rename: whatever happens, the file is the old one or the new one.
-
-    :param payload: What to write.
-    :param path: The file; its folder is made if need be.
-    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -98,20 +107,14 @@ def write_atomically(payload: dict[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_classifier(
-    path: str | os.PathLike[str],
-    backbone: torch.nn.Module | None = None,
-    device_type: str = "gpu",
-) -> LossDefendedClassifier:
+def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    Build the classifier that a file of :meth:`.LossDefendedClassifier.save_checkpoint` describes.
+    Read a checkpoint.
 
     :param path: The file.
-    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: The classifier in evaluation mode, with a fresh optimizer.
+    :return: Its entries, tensors on the CPU, "config" decoded.
     :raises FileNotFoundError: When the file is not there.
-    :raises ValueError: When the file is damaged, of another kind, or needs a backbone.
+    :raises ValueError: When the file is damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -131,8 +134,27 @@ def load_classifier(
         raise ValueError(
             f"{path} was written by a newer art_mmc (format version {payload['version']}, known: {VERSION})."
         )
-    document, state = json.loads(payload["config"]), payload["state"]
-    recipe, dim, clip = document["backbone"], document["embedding_dim"], document["clip_values"]
+    payload["config"] = json.loads(payload["config"])
+    return payload
+
+
+def rebuild(
+    path: str | os.PathLike[str], backbone: torch.nn.Module | None = None
+) -> tuple[DefendedNet, Loss, dict[str, Any]]:
+    """
+    Build network and loss from a checkpoint.
+
+    :param path: The file.
+    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
+    :return: The network with its weights, the loss, and the description.
+    :raises FileNotFoundError: When the file is not there.
+    :raises ValueError: When the file is damaged, of another kind, or needs a backbone.
+    """
+    payload = read_payload(path)
+    document, state = payload["config"], payload["state"]
+    if document is None:
+        raise ValueError(f"{path} holds the weights of a classifier with a loss of the user's own, and no more.")
+    recipe, dim = document["backbone"], document["embedding_dim"]
     input_shape = tuple(document["input_shape"])
     if backbone is None and recipe is None:
         raise ValueError(
@@ -152,15 +174,4 @@ def load_classifier(
         net.load_state_dict(state)
     except RuntimeError as err:
         raise ValueError(f"{path} does not fit the backbone: {' '.join(str(err).split())[:200]}") from err
-    return CLASSIFIERS[document["defence"]](
-        net,
-        loss,
-        input_shape,
-        document["nb_classes"],
-        channels_first=document["channels_first"],
-        clip_values=(
-            None if clip is None else tuple(np.asarray(b, np.float32) if isinstance(b, list) else b for b in clip)
-        ),
-        device_type=device_type,
-        objective=document["objective"],
-    )
+    return net, loss, document

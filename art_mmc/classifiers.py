@@ -24,6 +24,7 @@ from art.data_generators import PyTorchDataGenerator
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
+from art_mmc.checkpoint import describe, rebuild, write_payload
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
@@ -337,9 +338,55 @@ class LossDefendedClassifier(PyTorchClassifier):
             results = torch.cat(outputs).numpy()
         return self._apply_postprocessing(preds=results[:, None] if results.ndim == 1 else results, fit=False)
 
-    def _attack_values(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The objective an attacker climbs, (N,); a loss without `reduction` gives its one number."""
-        name = self._objective
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        The network on a batch, in the mode that it is in, with gradients if they are on.
+
+        :param x: Inputs (B, C, H, W), on the device.
+        :return: Logits (B, K).
+        """
+        return self.model(x)
+
+    def bounds(self, x: torch.Tensor) -> tuple[Any, Any]:
+        """
+        The box of the inputs.
+
+        :param x: Inputs (B, C, H, W), for type and device.
+        :return: Smallest and largest values, numbers or tensors that broadcast against x; None and None for no box.
+        """
+        if self.clip_values is None:
+            return None, None
+        low, high = (float(b) if np.ndim(b) == 0 else torch.as_tensor(b).to(x) for b in self.clip_values)
+        return low, high
+
+    @contextmanager
+    def crafting(self, training_mode: bool = False) -> Iterator[None]:
+        """
+        For crafting adversarial examples on tensors: the mode is set, gradients with respect to the parameters are off,
+        and afterwards modes, flags and batch statistics are as before.
+
+        :param training_mode: Whether batch normalisation uses the statistics of the batch.
+        """
+        learning = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        with self._as_found(training_mode):
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            try:
+                yield
+            finally:
+                for parameter in learning:
+                    parameter.requires_grad_(True)
+
+    def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """
+        The objective that an attacker climbs; a loss without `reduction` gives its one number.
+
+        :param outputs: Logits (B, K).
+        :param y: Labels: indices (B,) or probabilities (B, K).
+        :param name: Name of the objective; None for the classifier's own.
+        :return: One value a sample, (B,).
+        """
+        name = self._objective if name is None else name
         if name == "adaptive":
             name = self.row.objectives[0] if self.row else "margin"
         if name != "loss":
@@ -386,7 +433,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         with self._as_found(training_mode), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             labels = self._labels(y, len(x))
-            values = self._attack_values(self._model(inputs)[-1], labels)
+            values = self.attack_values(self._model(inputs)[-1], labels)
             total = values.mean() if getattr(self._loss, "reduction", "mean") == "mean" else values.sum()
             (grads,) = torch.autograd.grad(total, leaf, allow_unused=True)
         if grads is None:
@@ -424,7 +471,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
             inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
             outputs = self._model(self._as_tensor(inputs))[-1]
-            values = self._attack_values(outputs, self._labels(y, len(x)))
+            values = self.attack_values(outputs, self._labels(y, len(x)))
             if reduction != "none":
                 values = values.mean() if reduction == "mean" else values.sum()
         return values if is_tensor else values.cpu().numpy()
@@ -453,14 +500,18 @@ class LossDefendedClassifier(PyTorchClassifier):
         with self._as_found(training_mode), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             outputs = self._model(inputs)[-1]
-            if classes is not None:
+            if classes is not None and not training_mode:
                 # the samples of a batch do not mix, so one backward pass of the sum serves all of them
                 index = torch.as_tensor(classes.astype(np.int64), device=outputs.device)[:, None]
                 targets = [outputs.gather(1, index).sum()]
             else:
                 targets = list(outputs.sum(dim=0))
-            grads = [torch.autograd.grad(target, leaf, retain_graph=len(targets) > 1)[0] for target in targets]
-        return self._numpy_gradient(x, torch.stack(grads, dim=1))
+            grads = torch.stack(
+                [torch.autograd.grad(target, leaf, retain_graph=len(targets) > 1)[0] for target in targets], dim=1
+            )
+        if classes is not None and training_mode:  # batch statistics mix them: each label's own pass, as in ART
+            grads = grads[torch.arange(len(x)), torch.as_tensor(classes.astype(np.int64))][:, None]
+        return self._numpy_gradient(x, grads)
 
     def custom_loss_gradient(self, *args: Any, **kwargs: Any) -> np.ndarray | torch.Tensor:
         """
@@ -736,13 +787,13 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """
-        Write one file from which :func:`.load_classifier` builds this classifier again.
+        Write one file from which :func:`.load_classifier` builds this classifier again. A reader never sees half of it.
 
-        :param path: The file.
+        :param path: The file. The optimizer is not part of it.
+        :raises ValueError: For a classifier that can't be described: a loss of the user's own, or preprocessing outside
+                the network.
         """
-        from art_mmc.checkpoint import save_checkpoint
-
-        save_checkpoint(self, path)
+        write_payload(path, self.model.state_dict(), describe(self))
 
     def __getstate__(self) -> dict[str, Any]:
         """
@@ -902,3 +953,33 @@ def create_classifier(
     if isinstance(backbone, str):
         backbone = create_backbone(backbone, input_shape)
     return CLASSIFIERS[defence](model=backbone, input_shape=input_shape, nb_classes=nb_classes, **kwargs)
+
+
+def load_classifier(
+    path: str | os.PathLike[str],
+    backbone: torch.nn.Module | None = None,
+    device_type: str = "gpu",
+) -> LossDefendedClassifier:
+    """
+    Build the classifier that a file of :meth:`.LossDefendedClassifier.save_checkpoint` describes.
+
+    :param path: The file.
+    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: The classifier in evaluation mode, with a fresh optimizer.
+    :raises FileNotFoundError: When the file is not there.
+    :raises ValueError: When the file is damaged, of another kind, or needs a backbone.
+    """
+    net, loss, description = rebuild(path, backbone)
+    clip = description["clip_values"]
+    return CLASSIFIERS[description["defence"]](
+        net,
+        loss,
+        tuple(description["input_shape"]),
+        description["nb_classes"],
+        channels_first=description["channels_first"],
+        clip_values=clip
+        and tuple(np.asarray(bound, np.float32) if isinstance(bound, list) else bound for bound in clip),
+        device_type=device_type,
+        objective=description["objective"],
+    )

@@ -87,6 +87,15 @@ def _user_errors() -> Iterator[None]:
         raise _UsageError(_one_line(err)) from err
 
 
+@contextmanager
+def _diverging() -> Iterator[None]:
+    """Around training and attacks: a loss or logits that are no numbers are due to the settings, not to a bug."""
+    try:
+        yield
+    except FloatingPointError as err:
+        raise _UsageError(_one_line(err)) from err
+
+
 def _one_line(err: Exception) -> str:
     """The text of an error; that of the operating system without its number."""
     if isinstance(err, OSError) and err.strerror:
@@ -260,18 +269,23 @@ def _names(given: Sequence[str] | None, default: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name.strip() for part in given for name in part.split(",") if name.strip()))
 
 
-def _radii(given: Sequence[str] | None, default: Sequence[float]) -> list[float]:
+def _radii(given: Sequence[str] | None) -> list[float] | None:
+    """Radii from what --eps was given, None for the data set's own."""
+    if given is None:
+        return None
     radii = []
     for text in _names(given, ()):
-        over, _, under = text.partition("/")
+        over, slash, under = text.partition("/")
         try:
-            value = float(over) / float(under or 1)
+            radii.append(float(over) / float(under if slash else 1))
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"--eps: expected a number such as 0.1 or 8/255, got '{text}'") from None
-        radii.append(check_eps(value, name="--eps"))
-    if given is not None and not radii:
+    if not radii:
         raise ValueError("--eps: expected a number such as 0.1 or 8/255, got none")
-    return radii or list(default)
+    try:
+        return [check_eps(radius, name="--eps") for radius in radii]
+    except ValueError as err:
+        raise ValueError(str(err).replace(" / ", "/")) from None  # as one types it here
 
 
 def _device_type(name: str | None) -> str:
@@ -313,7 +327,10 @@ def _check_writable(folder: Path) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from art_mmc.comparison import ORDER, build_classifier, compare, default_eps
+    with _user_errors():
+        radii = _radii(args.eps)
+
+    from art_mmc.comparison import ORDER, build_classifier, compare
     from art_mmc.defences import get_defence
     from art_mmc.reporting import flattery_sentences, text_table, write_report
 
@@ -323,7 +340,6 @@ def _compare(args: argparse.Namespace) -> None:
             raise ValueError("--defence: expected a name, got none")
         for name in defences:
             get_defence(name)
-        radii = _radii(args.eps, ())
         device_type = _device_type(args.device)
         dataset, recipe, backbone = _load(args)
         for name in defences:
@@ -331,19 +347,20 @@ def _compare(args: argparse.Namespace) -> None:
         output = Path(args.output).expanduser()
         _check_writable(output)
 
-    comparison = compare(
-        defences,
-        dataset,
-        backbone,
-        radii or default_eps(dataset),
-        recipe,
-        args.seed,
-        device_type,
-        nb_test=args.nb_test,
-        steps=args.steps,
-        verbose=not args.quiet,
-        on_result=None if args.quiet else _print_result,
-    )
+    with _diverging():
+        comparison = compare(
+            defences,
+            dataset,
+            backbone,
+            radii,
+            recipe,
+            args.seed,
+            device_type,
+            nb_test=args.nb_test,
+            steps=args.steps,
+            verbose=not args.quiet,
+            on_result=None if args.quiet else _print_result,
+        )
     with _user_errors():
         files = write_report(comparison, output)
     if not args.quiet:
@@ -395,16 +412,17 @@ def _train(args: argparse.Namespace) -> None:
             train, validation = split_validation(dataset.x_train, dataset.y_train, args.validation, args.seed)
             dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
 
-    trained = train_defence(
-        args.defence,
-        dataset,
-        recipe,
-        backbone=backbone,
-        seed=args.seed,
-        device_type=device_type,
-        validation_data=validation,
-        verbose=not args.quiet,
-    )
+    with _diverging():
+        trained = train_defence(
+            args.defence,
+            dataset,
+            recipe,
+            backbone=backbone,
+            seed=args.seed,
+            device_type=device_type,
+            validation_data=validation,
+            verbose=not args.quiet,
+        )
     clean = clean_accuracy(trained.classifier, dataset.x_test, dataset.y_test)
     summary = {
         "defence": args.defence,
@@ -429,10 +447,9 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _defences(args: argparse.Namespace) -> None:
-    from art_mmc.comparison import ORDER
     from art_mmc.defences import DEFENCES
 
-    _print_rows([(name, DEFENCES[name].title, f"{DEFENCES[name].paper}, {DEFENCES[name].link}") for name in ORDER])
+    _print_rows([(row.name, row.title, f"{row.paper}, {row.link}") for row in DEFENCES.values()])
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -477,8 +494,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UsageError as err:
         print(f"art-mmc: error: {err}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("art-mmc: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as err:
+        print(f"art-mmc: {str(err) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `art-mmc recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,8 +8,8 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +315,7 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
         "nb_classes": dataset.nb_classes,
         "n_train": len(dataset.y_train),
         "n_test": len(dataset.y_test),
-        "recipe": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()},
+        "recipe": {each.name: _plain(getattr(recipe, each.name)) for each in fields(recipe)},
         "seed": seed,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": str(device),
@@ -329,6 +329,13 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
             "python": platform.python_version(),
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    """The tuples and read-only mappings of a recipe as lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
 
 
 def _processor(device: torch.device) -> str:

@@ -185,7 +185,7 @@ _ROWS = (
         "isce",
         "inference-softmax cross-entropy",
         "-log softmax(t')_y, t' = a / ||a|| with the predicted entry raised by m and clipped",
-        heads.LinearHead,
+        heads.UnitNormHead,
         losses.InferenceSoftmaxLoss,
         ADAPTIVE,
         "Song et al., Mathematics 2022",

@@ -244,7 +244,8 @@ def evaluate_robustness(
     :param verbose: Whether to show a progress bar.
     :return: The record.
     :raises TypeError: For another kind of classifier.
-    :raises ValueError: For bad inputs, labels, radii or numbers, and logits that are not finite.
+    :raises ValueError: For bad inputs, labels, radii or numbers.
+    :raises FloatingPointError: When the logits are not finite.
     :raises RuntimeError: When an attack leaves the ball or the box.
     """
     if not isinstance(classifier, LossDefendedClassifier):
@@ -316,7 +317,7 @@ def _predicted(classifier: LossDefendedClassifier, x: np.ndarray, batch_size: in
     """Predicted classes (N,); logits that are not finite raise, since NaN would pass for some class."""
     logits = classifier.predict(x, batch_size=batch_size)
     if not np.isfinite(logits).all():
-        raise ValueError(
+        raise FloatingPointError(
             "the classifier's logits are not finite: its training has diverged, or its weights are damaged."
         )
     return logits.argmax(axis=1)

@@ -97,6 +97,34 @@ class ReversedLinearHead(LinearHead):
         return -super().logits(z)
 
 
+class UnitNormHead(LinearHead):
+    """
+    `r (W z + b) / ||W z + b||`: a linear head whose logits have a fixed norm, for the inference-softmax cross-entropy.
+    That loss looks at the direction of the logits alone, so training and predictions are those of a linear head; but
+    nothing would keep the size of the logits in a range where a softmax, or an attack that weighs logits against a
+    distance, tells them apart.
+
+    | Paper link: https://doi.org/10.3390/math10193716
+
+    :param in_features: Width d of the features.
+    :param nb_classes: Number of classes K.
+    :param logit_norm: r, positive; two logits differ by sqrt(2) r at most.
+    """
+
+    def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 15.0) -> None:
+        super().__init__(in_features, nb_classes)
+        if not logit_norm > 0:
+            raise ValueError(f"logit_norm: expected a positive number, got {logit_norm!r}.")
+        self.logit_norm = float(logit_norm)
+
+    def logits(self, z: torch.Tensor) -> torch.Tensor:
+        """
+        :param z: Features (B, d).
+        :return: `r (W z + b) / ||W z + b||`, (B, K).
+        """
+        return self.logit_norm * nn.functional.normalize(super().logits(z), dim=1)
+
+
 class CenterTrackingHead(LinearHead):
     """
     A linear head that also keeps one center a class in feature space, for the center loss. The centers are a buffer:

@@ -44,7 +44,8 @@ def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def dlr(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     Difference of logits ratio: `-(a_y - max_{k != y} a_k) / (a_(1) - a_(3))` with a_(i) the i-th largest logit;
-    invariant to the logits' shift and scale. Where the three largest are equal the ratio is 0 / 0 and taken as 0.
+    invariant to the logits' shift and scale. Where the three largest are equal there is nothing to divide by and the
+    margin itself is given.
 
     | Paper link: https://arxiv.org/abs/2003.01690 (Equation 6)
 

@@ -137,8 +137,8 @@ def text_table(comparison: Comparison, width: int = 120) -> str:
         parts.append("\n".join(lines))
     objectives = sorted({str(result.robustness.get(PGD_ADAPTIVE, eps[0]).objective) for result in results})
     parts.append(
-        f"percent of {comparison.provenance['n']} test images; own: PGD on the training loss; adapt: PGD on the "
-        f"{' or '.join(objectives)}; worst: the worst case, which is the number to quote"
+        f"percent correct of {comparison.provenance['n']} test images; own: PGD on the training loss; adapt: PGD on "
+        f"the {' or '.join(objectives)};\nworst: the worst case over all attacks, which is the number to quote"
     )
     return "\n\n".join(parts)
 
@@ -274,7 +274,7 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
 def _recipe_text(recipe: Mapping[str, Any]) -> str:
     return (
         f"{recipe['name']}: {recipe['optimizer']}, rate {recipe['rate']:g}, {recipe['nb_epochs']} epochs, batches of "
-        f"{recipe['batch_size']}; source: {recipe['source']}"
+        f"{recipe['batch_size']}{', adversarial training' if recipe.get('attack') else ''}; source: {recipe['source']}"
     )
 
 

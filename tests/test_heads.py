@@ -23,7 +23,10 @@ from art_mmc.heads import (
     Head,
     LinearHead,
     ReversedLinearHead,
+    UnitNormHead,
 )
+from art_mmc.losses import InferenceSoftmaxLoss
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
@@ -37,6 +40,7 @@ def _one_thread():
 HEADS = {
     "linear": lambda d, k: LinearHead(d, k),
     "reversed": lambda d, k: ReversedLinearHead(d, k),
+    "unit-norm": lambda d, k: UnitNormHead(d, k),
     "center": lambda d, k: CenterTrackingHead(d, k, center_rate=0.3),
     "fixed": lambda d, k: FixedCentersHead(d, k),
     "fixed-100": lambda d, k: FixedCentersHead(d, k, scale=100.0),
@@ -127,7 +131,7 @@ def test_distance_logits_gradcheck(name):
 
 @pytest.mark.parametrize("name", DISTANCE)
 def test_distance_gradient_of_features(name):
-    """d h_k / d z = (mu_k - z) / T, near a center too, where the squared distance itself has lost its digits."""
+    """That is (mu_k - z) / T, near a center too, where the squared distance itself has lost its digits."""
     head = make(name)
     z = (head.centers.detach()[[3]] + 1e-3 * features(batch=1)).requires_grad_(True)
     head(z)[0, 3].backward()
@@ -269,7 +273,42 @@ def test_reversed_prediction_is_the_smallest_output():
     assert torch.equal(head(z).argmax(dim=1), head.linear(z).argmin(dim=1))
 
 
-@pytest.mark.parametrize("name", [*LINEAR, "gaussian"])
+@pytest.mark.parametrize("norm", [1.0, 15.0])
+@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+def test_unit_norm_logits(nb_classes, norm):
+    """The linear head's logits at another length: `r o / ||o||`."""
+    torch.manual_seed(0)
+    head, z = UnitNormHead(16, nb_classes, logit_norm=norm), features(dtype=torch.float64)
+    o = z.numpy() @ head.linear.weight.detach().double().numpy().T + head.linear.bias.detach().double().numpy()
+    logits = head(z).detach()
+    np.testing.assert_allclose(logits.numpy(), norm * o / np.sqrt((o**2).sum(axis=1, keepdims=True)), rtol=1e-10)
+    assert torch.equal(logits.argmax(dim=1), torch.from_numpy(o).argmax(dim=1))
+    assert (logits.amax(dim=1) - logits.amin(dim=1)).max() <= norm * 2**0.5 * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"clip": False}, {"selector": "true", "scale": 2.0}], ids=str)
+def test_unit_norm_changes_nothing_for_its_loss(options):
+    """Inference-softmax looks at directions alone: value and gradients are those of a plain linear head."""
+    torch.manual_seed(0)
+    head, plain = UnitNormHead(16, 10).double(), LinearHead(16, 10).double()
+    plain.load_state_dict(head.state_dict())
+    loss, y, results = InferenceSoftmaxLoss(**options), torch.arange(12) % 10, []
+    for each in (head, plain):
+        z = features(dtype=torch.float64).requires_grad_(True)
+        value = loss(each(z), y)
+        value.backward()
+        results.append((value.detach(), z.grad, each.linear.weight.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", [0, -1.0, float("nan")])
+def test_impossible_logit_norm(norm):
+    with pytest.raises(ValueError, match=f"logit_norm: expected a positive number, got {norm}"):
+        UnitNormHead(16, 10, logit_norm=norm)
+
+
+@pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "gaussian"])
 def test_reset_draws_anew(name):
     head = make(name)
     before = [p.detach().clone() for p in head.parameters()]
@@ -447,6 +486,7 @@ def test_options_build_the_same_head(name):
 
 def test_options_by_name():
     assert LinearHead.option_names() == ReversedLinearHead.option_names() == []
+    assert UnitNormHead.option_names() == ["logit_norm"]
     assert CenterTrackingHead.option_names() == ["center_rate"]
     assert FixedCentersHead.option_names() == ["scale", "centers", "center_seed", "temperature"]
     assert GaussianMeansHead.option_names() == ["temperature"]

@@ -20,6 +20,7 @@ from torch.nn import functional
 from art_mmc import losses as L  # noqa: N812
 from art_mmc.heads import CenterTrackingHead, FixedCentersHead, GaussianMeansHead, ReversedLinearHead
 
+
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
@@ -622,7 +623,9 @@ def test_options_build_the_same_loss(key):
 
 
 def test_options_by_name():
-    assert {name: getattr(L, name).option_names() for name in L.__all__ if name not in ("Loss", "LinearInLabelLoss")} == {
+    assert {
+        name: getattr(L, name).option_names() for name in L.__all__ if name not in ("Loss", "LinearInLabelLoss")
+    } == {
         "CenterLoss": ["lam"],
         "GuidedComplementEntropyLoss": ["alpha", "variant"],
         "InferenceSoftmaxLoss": ["scale", "margin", "selector", "clip"],
@@ -792,7 +795,7 @@ def test_gce_code_divides_by_the_logarithm_of_all_classes(k):
 
 @pytest.mark.parametrize("k", [10, 200])
 def test_gce_range(k):
-    """The paper's values fill [-1, 0]: -1 with level false classes and a sure true one, 0 with one false class alone."""
+    """The paper's values fill [-1, 0]: -1 with level false classes and a sure true one, 0 with a single false one."""
     loss = L.GuidedComplementEntropyLoss(variant="paper", reduction="none")
     a = torch.zeros(3, k, dtype=torch.float64)
     a[0, 0] = 50.0
@@ -806,7 +809,7 @@ def test_gce_range(k):
 
 
 def test_gce_guide():
-    """alpha = 0 takes the guide away; a larger alpha weighs unsure samples less."""
+    """With alpha = 0 there is no guide; a larger alpha weighs unsure samples less."""
     logits, y = batch(10)
     f_y = torch.softmax(logits, dim=1).gather(1, y[:, None])[:, 0]
     plain = L.GuidedComplementEntropyLoss(0.0, reduction="none")(logits, y)
@@ -845,7 +848,7 @@ def test_logit_constraint_hard_and_soft():
 
 
 def test_logit_constraint_soft_gradient_flows_through_the_weights():
-    """a = (2, 1, 0): d/da_0 is the weights' sum 1; d/da_1 = -w_1 + w_1 ((2 - 1) - m), m = w_1 + 2 w_2, and so on."""
+    """At a = (2, 1, 0): d/da_0 is the weights' sum 1; d/da_1 = -w_1 + w_1 ((2 - 1) - m), m = w_1 + 2 w_2, and so on."""
     w_1, w_2 = math.e / (math.e + 1), 1 / (math.e + 1)
     mean = w_1 * 1 + w_2 * 2
     a = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
@@ -929,7 +932,7 @@ def test_inference_softmax_ignores_the_scale_of_the_logits(key):
 @pytest.mark.parametrize("k", CLASSES)
 @pytest.mark.parametrize("rho", [0.0, 0.1, 0.3, 0.9])
 def test_label_smoothing_target(k, rho):
-    """softmax minus gradient is the target: 1 - rho for the true class, rho / (K - 1) for every other."""
+    """Softmax minus gradient is the target: 1 - rho for the true class, rho / (K - 1) for every other."""
     logits, y = batch(k)
     logits.requires_grad_(True)
     L.SoftmaxCrossEntropyLoss(rho, "sum")(logits, y).backward()

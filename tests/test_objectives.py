@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin
 
+
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
@@ -46,7 +47,8 @@ def dlr_oracle(logits, y):
 
 
 def test_table_of_names():
-    assert OBJECTIVES == {"margin": margin, "cross_entropy": cross_entropy, "dlr": dlr}
+    assert list(OBJECTIVES) == ["margin", "cross_entropy", "dlr"]
+    assert list(OBJECTIVES.values()) == [margin, cross_entropy, dlr]
 
 
 @pytest.mark.parametrize("nb_classes", [2, 10, 200])
@@ -143,6 +145,10 @@ def test_ties_give_numbers(objective, row):
 def test_tie_with_the_true_class_is_zero(objective):
     for row in (TIES["all equal"], TIES["three largest equal"], TIES["two largest equal"]):
         assert objective(torch.tensor([row]), torch.tensor([0])).tolist() == [0.0]
+
+
+def test_dlr_where_there_is_nothing_to_divide_by_is_the_margin():
+    assert dlr(torch.tensor([TIES["three largest equal"]]), torch.tensor([3])).tolist() == [2.0]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)

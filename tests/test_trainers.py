@@ -223,13 +223,14 @@ class TestLossTrainer:
 class TestPCTrainer:
     def losses_seen(self, classifier, monkeypatch):
         seen = []
-        train_batch = type(classifier).train_batch
+        batch_loss = PCTrainer._batch_loss
 
-        def spy(self, x, y):
-            seen.append((type(self.loss), id(self.optimizer), self.optimizer.param_groups[0]["lr"]))
-            return train_batch(self, x, y)
+        def spy(self, x, y, epoch):
+            optimizer = classifier.optimizer
+            seen.append((type(classifier.loss), optimizer, optimizer.param_groups[0]["lr"]))
+            return batch_loss(self, x, y, epoch)
 
-        monkeypatch.setattr(type(classifier), "train_batch", spy)
+        monkeypatch.setattr(PCTrainer, "_batch_loss", spy)
         return seen
 
     def test_cross_entropy_first_then_pc_with_a_fresh_optimizer(self, data, monkeypatch):
@@ -240,7 +241,7 @@ class TestPCTrainer:
         trainer.fit(data.x_train[:128], data.y_train[:128], batch_size=64, nb_epochs=5)
         assert [loss for loss, _, _ in seen] == [SoftmaxCrossEntropyLoss] * 4 + [PCLogitConstraintLoss] * 6
         assert len({optimizer for _, optimizer, _ in seen[:4]}) == len({optimizer for _, optimizer, _ in seen[4:]}) == 1
-        assert seen[0][1] != seen[-1][1]
+        assert seen[0][1] is not seen[-1][1]
         assert [record["stage"] for record in trainer.history] == ["warm-up"] * 2 + ["pc"] * 3
         assert classifier.loss is own_loss
 
@@ -261,10 +262,10 @@ class TestPCTrainer:
         classifier = make("pc")
         own_loss = classifier.loss
 
-        def interrupt(self, x, y):
+        def interrupt(self, x, y, epoch):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(type(classifier), "train_batch", interrupt)
+        monkeypatch.setattr(PCTrainer, "_batch_loss", interrupt)
         with pytest.raises(KeyboardInterrupt):
             PCTrainer(classifier, verbose=False).fit(data.x_train[:64], data.y_train[:64])
         assert classifier.loss is own_loss

@@ -61,7 +61,7 @@ class Loss(HasOptions, nn.Module):
         if y.ndim == 2 and y.shape[1] == 1 != logits.shape[1]:
             y = y[:, 0]
         if y.ndim == 1 and y.is_floating_point() and (y - y.floor() != 0).any():
-            raise ValueError(f"labels (B,): expected whole numbers from 0 to {logits.shape[1] - 1}, got {y.tolist()[:8]}.")
+            raise ValueError(f"labels: expected whole numbers from 0 to {logits.shape[1] - 1}, got {y[:8].tolist()}.")
         try:
             if y.ndim == 1:
                 losses = self.per_sample(logits, y.long())

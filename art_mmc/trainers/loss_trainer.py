@@ -4,16 +4,22 @@ Training of a loss-defended classifier as an ART `Trainer`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from art.defences.trainer import Trainer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
 from art_mmc.checks import check_labels, unknown_name
@@ -21,17 +27,77 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.recipes import Recipe
+from art_mmc.trainers.run_folder import RunFolder, TrainingInterrupted
 
 logger = logging.getLogger(__name__)
 
 #: batch size and epochs where neither the caller nor a recipe says any, as in ART's trainers
 BATCH_SIZE, NB_EPOCHS = 128, 20
 
+#: seconds after which a long epoch is saved in its middle
+SAVE_EVERY = 300.0
+
+
+@dataclass
+class Position:
+    """
+    How far a run has come: all that a checkpoint has to remember besides weights, optimizer and random states.
+
+    :param stage: Stages finished.
+    :param epoch: Epochs of the stage finished.
+    :param batch: Batches of the epoch finished.
+    :param totals: Of the epoch so far: sum of losses, correct predictions, samples.
+    :param seconds: Of the epoch so far.
+    :param best: Best validation figure so far.
+    :param stale: Epochs since.
+    :param rate: Learning rate at the epoch's start.
+    :param order: State of the generator when the epoch's order was drawn.
+    :param history: One record an epoch.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    seconds: float = 0.0
+    best: float = -math.inf
+    stale: int = 0
+    rate: float = 0.0
+    order: torch.Tensor | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    What a call of `fit` works on.
+
+    :param x: Inputs (N, C, H, W), float32 or, where that loses nothing, uint8, on the device.
+    :param y: Labels (N,) or (N, K), on the device.
+    :param validation: Inputs and labels on which each epoch is judged, or None.
+    :param batch_size: Samples in one step.
+    :param stages: Name, loss and epochs of each stage.
+    :param scheduler: What the caller gave.
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    validation: tuple[np.ndarray, np.ndarray] | None
+    batch_size: int
+    stages: list[tuple[str, torch.nn.Module, int]]
+    scheduler: Any
+
+    @property
+    def steps(self) -> int:
+        """Steps in one epoch."""
+        return math.ceil(len(self.x) / self.batch_size)
+
 
 class LossTrainer(Trainer):
     """
     Trains a :class:`.LossDefendedClassifier` on clean examples by its own loss. What ART's `fit` lacks: a loss and an
-    accuracy to watch, validation, augmentation on the device, a seed, the papers' recipes.
+    accuracy to watch, validation, augmentation on the device, a seed, checkpoints with exact resume, averaged weights,
+    bfloat16, the papers' recipes.
 
     Training on clean examples alone gives no robustness that survives an attack on the difference of logits; see the
     report of `art-mmc compare`.
@@ -46,6 +112,15 @@ class LossTrainer(Trainer):
         *,
         recipe: Recipe | None = None,
         augmentation: str | Augmentation | None = None,
+        averaging: str | None = None,
+        averaging_decay: float = 0.999,
+        averaging_start: int = 0,
+        patience: int | None = None,
+        keep: str = "last",
+        precision: str = "float32",
+        channels_last: bool = True,
+        compile_network: bool = False,
+        folder: str | Path | None = None,
         seed: int | None = None,
         verbose: bool = True,
     ) -> None:
@@ -56,11 +131,23 @@ class LossTrainer(Trainer):
         :param recipe: A paper's hyper-parameters; its optimizer replaces the classifier's own. None keeps that one.
         :param augmentation: Name of an augmentation, or a callable (images (B, C, H, W), generator) -> images; None for
                the recipe's, or none.
-        :param seed: Seed of the data order, the augmentation and the network's own randomness (dropout). Two runs from
-               the same weights with the same seed are equal on a CPU. None takes torch's global random state.
+        :param averaging: "ema" averages the weights after every step, "swa" after every epoch; the averaged weights are
+               validated and kept, with batch statistics computed anew for them. None for the recipe's, or none.
+        :param averaging_decay: Decay of the exponential average.
+        :param averaging_start: Epochs before the average begins.
+        :param patience: Stop when the validation figure (robust accuracy if there is one) has not risen for so many
+               epochs; None for never. Needs validation data.
+        :param keep: "last" weights, or the "best" by the validation figure.
+        :param precision: "float32", or "bfloat16" for autocast; losses and heads stay in float32.
+        :param channels_last: Whether the network runs in the channels-last memory format.
+        :param compile_network: Whether training steps run through `torch.compile`.
+        :param folder: Folder for checkpoints (`last.pt`, `best.pt`) and `history.csv`, written after each epoch; None
+               for none.
+        :param seed: Seed of the data order, the augmentation, the crafting and the network's own randomness (dropout).
+               Two runs from the same weights with the same seed are equal on a CPU. None takes torch's global state.
         :param verbose: Whether to show a progress bar.
         :raises TypeError: For a classifier of another kind.
-        :raises ValueError: For a classifier of another defence, or an unknown augmentation.
+        :raises ValueError: For a classifier of another defence, or an unknown choice.
         """
         if not isinstance(classifier, LossDefendedClassifier):
             raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
@@ -70,6 +157,15 @@ class LossTrainer(Trainer):
                 f"(defence '{classifier.defence}')."
             )
         super().__init__(classifier)
+        if averaging is None and recipe is not None:
+            averaging = recipe.averaging
+        for name, value, known in (
+            ("averaging", averaging, (None, "ema", "swa")),
+            ("keep", keep, ("last", "best")),
+            ("precision", precision, ("float32", "bfloat16")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
         if augmentation is None and recipe is not None:
             augmentation = recipe.augmentation
         if isinstance(augmentation, str):
@@ -80,10 +176,23 @@ class LossTrainer(Trainer):
         self.recipe = recipe
         self._plan = recipe  # the recipe for the number of epochs that a call of fit asks for
         self.augmentation = augmentation
+        self.averaging = averaging
+        self.averaging_decay = averaging_decay
+        self.averaging_start = averaging_start
+        self.patience = patience
+        self.keep = keep
+        self.precision = precision
+        self.channels_last = channels_last
+        self.compile_network = compile_network
+        self.folder = None if folder is None else RunFolder(Path(folder))
         self.seed = seed
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
         self.history: list[dict[str, Any]] = []
+        self._average: AveragedModel | None = None
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = classifier.forward
+
+    # ------------------------------------------------------------------------------------------ ART's methods
 
     def fit(
         self,
@@ -93,6 +202,7 @@ class LossTrainer(Trainer):
         batch_size: int | None = None,
         nb_epochs: int | None = None,
         scheduler: Any = None,
+        resume: bool = False,
         **kwargs: Any,
     ) -> None:
         """
@@ -100,15 +210,18 @@ class LossTrainer(Trainer):
 
         :param x: Inputs (N, C, H, W) in [0, 1].
         :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
-        :param validation_data: Inputs and labels on which loss and accuracy are reported after each epoch.
+        :param validation_data: Inputs and labels on which each epoch is judged. To choose weights by them they must be
+               split off the training data, never the test set; see :func:`.split_validation`.
         :param batch_size: Samples in one step; None for the recipe's, or 128. A last batch of one sample is left out,
                for batch normalisation has no variance there.
         :param nb_epochs: Passes over the data; None for the recipe's, or 20.
         :param scheduler: Learning-rate scheduler, stepped once an epoch: anything with a `step()`, or a function that
                makes one from an optimizer. None for the recipe's, or none.
+        :param resume: Whether to go on from the folder's `last.pt`, if it is there, as if never interrupted.
         :param kwargs: None is known.
-        :raises ValueError: For data that does not fit.
+        :raises ValueError: For data that does not fit, or a checkpoint of another run.
         :raises TypeError: For unknown arguments or a scheduler without a step.
+        :raises TrainingInterrupted: After Ctrl-C with a folder: the batch is finished and the state saved.
         """
         if kwargs:
             raise TypeError(f"fit() got unknown arguments: {', '.join(kwargs)}.")
@@ -119,152 +232,26 @@ class LossTrainer(Trainer):
         for name, value in (("batch_size", batch_size), ("nb_epochs", nb_epochs)):
             if value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value}.")
+        if resume and self.folder is None:
+            raise ValueError("resume=True needs the folder of the run: LossTrainer(classifier, folder=...).")
+        if validation_data is None and (self.patience is not None or self.keep == "best"):
+            raise ValueError("patience and keep='best' need validation_data, split off the training data.")
         self._plan = None if self.recipe is None else self.recipe.scaled(nb_epochs)
+        self._steps = math.ceil(len(x) / batch_size)
         x_all, y_all = self._classifier.training_tensors(x, y)
-        validation = None if validation_data is None else self._validation(validation_data)
-        self.history = []
-        with self._randomness() as generator, self._classifier.training():
-            self._stages(
-                x_all.to(self._device), y_all.to(self._device), validation, batch_size, nb_epochs, scheduler, generator
-            )
+        job = Job(
+            x=_compact(x_all).to(self._device),
+            y=y_all.to(self._device),
+            validation=None if validation_data is None else self._validation(validation_data),
+            batch_size=batch_size,
+            stages=self._stages(nb_epochs, scheduler),
+            scheduler=scheduler,
+        )
+        with self._randomness(), self._classifier.training(), self._fast_network():
+            saved = self._read(job) if resume and self.folder is not None else None
+            if saved is None or not saved["training"]["finished"]:
+                self._run(job, saved)
         self._warn_if_stuck()
-
-    def _stages(
-        self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        validation: tuple[np.ndarray, np.ndarray] | None,
-        batch_size: int,
-        nb_epochs: int,
-        scheduler: Any,
-        generator: torch.Generator,
-    ) -> None:
-        """The training as a sequence of stages; one here."""
-        self._new_optimizer()
-        self._run(
-            x, y, validation, batch_size, nb_epochs, self._scheduler(scheduler), generator, stage=self._stage_name
-        )
-
-    @property
-    def _stage_name(self) -> str:
-        return self._classifier.defence or "loss"
-
-    @property
-    def _device(self) -> torch.device:
-        return self._classifier.device
-
-    def _new_optimizer(self) -> None:
-        if self._plan is not None:
-            self._classifier._optimizer = self._plan.make_optimizer(self._classifier.model)
-
-    def _scheduler(self, scheduler: Any) -> Any:
-        """A scheduler object from what the caller or the recipe gave, or None."""
-        if scheduler is None and self._plan is not None:
-            scheduler = self._plan.make_scheduler
-        if scheduler is None or hasattr(scheduler, "step"):
-            return scheduler
-        if not callable(scheduler):
-            raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
-        return scheduler(self._classifier.optimizer)
-
-    def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        x, y = data
-        y = np.asarray(y)
-        check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
-        return np.asarray(x), np.asarray(self._classifier.reduce_labels(y))
-
-    @contextmanager
-    def _randomness(self) -> Iterator[torch.Generator]:
-        """The generator of data order and augmentation; with a seed, torch's global random state is put back."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices, enabled=self.seed is not None):
-            if self.seed is not None:
-                torch.manual_seed(self.seed)
-            yield torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-
-    def _run(
-        self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        validation: tuple[np.ndarray, np.ndarray] | None,
-        batch_size: int,
-        nb_epochs: int,
-        scheduler: Any,
-        generator: torch.Generator,
-        stage: str,
-    ) -> None:
-        """Train for some epochs on tensors that are on the device, and keep a record of each."""
-        steps = math.ceil(len(x) / batch_size)
-        with tqdm(total=nb_epochs * steps, disable=not self.verbose, desc=stage, unit="batch", leave=False) as bar:
-            for epoch in range(nb_epochs):
-                start = time.perf_counter()
-                rate = self._classifier.optimizer.param_groups[0]["lr"]
-                loss, accuracy = self._epoch(x, y, batch_size, generator, bar)
-                record = {
-                    "epoch": len(self.history) + 1,
-                    "stage": stage,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "val_loss": None,
-                    "val_accuracy": None,
-                    "rate": rate,
-                    "seconds": time.perf_counter() - start,
-                }
-                if not math.isfinite(loss):
-                    raise ValueError(
-                        f"the training loss is {loss} in epoch {epoch + 1} ({stage}): a lower rate may help."
-                    )
-                if validation is not None:
-                    record["val_loss"], record["val_accuracy"] = self._score(*validation)
-                self.history.append(record)
-                bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k in _SHOWN and v is not None})
-                logger.info(
-                    "epoch: %s stage: %s time(s): %.1f loss: %.4f acc(tr): %.4f acc(val): %s",
-                    *(record[key] for key in ("epoch", "stage", "seconds", "loss", "accuracy", "val_accuracy")),
-                )
-                if scheduler is not None:
-                    scheduler.step()
-
-    def _epoch(
-        self, x: torch.Tensor, y: torch.Tensor, batch_size: int, generator: torch.Generator, bar: Any
-    ) -> tuple[float, float]:
-        """One pass over the data; mean loss and accuracy, summed on the device so that no step waits for them."""
-        totals = torch.zeros(3, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
-        for index in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
-            if len(index) > 1 or len(x) == 1:
-                batch, labels = x[index], y[index]
-                if self.augmentation is not None:
-                    batch = self.augmentation(batch, generator)
-                loss, outputs = self._classifier.train_batch(batch, labels)
-                true = labels if labels.ndim == 1 else labels.argmax(dim=1)
-                totals[0] += loss * len(index)
-                totals[1] += (outputs.argmax(dim=1) == true).sum()
-                totals[2] += len(index)
-            bar.update()
-        loss_sum, correct, count = totals.tolist()
-        return loss_sum / count, correct / count
-
-    def _score(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        """Training loss and accuracy of the network as it stands, in evaluation mode."""
-        with self._classifier.using_objective("loss"):
-            losses = [
-                self._classifier.compute_loss(x[start : start + 1000], y[start : start + 1000], reduction="none")
-                for start in range(0, len(x), 1000)
-            ]
-        true = y if y.ndim == 1 else y.argmax(axis=1)
-        return float(np.mean(np.concatenate(losses))), float(
-            (self._classifier.predict(x).argmax(axis=1) == true).mean()
-        )
-
-    def _warn_if_stuck(self) -> None:
-        accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
-        if accuracy < chance + 0.1 * (1 - chance):
-            logger.warning(
-                "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
-                "or a warm-up, may help.",
-                accuracy,
-                chance,
-            )
 
     def fit_generator(
         self,
@@ -295,8 +282,440 @@ class LossTrainer(Trainer):
         """
         return self._classifier.predict(x, **kwargs)
 
+    # ------------------------------------------------------------------------------------------ what a run is made of
 
-_SHOWN = ("loss", "accuracy", "val_accuracy")
+    def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
+        """Name, loss and epochs of each stage; one here."""
+        return [(self._stage_name, self._classifier.loss, nb_epochs)]
+
+    @property
+    def _stage_name(self) -> str:
+        return self._classifier.defence or "loss"
+
+    @property
+    def _device(self) -> torch.device:
+        return self._classifier.device
+
+    def _begin_stage(self, stage: int) -> None:
+        """An optimizer for the stage: the recipe's, or the classifier's own, fresh from the second stage on."""
+        if self._plan is not None:
+            self._classifier._optimizer = self._plan.make_optimizer(self._classifier.model)
+        elif stage > 0:
+            self._classifier.renew_optimizer()
+
+    def _make_scheduler(self, job: Job, epochs: int) -> tuple[Any, Any]:
+        """The scheduler to step once a batch and the one to step once an epoch, either may be None."""
+        optimizer = self._classifier.optimizer
+        if job.scheduler is None:
+            return (self._plan.make_scheduler(optimizer, job.steps, epochs) if self._plan else None), None
+        if hasattr(job.scheduler, "step"):
+            return None, job.scheduler
+        if not callable(job.scheduler):
+            raise TypeError(f"scheduler: expected something with a step(), got {type(job.scheduler).__name__}.")
+        return None, job.scheduler(optimizer)
+
+    def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        x, y = data
+        y = np.asarray(y)
+        check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
+        return np.asarray(x), np.asarray(self._classifier.reduce_labels(y))
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        """
+        Two generators: `_order` on the CPU for data order and augmentation, `_noise` on the device for crafting. With a
+        seed, torch's and numpy's global random states are put back afterwards.
+        """
+        devices = [self._device] if self._device.type == "cuda" else []
+        numpy_state = np.random.get_state()
+        with torch.random.fork_rng(devices=devices, enabled=self.seed is not None):
+            if self.seed is not None:
+                torch.manual_seed(self.seed)
+                np.random.seed(self.seed)
+            seeds = torch.randint(2**62, (2,)).tolist()
+            self._order = torch.Generator().manual_seed(seeds[0])
+            self._noise = torch.Generator(self._device).manual_seed(seeds[1])
+            try:
+                yield
+            finally:
+                if self.seed is not None:
+                    np.random.set_state(numpy_state)
+
+    @contextmanager
+    def _fast_network(self) -> Iterator[None]:
+        """Memory format and compilation for the time of the training; the compiled network shares the weights."""
+        net = self._classifier.model
+        if self.channels_last:
+            net.to(memory_format=torch.channels_last)
+        if self.compile_network:
+            self._forward = torch.compile(net)
+        try:
+            yield
+        finally:
+            self._forward = self._classifier.forward
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+
+    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Loss of a batch, a scalar, and the logits by which its accuracy is counted.
+
+        :param x: Inputs (B, C, H, W).
+        :param y: Labels (B,) or (B, K).
+        :param epoch: Epochs of the stage finished, as a fraction inside an epoch.
+        """
+        logits = self._forward(x)
+        return self._classifier.loss(logits, y), logits
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def _run(self, job: Job, saved: dict[str, Any] | None) -> None:
+        """Train to the end, from the beginning or from a saved state."""
+        position = Position() if saved is None else Position(**saved["training"]["position"])
+        self.history = position.history
+        self._own_loss, self._average, self._best = self._classifier.loss, None, None
+        with self._catch_interrupt() as interrupted:
+            for index in range(position.stage, len(job.stages)):
+                name, loss, epochs = job.stages[index]
+                self._begin_stage(index)
+                each_batch, each_epoch = self._make_scheduler(job, epochs)
+                if saved is not None:
+                    self._restore(saved["training"], each_batch, each_epoch)
+                    saved = None
+                self._classifier._loss = loss
+                try:
+                    self._run_stage(job, position, name, epochs, each_batch, each_epoch, interrupted)
+                finally:
+                    self._classifier._loss = self._own_loss
+                if index + 1 < len(job.stages):
+                    position.stage, position.epoch = index + 1, 0
+                    self._average = None
+        self._finish(job)
+        self._save(job, position, None, None, finished=True)
+
+    def _run_stage(
+        self,
+        job: Job,
+        position: Position,
+        name: str,
+        epochs: int,
+        each_batch: Any,
+        each_epoch: Any,
+        interrupted: threading.Event,
+    ) -> None:
+        done = position.epoch * job.steps + position.batch
+        with tqdm(
+            total=epochs * job.steps, initial=done, disable=not self.verbose, desc=name, unit="batch", leave=False
+        ) as bar:
+            while position.epoch < epochs:
+                if position.batch == 0:
+                    position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
+                loss, accuracy = self._epoch(job, position, each_batch, each_epoch, interrupted, bar)
+                record = {
+                    "epoch": len(self.history) + 1,
+                    "stage": name,
+                    "loss": loss,
+                    "accuracy": accuracy,
+                    "val_loss": None,
+                    "val_accuracy": None,
+                    "rate": position.rate,
+                    "seconds": position.seconds,
+                }
+                if not math.isfinite(loss):
+                    raise ValueError(
+                        f"the training loss is {loss} in epoch {record['epoch']} ({name}); try a lower rate."
+                    )
+                position.epoch, position.batch, position.order = position.epoch + 1, 0, None
+                position.totals, position.seconds = (0.0, 0.0, 0.0), 0.0
+                self._average_epoch(position)
+                stop = self._judge(job, position, record)
+                self._close_epoch(job, record)
+                self.history.append(record)
+                bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k in _SHOWN and v is not None})
+                logger.info(
+                    "epoch: %s stage: %s time(s): %.1f loss: %.4f acc(tr): %.4f acc(val): %s",
+                    *(record[key] for key in ("epoch", "stage", "seconds", "loss", "accuracy", "val_accuracy")),
+                )
+                if each_epoch is not None:
+                    each_epoch.step()
+                if stop:
+                    logger.info("no better validation figure for %s epochs: stopping", self.patience)
+                    position.epoch = epochs
+                self._save(job, position, each_batch, each_epoch)
+                self._stop_if(interrupted)
+
+    def _epoch(
+        self,
+        job: Job,
+        position: Position,
+        each_batch: Any,
+        each_epoch: Any,
+        interrupted: threading.Event,
+        bar: Any,
+    ) -> tuple[float, float]:
+        """The rest of an epoch; mean loss and accuracy, summed on the device so that no step waits for them."""
+        start = time.perf_counter() - position.seconds
+        saved = time.monotonic()
+        present = None
+        if position.order is not None:  # resumed inside an epoch: the same order as before, then on from the present
+            present = self._order.get_state()
+            self._order.set_state(position.order)
+        else:
+            position.order = self._order.get_state()
+        order = torch.randperm(len(job.x), generator=self._order).to(job.x.device)
+        if present is not None:
+            self._order.set_state(present)
+        totals = torch.tensor(position.totals, dtype=torch.float64, device=job.x.device)
+        for batch, index in enumerate(order.split(job.batch_size)):
+            if batch < position.batch:
+                continue
+            if len(index) > 1 or len(job.x) == 1:
+                loss, correct = self._step(job.x[index], job.y[index], position.epoch + batch / job.steps)
+                totals += torch.stack([loss * len(index), correct, torch.full_like(loss, len(index))])
+            if each_batch is not None:
+                each_batch.step()
+            bar.update()
+            position.batch = batch + 1
+            if interrupted.is_set() or time.monotonic() - saved > SAVE_EVERY:
+                position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
+                if position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
+                    self._save(job, position, each_batch, each_epoch)
+                    self._stop_if(interrupted)
+                saved = time.monotonic()
+        position.seconds = time.perf_counter() - start
+        loss_sum, count_correct, count = totals.tolist()
+        return loss_sum / count, count_correct / count
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One optimizer step; the loss and the number of correct predictions, still on the device."""
+        if x.dtype == torch.uint8:
+            x = x.float() / 255.0
+        if self.augmentation is not None:
+            x = self.augmentation(x, self._order)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        optimizer = self._classifier.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss, logits = self._batch_loss(x, y, epoch)
+        (loss.sum() if loss.ndim else loss).backward()
+        optimizer.step()
+        if self._average is not None and self.averaging == "ema":
+            self._average.update_parameters(self._classifier.model)
+        true = y if y.ndim == 1 else y.argmax(dim=1)
+        return loss.detach().double(), (logits.detach().argmax(dim=1) == true).sum().double()
+
+    # ------------------------------------------------------------------------------------------ averages, judgement
+
+    def _average_epoch(self, position: Position) -> None:
+        """Begin the average when its time has come; add the epoch's weights to it."""
+        if self.averaging is None or position.epoch < max(1, self.averaging_start):
+            return
+        net = self._classifier.model
+        if self._average is None:
+            self._average = self._new_average()
+            self._average.update_parameters(net)
+        elif self.averaging == "swa":
+            self._average.update_parameters(net)
+
+    def _new_average(self) -> AveragedModel:
+        ema = get_ema_multi_avg_fn(self.averaging_decay) if self.averaging == "ema" else None
+        return AveragedModel(self._classifier.model, multi_avg_fn=ema)
+
+    @contextmanager
+    def _averaged(self, job: Job) -> Iterator[None]:
+        """The network with the averaged weights and with batch statistics computed for them, for a while."""
+        net = self._classifier.model
+        if self._average is None:
+            yield
+            return
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        self._install_average(job)
+        try:
+            yield
+        finally:
+            net.load_state_dict(before)
+
+    def _install_average(self, job: Job) -> None:
+        """Put the averaged weights into the network; new batch statistics come from the clean training data."""
+        assert self._average is not None
+        net = self._classifier.model
+        net.load_state_dict(self._average.module.state_dict())
+        batches = (job.x[i : i + job.batch_size] for i in range(0, len(job.x) - 1, job.batch_size))
+        with torch.no_grad():
+            update_bn(((x.float() / 255.0 if x.dtype == torch.uint8 else x) for x in batches), net)
+
+    def _judge(self, job: Job, position: Position, record: dict[str, Any]) -> bool:
+        """Validate, keep the best, and say whether to stop."""
+        if job.validation is None:
+            return False
+        with self._averaged(job):
+            figure = self._validate(job.validation, record)
+            if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
+                return False
+            if figure > position.best:
+                position.best, position.stale = figure, 0
+                if self.folder is not None:
+                    self.folder.write_best(self._classifier)
+                if self.keep == "best":
+                    self._best = {name: tensor.clone() for name, tensor in self._classifier.model.state_dict().items()}
+            else:
+                position.stale += 1
+        return self.patience is not None and position.stale >= self.patience
+
+    def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
+        """Write validation figures into the epoch's record; the one by which the best weights are chosen."""
+        x, y = validation
+        with self._classifier.using_objective("loss"):
+            losses = [
+                self._classifier.compute_loss(x[start : start + 1000], y[start : start + 1000], reduction="none")
+                for start in range(0, len(x), 1000)
+            ]
+        true = y if y.ndim == 1 else y.argmax(axis=1)
+        record["val_loss"] = float(np.mean(np.concatenate(losses)))
+        record["val_accuracy"] = float((self._classifier.predict(x).argmax(axis=1) == true).mean())
+        return record["val_accuracy"]
+
+    def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
+        """A last look at an epoch's record, for subclasses."""
+
+    def _finish(self, job: Job) -> None:
+        """Leave the weights that were asked for in the network."""
+        if self.keep == "best" and self._best is not None:
+            self._classifier.model.load_state_dict(self._best)
+        elif self._average is not None:
+            self._install_average(job)
+
+    # ------------------------------------------------------------------------------------------ interruption, resume
+
+    @contextmanager
+    def _catch_interrupt(self) -> Iterator[threading.Event]:
+        """With a folder to save to, the first Ctrl-C waits for the end of the batch; a second one does not."""
+        event = threading.Event()
+        if self.folder is None or threading.current_thread() is not threading.main_thread():
+            yield event
+            return
+
+        def note(signum: int, frame: Any) -> None:
+            if event.is_set():
+                raise KeyboardInterrupt
+            event.set()
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield event
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop_if(self, interrupted: threading.Event) -> None:
+        if interrupted.is_set() and self.folder is not None:
+            raise TrainingInterrupted(self.folder.path)
+
+    def _fingerprint(self, job: Job) -> dict[str, Any]:
+        """What must be the same for a run to go on as if never interrupted."""
+        return {
+            "trainer": repr(self),
+            "samples": len(job.x),
+            "data": [float(job.x.sum(dtype=torch.float64)), float(job.y.sum(dtype=torch.float64))],
+            "batch_size": job.batch_size,
+            "stages": [[name, epochs] for name, _, epochs in job.stages],
+        }
+
+    def __repr__(self) -> str:
+        """Return the settings that decide the result of a training."""
+        names = ["recipe", "augmentation", "averaging", "averaging_decay", "averaging_start", "patience", "keep"]
+        names += ["precision", "channels_last", "seed"]
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{type(self).__name__}({self._classifier.defence}, {shown})"
+
+    def _save(self, job: Job, position: Position, each_batch: Any, each_epoch: Any, finished: bool = False) -> None:
+        """Write the whole state of the run, and the history."""
+        if self.folder is None:
+            return
+        cuda = self._device.type == "cuda"
+        training = {
+            "fingerprint": self._fingerprint(job),
+            "finished": finished,
+            "position": dict(vars(position)),
+            "optimizer": self._classifier.optimizer.state_dict(),
+            "schedulers": [None if s is None else s.state_dict() for s in (each_batch, each_epoch)],
+            "average": None if self._average is None else self._average.state_dict(),
+            "best": self._best,
+            "random": {
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
+                "numpy": list(np.random.get_state()),
+                "order": self._order.get_state(),
+                "noise": self._noise.get_state(),
+            },
+        }
+        loss, self._classifier._loss = self._classifier._loss, self._own_loss
+        try:
+            self.folder.write_state(self._classifier, training)
+        finally:
+            self._classifier._loss = loss
+        self.folder.write_history(self.history)
+
+    def _read(self, job: Job) -> dict[str, Any] | None:
+        """The saved state of this very run, its weights loaded, or None if there is none yet."""
+        assert self.folder is not None
+        saved = self.folder.read_state()
+        if saved is None:
+            return None
+        there, here = saved["training"]["fingerprint"], self._fingerprint(job)
+        different = [name for name in here if there.get(name) != here[name]]
+        if different:
+            raise ValueError(
+                f"{self.folder.path} holds another run: "
+                + "; ".join(f"{name} was {there.get(name)}, is {here[name]}" for name in different)
+                + ". Take another folder, or do not resume."
+            )
+        self._classifier.model.load_state_dict(saved["state"])
+        self.history = saved["training"]["position"]["history"]
+        return saved
+
+    def _restore(self, training: dict[str, Any], each_batch: Any, each_epoch: Any) -> None:
+        """Optimizer, schedules, averages and random states as they were saved."""
+        self._classifier.optimizer.load_state_dict(training["optimizer"])
+        for scheduler, state in zip((each_batch, each_epoch), training["schedulers"], strict=True):
+            if scheduler is not None and state is not None:
+                scheduler.load_state_dict(state)
+        if training["average"] is not None:
+            self._average = self._new_average()
+            self._average.load_state_dict(training["average"])
+        self._best = training["best"]
+        random = training["random"]
+        torch.set_rng_state(random["torch"].cpu())
+        if random["cuda"] is not None:
+            torch.cuda.set_rng_state(random["cuda"].cpu(), self._device)
+        name, keys, *rest = random["numpy"]
+        np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+        self._order.set_state(random["order"].cpu())
+        self._noise.set_state(random["noise"].cpu())
+
+    def _warn_if_stuck(self) -> None:
+        accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
+        if accuracy < chance + 0.1 * (1 - chance):
+            logger.warning(
+                "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
+                "or a warm-up, may help.",
+                accuracy,
+                chance,
+            )
+
+
+_SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
+
+
+def _compact(x: torch.Tensor) -> torch.Tensor:
+    """Images that came from bytes as bytes again, a quarter of the memory, if the floats come back bit for bit."""
+    if x.dtype != torch.float32 or x.min() < 0 or x.max() > 1:
+        return x
+    compact = (x * 255.0).round().to(torch.uint8)
+    return compact if torch.equal(compact.float() / 255.0, x) else x
 
 
 class WarmUpTrainer(LossTrainer):
@@ -319,17 +738,8 @@ class WarmUpTrainer(LossTrainer):
             raise ValueError(f"warmup_epochs: expected a whole number of at least 0, got {warmup_epochs}.")
         self.warmup_epochs = warmup_epochs
 
-    def _stages(
-        self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        validation: tuple[np.ndarray, np.ndarray] | None,
-        batch_size: int,
-        nb_epochs: int,
-        scheduler: Any,
-        generator: torch.Generator,
-    ) -> None:
-        """Warm-up, fresh optimizer, the defence's own loss."""
+    def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
+        """Warm-up, then the defence's own loss."""
         if hasattr(scheduler, "step"):
             raise TypeError(
                 "scheduler: two stages need two schedulers; pass a function that makes one from an optimizer, e.g. "
@@ -342,21 +752,5 @@ class WarmUpTrainer(LossTrainer):
             raise ValueError(
                 f"warmup_epochs={warmup} leaves nothing of nb_epochs={nb_epochs} for the defence's own loss."
             )
-        classifier, own_loss = self._classifier, self._classifier.loss
-        for epochs, loss, stage in (
-            (warmup, SoftmaxCrossEntropyLoss(), "warm-up"),
-            (nb_epochs - warmup, own_loss, self._stage_name),
-        ):
-            if epochs:
-                self._new_optimizer()
-                classifier._loss = loss
-                try:
-                    self._run(x, y, validation, batch_size, epochs, self._scheduler(scheduler), generator, stage)
-                finally:
-                    classifier._loss = own_loss
-
-    def _new_optimizer(self) -> None:
-        """A fresh optimizer for each stage, also without a recipe."""
-        super()._new_optimizer()
-        if self._plan is None:
-            self._classifier.renew_optimizer()
+        own = super()._stages(nb_epochs - warmup, scheduler)
+        return [("warm-up", SoftmaxCrossEntropyLoss(), warmup), *own] if warmup else own

@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.trainers.adversarial import AdversarialLossTrainer
+from art_mmc.trainers.crafting import make_crafting
 from art_mmc.trainers.loss_trainer import LossTrainer, WarmUpTrainer
 from art_mmc.trainers.recipes import Recipe, get_recipe
 
@@ -128,5 +130,11 @@ def create_trainer(
     """
     if isinstance(recipe, str):
         recipe = get_recipe(recipe)
+    if recipe is not None and recipe.attack is not None:
+        settings = {"adv_ratio": recipe.adv_ratio, "eps_warmup": recipe.eps_warmup, **kwargs}
+        if classifier.defence == "pc":
+            settings.setdefault("warmup_epochs", None)
+        attack = make_crafting(settings.pop("attack", recipe.attack), **recipe.attack_options)
+        return AdversarialLossTrainer(classifier, attack, recipe=recipe, **settings)
     trainer = TRAINERS.get(classifier.defence or "", LossTrainer)
     return trainer(classifier, recipe=recipe, **kwargs)

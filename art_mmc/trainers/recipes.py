@@ -7,13 +7,19 @@ loss. Published values carry their source; what is ours says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 from art_mmc.checks import unknown_name
+
+#: names of the schedules
+SCHEDULES = ("piecewise", "linear", "cosine", "cyclic")
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,12 @@ class Recipe:
     :param rate: Learning rate at the start.
     :param nb_epochs: Passes over the data.
     :param batch_size: Samples in one step.
-    :param milestones: Epochs after which the rate is multiplied by `gamma`, counted from the start of a stage.
+    :param schedule: How the rate goes from `rate` on, counted from the start of a stage: "piecewise" (times `gamma` at
+           each milestone), "linear" (to zero), "cosine" (to zero) or "cyclic" (up from zero over two fifths, down to
+           zero over the rest, `rate` at the top).
+    :param milestones: Epochs after which a piecewise rate is multiplied by `gamma`.
     :param gamma: Factor on the rate at a milestone.
+    :param rate_warmup: Epochs over which the rate grows linearly to its full size; it never overshoots.
     :param weight_decay: Weight decay, torch's convention (the gradient of half the squared norm).
     :param decay: What decays: "all" parameters, "conv" (kernels of convolutions alone) or "weights" (kernels and
            matrices, no biases and no normalisation).
@@ -39,6 +49,11 @@ class Recipe:
     :param warmup_epochs: Of `nb_epochs`, those of plain cross-entropy that precede a loss with a warm-up (PC); each
            stage begins with a fresh optimizer and schedule.
     :param augmentation: Name of the augmentation, or None.
+    :param averaging: "ema", "swa" or None; see :class:`.LossTrainer`.
+    :param attack: Name of the crafting strategy for adversarial training, or None for clean training.
+    :param attack_options: Its options, by name.
+    :param adv_ratio: Share of each batch that is replaced by adversarial examples.
+    :param eps_warmup: Epochs over which eps grows linearly to its full size.
     """
 
     name: str
@@ -50,13 +65,36 @@ class Recipe:
     rate: float
     nb_epochs: int
     batch_size: int
+    schedule: str = "piecewise"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    rate_warmup: float = 0.0
     weight_decay: float = 0.0
     decay: str = "all"
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_epochs: int = 0
     augmentation: str | None = None
+    averaging: str | None = None
+    attack: str | None = None
+    attack_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    adv_ratio: float = 1.0
+    eps_warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+
+    def with_batch_size(self, batch_size: int) -> Recipe:
+        """
+        The same recipe for another batch size, the rate scaled in proportion (the linear scaling rule).
+
+        :param batch_size: Samples in one step, at least 1.
+        :return: The recipe.
+        :raises ValueError: For a batch size below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}.")
+        return replace(self, batch_size=batch_size, rate=self.rate * batch_size / self.batch_size)
 
     def scaled(self, nb_epochs: int) -> Recipe:
         """
@@ -100,14 +138,42 @@ class Recipe:
             return (m.weight for m in network.modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)))
         return network.parameters()
 
-    def make_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
+    def factor(self, epoch: float, nb_epochs: int) -> float:
+        """
+        Factor on the rate.
+
+        :param epoch: Epochs of the stage finished, as a fraction inside an epoch.
+        :param nb_epochs: Epochs of the stage.
+        :return: The factor, in [0, 1].
+        """
+        share = min(1.0, epoch / nb_epochs)
+        value = {
+            "piecewise": self.gamma ** sum(epoch >= milestone for milestone in self.milestones),
+            "linear": 1 - share,
+            "cosine": (1 + math.cos(math.pi * share)) / 2,
+            "cyclic": min(share / 0.4, (1 - share) / 0.6),
+        }[self.schedule]
+        return value * min(1.0, epoch / self.rate_warmup) if self.rate_warmup else value
+
+    def make_scheduler(
+        self, optimizer: torch.optim.Optimizer, steps: int, nb_epochs: int
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
         """
         :param optimizer: The optimizer.
-        :return: The schedule, to be stepped once an epoch; None for a constant rate.
+        :param steps: Steps in one epoch.
+        :param nb_epochs: Epochs of the stage.
+        :return: The schedule, to be stepped once a batch; None for a constant rate.
         """
-        if not self.milestones:
+        if self.schedule == "piecewise" and not self.milestones and not self.rate_warmup:
             return None
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, sorted(set(self.milestones)), self.gamma)
+        # the rate of a step is that at its end where it grows, so that the first step of a warm-up is no lost one
+        ahead = 1 if self.rate_warmup or self.schedule == "cyclic" else 0
+
+        def at_step(step: int) -> float:
+            growing = step < steps * max(self.rate_warmup, 0.4 * nb_epochs * (self.schedule == "cyclic"))
+            return self.factor((step + (ahead if growing else 0)) / steps, nb_epochs)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, at_step)
 
 
 _MMC = "Pang et al., ICLR 2020, and its released code"

@@ -1,0 +1,164 @@
+"""
+Adversarial training of any loss-defended classifier.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.trainers.crafting import FGSM, PGD, Crafting, FastFGSM, Moment, make_crafting
+from art_mmc.trainers.loss_trainer import WarmUpTrainer
+
+logger = logging.getLogger(__name__)
+
+#: share of the one-step training accuracy below which the multi-step accuracy tells of catastrophic overfitting
+OVERFITTING_SHARE = 0.3
+
+#: samples on which each epoch's robust accuracy is measured where no validation data is given
+WATCHED = 512
+
+
+class AdversarialLossTrainer(WarmUpTrainer):
+    """
+    Adversarial training by the classifier's own loss: each batch, or a share of it, is replaced by adversarial examples
+    crafted on the network as it stands. What ART's trainers lack: robust accuracy to watch and to choose weights by,
+    checkpoints with exact resume, the settings that the Bag of Tricks paper found to matter, and speed.
+
+    | Paper link: https://arxiv.org/abs/1706.06083 (PGD)
+    | Paper link: https://arxiv.org/abs/2010.00467 (Bag of Tricks for adversarial training)
+    | Paper link: https://arxiv.org/abs/1905.10626 (MMC with adversarial training)
+    | Paper link: https://arxiv.org/abs/2012.07688 (PC with adversarial training)
+    """
+
+    def __init__(
+        self,
+        classifier: LossDefendedClassifier,
+        attack: str | Crafting | Any = "pgd",
+        *,
+        adv_ratio: float = 1.0,
+        eps_warmup: float = 0.0,
+        warmup_epochs: int | None = 0,
+        validation_attack: Crafting | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Create a trainer.
+
+        :param classifier: The classifier to train.
+        :param attack: How to craft: a strategy of :mod:`.crafting` or its name ("pgd", "fgsm", "fast", "trades"), or an
+               ART evasion attack built on the classifier.
+        :param adv_ratio: Share of each batch that is replaced by adversarial examples, in (0, 1]. The PC paper has 0.5.
+        :param eps_warmup: Epochs over which eps grows linearly to its full size.
+        :param warmup_epochs: Epochs of plain cross-entropy on clean examples before; None for the recipe's.
+        :param validation_attack: The attack behind the robust accuracy of each epoch; None for 10 steps of PGD on the
+               adaptive objective with the training's eps and norm.
+        :param kwargs: As in :class:`.LossTrainer`.
+        :raises ValueError: For values out of range.
+        """
+        super().__init__(classifier, warmup_epochs=warmup_epochs, **kwargs)
+        if not 0 < adv_ratio <= 1:
+            raise ValueError(f"adv_ratio: expected a number in (0, 1], got {adv_ratio!r}.")
+        if not eps_warmup >= 0:
+            raise ValueError(f"eps_warmup: expected a number of epochs of at least 0, got {eps_warmup!r}.")
+        self.attack = make_crafting(attack)
+        self.adv_ratio = float(adv_ratio)
+        self.eps_warmup = float(eps_warmup)
+        self.validation_attack = self._validation_attack() if validation_attack is None else validation_attack
+
+    def _validation_attack(self) -> PGD | None:
+        """Ten steps of PGD on the adaptive objective, in the ball that the training is for."""
+        eps = getattr(self.attack, "eps_max", None) or getattr(self.attack, "eps", None)
+        if eps is None:
+            inner = getattr(self.attack, "attack", None)
+            eps = getattr(inner, "eps", None)
+            if not isinstance(eps, (int, float)):
+                return None
+        return PGD(float(eps), steps=10, norm=getattr(self.attack, "norm", math.inf), objective="adaptive")
+
+    def __repr__(self) -> str:
+        """Return the settings that decide the result of a training."""
+        return (
+            f"{super().__repr__()[:-1]}, attack={self.attack!r}, adv_ratio={self.adv_ratio}, "
+            f"eps_warmup={self.eps_warmup}, warmup_epochs={self.warmup_epochs})"
+        )
+
+    def _draw(self, shape: torch.Size) -> torch.Tensor:
+        return torch.rand(shape, generator=self._noise, device=self._noise.device)
+
+    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Craft, mix, and the strategy's loss; see :meth:`.LossTrainer._batch_loss`."""
+        if self._in_warmup:
+            return super()._batch_loss(x, y, epoch)
+        labels = y if y.ndim == 1 else y.argmax(dim=1)
+        scale = min(1.0, (epoch + 1 / self._steps) / self.eps_warmup) if self.eps_warmup else 1.0
+        moment = Moment(self._draw, epoch, scale)
+        # a batch is a random sample already: its first part is as good as any
+        share = max(1, round(self.adv_ratio * len(x)))
+        x_adv = self.attack.craft(self._classifier, x[:share], labels[:share], moment)
+        if share < len(x):
+            x_adv = torch.cat([x_adv, x[share:]])
+        return self.attack.training_loss(self._forward, self._classifier.loss, x, y, x_adv)
+
+    @property
+    def _in_warmup(self) -> bool:
+        return self._classifier.loss is not self._own_loss
+
+    def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
+        """Clean and robust figures; the robust accuracy is what the best weights are chosen by."""
+        accuracy = super()._validate(validation, record)
+        record["val_robust_accuracy"] = self.robust_accuracy(*validation)
+        return accuracy if record["val_robust_accuracy"] is None else record["val_robust_accuracy"]
+
+    def robust_accuracy(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float | None:
+        """
+        Accuracy under the validation attack, which draws from a generator of its own: validation changes no training.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Labels (N,) or (N, K).
+        :param batch_size: Samples in one pass.
+        :return: The accuracy, in [0, 1]; None without a validation attack.
+        """
+        if self.validation_attack is None:
+            return None
+        generator = torch.Generator(self._device).manual_seed(0)
+        moment = Moment(lambda shape: torch.rand(shape, generator=generator, device=generator.device))
+        x_all, y_all = self._classifier.training_tensors(x, y)
+        if y_all.ndim == 2:
+            y_all = y_all.argmax(dim=1)
+        correct = 0
+        for inputs, labels in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
+            inputs, labels = inputs.to(self._device), labels.to(self._device)
+            with self._autocast():
+                x_adv = self.validation_attack.craft(self._classifier, inputs, labels, moment)
+                with self._classifier.crafting(), torch.no_grad():
+                    correct += int((self._classifier.forward(x_adv).argmax(dim=1) == labels).sum())
+        return correct / len(x_all)
+
+    def _close_epoch(self, job: Any, record: dict[str, Any]) -> None:
+        """Robust accuracy of each epoch, and a look at what one-step training is known to do."""
+        record.setdefault("val_robust_accuracy", None)
+        record["robust_accuracy"] = None
+        record["catastrophic_overfitting"] = False
+        one_step = isinstance(self.attack, (FGSM, FastFGSM)) or getattr(self.attack, "steps", 0) == 1
+        if not one_step or self._in_warmup or self.validation_attack is None:
+            return
+        x, y = job.x[:WATCHED], job.y[:WATCHED]
+        x = x.float() / 255.0 if x.dtype == torch.uint8 else x
+        robust = self.robust_accuracy(x.cpu().numpy(), y.cpu().numpy())
+        record["robust_accuracy"] = robust
+        if robust is not None and record["accuracy"] > 0.3 and robust < OVERFITTING_SHARE * record["accuracy"]:
+            record["catastrophic_overfitting"] = True
+            logger.warning(
+                "Catastrophic overfitting in epoch %s: accuracy %.3f under the one-step training attack, %.3f under %s "
+                "steps. Train with more steps, or a smaller eps.",
+                record["epoch"],
+                record["accuracy"],
+                robust,
+                getattr(self.validation_attack, "steps", "several"),
+            )

@@ -1,0 +1,376 @@
+"""
+How a training step makes its adversarial examples: one small class a strategy.
+
+A strategy works on tensors that are on the device, takes its randomness from the trainer, and leaves the network as it
+found it: modes, flags, gradients and batch statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from art_mmc.checks import check_eps, unknown_name
+from art_mmc.classifiers import LossDefendedClassifier
+
+Draw = Callable[[torch.Size], torch.Tensor]
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """
+    What a strategy may know of the training around it.
+
+    :param draw: Gives numbers uniform in [0, 1) of a shape, from the trainer's generator.
+    :param epoch: Epochs finished, as a fraction inside an epoch.
+    :param scale: Factor on eps, in [0, 1], for its warm-up.
+    """
+
+    draw: Draw
+    epoch: float = 0.0
+    scale: float = 1.0
+
+
+class Crafting(ABC):
+    """
+    A strategy of adversarial training: how to craft, and which loss to train on.
+    """
+
+    @abstractmethod
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """
+        :param classifier: The classifier under training.
+        :param x: Inputs (B, C, H, W).
+        :param y: Labels (B,), int64.
+        :param moment: Randomness and progress.
+        :return: Adversarial inputs (B, C, H, W), in the ball and in the box.
+        """
+
+    def training_loss(
+        self, forward: Forward, loss: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, x_adv: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        :param forward: The network in training mode, inputs (B, C, H, W) -> logits (B, K).
+        :param loss: The defence's loss.
+        :param x: Inputs (B, C, H, W).
+        :param y: Labels (B,) or (B, K).
+        :param x_adv: What :meth:`craft` made of them, or of a share of them.
+        :return: The loss, a scalar, and the logits (B, K) by which the accuracy is counted.
+        """
+        logits = forward(x_adv)
+        return loss(logits, y), logits
+
+
+@dataclass(frozen=True)
+class PGD(Crafting):
+    """
+    Projected gradient descent.
+
+    | Paper link: https://arxiv.org/abs/1706.06083
+    | Paper link: https://arxiv.org/abs/2010.00467 (batch normalisation while crafting, early stop of the attack)
+
+    :param eps: Radius of the ball, inputs being in [0, 1].
+    :param steps: Number of gradient steps, at least 1.
+    :param step_size: Length of a step; None for eps / 4 (2 / 255 at 8 / 255).
+    :param norm: The ball's norm, infinity or 2.
+    :param random_start: Whether to start from a uniform point of the ball instead of the input.
+    :param objective: What to climb: "loss", "adaptive", "margin", "cross_entropy" or "dlr".
+    :param targeted: None, or the class to aim at: "random" (uniform over the other classes) or "least_likely".
+    :param batch_norm: "eval" crafts with the running averages, "train" with batch statistics; neither moves them.
+    :param tolerance: Early stop of the attack: how many more steps a sample gets once it is misclassified; None for
+           all.
+    :param tolerance_epochs: Epochs after which the tolerance grows by one.
+    """
+
+    eps: float = 8 / 255
+    steps: int = 10
+    step_size: float | None = None
+    norm: float = math.inf
+    random_start: bool = True
+    objective: str = "loss"
+    targeted: str | None = None
+    batch_norm: str = "eval"
+    tolerance: int | None = None
+    tolerance_epochs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps) if self.norm == math.inf else None
+        if not self.eps > 0:
+            raise ValueError(f"eps: expected a positive number, got {self.eps!r}.")
+        if self.steps < 1:
+            raise ValueError(f"steps: expected a whole number of at least 1, got {self.steps!r}.")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size: expected a positive number, got {self.step_size!r}.")
+        if self.norm not in (2, math.inf):
+            raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
+        for name, value, known in (
+            ("targeted", self.targeted, (None, "random", "least_likely")),
+            ("batch_norm", self.batch_norm, ("eval", "train")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
+
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """See :meth:`Crafting.craft`."""
+        with classifier.crafting(training_mode=self.batch_norm == "train"):
+            target, sign = self._target(classifier, x, y, moment)
+            return self._climb(classifier, x, y, target, sign, moment)
+
+    def _target(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> tuple[torch.Tensor, int]:
+        """The label in the objective and the direction: up for the true class, down for a target."""
+        if self.targeted is None:
+            return y, 1
+        if self.targeted == "random":
+            others = (moment.draw(y.shape) * (classifier.nb_classes - 1)).long()
+            return others + (others >= y), -1
+        with torch.no_grad():
+            logits = classifier.forward(x)
+        return logits.scatter(1, y[:, None], torch.inf).argmin(dim=1), -1
+
+    def _climb(
+        self,
+        classifier: LossDefendedClassifier,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        target: torch.Tensor,
+        sign: int,
+        moment: Moment,
+    ) -> torch.Tensor:
+        eps = self.eps * moment.scale
+        step = (self.eps / 4 if self.step_size is None else self.step_size) * moment.scale * sign
+        low, high = classifier.bounds(x)
+        x_adv = self._start(x, eps, low, high, moment) if self.random_start else x
+        left = None
+        if self.tolerance is not None:
+            grown = sum(moment.epoch >= epoch for epoch in self.tolerance_epochs)
+            left = torch.full_like(y, self.tolerance + grown)
+        for _ in range(self.steps):
+            x_adv = x_adv.detach().requires_grad_(True)
+            logits = classifier.forward(x_adv)
+            values = classifier.attack_values(logits, target, self.objective)
+            (grad,) = torch.autograd.grad(values.sum(), x_adv)
+            with torch.no_grad():
+                moved = self._project(x_adv + step * self._direction(grad), x, eps, low, high)
+                if left is not None:
+                    left = left - (logits.argmax(dim=1) != y).to(left.dtype)
+                    moved = torch.where((left >= 0)[:, None, None, None], moved, x_adv)
+                x_adv = moved
+        return x_adv.detach()
+
+    def _start(self, x: torch.Tensor, eps: float, low: Any, high: Any, moment: Moment) -> torch.Tensor:
+        """A uniform point of the ball (for the 2-norm: uniform direction and radius), in the box."""
+        noise = 2 * moment.draw(x.shape) - 1
+        if self.norm == 2:
+            radius = moment.draw(x.shape[:1]).view(-1, 1, 1, 1)
+            noise = self._direction(noise) * radius
+        return self._project(x + eps * noise, x, eps, low, high)
+
+    def _direction(self, grad: torch.Tensor) -> torch.Tensor:
+        """The steepest direction of unit length."""
+        if self.norm == math.inf:
+            return grad.sign()
+        return grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+
+    def _project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float, low: Any, high: Any) -> torch.Tensor:
+        """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
+        if self.norm == math.inf:
+            x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
+        else:
+            delta = x_adv - x
+            length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            x_adv = x + delta * (eps / length).clamp(max=1.0)
+        return x_adv if low is None else x_adv.clamp(low, high)
+
+
+@dataclass(frozen=True)
+class FGSM(Crafting):
+    """
+    One gradient step of a random length for each sample, as the PC paper trains on grey images.
+
+    | Paper link: https://arxiv.org/abs/1412.6572
+    | Paper link: https://arxiv.org/abs/2012.07688 (Table 5: eps in [0.1, 0.3], sampling not stated; uniform here)
+
+    :param eps: Smallest step, inputs being in [0, 1].
+    :param eps_max: Largest step; None for always `eps`.
+    :param objective: What to climb; see :class:`PGD`.
+    """
+
+    eps: float = 0.1
+    eps_max: float | None = 0.3
+    objective: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        if self.eps_max is not None and check_eps(self.eps_max, "eps_max") < self.eps:
+            raise ValueError(f"eps_max={self.eps_max} is below eps={self.eps}.")
+
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """See :meth:`Crafting.craft`."""
+        spread = 0.0 if self.eps_max is None else self.eps_max - self.eps
+        length = (self.eps + spread * moment.draw(x.shape[:1])).view(-1, 1, 1, 1) * moment.scale
+        low, high = classifier.bounds(x)
+        with classifier.crafting():
+            leaf = x.detach().requires_grad_(True)
+            values = classifier.attack_values(classifier.forward(leaf), y, self.objective)
+            (grad,) = torch.autograd.grad(values.sum(), leaf)
+        x_adv = x + length * grad.sign()
+        return x_adv if low is None else x_adv.clamp(low, high)
+
+
+@dataclass(frozen=True)
+class FastFGSM(Crafting):
+    """
+    One long step from a random start (FGSM-RS). Cheap, and known for catastrophic overfitting, for which the trainer
+    watches.
+
+    | Paper link: https://arxiv.org/abs/2001.03994
+
+    :param eps: Radius of the ball, inputs being in [0, 1].
+    :param step_size: Length of the step; None for 1.25 eps.
+    :param objective: What to climb; see :class:`PGD`.
+    """
+
+    eps: float = 8 / 255
+    step_size: float | None = None
+    objective: str = "loss"
+
+    def __post_init__(self) -> None:
+        self._pgd()
+
+    def _pgd(self) -> PGD:
+        step = 1.25 * self.eps if self.step_size is None else self.step_size
+        return PGD(self.eps, steps=1, step_size=step, objective=self.objective)
+
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """See :meth:`Crafting.craft`."""
+        return self._pgd().craft(classifier, x, y, moment)
+
+
+@dataclass(frozen=True)
+class TRADES(Crafting):
+    """
+    Trade-off between the loss on clean inputs and the divergence between clean and adversarial predictions:
+    `loss(x, y) + beta KL(f(x) || f(x'))`, x' climbing the divergence. The loss on clean inputs is the defence's own.
+
+    | Paper link: https://arxiv.org/abs/1901.08573 (Algorithm 1)
+
+    :param eps: Radius of the L-inf ball, inputs being in [0, 1].
+    :param steps: Number of gradient steps, at least 1.
+    :param step_size: Length of a step; None for eps / 4.
+    :param beta: Weight of the divergence (1 / lambda in the paper).
+    :param start: Standard deviation of the Gaussian start around the input, as in the released code.
+    """
+
+    eps: float = 8 / 255
+    steps: int = 10
+    step_size: float | None = None
+    beta: float = 6.0
+    start: float = 0.001
+
+    def __post_init__(self) -> None:
+        self._pgd()
+        if not self.beta >= 0:
+            raise ValueError(f"beta: expected a number of at least 0, got {self.beta!r}.")
+
+    def _pgd(self) -> PGD:
+        return PGD(self.eps, steps=self.steps, step_size=self.step_size)
+
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """See :meth:`Crafting.craft`."""
+        eps = self.eps * moment.scale
+        step = (self.eps / 4 if self.step_size is None else self.step_size) * moment.scale
+        low, high = classifier.bounds(x)
+        pgd = self._pgd()
+        with classifier.crafting():
+            with torch.no_grad():
+                clean = torch.log_softmax(classifier.forward(x), dim=1)
+            # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
+            start = self.start * math.sqrt(12) * (moment.draw(x.shape) - 0.5)
+            x_adv = pgd._project(x + start, x, eps, low, high)
+            for _ in range(self.steps):
+                x_adv = x_adv.detach().requires_grad_(True)
+                (grad,) = torch.autograd.grad(self._divergence(clean, classifier.forward(x_adv)).sum(), x_adv)
+                with torch.no_grad():
+                    x_adv = pgd._project(x_adv + step * grad.sign(), x, eps, low, high)
+        return x_adv.detach()
+
+    @staticmethod
+    def _divergence(log_clean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """KL(clean || adversarial) of the softmax outputs, (B,)."""
+        log_adv = torch.log_softmax(logits, dim=1)
+        return functional.kl_div(log_adv, log_clean, reduction="none", log_target=True).sum(dim=1)
+
+    def training_loss(
+        self, forward: Forward, loss: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, x_adv: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`Crafting.training_loss`."""
+        logits = forward(x)
+        clean_loss = loss(logits, y)  # before the next forward pass: the center loss reads what came with the logits
+        adversarial = forward(x_adv)
+        divergence = self._divergence(torch.log_softmax(logits, dim=1), adversarial).mean()
+        return clean_loss + self.beta * divergence, adversarial
+
+
+@dataclass(frozen=True)
+class ARTAttack(Crafting):
+    """
+    Any ART evasion attack as the crafting attack; the batch goes to numpy and back.
+
+    :param attack: The attack, built on the classifier under training. Built on another one, it crafts transferred
+           examples.
+    """
+
+    attack: Any
+
+    def craft(
+        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
+    ) -> torch.Tensor:
+        """See :meth:`Crafting.craft`."""
+        with classifier.crafting(), torch.enable_grad():
+            x_adv = self.attack.generate(x.cpu().numpy(), y=None if self.attack.targeted else y.cpu().numpy())
+        return torch.from_numpy(np.ascontiguousarray(x_adv, dtype=np.float32)).to(x.device)
+
+
+#: name on the command line -> strategy
+CRAFTINGS: dict[str, type[Crafting]] = {"pgd": PGD, "fgsm": FGSM, "fast": FastFGSM, "trades": TRADES}
+
+
+def make_crafting(attack: str | Crafting | Any, **options: Any) -> Crafting:
+    """
+    :param attack: Name of a strategy ("pgd", "fgsm", "fast", "trades"), a strategy, or an ART evasion attack.
+    :param options: Options of the strategy, by name.
+    :return: The strategy.
+    :raises ValueError: For an unknown name or option.
+    """
+    if isinstance(attack, Crafting):
+        return replace(attack, **options) if options else attack  # type: ignore[type-var]
+    if not isinstance(attack, str):
+        return ARTAttack(attack)
+    if attack not in CRAFTINGS:
+        raise unknown_name("training attack", attack, CRAFTINGS)
+    kind = CRAFTINGS[attack]
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of training attack '{attack}':", name, known)
+    return kind(**options)

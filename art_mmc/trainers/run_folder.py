@@ -1,0 +1,141 @@
+"""
+The folder of a training run: `last.pt`, from which it can go on, `best.pt`, and `history.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from art_mmc.checkpoint import describe, read_payload, write_payload
+
+if TYPE_CHECKING:
+    from art_mmc.classifiers import LossDefendedClassifier
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """
+    Ctrl-C during a training with a folder: the batch was finished and the state saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"interrupted; the state of the run is saved: go on with the folder {folder} and resume=True")
+        self.folder = folder
+
+
+class RunFolder:
+    """
+    Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
+    moment leaves the old one or the new one.
+
+    :param path: The folder; made at once, so that a folder that can't be written fails before the training.
+    :raises OSError: When the folder can't be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"no permission to write into {path}")
+        self._writer: Any = None
+        self._written = 0
+
+    @property
+    def last(self) -> Path:
+        """The newest state."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The classifier that was best on the validation data."""
+        return self.path / "best.pt"
+
+    def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
+        """
+        Write `last.pt`, which is also a checkpoint for :func:`.load_classifier` if the classifier can be described.
+
+        :param classifier: The classifier.
+        :param training: The state of the run, plain data and tensors.
+        """
+        try:
+            description = describe(classifier)
+        except ValueError:  # a loss of the user's own: the run can go on, but no classifier be built from the file
+            description = None
+        write_payload(self.last, classifier.model.state_dict(), description, training=plain(training))
+
+    def read_state(self) -> dict[str, Any] | None:
+        """
+        :return: What :meth:`write_state` wrote, or None if nothing is there.
+        :raises ValueError: When the file is damaged or no state of a run.
+        """
+        if not self.last.is_file():
+            return None
+        payload = read_payload(self.last)
+        if "training" not in payload:
+            raise ValueError(f"{self.last} is a classifier's checkpoint, but no state of a training run.")
+        return payload
+
+    def write_best(self, classifier: LossDefendedClassifier) -> None:
+        """
+        Write `best.pt`.
+
+        :param classifier: The classifier.
+        """
+        if classifier.defence is not None:
+            classifier.save_checkpoint(self.best)
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """
+        Write `history.csv`, and the same figures for TensorBoard where it is installed.
+
+        :param history: One record an epoch, all with the same keys.
+        """
+        if not history:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(history[-1]))
+        writer.writeheader()
+        writer.writerows(history)
+        temporary = self.path / f".history.{os.getpid()}.tmp"
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(temporary, self.path / "history.csv")
+        self._write_tensorboard(history)
+
+    def _write_tensorboard(self, history: list[dict[str, Any]]) -> None:
+        if self._writer is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._writer = False
+            else:
+                self._writer = SummaryWriter(str(self.path))
+        if not self._writer:
+            return
+        for record in history[self._written :]:
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self._writer.add_scalar(name, value, record["epoch"])
+        self._written = len(history)
+        self._writer.flush()
+
+
+def plain(value: Any) -> Any:
+    """
+    :param value: Nested dicts, lists and tuples of tensors, arrays and numbers.
+    :return: The same without numpy's types, which a load without pickled code would refuse.
+    """
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(entry) for entry in value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

@@ -1,0 +1,476 @@
+"""
+One file a classifier: what goes in comes out, nothing else is executed, and a damaged file is called one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art.defences.postprocessor import Rounded
+from art.defences.preprocessor import FeatureSqueezing
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+import art_mmc.checkpoint as checkpoint
+from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, load_classifier
+from art_mmc.heads import FixedCentersHead
+from art_mmc.losses import MMCLoss
+from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from tests.conftest import INPUT_SHAPE
+
+SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
+
+
+class Flat(nn.Module):
+    """A backbone of the user's own."""
+
+    def __init__(self, features: int = 12) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.flatten(1))
+
+
+def images(number: int = 6, shape: tuple[int, ...] = INPUT_SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).random((number, *shape), np.float32)
+
+
+def assert_same(one: LossDefendedClassifier, other: LossDefendedClassifier) -> None:
+    """All that a user can tell two classifiers by, the optimizer aside."""
+    assert type(one) is type(other)
+    x, y = images(6, one.input_shape), np.arange(6) % one.nb_classes
+    np.testing.assert_array_equal(one.predict(x), other.predict(x))
+    np.testing.assert_array_equal(one.loss_gradient(x, y), other.loss_gradient(x, y))
+    with one.using_objective("loss"), other.using_objective("loss"):
+        np.testing.assert_array_equal(one.compute_loss(x, y), other.compute_loss(x, y))
+    states = one.model.state_dict(), other.model.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        assert value.dtype == states[1][key].dtype
+        assert torch.equal(value, states[1][key]), key
+    for attribute in ("input_shape", "nb_classes", "objective", "channels_first", "defence"):
+        assert getattr(one, attribute) == getattr(other, attribute), attribute
+    np.testing.assert_array_equal(one.clip_values, other.clip_values)
+    assert repr(one.loss) == repr(other.loss)
+    assert repr(one.model.head) == repr(other.model.head)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Write a checkpoint again with other contents; None takes an entry out."""
+    payload = {**torch.load(path, weights_only=True), **changes}
+    torch.save({key: value for key, value in payload.items() if value is not None}, path)
+
+
+@pytest.fixture
+def saved(trained, tmp_path) -> Path:
+    path = tmp_path / "classifier.pt"
+    trained["mmc"].save_checkpoint(path)
+    return path
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(classifier, tmp_path):
+    path = tmp_path / "classifier.pt"
+    assert classifier.save_checkpoint(path) is None
+    loaded = load_classifier(path)
+    assert_same(classifier, loaded)
+    assert not any(module.training for module in loaded._model.modules())
+    assert isinstance(loaded.optimizer, torch.optim.Adam)
+    assert loaded.optimizer.state == {}
+    before = loaded.predict(images())
+    loaded.fit(images(), np.arange(6), nb_epochs=1)
+    assert not np.array_equal(loaded.predict(images()), before)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_path_may_be_text(as_text, trained, tmp_path):
+    path = tmp_path / "folder" / "of" / "mine" / "classifier.pt"
+    trained["sce"].save_checkpoint(str(path) if as_text else path)
+    assert_same(trained["sce"], load_classifier(str(path) if as_text else path))
+    assert os.listdir(path.parent) == ["classifier.pt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sce", {"label_smoothing": 0.2}),
+        ("mmc", {"scale": 4.0, "variant": "paper"}),
+        ("mmc", {"centers": "random", "center_seed": 7, "temperature": 3.0}),
+        ("mmc", {"embedding_dim": 3}),  # fewer dimensions than the simplex needs
+        ("mmlda", {"scale": 6.0, "variant": "paper"}),
+        ("lgm", {"alpha": 0.4, "lam": 0.3, "temperature": 2.0}),
+        ("center", {"lam": 0.02, "center_rate": 0.125}),
+        ("pc", {"xi": 0.8, "lam": 0.2, "variant": "paper", "constraint": "hard"}),
+        ("gce", {"alpha": 0.7, "variant": "paper"}),
+        ("isce", {"scale": 1.5, "margin": 0.2, "selector": "true", "clip": False}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_options_come_back(name, options, tmp_path):
+    classifier = create_classifier(name, "cnn", **SHAPE, **options)
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    loaded = load_classifier(tmp_path / "classifier.pt")
+    assert_same(classifier, loaded)
+    written = {**loaded.model.head.options(), **loaded.loss.options(), "embedding_dim": options.get("embedding_dim")}
+    assert {key: written[key] for key in options} == options
+
+
+def test_everything_else_comes_back(name, tmp_path):
+    low, high = np.full((3, 8, 8), -1.0, np.float32), np.linspace(0.5, 1.5, 192, dtype=np.float32).reshape(3, 8, 8)
+    classifier = create_classifier(
+        name,
+        create_backbone("cnn", (3, 8, 8), activation="softplus", beta=5.0),
+        input_shape=(3, 8, 8),
+        nb_classes=7,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        embedding_dim=9,
+        clip_values=(low, high),
+        objective="dlr",
+    )
+    classifier.loss.reduction = "sum"
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    loaded = load_classifier(tmp_path / "classifier.pt")
+    assert_same(classifier, loaded)
+    assert loaded.loss.reduction == "sum"
+    assert loaded.objective == "dlr"
+    assert loaded.clip_values.shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("clip_values", [None, (0.0, 255.0), (-0.1, 1 / 3)])
+def test_clip_values_come_back(clip_values, tmp_path):
+    classifier = create_classifier("mmc", "cnn", **SHAPE, clip_values=clip_values)
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    loaded = load_classifier(tmp_path / "classifier.pt")
+    if clip_values is None:
+        assert loaded.clip_values is None
+    else:
+        np.testing.assert_array_equal(loaded.clip_values, classifier.clip_values)
+
+
+def test_network_put_together_by_hand(tmp_path):
+    """Without the projection that `create_classifier` would add."""
+    net = DefendedNet(create_backbone("cnn", INPUT_SHAPE), FixedCentersHead(64, 10, scale=3.0), mean=0.5, std=0.5)
+    classifier = MMCClassifier(net, MMCLoss(variant="paper", temperature=net.head.temperature), **SHAPE)
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    assert_same(classifier, load_classifier(tmp_path / "classifier.pt"))
+
+
+def test_trained_statistics_and_centers_come_back(tmp_path):
+    backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 12))
+    classifier = create_classifier("center", backbone, **SHAPE)
+    classifier.fit(images(32), np.arange(32) % 10, nb_epochs=2, batch_size=8)
+    assert (classifier.model.head.centers != 0).any()
+    assert classifier.model.backbone.module[1].num_batches_tracked == 8
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    other = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 12))
+    assert_same(classifier, load_classifier(tmp_path / "classifier.pt", backbone=other))
+
+
+def test_float64_network_stays_one(tmp_path):
+    classifier = create_classifier("mmc", create_backbone("cnn", INPUT_SHAPE).double(), **SHAPE)
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    assert_same(classifier, load_classifier(tmp_path / "classifier.pt"))
+
+
+def test_saving_leaves_the_classifier_alone(trained, tmp_path):
+    classifier = trained["center"]
+    before = {key: value.clone() for key, value in classifier.model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(before[key], value) for key, value in classifier.model.state_dict().items())
+
+
+def test_file_is_tensors_and_json(saved):
+    """What other programs may rely on."""
+    payload = torch.load(saved, weights_only=True)
+    assert payload.keys() == {"format", "version", "config", "state"}
+    assert payload["format"] == "art_mmc.classifier"
+    assert payload["version"] == 1
+    document = json.loads(payload["config"])
+    assert document["defence"] == "mmc"
+    assert document["backbone"]["name"] == "cnn"
+    assert document["input_shape"] == [1, 8, 8]
+    assert all(isinstance(value, torch.Tensor) for value in payload["state"].values())
+    with zipfile.ZipFile(saved) as archive:
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "gpu"])
+def test_device_is_the_readers_choice(device_type, saved):
+    loaded = load_classifier(saved, device_type=device_type)
+    assert loaded.device_type == device_type
+    assert loaded.device.type == ("cuda" if device_type == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+# --- backbones of the user's own --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "lgm"])
+def test_own_backbone_is_asked_for(name, tmp_path):
+    classifier = create_classifier(name, Flat(), **SHAPE)
+    path = tmp_path / "classifier.pt"
+    classifier.save_checkpoint(path)
+    with pytest.raises(
+        ValueError, match=r"has a backbone of the user's own .*load_classifier\(path, backbone=\.\.\.\)"
+    ):
+        load_classifier(path)
+    backbone = Flat()
+    loaded = load_classifier(path, backbone=backbone)
+    assert_same(classifier, loaded)
+    assert loaded.model.backbone.module is backbone
+
+
+def test_own_backbone_with_linear_output(tmp_path):
+    """The user said so when it was wrapped, and the network has no projection; the bare module does for loading."""
+    classifier = create_classifier("mmc", wrap_backbone(Flat(), INPUT_SHAPE, linear_output=True), **SHAPE)
+    assert isinstance(classifier.model.projection, nn.Identity)
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    assert_same(classifier, load_classifier(tmp_path / "classifier.pt", backbone=Flat()))
+
+
+def test_a_named_backbone_may_be_given_too(saved, trained):
+    assert_same(trained["mmc"], load_classifier(saved, backbone=create_backbone("cnn", INPUT_SHAPE)))
+
+
+class Deeper(Flat):
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.Linear(12, 12)
+
+
+@pytest.mark.parametrize("defence", ["sce", "mmc"])
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (lambda: Flat(13), "does not fit the backbone: .*size mismatch"),
+        (Deeper, "does not fit the backbone: .*Missing key"),
+        (lambda: nn.Flatten(), "does not fit the backbone: "),
+        (lambda: nn.Linear(5, 12), "the module refused inputs"),
+    ],
+    ids=["wider", "deeper", "without weights", "other inputs"],
+)
+def test_wrong_backbone(backbone, message, defence, tmp_path):
+    create_classifier(defence, Flat(), **SHAPE).save_checkpoint(tmp_path / "classifier.pt")
+    with pytest.raises(ValueError, match=message):
+        load_classifier(tmp_path / "classifier.pt", backbone=backbone())
+
+
+# --- files that are not what they should be ---------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"no checkpoint at {tmp_path / 'none.pt'}")):
+        load_classifier(tmp_path / "none.pt")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_classifier(tmp_path)
+
+
+class Bomb:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("wrapping", ["pickle", "torch zip", "torch legacy", "in the state", "in the config"])
+def test_no_code_of_a_file_is_executed(wrapping, saved, tmp_path):
+    bomb = Bomb(tmp_path / "exploded")
+    if wrapping == "pickle":
+        saved.write_bytes(pickle.dumps(bomb))
+    elif wrapping == "torch zip":
+        torch.save(bomb, saved)
+    elif wrapping == "torch legacy":
+        torch.save(bomb, saved, _use_new_zipfile_serialization=False)
+    elif wrapping == "in the state":
+        payload = torch.load(saved, weights_only=True)
+        payload["state"]["head.centers"] = bomb
+        torch.save(payload, saved)
+    else:
+        rewrite(saved, config=bomb)
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
+        load_classifier(saved)
+    assert not (tmp_path / "exploded").exists()
+    if wrapping == "pickle":  # the bomb is one
+        pickle.loads(saved.read_bytes())
+        assert (tmp_path / "exploded").exists()
+
+
+def test_every_changed_byte_is_noticed(saved, trained):
+    """torch.load compares no checksums: a flipped bit of a weight would pass for the network."""
+    data = saved.read_bytes()
+    rng = random.Random(0)
+    same = 0
+    for place in sorted(rng.sample(range(len(data)), 120)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << rng.randrange(8)
+        saved.write_bytes(changed)
+        try:
+            loaded = load_classifier(saved)
+        except ValueError:
+            continue
+        assert_same(trained["mmc"], loaded)  # a byte that fills a gap, or a date
+        same += 1
+    assert same < 12
+
+
+def test_truncated_file(saved):
+    data = saved.read_bytes()
+    for length in (
+        0,
+        1,
+        4,
+        30,
+        100,
+        1000,
+        len(data) // 3,
+        len(data) // 2,
+        len(data) - 200,
+        len(data) - 22,
+        len(data) - 1,
+    ):
+        saved.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=re.escape(str(saved)) + " is damaged, or no checkpoint of art_mmc: ."):
+            load_classifier(saved)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_no_checkpoint(seed, tmp_path):
+    rng = random.Random(seed)
+    path = tmp_path / "noise.pt"
+    for start in (b"", b"\x80\x02", b"PK\x03\x04", b"{"):
+        for _ in range(15):
+            path.write_bytes(start + rng.randbytes(rng.randrange(1, 60)))
+            with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
+                load_classifier(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"format": "something else"}, "is no checkpoint of art_mmc (expected format 'art_mmc.classifier')"),
+        ({"weight": torch.zeros(2)}, "is no checkpoint of art_mmc"),
+        ([1, 2], "is no checkpoint of art_mmc"),
+        (torch.zeros(2), "is no checkpoint of art_mmc"),
+        ({"format": "art_mmc.classifier"}, "is damaged: it has no config, state, version"),
+    ],
+    ids=["other format", "state dict", "list", "tensor", "nothing but the format"],
+)
+def test_other_files_of_torch(content, message, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_classifier(tmp_path / "other.pt")
+
+
+def test_a_zip_of_another_kind(tmp_path):
+    np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
+        load_classifier(tmp_path / "arrays.npz")
+
+
+def test_newer_format_is_named(saved):
+    rewrite(saved, version=2)
+    with pytest.raises(ValueError, match=r"was written by a newer art_mmc \(format version 2, known: 1\)"):
+        load_classifier(saved)
+
+
+@pytest.mark.parametrize("entry", ["version", "config", "state"])
+def test_incomplete_file(entry, saved):
+    rewrite(saved, **{entry: None})
+    with pytest.raises(ValueError, match=f"is damaged: it has no {entry}"):
+        load_classifier(saved)
+
+
+def test_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
+    """A reader sees the old classifier or the new one, never half of one, and no temporary file stays."""
+    path = tmp_path / "classifier.pt"
+    trained["mmc"].save_checkpoint(path)
+    old = path.read_bytes()
+
+    def half(payload: Any, target: Any) -> None:
+        Path(target).write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint.torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        trained["sce"].save_checkpoint(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["classifier.pt"]
+    trained["sce"].save_checkpoint(path)
+    assert_same(trained["sce"], load_classifier(path))
+
+
+# --- what a file can't describe ---------------------------------------------------------------------------------------
+
+
+def base_class() -> LossDefendedClassifier:
+    return LossDefendedClassifier(Flat(10), nn.CrossEntropyLoss(), **SHAPE)
+
+
+def own_loss() -> LossDefendedClassifier:
+    return create_classifier("sce", "cnn", **SHAPE, loss=nn.CrossEntropyLoss())
+
+
+def derived_loss() -> LossDefendedClassifier:
+    class Mine(MMCLoss):
+        def per_class(self, logits: torch.Tensor) -> torch.Tensor:
+            return 2 * super().per_class(logits)
+
+    return create_classifier("mmc", "cnn", **SHAPE, loss=Mine(temperature=10.0))
+
+
+def derived_network() -> LossDefendedClassifier:
+    class Mine(DefendedNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    return MMCClassifier(Mine(create_backbone("cnn", INPUT_SHAPE), FixedCentersHead(64, 10)), **SHAPE)
+
+
+@pytest.mark.parametrize("make", [base_class, own_loss, derived_loss, derived_network])
+def test_own_loss_or_network_is_refused(make, tmp_path):
+    """It would come back as another one."""
+    with pytest.raises(
+        ValueError, match=r"is none of the table of defences: use save\(\) for the weights alone, or pickle"
+    ):
+        make().save_checkpoint(tmp_path / "classifier.pt")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        {"preprocessing": (0.5, 0.5)},
+        {"preprocessing_defences": FeatureSqueezing(clip_values=(0, 1))},
+        {"postprocessing_defences": Rounded(2)},
+    ],
+    ids=["preprocessing", "preprocessing_defences", "postprocessing_defences"],
+)
+def test_processing_outside_the_network_is_refused(outside, tmp_path):
+    classifier = create_classifier("mmc", "cnn", **SHAPE, **outside)
+    with pytest.raises(ValueError, match="lies outside the network and can't be written; use mean and std"):
+        classifier.save_checkpoint(tmp_path / "classifier.pt")
+
+
+def test_loaded_network_in_arts_own_class(saved, trained):
+    """Whatever matters is in the network: ART's class around it predicts the same."""
+    arts = PyTorchClassifier(load_classifier(saved).model, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, preprocessing=None)
+    np.testing.assert_array_equal(arts.predict(images()), trained["mmc"].predict(images()))

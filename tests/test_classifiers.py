@@ -1,0 +1,1829 @@
+"""
+What ART promises of a PyTorchClassifier, for each of the nine classifiers, and what these add: an objective, labels in
+any format, no trace of a call that does not train, and messages that name the mend.
+
+Oracles: autograd and finite differences in float64 on the bare network, a bare training loop, and ART's own class.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art import config
+from art.data_generators import DataGenerator, NumpyDataGenerator, PyTorchDataGenerator
+from art.defences.postprocessor import Rounded
+from art.defences.preprocessor import (
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
+)
+from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+from torchvision.models import resnet18
+
+import art_mmc
+from art_mmc import (
+    DEFENCES,
+    LossDefendedClassifier,
+    MMCClassifier,
+    SoftmaxClassifier,
+    create_classifier,
+)
+from art_mmc.classifiers import CLASSIFIERS
+from art_mmc.heads import FixedCentersHead, LinearHead
+from art_mmc.losses import MMCLoss, ReverseCrossEntropyLoss
+from art_mmc.models import DefendedNet, create_backbone
+from art_mmc.objectives import OBJECTIVES
+from tests.conftest import INPUT_SHAPE, NAMES, Digits, read_only
+
+OBJECTIVE_NAMES = ["adaptive", "loss", *OBJECTIVES]
+SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
+
+
+def one_hot(y: np.ndarray) -> np.ndarray:
+    return np.eye(10, dtype=np.float32)[y]
+
+
+class Net(nn.Module):
+    """A small backbone with batch statistics and, if asked, dropout."""
+
+    def __init__(self, dropout: float = 0.0, features: int = 16) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(4 * 36, features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.drop(torch.relu(self.norm(self.conv(x)))).flatten(1))
+
+
+def small(name: str = "sce", **kwargs: Any) -> LossDefendedClassifier:
+    """An untrained classifier; a module as `backbone` or the package's "cnn"."""
+    return create_classifier(name, kwargs.pop("backbone", "cnn"), **{**SHAPE, **kwargs})
+
+
+def weights(classifier: LossDefendedClassifier) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in classifier.model.state_dict().items()}
+
+
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def objective_in_float64(
+    classifier: LossDefendedClassifier, objective: str, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (N,) and gradients of their sum on a float64 copy of the network, written here once more."""
+    net = copy.deepcopy(classifier.model).double()
+    leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor(y)
+    logits = net(leaf)
+    true = logits[torch.arange(len(y)), labels]
+    others = torch.stack([torch.cat((row[:k], row[k + 1 :])) for row, k in zip(logits, y, strict=True)])
+    if objective == "loss":
+        loss = copy.deepcopy(classifier.loss)
+        loss.reduction = "none"
+        values = loss(logits, labels)
+    elif objective == "cross_entropy":
+        values = torch.logsumexp(logits, dim=1) - true
+    elif objective == "dlr":
+        ranked = torch.sort(logits, dim=1, descending=True).values
+        values = (others.max(dim=1).values - true) / (ranked[:, 0] - ranked[:, 2])
+    else:
+        values = others.max(dim=1).values - true
+    (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return values.detach().numpy(), gradient.numpy()
+
+
+@pytest.fixture
+def batch(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
+    """Seven test images, read-only, and their labels."""
+    return digits.x_test[:7], read_only(digits.y_test[:7])
+
+
+# --- the nine and their table -----------------------------------------------------------------------------------------
+
+
+def test_there_are_nine():
+    assert NAMES == ["sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"]
+    assert list(CLASSIFIERS) == NAMES
+    for name, cls in CLASSIFIERS.items():
+        assert cls.defence == name
+        assert issubclass(cls, PyTorchClassifier)
+        assert getattr(art_mmc, cls.__name__) is cls
+
+
+def test_one_call_makes_a_whole_classifier(name):
+    classifier = small(name)
+    assert type(classifier) is CLASSIFIERS[name]
+    assert type(classifier.model) is DefendedNet
+    assert type(classifier.model.head) is DEFENCES[name].head
+    assert type(classifier.loss) is DEFENCES[name].loss
+    assert classifier.input_shape == INPUT_SHAPE
+    assert classifier.nb_classes == 10
+    assert classifier.channels_first
+    np.testing.assert_array_equal(classifier.clip_values, [0.0, 1.0])
+    assert classifier.preprocessing_operations == []
+    assert isinstance(classifier.optimizer, torch.optim.Adam)
+    assert classifier.optimizer.defaults["lr"] == 1e-3
+    in_optimizer = {id(p) for group in classifier.optimizer.param_groups for p in group["params"]}
+    assert in_optimizer == {id(p) for p in classifier.model.parameters()}
+
+
+def test_label_flags_are_those_of_a_cross_entropy(classifier):
+    """ART decides them by the loss' type; with the defaults for an unknown one its trainers fail."""
+    assert (classifier._reduce_labels, classifier._int_labels, classifier._probability_labels) == (True, True, True)
+
+
+def test_accuracy_of_the_fixture(classifier, digits):
+    """All the tests below are about trained networks only if these are."""
+    assert (classifier.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean() > 0.75
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["adaptive", "loss", "cross_entropy"])
+def test_fit_is_a_plain_loop_on_the_training_loss(objective, name, digits):
+    """Bit for bit, whatever the objective: the objective is the attacker's."""
+    x, y = digits.x_train[:40], digits.y_train[:40]
+    classifier = small(name, backbone=Net(), objective=objective)
+    net, loss = copy.deepcopy(classifier.model), copy.deepcopy(classifier.loss)
+    torch.manual_seed(3)
+    classifier.fit(x, y, batch_size=16, nb_epochs=2)
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    torch.manual_seed(3)
+    net.train()
+    for _ in range(2):
+        for index in torch.randperm(40).split(16):
+            optimizer.zero_grad()
+            loss(net(torch.tensor(x)[index]), torch.tensor(y)[index]).backward()
+            optimizer.step()
+    assert same_weights(weights(classifier), net.state_dict())
+
+
+@pytest.mark.parametrize(
+    "labels", ["(N, 1)", "int32", "float indices", "list", "one-hot", "one-hot int", "one-hot bool"]
+)
+def test_fit_takes_labels_in_any_format(labels, name, digits):
+    y = digits.y_train[:40]
+    given = {
+        "(N, 1)": y[:, None],
+        "int32": y.astype(np.int32),
+        "float indices": y.astype(np.float64),
+        "list": y.tolist(),
+        "one-hot": one_hot(y),
+        "one-hot int": one_hot(y).astype(np.int64),
+        "one-hot bool": one_hot(y).astype(bool),
+    }[labels]
+    results = []
+    for each in (y, given):
+        torch.manual_seed(0)
+        classifier = small(name, backbone=Net())
+        classifier.fit(digits.x_train[:40], each, batch_size=16, nb_epochs=1)
+        results.append(weights(classifier))
+    assert same_weights(*results)
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "mmlda", "rce", "isce"])
+def test_fit_takes_probability_labels_where_the_loss_does(name, digits):
+    """0.9 of one class and 0.1 of the next: the step is that of the weighted losses."""
+    x, y = digits.x_train[:16], digits.y_train[:16]
+    soft = 0.9 * one_hot(y) + 0.1 * one_hot((y + 1) % 10)
+    classifier = small(name)
+    net, loss = copy.deepcopy(classifier.model), copy.deepcopy(classifier.loss)
+    classifier.set_params(optimizer=torch.optim.SGD(classifier.model.parameters(), lr=0.01))
+    classifier.fit(x, soft.astype(np.float64), batch_size=16, nb_epochs=1)
+    logits, labels = net(torch.tensor(x)), torch.tensor(y)
+    (0.9 * loss(logits, labels) + 0.1 * loss(logits, (labels + 1) % 10)).backward()
+    torch.optim.SGD(net.parameters(), lr=0.01).step()
+    for key, value in net.state_dict().items():
+        torch.testing.assert_close(classifier.model.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lgm", "center", "pc", "gce"])
+def test_fit_refuses_probability_labels_where_the_loss_does(name, digits):
+    classifier = small(name)
+    before = weights(classifier)
+    with pytest.raises(ValueError, match="not for probability labels"):
+        classifier.fit(digits.x_train[:16], np.full((16, 10), 0.1), nb_epochs=1)
+    assert same_weights(before, weights(classifier))
+    assert not any(module.training for module in classifier.model.modules())
+
+
+def test_fit_takes_float64(name, digits):
+    results = []
+    for dtype in (np.float32, np.float64):
+        torch.manual_seed(0)
+        classifier = small(name)
+        classifier.fit(digits.x_train[:40].astype(dtype), digits.y_train[:40], batch_size=16, nb_epochs=1)
+        results.append(weights(classifier))
+    assert same_weights(*results)
+
+
+def test_fit_leaves_its_arrays_alone(name, digits):
+    x, y = digits.x_train[:40].copy(), one_hot(digits.y_train[:40])
+    small(name).fit(x, y, nb_epochs=1)
+    np.testing.assert_array_equal(x, digits.x_train[:40])
+    np.testing.assert_array_equal(y, one_hot(digits.y_train[:40]))
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writ")
+def test_fit_does_not_write_into_a_read_only_data_set(digits):
+    """As with numpy.load(..., mmap_mode="r")."""
+    x = read_only(digits.x_train[:40])
+    small().fit(x, digits.y_train[:40], nb_epochs=1)
+    np.testing.assert_array_equal(x, digits.x_train[:40])
+
+
+@pytest.mark.parametrize(("drop_last", "steps"), [(False, 6), (True, 4)])
+def test_fit_counts_its_steps(drop_last, steps, digits):
+    classifier = small()
+    classifier.fit(digits.x_train[:40], digits.y_train[:40], batch_size=16, nb_epochs=2, drop_last=drop_last)
+    assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {steps}
+
+
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_fit_ends_in_evaluation_mode(training_mode, digits):
+    classifier = small(backbone=Net())
+    classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1, training_mode=training_mode)
+    assert not any(module.training for module in classifier._model.modules())
+    assert (classifier.model.backbone.module.norm.num_batches_tracked > 0) == training_mode
+
+
+class Steps:
+    """The least that a scheduler is."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def step(self) -> None:
+        self.count += 1
+
+
+def test_scheduler_steps_once_an_epoch(digits):
+    classifier = small()
+    scheduler, counter = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1, gamma=0.5), Steps()
+    classifier.fit(digits.x_train[:40], digits.y_train[:40], batch_size=8, nb_epochs=3, scheduler=scheduler)
+    assert classifier.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 8)
+    classifier.fit(digits.x_train[:40], digits.y_train[:40], batch_size=8, nb_epochs=3, scheduler=counter)
+    assert counter.count == 3
+
+
+def test_scheduler_without_step_is_refused_before_training(digits):
+    classifier = small()
+    before = weights(classifier)
+    with pytest.raises(TypeError, match=r"scheduler: expected something with a step\(\), got str"):
+        classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1, scheduler="cosine")
+    assert same_weights(before, weights(classifier))
+
+
+def test_fit_without_optimizer_is_refused(digits):
+    classifier = small()
+    classifier.set_params(optimizer=None)
+    with pytest.raises(ValueError, match="optimizer is needed"):
+        classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
+    with pytest.raises(ValueError, match="optimizer is needed"):
+        classifier.clone_for_refitting()
+    assert not classifier.model.training
+
+
+def test_users_optimizer_trains_the_head_too(name, digits):
+    """`torch.optim.SGD(backbone.parameters())` is what one writes, and it can't know head and projection."""
+    backbone = create_backbone("cnn", INPUT_SHAPE)
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.01, momentum=0.9)
+    classifier = small(name, backbone=backbone, optimizer=optimizer)
+    assert classifier.optimizer is optimizer
+    before = weights(classifier)
+    classifier.fit(digits.x_train[:64], digits.y_train[:64], batch_size=16, nb_epochs=1)
+    for key, parameter in classifier.model.named_parameters():
+        assert not torch.equal(parameter, before[key]), f"{key} was not trained"
+    assert all(group["momentum"] == 0.9 for group in optimizer.param_groups)
+
+
+def test_users_optimizer_over_a_part_stays_over_that_part(digits):
+    """A frozen backbone stays frozen; only what is new joins."""
+    backbone = Net()
+    classifier = small(backbone=backbone, optimizer=torch.optim.SGD(backbone.out.parameters(), lr=0.1))
+    before = copy.deepcopy(backbone.state_dict())
+    head = classifier.model.head.linear.weight.clone()
+    classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1)
+    assert torch.equal(backbone.conv.weight, before["conv.weight"])
+    assert not torch.equal(backbone.out.weight, before["out.weight"])
+    assert not torch.equal(classifier.model.head.linear.weight, head)
+
+
+def test_fit_is_silent_unless_told(digits, capsys):
+    classifier = small()
+    classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+    classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1, verbose=True)
+    assert "Epochs" in capsys.readouterr().err
+
+
+# --- fit_generator ----------------------------------------------------------------------------------------------------
+
+
+class Listed(DataGenerator):
+    """Hands out the given batches in turn."""
+
+    def __init__(self, batches: list[tuple[Any, Any]], size: int | None) -> None:
+        super().__init__(size=size, batch_size=len(batches[0][0]))
+        self.batches, self.given = batches, 0
+
+    def get_batch(self) -> tuple:
+        batch = self.batches[self.given % len(self.batches)]
+        self.given += 1
+        return batch
+
+
+@pytest.mark.parametrize("labels", ["index", "one-hot"])
+def test_fit_generator_is_fit_on_its_batches(labels, name, digits):
+    x, y = digits.x_train[:32], digits.y_train[:32]
+    classifier = small(name, backbone=Net())
+    net, loss = copy.deepcopy(classifier.model), copy.deepcopy(classifier.loss)
+    given = y if labels == "index" else one_hot(y)
+    generator = Listed([(x[:16], given[:16]), (x[16:], given[16:])], size=32)
+    classifier.fit_generator(generator, nb_epochs=2)
+    assert generator.given == 4
+    assert not classifier.model.training
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    net.train()
+    for part in (slice(0, 16), slice(16, 32)) * 2:
+        optimizer.zero_grad()
+        loss(net(torch.tensor(x[part])), torch.tensor(y[part])).backward()
+        optimizer.step()
+    assert same_weights(weights(classifier), net.state_dict())
+
+
+@pytest.mark.parametrize("labels", ["index", "one-hot"])
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_arts_generators_are_taken(kind, labels, name, digits):
+    x, y = digits.x_train[:48], digits.y_train[:48]
+    y = y if labels == "index" else one_hot(y)
+    if kind == "numpy":
+        generator = NumpyDataGenerator(x, y, batch_size=16)
+    else:
+        data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+        generator = PyTorchDataGenerator(torch.utils.data.DataLoader(data, batch_size=16), size=48, batch_size=16)
+    classifier = small(name)
+    classifier.fit_generator(generator, nb_epochs=2)
+    assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {6}
+
+
+def test_an_incomplete_last_batch_counts(digits):
+    generator = Listed([(digits.x_train[:16], digits.y_train[:16])], size=40)
+    small().fit_generator(generator, nb_epochs=1)
+    assert generator.given == 3
+
+
+def test_fit_generator_with_a_preprocessing_of_arrays():
+    """ART compares the arrays with numbers and fails: "truth value ambiguous"."""
+    mean, std = np.full((3, 1, 1), 0.5, np.float32), np.full((3, 1, 1), 0.25, np.float32)
+    x, y = np.random.default_rng(0).random((8, 3, 8, 8), np.float32), np.arange(8)
+    classifier = create_classifier("mmc", "cnn", input_shape=(3, 8, 8), nb_classes=10, preprocessing=(mean, std))
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(one_hot(y)))
+    before = weights(classifier)
+    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    classifier.fit_generator(PyTorchDataGenerator(loader, size=8, batch_size=4), nb_epochs=1)
+    assert not same_weights(before, weights(classifier))
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def test_predict_is_the_network(classifier, digits):
+    x = digits.x_test[:70]
+    expected = copy.deepcopy(classifier.model).double()(torch.tensor(x, dtype=torch.float64)).detach().numpy()
+    logits = classifier.predict(x)
+    assert logits.dtype == np.float32
+    assert logits.shape == (70, 10)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        np.testing.assert_array_equal(logits, classifier.model(torch.tensor(x)).numpy())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 70, 1000])
+def test_predict_does_not_depend_on_the_batch_size(batch_size, classifier, digits):
+    x = digits.x_test[:7]
+    np.testing.assert_allclose(
+        classifier.predict(x, batch_size=batch_size), classifier.predict(x), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "list", "Fortran", "strided", "positional and logits"])
+def test_predict_takes_what_comes(kind, classifier, batch):
+    x, _ = batch
+    expected = classifier.predict(x)
+    if kind == "float16":  # multiples of 1 / 16 are exact
+        np.testing.assert_array_equal(classifier.predict(x.astype(np.float16)), expected)
+    elif kind == "positional and logits":
+        np.testing.assert_array_equal(classifier.predict(x, 128, False, logits=True), expected)
+    else:
+        given = {
+            "float64": x.astype(np.float64),
+            "list": x.tolist(),
+            "Fortran": np.asfortranarray(x),
+            "strided": np.repeat(x, 2, axis=0)[::2],
+        }[kind]
+        np.testing.assert_array_equal(classifier.predict(given), expected)
+
+
+def test_network_that_works_in_place_does_not_change_the_users_array(digits):
+    class InPlace(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x -= 0.5
+            return super().forward(x)
+
+    classifier = small(backbone=InPlace())
+    x = digits.x_test[:4].copy()
+    first = classifier.predict(x)
+    classifier.compute_loss(x, digits.y_test[:4])
+    classifier.get_activations(x, "embedding")
+    np.testing.assert_array_equal(x, digits.x_test[:4])
+    np.testing.assert_array_equal(classifier.predict(x), first)
+
+
+def test_float64_network(digits):
+    classifier = small("mmc", backbone=Net().double())
+    assert {parameter.dtype for parameter in classifier.model.parameters()} == {torch.float64}
+    x, y = digits.x_test[:4], digits.y_test[:4]
+    assert classifier.predict(x).dtype == np.float32
+    assert classifier.loss_gradient(x, y).dtype == np.float32
+    classifier.fit(x, y, nb_epochs=1)
+
+
+# --- the attacker's objective -----------------------------------------------------------------------------------------
+
+
+def test_default_objective_is_the_rows_first(name):
+    classifier = small(name)
+    assert classifier.objective == "adaptive"
+    assert DEFENCES[name].objectives[0] != "loss"
+    x, y = np.random.default_rng(0).random((5, *INPUT_SHAPE), np.float32), np.arange(5)
+    adaptive = classifier.loss_gradient(x, y)
+    classifier.objective = DEFENCES[name].objectives[0]
+    np.testing.assert_array_equal(classifier.loss_gradient(x, y), adaptive)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_compute_loss_against_float64(objective, classifier, batch):
+    x, y = batch
+    expected, _ = objective_in_float64(classifier, objective, x, y)
+    with classifier.using_objective(objective):
+        values = classifier.compute_loss(x, y)
+        mean, total = classifier.compute_loss(x, y, reduction="mean"), classifier.compute_loss(x, y, "sum")
+    assert values.shape == (7,)
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(mean, expected.mean(), rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_loss_gradient_against_float64_autograd(objective, classifier, batch):
+    x, y = batch
+    _, expected = objective_in_float64(classifier, objective, x, y)
+    with classifier.using_objective(objective):
+        gradient = classifier.loss_gradient(x, y)
+    assert gradient.shape == x.shape
+    assert gradient.dtype == np.float32
+    assert np.abs(expected).max() > 1e-4  # something to compare
+    np.testing.assert_allclose(gradient * 7, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_loss_gradient_against_finite_differences(objective, classifier, batch):
+    """Central differences of compute_loss itself, on the network in float64: the two must climb the same hill."""
+    x, y = batch
+    own = copy.deepcopy(classifier)
+    own.model.double()
+    own._inputs = lambda given: given  # without the cast to float32, whose steps are coarser than the difference
+    own.objective = objective
+    rng = np.random.default_rng(0)
+    gradient = own.loss_gradient(x.astype(np.float64), y) * 7
+    assert gradient.dtype == np.float64
+    for _ in range(5):
+        direction = rng.standard_normal(x.shape)
+        step = 1e-6 * direction
+        slope = (own.compute_loss(x + step, y) - own.compute_loss(x - step, y)) / 2e-6
+        expected = (gradient * direction).reshape(7, -1).sum(axis=1)
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_loss_reduction_scales_the_gradient(reduction, own, batch):
+    """As in ART: the mean over the batch, or the sum."""
+    x, y = batch
+    mean = own.loss_gradient(x, y)
+    own.loss.reduction = reduction
+    factor = 1 if reduction == "mean" else 7
+    np.testing.assert_allclose(
+        own.loss_gradient(x, y), factor * mean, rtol=1e-5, atol=1e-5 * factor * np.abs(mean).max()
+    )
+    assert own.loss.reduction == reduction
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+@pytest.mark.parametrize("labels", ["(N, 1)", "int32", "float", "one-hot", "one-hot int", "tensor", "one-hot tensor"])
+def test_gradient_takes_labels_in_any_format(labels, objective, classifier, batch):
+    x, y = batch
+    given = {
+        "(N, 1)": y[:, None],
+        "int32": y.astype(np.int32),
+        "float": y.astype(np.float32),
+        "one-hot": one_hot(y),
+        "one-hot int": one_hot(y).astype(np.int64),
+        "tensor": torch.tensor(y),
+        "one-hot tensor": torch.tensor(one_hot(y)),
+    }[labels]
+    with classifier.using_objective(objective):
+        np.testing.assert_array_equal(classifier.loss_gradient(x, given), classifier.loss_gradient(x, y))
+        np.testing.assert_array_equal(classifier.compute_loss(x, given), classifier.compute_loss(x, y))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_tensors_in_tensors_out(objective, classifier, batch):
+    x, y = batch
+    leaf = torch.tensor(x, requires_grad=True)
+    with classifier.using_objective(objective):
+        gradient = classifier.loss_gradient(leaf, torch.tensor(y))
+        values = classifier.compute_loss(leaf, torch.tensor(one_hot(y)))
+        expected = classifier.loss_gradient(x, y)
+        expected_values = classifier.compute_loss(x, y)
+    assert isinstance(gradient, torch.Tensor)
+    assert isinstance(values, torch.Tensor)
+    assert leaf.grad is None
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(values.detach().numpy(), expected_values, rtol=1e-5, atol=1e-5)
+    values.mean().backward()
+    np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-4, atol=1e-6)
+    for parameter in classifier.model.parameters():
+        parameter.grad = None
+
+
+@pytest.mark.parametrize("call", ["loss_gradient", "class_gradient", "compute_loss"])
+def test_gradients_work_where_gradients_are_off(call, classifier, batch):
+    x, y = batch
+    arguments = (x,) if call == "class_gradient" else (x, y)
+    expected = getattr(classifier, call)(*arguments)
+    with torch.no_grad():
+        np.testing.assert_array_equal(getattr(classifier, call)(*arguments), expected)
+
+
+def test_gradient_of_a_frozen_network(own, batch):
+    x, y = batch
+    expected = own.loss_gradient(x, y)
+    own.model.requires_grad_(False)
+    np.testing.assert_array_equal(own.loss_gradient(x, y), expected)
+    assert not any(parameter.requires_grad for parameter in own.model.parameters())
+
+
+def test_unknown_objective_names_the_nearest(own):
+    with pytest.raises(ValueError, match=r"unknown objective 'margn'\. Did you mean 'margin'\? Known: adaptive, loss"):
+        own.objective = "margn"
+    with pytest.raises(ValueError, match="unknown objective"):
+        small(objective="nonsense")
+    assert own.objective == "adaptive"
+
+
+def test_using_objective_nests_and_comes_back_after_an_error(own):
+    with own.using_objective("loss"):
+        with pytest.raises(ValueError, match="unknown objective"), own.using_objective("nonsense"):
+            pass
+        assert own.objective == "loss"
+        with pytest.raises(KeyError), own.using_objective("dlr"):
+            {}[own.objective]
+        assert own.objective == "loss"
+    assert own.objective == "adaptive"
+
+
+def test_unknown_reduction_is_refused(classifier, batch):
+    with pytest.raises(ValueError, match="unknown reduction 'avg'.*Known: none, mean, sum"):
+        classifier.compute_loss(*batch, reduction="avg")
+
+
+def test_a_loss_that_fails_gets_its_reduction_back(batch):
+    classifier = small("center", objective="loss")
+    classifier.model.head.forward = lambda z: torch.zeros(len(z), 10)  # without the features that the loss needs
+    with pytest.raises(ValueError, match="CenterLoss needs the features"):
+        classifier.compute_loss(*batch)
+    assert classifier.loss.reduction == "mean"
+
+
+def test_dlr_with_two_classes_names_the_mend():
+    classifier = create_classifier("sce", "cnn", input_shape=INPUT_SHAPE, nb_classes=2, objective="dlr")
+    with pytest.raises(ValueError, match="dlr needs at least 3 classes.*use margin"):
+        classifier.loss_gradient(np.zeros((2, *INPUT_SHAPE), np.float32), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gce"])
+def test_two_classes(name):
+    """ART's one-hot rules have a special case there."""
+    rng = np.random.default_rng(0)
+    y = np.arange(32) % 2
+    x = (0.3 * rng.random((32, *INPUT_SHAPE)) + 0.7 * y[:, None, None, None]).astype(np.float32)
+    classifier = create_classifier(name, "cnn", input_shape=INPUT_SHAPE, nb_classes=2)
+    classifier.fit(x, y, nb_epochs=20, batch_size=8)
+    assert (classifier.predict(x).argmax(axis=1) == y).all()
+    gradients = [classifier.loss_gradient(x, labels) for labels in (y, y[:, None], np.eye(2)[y])]
+    np.testing.assert_array_equal(gradients[0], gradients[1])
+    np.testing.assert_array_equal(gradients[0], gradients[2])
+
+
+# --- class_gradient ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["all", "int", "numpy int", "list", "array", "repeated"])
+def test_class_gradient_against_autograd(kind, classifier, batch):
+    x, _ = batch
+    labels = {
+        "all": None,
+        "int": 3,
+        "numpy int": np.int64(9),
+        "list": [0, 1, 2, 3, 4, 5, 9],
+        "array": np.array([9, 0, 9, 1, 2, 3, 4]),
+        "repeated": np.full(7, 5),
+    }[kind]
+    jacobian = np.stack(
+        [
+            torch.autograd.functional.jacobian(lambda one: classifier.model(one)[0], torch.tensor(sample)[None])
+            .detach()
+            .numpy()[:, 0]
+            for sample in x
+        ]
+    )
+    gradient = classifier.class_gradient(x, label=labels)
+    expected = jacobian
+    if labels is not None:
+        index = np.broadcast_to(labels, (7,))
+        expected = jacobian[np.arange(7), index][:, None]
+    assert gradient.shape == expected.shape
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5 * np.abs(jacobian).max())
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (10, "label has labels from 10 to 10, expected 0 to 9"),
+        (-1, "label has labels from -1 to -1"),
+        ([0, 1], "could not be broadcast|shape"),
+        (1.5, "no whole numbers"),
+    ],
+)
+def test_class_gradient_refuses_labels(label, message, classifier, batch):
+    with pytest.raises(ValueError, match=message):
+        classifier.class_gradient(batch[0], label=label)
+
+
+# --- ART's own class as the oracle ------------------------------------------------------------------------------------
+
+
+class Blur(PreprocessorPyTorch):
+    """A defence in PyTorch, with a gradient of its own (ART's spatial smoothing needs the package kornia)."""
+
+    def __init__(self) -> None:
+        super().__init__(device_type="cpu", is_fitted=True, apply_fit=False, apply_predict=True)
+
+    def forward(self, x: torch.Tensor, y: Any = None) -> tuple[torch.Tensor, Any]:
+        return nn.functional.avg_pool2d(x, 3, stride=1, padding=1), y
+
+
+def defences(kind: str) -> dict[str, Any]:
+    """ART's preprocessing, in PyTorch, in numpy, or mixed."""
+    return {
+        "none": {},
+        "mean and std": {"preprocessing": (0.3, 0.7)},
+        "arrays": {"preprocessing": (np.full((1, 1, 1), 0.3, np.float32), np.full((1, 1, 1), 0.7, np.float32))},
+        "blur": {"preprocessing_defences": Blur()},
+        "squeezing": {"preprocessing_defences": FeatureSqueezing(clip_values=(0, 1), bit_depth=3)},
+        "jpeg": {"preprocessing_defences": JpegCompression(clip_values=(0, 1), channels_first=True)},
+        "blur and std": {
+            "preprocessing_defences": Blur(),
+            "preprocessing": (0.3, 0.7),
+        },
+        "squeezing and std": {
+            "preprocessing_defences": FeatureSqueezing(clip_values=(0, 1), bit_depth=3),
+            "preprocessing": (0.3, 0.7),
+        },
+    }[kind]
+
+
+KINDS = ["none", "mean and std", "arrays", "blur", "squeezing", "jpeg", "blur and std", "squeezing and std"]
+
+
+@pytest.fixture
+def twins(request: pytest.FixtureRequest, digits: Digits) -> tuple[LossDefendedClassifier, PyTorchClassifier]:
+    """Ours, climbing the training loss, and ART's own class around the same network with the same defences."""
+    ours = small("sce", backbone=Net(), objective="loss", **defences(request.param))
+    ours.fit(digits.x_train[:128], digits.y_train[:128], nb_epochs=2, batch_size=32)
+    arts = PyTorchClassifier(
+        copy.deepcopy(ours.model),
+        nn.CrossEntropyLoss(),
+        INPUT_SHAPE,
+        10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+        **{"preprocessing": None, **defences(request.param)},
+    )
+    return ours, arts
+
+
+@pytest.mark.parametrize("twins", KINDS, indirect=True)
+@pytest.mark.parametrize("training_mode", [False, True], ids=["eval", "train"])
+def test_softmax_classifier_is_arts_class(twins, training_mode, batch):
+    ours, arts = twins
+    x, y = batch
+    # first what is in evaluation mode always: in training mode ART's calls move its own batch statistics
+    for labels in (one_hot(y), y):
+        for reduction in ("none", "mean", "sum"):
+            np.testing.assert_allclose(
+                ours.compute_loss(x, labels, reduction), arts.compute_loss(x, labels, reduction), rtol=1e-6, atol=1e-6
+            )
+    theirs = arts.loss_gradient(x, one_hot(y), training_mode)  # index labels fail in ART
+    for labels in (one_hot(y), y):
+        np.testing.assert_allclose(ours.loss_gradient(x, labels, training_mode), theirs, atol=1e-6)
+    for label in (None, 4, [1, 2, 3, 4, 5, 6, 7], np.arange(7)):
+        theirs = arts.class_gradient(x, label, training_mode)
+        np.testing.assert_allclose(ours.class_gradient(x, label, training_mode), theirs, atol=1e-6)
+        assert np.abs(theirs).max() > 1e-3
+    np.testing.assert_allclose(
+        ours.predict(x, training_mode=training_mode), arts.predict(x, training_mode=training_mode), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("twins", ["none", "blur", "squeezing"], indirect=True)
+@pytest.mark.parametrize("layer", [0, 1, 3, 4, "backbone", "head"])
+def test_activations_are_arts(twins, layer, batch):
+    ours, arts = twins
+    assert ours.layer_names == arts.layer_names
+    np.testing.assert_allclose(
+        ours.get_activations(batch[0], layer, batch_size=3),
+        arts.get_activations(batch[0], layer, batch_size=3),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("twins", ["none", "mean and std", "blur"], indirect=True)
+def test_tensors_are_treated_as_arts(twins, batch):
+    ours, arts = twins
+    x, y = torch.tensor(batch[0]), torch.tensor(one_hot(batch[1]))
+    torch.testing.assert_close(ours.loss_gradient(x, y), arts.loss_gradient(x, y), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.compute_loss(x, y), arts.compute_loss(x, y), atol=1e-6, rtol=1e-6)
+
+
+def test_tensors_with_numpy_defences_are_refused(batch):
+    classifier = small(**defences("squeezing"))
+    with pytest.raises(NotImplementedError, match="PyTorch"):
+        classifier.loss_gradient(torch.tensor(batch[0]), torch.tensor(batch[1]))
+
+
+def test_custom_loss_gradient_is_arts(digits):
+    ours = small("sce", backbone=Net())
+    arts = PyTorchClassifier(
+        copy.deepcopy(ours.model), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, preprocessing=None, device_type="cpu"
+    )
+    arguments = (lambda difference, p: difference.norm(p=p), digits.x_test[:3].copy(), digits.x_test[3:6].copy())
+    expected = arts.custom_loss_gradient(*arguments, "embedding")
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(ours.custom_loss_gradient(*arguments, "embedding"), expected, atol=1e-6)
+    assert not any(module._forward_hooks for module in ours.model.modules())
+    assert all(parameter.grad is None for parameter in ours.model.parameters())
+
+
+# --- preprocessing, postprocessing, devices ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_defences_stand_before_the_network(kind, name, batch):
+    """predict, compute_loss and get_activations see what the defences make of x, for each of the nine."""
+    x, y = batch
+    plain = small(name, backbone=Net())
+    defended = CLASSIFIERS[name](plain.model, plain.loss, INPUT_SHAPE, 10, **defences(kind))
+    seen, _ = defended._apply_preprocessing(x, None, fit=False)
+    assert not np.array_equal(seen, x)
+    np.testing.assert_allclose(defended.predict(x), plain.predict(seen), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(defended.compute_loss(x, y), plain.compute_loss(seen, y), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        defended.get_activations(x, "embedding"), plain.get_activations(seen, "embedding"), rtol=1e-6, atol=1e-6
+    )
+    gradient = defended.loss_gradient(x, y)
+    assert gradient.shape == x.shape
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
+    assert defended.class_gradient(x, 3).shape == (7, 1, *INPUT_SHAPE)
+    before = weights(defended)
+    defended.fit(x, y, nb_epochs=1)
+    assert not same_weights(before, weights(defended))
+
+
+def test_gradient_flows_through_a_pytorch_defence(batch):
+    """Not straight through, as through a numpy one."""
+    x, y = batch
+    blur = Blur()
+    classifier = small("mmc", preprocessing_defences=blur)
+    leaf = torch.tensor(x, requires_grad=True)
+    logits = classifier.model(blur.forward(leaf, None)[0])
+    OBJECTIVES["margin"](logits, torch.tensor(y)).mean().backward()
+    np.testing.assert_allclose(classifier.loss_gradient(x, y), leaf.grad.numpy(), atol=1e-6)
+
+
+def test_statistics_may_be_inside_or_outside(name, batch):
+    """`mean` and `std` in the network are ART's `preprocessing=(mean, std)`, so that attacks see the same gradient."""
+    x, y = batch
+    torch.manual_seed(0)
+    inside = small(name, backbone=Net(), mean=[0.3], std=0.7)
+    torch.manual_seed(0)
+    outside = small(name, backbone=Net(), preprocessing=(0.3, 0.7))
+    np.testing.assert_allclose(inside.predict(x), outside.predict(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(inside.loss_gradient(x, y), outside.loss_gradient(x, y), rtol=1e-4, atol=1e-5)
+    plain = small(name, backbone=Net())
+    plain.set_params(model=inside.model)
+    np.testing.assert_array_equal(plain.predict(x), inside.predict(x))
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), (0.5, 0.25)])
+def test_statistics_of_colour_images(mean, std):
+    x = np.random.default_rng(0).random((4, 3, 8, 8), np.float32)
+    classifier = create_classifier("mmc", "cnn", input_shape=(3, 8, 8), nb_classes=10, mean=mean, std=std)
+    mean, std = (np.reshape(value, (1, -1, 1, 1)) for value in (mean, std))
+    with torch.no_grad():
+        features = classifier.model.backbone(torch.tensor((x - mean) / std, dtype=torch.float32))
+        expected = classifier.model.head(classifier.model.projection(features))
+    np.testing.assert_allclose(classifier.predict(x), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_label_smoothing_of_arts(digits):
+    """It asks for one-hot labels, whatever the user gave."""
+    results = []
+    for labels in (digits.y_train[:32], one_hot(digits.y_train[:32])):
+        torch.manual_seed(0)
+        classifier = small(preprocessing_defences=LabelSmoothing(max_value=0.8))
+        classifier.fit(digits.x_train[:32], labels, nb_epochs=1, batch_size=32)
+        results.append(weights(classifier))
+    assert same_weights(*results)
+    torch.manual_seed(0)
+    hard = small()
+    hard.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1, batch_size=32)
+    assert not same_weights(results[0], weights(hard))
+
+
+def test_augmentation_may_lengthen_the_training_data(name, digits):
+    augment = GaussianAugmentation(sigma=0.1, augmentation=True, ratio=1.0)
+    classifier = small(name, preprocessing_defences=augment)
+    classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1, batch_size=16)
+    assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {4}
+    plain = small(name)
+    plain.set_params(model=classifier.model)
+    np.testing.assert_array_equal(classifier.predict(digits.x_test[:4]), plain.predict(digits.x_test[:4]))
+
+
+def test_postprocessing_touches_predict_alone(classifier, batch):
+    x, y = batch
+    rounded = type(classifier)(classifier.model, classifier.loss, INPUT_SHAPE, 10, postprocessing_defences=Rounded(1))
+    np.testing.assert_array_equal(rounded.predict(x), np.around(classifier.predict(x), 1))
+    np.testing.assert_array_equal(rounded.loss_gradient(x, y), classifier.loss_gradient(x, y))
+    np.testing.assert_array_equal(rounded.class_gradient(x, 2), classifier.class_gradient(x, 2))
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "gpu"])
+def test_device_type(device_type, name, batch):
+    classifier = small(name, device_type=device_type)
+    kind = "cuda" if device_type == "gpu" and torch.cuda.is_available() else "cpu"
+    assert classifier.device.type == kind
+    assert classifier.device_type == device_type
+    assert {tensor.device.type for tensor in classifier.model.state_dict().values()} == {kind}
+    classifier.fit(*batch, nb_epochs=1)
+    assert np.isfinite(classifier.loss_gradient(*batch)).all()
+    clone = classifier.clone_for_refitting()
+    assert clone.device_type == device_type
+    assert clone.device == classifier.device
+
+
+# --- no trace of a call -----------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[LossDefendedClassifier, np.ndarray, np.ndarray, bool], Any]] = {
+    "predict": lambda c, x, y, train: c.predict(x, batch_size=3, training_mode=train),
+    "loss_gradient": lambda c, x, y, train: c.loss_gradient(x, y, training_mode=train),
+    "loss_gradient of the loss": lambda c, x, y, train: _of_loss(c, "loss_gradient", x, y, training_mode=train),
+    "class_gradient": lambda c, x, y, train: c.class_gradient(x, training_mode=train),
+    "class_gradient of one": lambda c, x, y, train: c.class_gradient(x, label=y, training_mode=train),
+    "compute_loss": lambda c, x, y, train: c.compute_loss(x, y),
+    "compute_loss of the loss": lambda c, x, y, train: _of_loss(c, "compute_loss", x, y),
+    "compute_losses": lambda c, x, y, train: c.compute_losses(x, y),
+    "get_activations": lambda c, x, y, train: c.get_activations(x, 3, batch_size=2),
+    "get_activations, framework": lambda c, x, y, train: c.get_activations(x, "backbone", framework=True),
+    "custom_loss_gradient": lambda c, x, y, train: c.custom_loss_gradient(
+        lambda difference, p: difference.norm(p=p), x, x[::-1].copy(), "embedding", training_mode=train
+    ),
+    "repr": lambda c, x, y, train: repr(c),
+    "get_params": lambda c, x, y, train: c.get_params(),
+    "pickle": lambda c, x, y, train: pickle.loads(pickle.dumps(c)),
+    "deepcopy": lambda c, x, y, train: copy.deepcopy(c),
+}
+
+
+def _of_loss(classifier: LossDefendedClassifier, call: str, *args: Any, **kwargs: Any) -> Any:
+    with classifier.using_objective("loss"):
+        return getattr(classifier, call)(*args, **kwargs)
+
+
+def files(*folders: str) -> list[str]:
+    return sorted(
+        os.path.join(root, name) for folder in folders for root, _, names in os.walk(folder) for name in names
+    )
+
+
+def state_of(classifier: LossDefendedClassifier) -> dict[str, Any]:
+    modules = list(classifier._model.named_modules())
+    return {
+        "modes": {key: module.training for key, module in modules},
+        "hooks": {
+            key: (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for key, m in modules
+        },
+        "weights": {key: value.clone() for key, value in classifier.model.state_dict().items()},
+        "grads": {
+            key: p.grad.clone() if p.grad is not None else None for key, p in classifier.model.named_parameters()
+        },
+        "grad objects": {key: id(p.grad) for key, p in classifier.model.named_parameters()},
+        "requires_grad": {key: p.requires_grad for key, p in classifier.model.named_parameters()},
+        "optimizer": copy.deepcopy(classifier.optimizer.state_dict()),
+        "attributes": sorted(vars(classifier)),
+        "objective": classifier.objective,
+        "reduction": classifier.loss.reduction,
+        "torch": torch.get_rng_state(),
+        "numpy": pickle.dumps(np.random.get_state()),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def assert_same_state(before: Any, after: Any, path: str = "") -> None:
+    if isinstance(before, dict):
+        assert before.keys() == after.keys(), path
+        for key in before:
+            assert_same_state(before[key], after[key], f"{path}/{key}")
+    elif isinstance(before, torch.Tensor):
+        assert isinstance(after, torch.Tensor), path
+        assert torch.equal(before, after), path
+    else:
+        assert before == after, path
+
+
+def mixed(name: str, dropout: float) -> LossDefendedClassifier:
+    """
+    A network in the middle of someone's work: each module in a mode of its own, some of the parameters frozen, some
+    with gradients, batch statistics and centers that are no round numbers.
+    """
+    classifier = small(name, backbone=Net(dropout))
+    rng = np.random.default_rng(0)
+    classifier.fit(rng.random((32, *INPUT_SHAPE), np.float32), np.arange(32) % 10, nb_epochs=1, batch_size=16)
+    for i, module in enumerate(classifier._model.modules()):
+        module.training = i % 2 == 0
+    for i, parameter in enumerate(classifier.model.parameters()):
+        parameter.requires_grad = i % 3 != 0
+        parameter.grad = torch.rand_like(parameter) if i % 2 else None
+    return classifier
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("call", CALLS)
+def test_call_leaves_no_trace(call, train, name, batch, monkeypatch, tmp_path):
+    # in training mode the user asks for dropout's randomness, which moves the random state
+    classifier = mixed(name, dropout=0.0 if train else 0.5)
+    monkeypatch.chdir(tmp_path)
+    x, y = batch  # read-only
+    copies = x.copy(), y.copy()
+    before, listed = state_of(classifier), files(config.ART_DATA_PATH, str(tmp_path))
+    CALLS[call](classifier, x, y, train)
+    assert_same_state(before, state_of(classifier))
+    assert files(config.ART_DATA_PATH, str(tmp_path)) == listed
+    np.testing.assert_array_equal(x, copies[0])
+    np.testing.assert_array_equal(y, copies[1])
+
+
+@pytest.mark.parametrize("name", ["mmc", "center"])
+@pytest.mark.parametrize("call", ["predict", "loss_gradient", "class_gradient", "get_activations"])
+def test_failed_call_leaves_no_trace(call, name, batch, monkeypatch):
+    classifier = mixed(name, dropout=0.0)
+    before = state_of(classifier)
+
+    def fail(z: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory, say")
+
+    monkeypatch.setattr(classifier.model.head, "logits", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        CALLS[call](classifier, *batch, True)
+    monkeypatch.undo()
+    assert_same_state(before, state_of(classifier))
+
+
+def test_training_mode_is_in_effect(batch):
+    """The statistics stay, yet those of the batch are used."""
+    x, y = batch
+    classifier = small("sce", backbone=Net())
+    net = copy.deepcopy(classifier.model).train()
+    with torch.no_grad():
+        expected = net(torch.tensor(x)).numpy()
+    assert not np.allclose(expected, classifier.predict(x), atol=1e-3)
+    np.testing.assert_allclose(classifier.predict(x, training_mode=True), expected, atol=1e-6)
+
+
+def test_dropout_varies_in_training_mode_alone(batch):
+    classifier = small("sce", backbone=Net(dropout=0.5))
+    x, y = batch
+    np.testing.assert_array_equal(classifier.loss_gradient(x, y), classifier.loss_gradient(x, y))
+    noisy = [classifier.loss_gradient(x, y, training_mode=True) for _ in range(2)]
+    assert not np.array_equal(*noisy)
+
+
+def test_recurrent_network(batch):
+    """ART runs these in training mode for cuDNN's sake, with dropout and batch statistics off."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+            self.lstm = nn.LSTM(8, 6, batch_first=True)
+            self.drop = nn.Dropout(0.5)
+            self.out = nn.Linear(6, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.drop(self.lstm(self.norm(x)[:, 0])[0][:, -1]))
+
+    x, y = batch
+    classifier = LossDefendedClassifier(Recurrent(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+    assert classifier.is_rnn
+    before = state_of(classifier)
+    gradients = [classifier.loss_gradient(x, y) for _ in range(2)]
+    np.testing.assert_array_equal(*gradients)
+    assert_same_state(before, state_of(classifier))
+    plain = small("sce")
+    plain_rnn = LossDefendedClassifier(plain.model, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+    assert not plain_rnn.is_rnn
+    plain_rnn.set_params(model=classifier.model)
+    assert plain_rnn.is_rnn
+
+
+# --- get_activations --------------------------------------------------------------------------------------------------
+
+
+def test_layer_names_are_the_direct_children(classifier):
+    assert classifier.layer_names == ["normalize", "backbone", "projection", "embedding", "head"]
+
+
+def test_embedding_is_what_the_head_reads(classifier, batch):
+    x, _ = batch
+    with torch.no_grad():
+        z = classifier.model.features(torch.tensor(x))
+        logits = classifier.model.head(z)
+    np.testing.assert_array_equal(classifier.get_activations(x, "embedding"), z.numpy())
+    np.testing.assert_array_equal(classifier.get_activations(x, 3), z.numpy())
+    np.testing.assert_array_equal(classifier.get_activations(x, np.int64(3)), z.numpy())
+    np.testing.assert_array_equal(classifier.get_activations(x, -1), logits.numpy())
+    np.testing.assert_array_equal(classifier.get_activations(x, "normalize"), x)
+    np.testing.assert_allclose(
+        classifier.get_activations(x, "embedding", batch_size=2), z.numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_deeper_modules_by_name(batch):
+    classifier = small("mmc", backbone=Net())
+    activations = classifier.get_activations(batch[0], "backbone.module.conv")
+    assert activations.shape == (7, 4, 6, 6)
+
+
+@pytest.mark.parametrize("layer", [0, 3, "embedding", "head", "backbone"])
+def test_activations_leak_no_hook(layer, own, batch):
+    before = state_of(own)
+    for _ in range(5):
+        own.get_activations(batch[0], layer)
+        own.get_activations(torch.tensor(batch[0]), layer, framework=True)
+    assert_same_state(before, state_of(own))
+    copied = pickle.loads(pickle.dumps(own))
+    np.testing.assert_array_equal(copied.predict(batch[0]), copy.deepcopy(own).predict(batch[0]))
+
+
+def test_framework_activations_carry_their_graph(classifier, batch):
+    leaf = torch.tensor(batch[0], requires_grad=True)
+    z = classifier.get_activations(leaf, "embedding", framework=True)
+    (gradient,) = torch.autograd.grad(z.sum(), leaf)
+    expected = torch.tensor(batch[0], requires_grad=True)
+    classifier.model.features(expected).sum().backward()
+    torch.testing.assert_close(gradient, expected.grad)
+    for parameter in classifier.model.parameters():
+        parameter.grad = None
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        ("embeding", ValueError, "unknown layer 'embeding'. Did you mean 'embedding'?"),
+        (5, ValueError, "layer 5 is out of range: the network has 5 layers"),
+        (-6, ValueError, "layer -6 is out of range"),
+        (None, TypeError, "Layer must be of type str or int"),
+        (1.0, TypeError, "Layer must be of type str or int"),
+        ("head.linear", ValueError, "'head.linear' is no step of its own in the network's forward pass"),
+    ],
+)
+def test_layers_that_are_not_there(layer, error, message, trained, batch):
+    with pytest.raises(error, match=re.escape(message)):
+        trained["sce"].get_activations(batch[0], layer)
+    assert not any(module._forward_hooks for module in trained["sce"].model.modules())
+
+
+# --- clone_for_refitting, reset ---------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.8, weight_decay=1e-4, nesterov=True),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.003, betas=(0.8, 0.95), amsgrad=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.003, weight_decay=0.05),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.004, alpha=0.9),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05),
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.004),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_clone_has_the_same_kind_of_optimizer(kind, own, batch):
+    own.set_params(optimizer=OPTIMIZERS[kind](own.model.parameters()))
+    clone = own.clone_for_refitting()
+    assert type(clone.optimizer) is type(own.optimizer)
+    assert clone.optimizer.defaults == own.optimizer.defaults
+    bound = {id(p) for group in clone.optimizer.param_groups for p in group["params"]}
+    assert bound == {id(p) for p in clone.model.parameters()}
+    before, originals = weights(clone), weights(own)
+    clone.fit(*batch, nb_epochs=1)
+    assert not same_weights(before, weights(clone))
+    assert same_weights(originals, weights(own))
+
+
+def test_clone_is_fresh_but_for_fixed_centers(own):
+    clone = own.clone_for_refitting()
+    assert type(clone) is type(own)
+    trained_ones = {key for key, _ in own.model.named_parameters()}
+    before, after = weights(own), weights(clone)
+    assert before.keys() == after.keys()
+    for key in before:
+        assert torch.equal(before[key], after[key]) == (key not in trained_ones and not _tracked(own, key)), key
+        assert before[key].data_ptr() != after[key].data_ptr()
+
+
+def _tracked(classifier: LossDefendedClassifier, key: str) -> bool:
+    """The center loss' centers follow the features and start anew."""
+    return classifier.defence == "center" and key == "head.centers"
+
+
+def test_clone_carries_everything_over(name):
+    options = {
+        "sce": {"label_smoothing": 0.1},
+        "mmc": {"scale": 5.0, "variant": "paper", "centers": "random", "center_seed": 3},
+        "mmlda": {"scale": 4.0, "variant": "paper"},
+        "lgm": {"alpha": 0.3, "lam": 0.2},
+        "center": {"lam": 0.01, "center_rate": 0.25},
+        "rce": {},
+        "pc": {"xi": 0.9, "lam": 0.1, "constraint": "hard"},
+        "gce": {"alpha": 0.5, "variant": "paper"},
+        "isce": {"scale": 2.0, "margin": 0.3, "selector": "true", "clip": False},
+    }[name]
+    blur = Blur()
+    classifier = small(
+        name,
+        backbone=Net(),
+        mean=0.3,
+        std=0.6,
+        embedding_dim=12,
+        objective="dlr",
+        clip_values=(-1.0, 2.0),
+        preprocessing_defences=blur,
+        preprocessing=(0.1, 0.9),
+        device_type="cpu",
+        **options,
+    )
+    classifier.loss.reduction = "sum"
+    written = {**classifier.model.head.options(), **classifier.loss.options()}
+    assert {key: written[key] for key in options} == options
+    clone = classifier.clone_for_refitting()
+    assert {**clone.model.head.options(), **clone.loss.options()} == written
+    assert clone.loss is not classifier.loss
+    assert clone.loss.reduction == "sum"
+    assert clone.objective == "dlr"
+    np.testing.assert_array_equal(clone.clip_values, classifier.clip_values)
+    assert clone.preprocessing_defences == [blur]
+    assert (clone.preprocessing.mean, clone.preprocessing.std) == (0.1, 0.9)
+    assert clone.preprocessing_operations == [blur, clone.preprocessing]
+    assert torch.equal(clone.model.normalize.mean, classifier.model.normalize.mean)
+    assert clone.model.projection.out_features == 12
+    assert clone.nb_classes == 10
+    assert clone.input_shape == INPUT_SHAPE
+    assert (clone._reduce_labels, clone._int_labels) == (True, True)
+
+
+def test_clone_learns_again(own, digits):
+    clone = own.clone_for_refitting()
+    chance = (clone.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean()
+    assert chance < 0.5
+    clone.fit(digits.x_train, digits.y_train, nb_epochs=8, batch_size=32)
+    assert (clone.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean() > 0.7
+
+
+def test_clone_takes_no_hooks_along(own, batch):
+    calls = []
+    handle = own.model.embedding.register_forward_hook(lambda *_: calls.append(1))
+    clone = own.clone_for_refitting()
+    handle.remove()
+    clone.predict(batch[0])
+    assert calls == []
+
+
+def test_clone_of_a_subclass_with_a_parameter_of_its_own():
+    class Mine(MMCClassifier):
+        estimator_params = MMCClassifier.estimator_params + ["note"]
+
+        def __init__(self, *args: Any, note: str = "", **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.note = note
+
+    classifier = Mine(create_backbone("cnn", INPUT_SHAPE), **SHAPE, note="kept")
+    clone = classifier.clone_for_refitting()
+    assert type(clone) is Mine
+    assert clone.note == "kept"
+
+
+def test_reset_draws_weights_anew_and_keeps_fixed_centers(own, digits):
+    before = weights(own)
+    assert own.reset() is None
+    after = weights(own)
+    for key, parameter in own.model.named_parameters():
+        assert not torch.equal(before[key], parameter), f"{key} is as it was"
+    if own.defence in ("mmc", "mmlda"):
+        assert torch.equal(before["head.centers"], after["head.centers"])
+        norms = after["head.centers"].norm(dim=1)
+        torch.testing.assert_close(norms, torch.full((10,), own.model.head.scale))
+    if own.defence == "center":
+        assert (before["head.centers"] != 0).any()
+        assert (after["head.centers"] == 0).all()
+    assert (own.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean() < 0.5
+
+
+# --- save and load, pickle, deepcopy ----------------------------------------------------------------------------------
+
+
+def continue_training(classifier: LossDefendedClassifier, digits: Digits) -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    classifier.fit(digits.x_train[:64], digits.y_train[:64], batch_size=16, nb_epochs=1)
+    return weights(classifier)
+
+
+@pytest.mark.parametrize("folder", ["given", "ART's"])
+def test_save_and_load(folder, own, digits, tmp_path):
+    """Weights and the optimizer's state: training goes on bit for bit as if nothing had been."""
+    path = str(tmp_path / "new" / "folder") if folder == "given" else None
+    own.save(f"saved_{own.defence}", path)
+    other = small(own.defence)
+    assert not same_weights(weights(own), weights(other))
+    other.load(f"saved_{own.defence}", path)
+    assert same_weights(weights(own), weights(other))
+    np.testing.assert_array_equal(own.predict(digits.x_test[:5]), other.predict(digits.x_test[:5]))
+    assert same_weights(continue_training(own, digits), continue_training(other, digits))
+
+
+def test_load_reads_what_arts_class_wrote(batch, tmp_path):
+    ours = small("sce", backbone=Net())
+    arts = PyTorchClassifier(
+        copy.deepcopy(ours.model), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, preprocessing=None, device_type="cpu"
+    )
+    arts.reset()
+    arts.save("arts", str(tmp_path))
+    assert not np.allclose(ours.predict(batch[0]), arts.predict(batch[0]))
+    ours.load("arts", str(tmp_path))
+    np.testing.assert_array_equal(ours.predict(batch[0]), arts.predict(batch[0]))
+
+
+def test_save_without_optimizer_and_load(own, tmp_path):
+    own.set_params(optimizer=None)
+    own.save("bare", str(tmp_path))
+    assert os.listdir(tmp_path) == ["bare.model"]
+    other = small(own.defence)
+    other.load("bare", str(tmp_path))
+    assert same_weights(weights(own), weights(other))
+
+
+def test_load_of_a_missing_file(own, tmp_path):
+    before = weights(own)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        own.load("absent", str(tmp_path))
+    assert same_weights(before, weights(own))
+
+
+class Bomb:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (self.path, "w")
+
+
+def test_load_executes_no_pickle(own, tmp_path):
+    torch.save({"weight": Bomb(str(tmp_path / "exploded"))}, tmp_path / "evil.model")
+    with pytest.raises(pickle.UnpicklingError):
+        own.load("evil", str(tmp_path))
+    assert not (tmp_path / "exploded").exists()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": lambda c, protocol=protocol: pickle.loads(pickle.dumps(c, protocol))
+        for protocol in (2, pickle.HIGHEST_PROTOCOL)
+    },
+}
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_copy_is_whole_and_independent(make, classifier, digits, monkeypatch):
+    original = copy.deepcopy(classifier)
+    original.objective = "dlr"
+    listed = files(config.ART_DATA_PATH)
+    monkeypatch.setattr("time.time", lambda: 0.0)  # ART names its side files by the clock
+    twin = COPIES[make](original)
+    assert files(config.ART_DATA_PATH) == listed
+    assert type(twin) is type(original)
+    assert twin.objective == "dlr"
+    assert twin.layer_names == original.layer_names
+    np.testing.assert_array_equal(twin.predict(digits.x_test[:9]), original.predict(digits.x_test[:9]))
+    bound = {id(p) for group in twin.optimizer.param_groups for p in group["params"]}
+    assert bound == {id(p) for p in twin.model.parameters()}
+    before = weights(original)
+    after = continue_training(twin, digits)
+    assert same_weights(before, weights(original))
+    assert not same_weights(before, after)
+    # with the state of Adam: the same step from the same place
+    assert same_weights(after, continue_training(original, digits))
+
+
+@pytest.mark.parametrize("make", COPIES)
+def test_copy_of_a_copy_and_its_modes(make, name):
+    classifier = mixed(name, dropout=0.5)
+    twin = COPIES[make](COPIES[make](classifier))
+    states = [state_of(each) for each in (classifier, twin)]
+    del states[0]["modes"][""], states[1]["modes"][""]  # the wrapper's, which ART makes anew
+    for key in ("modes", "weights", "requires_grad", "reduction"):
+        assert_same_state(states[0][key], states[1][key], key)
+
+
+def test_two_pickles_at_the_same_moment(trained, batch, monkeypatch):
+    """ART's would both read the file of the second."""
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    pickled = {name: pickle.dumps(trained[name]) for name in ("sce", "gce")}
+    for name, data in pickled.items():
+        np.testing.assert_array_equal(pickle.loads(data).predict(batch[0]), trained[name].predict(batch[0]))
+
+
+# --- get_params, set_params, repr -------------------------------------------------------------------------------------
+
+
+def test_get_params_are_the_constructors_arguments(own, batch):
+    params = own.get_params()
+    assert set(params) == set(PyTorchClassifier.estimator_params) | {"objective"}
+    assert params["model"] is own.model
+    assert params["optimizer"] is own.optimizer
+    assert params["loss"] is own.loss
+    assert params["objective"] == "adaptive"
+    assert params["use_amp"] is False
+    twin = type(own)(**params)
+    np.testing.assert_array_equal(twin.predict(batch[0]), own.predict(batch[0]))
+    np.testing.assert_array_equal(twin.loss_gradient(*batch), own.loss_gradient(*batch))
+
+
+def test_set_params_takes_what_get_params_gave(own, batch):
+    expected = own.predict(batch[0])
+    own.set_params(**own.get_params())
+    np.testing.assert_array_equal(own.predict(batch[0]), expected)
+    assert (own._reduce_labels, own._int_labels, own._probability_labels) == (True, True, True)
+
+
+def test_set_model_replaces_the_network(own, digits):
+    """ART would put the raw network in the wrapper's place: predictions of shape (10, 1)."""
+    fresh = small(own.defence)
+    optimizer = OPTIMIZERS["SGD"](own.model.parameters())
+    own.set_params(optimizer=optimizer)
+    own.set_params(model=fresh.model)
+    assert own.model is fresh.model
+    np.testing.assert_array_equal(own.predict(digits.x_test[:5]), fresh.predict(digits.x_test[:5]))
+    assert own.layer_names == fresh.layer_names
+    assert isinstance(own.optimizer, torch.optim.SGD)
+    assert own.optimizer is not optimizer
+    before = weights(own)
+    own.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1)
+    assert not same_weights(before, weights(own))
+    assert own.optimizer.defaults == optimizer.defaults
+
+
+def test_set_model_with_its_optimizer(digits):
+    classifier, net = small("sce"), small("sce").model
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    classifier.set_params(model=net, optimizer=optimizer)
+    assert classifier.optimizer is optimizer
+    classifier.set_params(optimizer=None)
+    classifier.set_params(model=small("sce").model)
+    assert classifier.optimizer is None
+
+
+def test_set_model_of_a_sequential_subclass(batch):
+    classifier = LossDefendedClassifier(Doubled(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+    net = Doubled()
+    classifier.set_params(model=net)
+    with torch.no_grad():
+        np.testing.assert_array_equal(classifier.predict(batch[0]), net(torch.tensor(batch[0])).numpy())
+
+
+def test_set_model_refuses_what_does_not_fit(digits):
+    classifier = small("mmc")
+    expected = classifier.predict(digits.x_test[:3])
+    with pytest.raises(ValueError, match="expected a whole network with its head, a DefendedNet, got Backbone"):
+        classifier.set_params(model=create_backbone("cnn", INPUT_SHAPE))
+    with pytest.raises(ValueError, match="head is a LinearHead, defence 'mmc' needs a FixedCentersHead"):
+        classifier.set_params(model=small("sce").model)
+    with pytest.raises(ValueError, match="temperature 10.0, the head 2.5"):
+        classifier.set_params(model=small("mmc", scale=5.0).model)
+    with pytest.raises(ValueError, match="nb_classes=10, but the network's head has 4 classes"):
+        classifier.set_params(model=small("mmc", nb_classes=4).model)
+    np.testing.assert_array_equal(classifier.predict(digits.x_test[:3]), expected)
+    other = small("mmc", scale=5.0)
+    classifier.set_params(model=other.model, loss=other.loss)
+    np.testing.assert_array_equal(classifier.predict(digits.x_test[:3]), other.predict(digits.x_test[:3]))
+
+
+def test_set_loss_refuses_what_does_not_fit():
+    classifier = small("mmc")
+    loss = classifier.loss
+    with pytest.raises(ValueError, match="the loss would not undo the head's temperature"):
+        classifier.set_params(loss=MMCLoss())
+    assert classifier.loss is loss
+    mine = MMCLoss(variant="paper", temperature=10.0)
+    classifier.set_params(loss=mine)
+    assert classifier.loss is mine
+    assert classifier._reduce_labels
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), ReverseCrossEntropyLoss()])
+def test_flags_survive_a_change_of_loss(loss):
+    """ART neither sets them anew nor keeps them in a clone."""
+    classifier = LossDefendedClassifier(small().model, nn.MultiMarginLoss(), INPUT_SHAPE, 10)
+    classifier.set_params(loss=loss)
+    for each in (classifier, classifier.clone_for_refitting(), copy.deepcopy(classifier)):
+        assert (each._reduce_labels, each._int_labels, each._probability_labels) == (True, True, True)
+
+
+def test_set_objective(own, batch):
+    own.set_params(objective="cross_entropy")
+    assert own.objective == own.get_params()["objective"] == "cross_entropy"
+    expected = own.loss_gradient(*batch)
+    own.objective = "margin"
+    assert not np.array_equal(own.loss_gradient(*batch), expected)
+    with pytest.raises(ValueError, match="unknown objective 'own'"):
+        own.set_params(objective="own")
+    assert own.objective == "margin"
+
+
+def test_set_device_type(own, batch):
+    expected = own.predict(batch[0])
+    own.set_params(device_type="cpu")
+    assert own.device_type == "cpu"
+    assert own.device == torch.device("cpu")
+    np.testing.assert_allclose(own.predict(batch[0]), expected, rtol=1e-5, atol=1e-5)
+    own.set_params(device_type="gpu")
+    assert own.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert {p.device.type for p in own.model.parameters()} == {own.device.type}
+    own.fit(*batch, nb_epochs=1)
+
+
+def test_set_preprocessing(own, batch):
+    plain = own.predict(batch[0])
+    seen = ((batch[0] - np.float32(0.2)) / np.float32(0.5)).astype(np.float32)
+    expected = own.predict(seen)
+    own.set_params(preprocessing=(0.2, 0.5))
+    np.testing.assert_allclose(own.predict(batch[0]), expected, rtol=1e-4, atol=1e-4)
+    own.set_params(preprocessing=None, preprocessing_defences=FeatureSqueezing(clip_values=(0, 1), bit_depth=1))
+    np.testing.assert_array_equal(own.predict(batch[0]), own.predict(np.rint(batch[0])))
+    own.set_params(preprocessing_defences=None)
+    np.testing.assert_array_equal(own.predict(batch[0]), plain)
+
+
+def test_set_clip_values(own):
+    own.set_params(clip_values=(-2.0, 3.0))
+    np.testing.assert_array_equal(own.clip_values, [-2.0, 3.0])
+    with pytest.raises(ValueError, match="clip_values"):
+        own.set_params(clip_values=(1.0, 0.0))
+
+
+def test_set_unknown_parameter_changes_nothing(own, batch):
+    other = small(own.defence).model
+    before, expected = state_of(own), own.predict(batch[0])
+    with pytest.raises(ValueError, match=r"unknown parameter 'objectiv'\. Did you mean 'objective'\?"):
+        own.set_params(model=other, objectiv="loss")
+    assert_same_state(before, state_of(own))
+    np.testing.assert_array_equal(own.predict(batch[0]), expected)
+
+
+def test_repr_names_class_head_and_loss(classifier):
+    shown = repr(classifier)
+    assert shown.startswith(f"art_mmc.classifiers.{type(classifier).__name__}(")
+    for part in (DEFENCES[classifier.defence].head.__name__, DEFENCES[classifier.defence].loss.__name__, "Adam"):
+        assert part in shown
+    assert "input_shape=(1, 8, 8), nb_classes=10" in shown
+
+
+# --- networks of the user's -------------------------------------------------------------------------------------------
+
+
+class Doubled(nn.Sequential):
+    """A Sequential whose own forward ART would ignore."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2.0 * super().forward(x) - 1.0
+
+
+@pytest.mark.parametrize("kind", ["as network", "as backbone"])
+def test_sequential_subclass_runs_its_own_forward(kind, batch):
+    x, y = batch
+    net = Doubled()
+    if kind == "as network":
+        classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss")
+        whole = net
+    else:
+        classifier = small("sce", backbone=net, objective="loss")
+        whole = nn.Sequential(nn.Identity(), net)  # not a Doubled: the head follows
+        whole = nn.ModuleList([net, classifier.model.head])
+        whole.forward = lambda given: classifier.model.head(net(given))
+    leaf = torch.tensor(x, requires_grad=True)
+    logits = whole(leaf)
+    np.testing.assert_allclose(classifier.predict(x), logits.detach().numpy(), atol=1e-6)
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, torch.tensor(y)), leaf)
+    np.testing.assert_allclose(classifier.loss_gradient(x, y), gradient.numpy(), atol=1e-6)
+    before = weights(classifier)
+    classifier.fit(x, y, nb_epochs=1)
+    assert not same_weights(before, weights(classifier))
+
+
+def test_resnet18_in_one_call():
+    """A user's network as it comes, with its last layer taken off."""
+    net = resnet18()
+    net.fc = nn.Identity()
+    before = copy.deepcopy(net.state_dict())
+    classifier = create_classifier("mmc", net, input_shape=(3, 32, 32), nb_classes=10)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert classifier.model.head.in_features == 512
+    assert classifier.model.projection.out_features == 512  # ends in a ReLU: the centers need features of either sign
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 3, 32, 32), np.float32), np.arange(8)
+    assert classifier.predict(x).shape == (8, 10)
+    assert classifier.loss_gradient(x, y).shape == x.shape
+    classifier.fit(x, y, nb_epochs=3, batch_size=8)
+    assert not torch.equal(net.conv1.weight, before["conv1.weight"])
+
+
+def test_ready_network_is_taken_as_it_is(batch):
+    net = DefendedNet(Net(features=12), FixedCentersHead(12, 10, scale=3.0))
+    classifier = MMCClassifier(net, **SHAPE)
+    assert classifier.model is net
+    assert isinstance(classifier.loss, MMCLoss)
+    assert classifier.loss.temperature == net.head.temperature
+    assert {id(p) for g in classifier.optimizer.param_groups for p in g["params"]} == {id(p) for p in net.parameters()}
+
+
+def test_base_class_with_a_loss_of_ones_own(batch):
+    x, y = batch
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    classifier = LossDefendedClassifier(net, nn.MultiMarginLoss(), INPUT_SHAPE, 10)
+    assert classifier.row is None
+    assert isinstance(classifier.optimizer, torch.optim.Adam)
+    logits = classifier.predict(x)
+    true = logits[np.arange(7), y]
+    rival = np.where(one_hot(y) == 1, -np.inf, logits).max(axis=1)
+    np.testing.assert_allclose(classifier.compute_loss(x, y), rival - true, atol=1e-6)
+    classifier.objective = "loss"
+    # each false logit within 1 of the true one costs the difference; over the number of classes
+    expected = (np.maximum(0, 1 - true[:, None] + logits) * (1 - one_hot(y))).sum(axis=1) / 10
+    np.testing.assert_allclose(classifier.compute_loss(x, y), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_base_class_with_a_plain_function_as_loss(batch):
+    x, y = batch
+    classifier = LossDefendedClassifier(
+        Doubled(), lambda logits, labels: nn.functional.cross_entropy(logits, labels), INPUT_SHAPE, 10, objective="loss"
+    )
+    expected = nn.functional.cross_entropy(torch.tensor(classifier.predict(x)), torch.tensor(y))
+    np.testing.assert_allclose(classifier.compute_loss(x, y, reduction="mean"), expected.numpy(), rtol=1e-5)
+    assert np.abs(classifier.loss_gradient(x, y)).max() > 0
+    before = weights(classifier)
+    classifier.fit(x, y, nb_epochs=1)
+    assert not same_weights(before, weights(classifier))
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+IMAGES: dict[str, Callable[[LossDefendedClassifier, Any], Any]] = {
+    "predict": lambda c, x: c.predict(x),
+    "fit": lambda c, x: c.fit(x, np.zeros(max(len(x), 1), int), nb_epochs=1),
+    "loss_gradient": lambda c, x: c.loss_gradient(x, np.zeros(len(x), int)),
+    "compute_loss": lambda c, x: c.compute_loss(x, np.zeros(len(x), int)),
+    "class_gradient": lambda c, x: c.class_gradient(x),
+    "get_activations": lambda c, x: c.get_activations(x, 0),
+}
+
+
+def images(kind: str) -> np.ndarray:
+    x = np.full((3, 1, 8, 8), 0.5, np.float32)
+    if kind == "nan":
+        x[1, 0, 2, 3] = np.nan
+    elif kind == "infinite":
+        x[2] = np.inf
+    elif kind == "one sample":
+        return x[0]
+    elif kind == "channels last":
+        return x.transpose(0, 2, 3, 1)
+    elif kind == "flat":
+        return x.reshape(3, 64)
+    elif kind == "other size":
+        return np.zeros((3, 1, 9, 9), np.float32)
+    elif kind == "empty":
+        return x[:0]
+    elif kind == "integers":
+        return np.full((3, 1, 8, 8), 200, np.uint8)
+    return x
+
+
+@pytest.mark.parametrize("call", IMAGES)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", "x has NaN or infinite values in 1 of 3 samples (first: 1)"),
+        ("infinite", "x has NaN or infinite values in 1 of 3 samples (first: 2)"),
+        ("one sample", "x has shape (1, 8, 8), expected (N, 1, 8, 8); for a single sample pass x[None]"),
+        ("channels last", "channels come last here: x.transpose(0, 3, 1, 2) puts them first"),
+        ("flat", "x has shape (3, 64), expected (N, 1, 8, 8)"),
+        ("other size", "x has shape (3, 1, 9, 9), expected (N, 1, 8, 8)"),
+        ("empty", "x is empty (shape (0, 1, 8, 8)): at least one sample is needed"),
+        ("integers", "x holds integers up to 200: inputs are floats, in the papers in [0, 1]; x / 255.0?"),
+    ],
+)
+def test_images_that_do_not_fit(kind, message, call):
+    classifier = small("mmc")
+    before = state_of(classifier)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        IMAGES[call](classifier, images(kind))
+    assert_same_state(before, state_of(classifier))
+
+
+@pytest.mark.parametrize("scale", [255.0, -255.0])
+def test_training_on_0_to_255_is_refused(scale, name, digits):
+    classifier = small(name)
+    before = weights(classifier)
+    message = r"far outside the clip_values \(0, 1\): scale the inputs \(x / 255\.0\?\)"
+    with pytest.raises(ValueError, match=message):
+        classifier.fit(digits.x_train[:8] * scale, digits.y_train[:8], nb_epochs=1)
+    generator = Listed([(digits.x_train[:8] * scale, digits.y_train[:8])], size=8)
+    with pytest.raises(ValueError, match=message):
+        classifier.fit_generator(generator, nb_epochs=1)
+    assert same_weights(before, weights(classifier))
+    assert not classifier.model.training
+
+
+def test_0_to_255_is_fine_where_clip_values_say_so(digits):
+    x = digits.x_train[:8] * 255
+    classifier = small("mmc", clip_values=(0, 255), mean=127.5, std=127.5)
+    classifier.fit(x, digits.y_train[:8], nb_epochs=1)
+    np.testing.assert_array_equal(classifier.predict(x.astype(np.uint8)), classifier.predict(np.floor(x)))
+
+
+def test_integers_within_the_unit_are_fine(classifier):
+    x = (np.arange(64).reshape(1, 1, 8, 8) % 2).astype(np.int64)
+    np.testing.assert_array_equal(classifier.predict(x), classifier.predict(x.astype(np.float32)))
+
+
+LABELS: dict[str, Callable[[LossDefendedClassifier, np.ndarray, Any], Any]] = {
+    "fit": lambda c, x, y: c.fit(x, y, nb_epochs=1),
+    "fit_generator": lambda c, x, y: c.fit_generator(Listed([(x, y)], size=len(x)), nb_epochs=1),
+    "loss_gradient": lambda c, x, y: c.loss_gradient(x, y),
+    "compute_loss": lambda c, x, y: c.compute_loss(x, y),
+}
+
+
+@pytest.mark.parametrize("call", LABELS)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 4, 10]), "y has labels from 0 to 10, expected 0 to 9 (nb_classes=10)"),
+        (np.array([0, -1, 3]), "y has labels from -1 to 3, expected 0 to 9"),
+        (np.array([0.5, 1, 2]), "y has labels that are no whole numbers"),
+        (np.array([np.nan, 1, 2]), "y has labels that are no whole numbers"),
+        (np.array([1, 2]), "y has 2 labels for 3 samples"),
+        (np.zeros((3, 7)), "y has shape (3, 7), expected (N,) indices or (N, 10) one-hot labels"),
+        (np.zeros((3, 2, 2)), "y has shape (3, 2, 2)"),
+        (np.full((3, 10), np.nan), "y has NaN or infinite values"),
+        (np.zeros(0), "y is empty"),
+    ],
+    ids=["high", "negative", "fraction", "nan", "few", "seven columns", "cube", "nan one-hot", "empty"],
+)
+def test_labels_that_do_not_fit(labels, message, call):
+    classifier = small("mmc")
+    before = state_of(classifier)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LABELS[call](classifier, images("good"), labels)
+    assert_same_state(before, state_of(classifier))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: small("mcm"), ValueError, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
+        (lambda: small("MMC"), ValueError, "unknown defence 'MMC'. Did you mean 'mmc'?"),
+        (lambda: small("mmc", scal=3.0), ValueError, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
+        (lambda: small("rce", lam=3.0), ValueError, "unknown option of defence 'rce': 'lam'"),
+        (lambda: small("mmc", backbone="lenet"), ValueError, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
+        (lambda: small("mmc", backbone=3), TypeError, "model: expected a torch.nn.Module, got int"),
+        (
+            lambda: LossDefendedClassifier(Doubled(), None, INPUT_SHAPE, 10),
+            ValueError,
+            "loss is needed; the named subclasses, MMCClassifier and others, bring their own",
+        ),
+        (
+            lambda: LossDefendedClassifier(Doubled(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, scale=3.0),
+            ValueError,
+            "scale: not to be given here, only the named subclasses know such options",
+        ),
+        (
+            lambda: MMCClassifier(small("mmc").model, None, INPUT_SHAPE, 10, mean=0.5, scale=3.0),
+            ValueError,
+            "mean, scale: not to be given here, the network has them already",
+        ),
+        (
+            lambda: MMCClassifier(Net()),
+            ValueError,
+            "input_shape and nb_classes are needed, e.g. input_shape=(1, 28, 28)",
+        ),
+        (lambda: small("mmc", use_amp=True), ValueError, "use_amp=True needs NVIDIA apex"),
+        (lambda: small("mmc").set_params(use_amp=True), ValueError, "use_amp=True needs NVIDIA apex"),
+        (
+            lambda: MMCClassifier(small("sce").model, None, INPUT_SHAPE, 10),
+            ValueError,
+            "the network's head is a LinearHead, defence 'mmc' needs a FixedCentersHead",
+        ),
+        (
+            lambda: SoftmaxClassifier(small("mmc").model, None, INPUT_SHAPE, 10),
+            ValueError,
+            "the network's head is a FixedCentersHead, defence 'sce' needs a LinearHead",
+        ),
+        (
+            lambda: MMCClassifier(small("mmc").model, MMCLoss(), INPUT_SHAPE, 10),
+            ValueError,
+            "the loss has temperature 1.0, the head 10.0: the loss would not undo the head's temperature",
+        ),
+        (lambda: small("mmc", loss=MMCLoss()), ValueError, "the loss has temperature 1.0, the head 10.0"),
+        (lambda: small("gce", nb_classes=2), ValueError, "defence 'gce' needs at least 3 classes, got 2"),
+        (lambda: small("sce", nb_classes=1), ValueError, "defence 'sce' needs at least 2 classes, got 1"),
+        (
+            lambda: MMCClassifier(small("mmc").model, None, INPUT_SHAPE, 4),
+            ValueError,
+            "nb_classes=4, but the network's head has 10 classes",
+        ),
+        (lambda: small("mmc", scale=-1.0), ValueError, "scale: expected a positive number"),
+        (lambda: small("mmc", std=0.0), ValueError, "std: expected positive numbers"),
+        (
+            lambda: small("mmc", backbone=nn.Conv2d(3, 4, 3)),
+            ValueError,
+            "the module refused inputs of shape (2, 1, 8, 8)",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_construction_that_does_not_fit(make, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        make()
+
+
+def test_a_head_of_the_same_kind_is_taken(batch):
+    """The head of "rce" is a linear one with a sign; a plain linear one must not pass for it."""
+    net = DefendedNet(Net(), LinearHead(16, 10))
+    assert SoftmaxClassifier(net, **SHAPE).model is net
+    with pytest.raises(ValueError, match="needs a ReversedLinearHead"):
+        CLASSIFIERS["rce"](net, **SHAPE)

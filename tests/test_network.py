@@ -1,0 +1,300 @@
+"""
+The network of a defended classifier: normalisation inside, input types, features, projection, copies.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from art_mmc.defences import DEFENCES
+from art_mmc.heads import FixedCentersHead, LinearHead
+from art_mmc.models import DefendedNet, Normalize
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.5]
+
+
+class Backbone(nn.Module):
+    """Three channels to six features, with batch statistics and a ReLU, as the real ones have."""
+
+    out_features = 6
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x))).mean(dim=(2, 3))
+
+
+class Mean(nn.Module):
+    """No parameters at all."""
+
+    out_features = 3
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3))
+
+
+def make(row="sce", mean=MEAN, std=STD, projection=None, nb_classes=4, seed=0):
+    torch.manual_seed(seed)
+    head, _ = DEFENCES[row].build(projection or 6, nb_classes)
+    net = DefendedNet(Backbone(), head, mean, std, projection).eval()
+    with torch.no_grad():
+        net.backbone.norm.running_mean.uniform_(-0.1, 0.1)
+    return net
+
+
+def images(dtype=torch.float32, n=5):
+    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+
+
+# -------------------------------------------------------------------------------------------------- normalisation
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(MEAN, STD), (0.5, 0.25), (tuple(MEAN), 0.25), (0.5, torch.tensor(STD))], ids=str
+)
+def test_normalize_value(mean, std):
+    x = images()
+    expected = torch.stack(
+        [(x[:, c] - torch.as_tensor(mean).expand(3)[c]) / torch.as_tensor(std).expand(3)[c] for c in range(3)],
+        dim=1,
+    )
+    torch.testing.assert_close(Normalize(mean, std)(x), expected, rtol=1e-6, atol=0)
+
+
+def test_normalize_of_other_ranks():
+    """(B, C) and (B, C, L) as well."""
+    x = torch.arange(6.0).reshape(2, 3)
+    normalize = Normalize([0.0, 1.0, 2.0], [1.0, 2.0, 4.0])
+    assert normalize(x).tolist() == [[0.0, 0.0, 0.0], [3.0, 1.5, 0.75]]
+    assert torch.equal(normalize(x[:, :, None])[:, :, 0], normalize(x))
+
+
+def test_normalize_without_effect_copies_nothing():
+    x = images()
+    assert Normalize()(x) is x
+    assert Normalize([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])(x) is x
+    assert not torch.equal(Normalize(0.1)(x), x)
+    assert not torch.equal(Normalize(0.0, 2.0)(x), x)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, [1.0, 0.0, 1.0], float("nan")], ids=str)
+def test_normalize_refuses(std):
+    with pytest.raises(ValueError, match="std: expected positive numbers, got") as info:
+        Normalize(0.0, std)
+    assert repr(std) in str(info.value)
+
+
+def test_normalize_is_not_trained_but_saved():
+    normalize = Normalize(MEAN, STD)
+    assert list(normalize.parameters()) == []
+    assert list(normalize.state_dict()) == ["mean", "std"]
+    assert repr(normalize).count("0.25") == 1
+
+
+def test_normalisation_is_in_the_gradient():
+    """The attacker's gradient is with respect to x in [0, 1]: the chain rule's 1 / std a channel."""
+    net, plain = make(), make(mean=0.0, std=1.0)
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("normalize")}, strict=False)
+    y = torch.arange(5) % 4
+    x = images().requires_grad_(True)
+    functional.cross_entropy(net(x), y).backward()
+    std, mean = torch.tensor(STD).view(1, 3, 1, 1), torch.tensor(MEAN).view(1, 3, 1, 1)
+    normalised = ((x.detach() - mean) / std).requires_grad_(True)
+    logits = plain(normalised)
+    functional.cross_entropy(logits, y).backward()
+    torch.testing.assert_close(net(x), logits, rtol=1e-5, atol=1e-6)
+    assert x.grad.any()
+    torch.testing.assert_close(x.grad, normalised.grad / std, rtol=1e-4, atol=1e-7)
+
+
+# ---------------------------------------------------------------------------------------------------- input types
+
+
+@pytest.mark.parametrize("row", ["sce", "mmc", "center"])
+def test_float64_input_is_cast(row):
+    net, x = make(row), images(torch.float64).requires_grad_(True)
+    logits = net(x)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, net(x.float()))
+    logits.sum().backward()
+    assert x.grad.dtype == torch.float64
+    assert x.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8, torch.int64], ids=str)
+def test_other_input_is_cast(dtype):
+    net, x = make(), (images() * 3).to(dtype)
+    assert torch.equal(net(x), net(x.float()))
+
+
+def test_a_float64_network_computes_in_float64():
+    net, x = make().double(), images(torch.float64)
+    logits = net(x)
+    assert logits.dtype == torch.float64
+    assert torch.equal(net(x.float()), net(x.float().double()))
+    torch.testing.assert_close(logits.float(), net.float()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_parameters():
+    net = DefendedNet(Mean(), FixedCentersHead(3, 4))
+    assert list(net.parameters()) == []
+    assert net(images(torch.float64)).dtype == torch.float32
+    assert torch.equal(net(images(torch.float64)), net(images()))
+
+
+@pytest.mark.parametrize("row", ["sce", "mmc", "lgm", "center", "rce"])
+def test_logits_are_float32_under_autocast(row):
+    net, x = make(row), images()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = net(x)
+        z = net.features(x)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, net.head(z.float()))
+    torch.testing.assert_close(logits, net(x), rtol=0.1, atol=0.1)
+
+
+# ----------------------------------------------------------------------------------------- features and projection
+
+
+@pytest.mark.parametrize("projection", [None, 9])
+@pytest.mark.parametrize("row", ["sce", "mmc", "lgm", "center", "rce"])
+def test_forward_is_the_head_on_the_features(row, projection):
+    net, x = make(row, projection=projection), images()
+    z = net.features(x)
+    assert z.shape == (5, projection or 6)
+    assert net(x).shape == (5, 4)
+    assert torch.equal(net(x), net.head(z))
+    parts = net.backbone((x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))
+    if projection:
+        parts = functional.linear(parts, net.projection.weight, net.projection.bias)
+    torch.testing.assert_close(z, parts, rtol=1e-5, atol=1e-6)
+
+
+def test_embedding_carries_the_features():
+    """A direct child by that name, whose output is what the head reads."""
+    net, x, seen = make("mmc", projection=9), images(), []
+    assert [name for name, _ in net.named_children()] == ["normalize", "backbone", "projection", "embedding", "head"]
+    handle = net.embedding.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = net(x)
+    handle.remove()
+    assert len(seen) == 1
+    assert torch.equal(net.head(seen[0]), logits)
+
+
+def test_projection():
+    net = make(projection=9)
+    assert type(net.projection) is nn.Linear
+    assert (net.projection.in_features, net.projection.out_features) == (6, 9)
+    assert type(make().projection) is nn.Identity
+    assert {"projection.weight", "projection.bias"} <= dict(net.named_parameters()).keys()
+
+
+def test_projection_lets_features_after_a_relu_reach_either_sign():
+    assert (make().features(images()) >= 0).all()
+    assert (make(projection=9).features(images()) < 0).any()
+
+
+def test_centers_in_the_features_logits():
+    net = make("center")
+    logits = net(images())
+    assert logits.center_head is net.head
+    assert torch.equal(logits.features, net.features(images()))
+
+
+# --------------------------------------------------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize("projection", [None, 9])
+@pytest.mark.parametrize("row", DEFENCES)
+def test_copies_give_the_same_logits(row, projection):
+    net, x = make(row, projection=projection), images()
+    expected = net(x)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    buffer.seek(0)
+    loaded = make(row, mean=[0.0] * 3, std=[1.0] * 3, projection=projection, seed=5)
+    assert not torch.equal(loaded(x), expected)
+    loaded.load_state_dict(torch.load(buffer, weights_only=True))
+    for name, other in (
+        ("deepcopy", copy.deepcopy(net)),
+        ("pickle", pickle.loads(pickle.dumps(net))),
+        ("state_dict", loaded),
+    ):
+        assert torch.equal(other(x), expected), name
+        assert other.state_dict().keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
+def test_loading_a_state_switches_the_normalisation(assign):
+    """From none to some and back: the short cut for no normalisation must follow the loaded numbers."""
+    x = images()
+    some, none = Normalize(MEAN, STD), Normalize([0.0] * 3, [1.0] * 3)
+    state_some, state_none = copy.deepcopy(some.state_dict()), copy.deepcopy(none.state_dict())
+    expected = some(x)
+    none.load_state_dict(state_some, assign=assign)
+    assert torch.equal(none(x), expected)
+    some.load_state_dict(state_none, assign=assign)
+    assert torch.equal(some(x), x)
+    for copied in (copy.deepcopy(none), pickle.loads(pickle.dumps(none))):
+        assert torch.equal(copied(x), expected)
+
+
+def test_loading_a_whole_network_switches_the_normalisation():
+    source, target = make(), make(mean=[0.0] * 3, std=[1.0] * 3, seed=3)
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target(images()), source(images()))
+
+
+def test_a_copy_is_of_its_own():
+    net = make("center")
+    copied = copy.deepcopy(net)
+    with torch.no_grad():
+        copied.head.centers.add_(1.0)
+        copied.normalize.mean.add_(1.0)
+    assert not net.head.centers.any()
+    torch.testing.assert_close(net.normalize.mean, torch.tensor(MEAN))
+    assert copied(images()).center_head is copied.head
+
+
+# -------------------------------------------------------------------------------------------------------- manners
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_forward_leaves_inputs_modes_and_random_state_alone(training):
+    net, x = make(projection=9), images()
+    net.train(training)
+    net.backbone.norm.eval()
+    kept, state = x.clone(), torch.get_rng_state()
+    net(x)
+    net.features(x)
+    assert torch.equal(x, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert net.training is training
+    assert net.backbone.norm.training is False
+
+
+def test_a_head_of_the_users_own():
+    """Any module from (B, d) to (B, K) will do."""
+    net = DefendedNet(Backbone(), nn.Linear(6, 4))
+    assert net(images()).shape == (5, 4)
+    assert DefendedNet(Backbone(), LinearHead(6, 4)).eval()(images()[:1]).shape == (1, 4)
