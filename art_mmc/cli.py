@@ -68,6 +68,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, wherever they come up."""
 
+    #: name of each command -> its parser
+    commands: dict[str, argparse.ArgumentParser]
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **kwargs)
 
@@ -174,14 +177,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal, only the result")
 
 
-def _build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+def build_parser() -> _Parser:
+    """
+    :return: The parser of the command line. Its errors are exceptions, which :func:`main` turns into a line.
+    """
     from art_mmc import __version__
 
     parser = _Parser(prog="art-mmc", description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
-    # no choices, but a metavar: an unknown command gets a line with the nearest one
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    table: dict[str, argparse.ArgumentParser] = {}
+    table = parser.commands = {}
 
     compare = table["compare"] = commands.add_parser(
         "compare",
@@ -239,23 +244,23 @@ def _build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     ):
         table[name] = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         table[name].set_defaults(run=run)
-    return parser, table
+    return parser
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser, table = _build_parser()
+    parser = build_parser()
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv:
-        raise _UsageError(f"a command is needed: {', '.join(table)}; see art-mmc --help")
-    if not argv[0].startswith("-") and argv[0] not in table:
-        raise _UsageError(str(unknown_name("command", argv[0], table)))
+    if argv and not argv[0].startswith("-") and argv[0] not in parser.commands:
+        raise _UsageError(str(unknown_name("command", argv[0], parser.commands)))
     args, rest = parser.parse_known_args(argv)
     if rest and rest[0].startswith("-"):
-        known = table.get(args.command or "", parser)._option_string_actions
+        known = parser.commands.get(args.command or "", parser)._option_string_actions
         names = [option for option in known if option.startswith("--")]
         raise _UsageError(str(unknown_name("option", rest[0].partition("=")[0], names)))
     if rest:
         raise _UsageError(f"unexpected argument '{rest[0]}'; see art-mmc {args.command} --help")
+    if args.command is None:
+        raise _UsageError(f"a command is needed: {', '.join(parser.commands)}; see art-mmc --help")
     return args
 
 

@@ -191,12 +191,18 @@ def train_defence(
     :param options: Options of the defence.
     :return: The classifier and its history.
     :raises ValueError: For unknown names, or what does not fit together.
+    :raises FloatingPointError: When the training diverges.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(defence, dataset, backbone, seed, device_type, **options)
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose)
     start = time.perf_counter()
-    trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data)
+    try:
+        trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data)
+    except ValueError as err:
+        if all(bool(parameter.isfinite().all()) for parameter in classifier.model.parameters()):
+            raise
+        raise FloatingPointError(str(err)) from err
     return TrainedDefence(classifier, backbone, recipe, trainer.history, time.perf_counter() - start)
 
 

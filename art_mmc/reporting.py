@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ _COLUMNS = {"FGSM": "FGSM", PGD_LOSS: "own", PGD_ADAPTIVE: "adapt", WORST_CASE: 
 _COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#4FA8D8", "#999933", "#882255", "#44AA99", "#D9A441")
 _INK, _FAINT = "#2b2b2b", "#c4c4c4"
 _DASHES = (0, (3.2, 1.6))
+
+#: names of versions where those of the packages are long
+_SHORT_NAMES = {"adversarial-robustness-toolbox": "ART", "python": "Python"}
 
 
 def format_eps(eps: float) -> str:
@@ -181,23 +184,68 @@ def headline_table(comparison: Comparison) -> str:
     return _markdown(header, rows)
 
 
-def attack_table(comparison: Comparison, eps: float) -> str:
+def markdown_table(comparison: Comparison) -> str:
     """
     :param comparison: The comparison.
-    :param eps: A radius that was measured.
-    :return: Markdown: accuracy clean and under each attack at this eps.
+    :return: Markdown: accuracy clean and, in one column for each eps, under each attack and in the worst case, below a
+             line that says how to read it.
     """
-    header = ["Defence", "Clean", *ATTACKS, "Worst case"]
-    rows = [
-        [
-            result.defence,
-            format_percent(result.robustness.clean.accuracy),
-            *(format_percent(result.robustness.get(attack, eps).accuracy) for attack in ATTACKS),
-            f"**{format_percent(result.robustness.worst_case(eps).accuracy)}**",
-        ]
-        for result in comparison.results
-    ]
+    rows = []
+    for result in comparison.results:
+        record = result.robustness
+        cells = [result.defence, format_percent(record.clean.accuracy)]
+        for eps in comparison.eps:
+            shares = [format_percent(record.get(attack, eps).accuracy) for attack in (*ATTACKS, WORST_CASE)]
+            cells.append(" / ".join([*shares[:-1], f"**{shares[-1]}**"]))
+        rows.append(cells)
+    header = ["Defence", "Clean", *(f"eps {format_eps(eps)}" for eps in comparison.eps)]
+    return (
+        f"Percent correct of {comparison.provenance['n']} test images; at each eps: {' / '.join(ATTACKS)} / **worst "
+        f"case**, the number to quote.\n\n{_markdown(header, rows)}"
+    )
+
+
+def training_table(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """
+    :param paths: The .json files of runs of `art-mmc train`.
+    :return: Markdown: what was trained how, and its clean test accuracy with interval.
+    """
+    rows = []
+    for path in paths:
+        run = json.loads(Path(path).read_text(encoding="utf-8"))
+        facts, clean = run["provenance"], run["clean_test_accuracy"]
+        low, high = (format_percent(bound) for bound in clean["interval"])
+        rows.append(
+            [
+                run["defence"],
+                _short(facts["dataset"]),
+                run["backbone"],
+                facts["recipe"]["name"],
+                str(facts["recipe"]["nb_epochs"]),
+                str(facts["seed"]),
+                f"{format_percent(clean['accuracy'])} ({low} to {high}), n = {clean['n']}",
+                f"{run['training_seconds']:.0f}",
+                facts["processor"],
+            ]
+        )
+    header = ["Defence", "Data set", "Backbone", "Recipe", "Epochs", "Seed", "Clean test accuracy, %", "Seconds", "On"]
     return _markdown(header, rows)
+
+
+def provenance_line(comparison: Comparison) -> str:
+    """
+    :param comparison: The comparison.
+    :return: One sentence on where its numbers come from.
+    """
+    facts = comparison.provenance
+    seconds = sum(result.training_seconds + result.evaluation_seconds for result in comparison.results)
+    versions = ", ".join(f"{_SHORT_NAMES.get(name, name)} {version}" for name, version in facts["versions"].items())
+    return (
+        f"{_short(facts['dataset'])}, {facts['n']} of {facts['n_test']} test images; {facts['backbone']}, recipe "
+        f"{facts['recipe']['name']} ({facts['recipe']['nb_epochs']} epochs), seed {facts['seed']}; PGD with "
+        f"{facts['steps']} steps and one random start; {versions}; {facts['date'][:10]}, {seconds:.0f} s on "
+        f"{facts['processor']} ({facts['device']}, {facts['threads']} threads)."
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- report
@@ -217,9 +265,6 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         f"No defence: under PGD on its own loss none keeps more than {FLATTERY:g} points above PGD on its adaptive "
         "objective."
     ]
-    objectives = {
-        result.defence: result.robustness.get(PGD_ADAPTIVE, comparison.eps[0]) for result in comparison.results
-    }
     count = len(comparison.results)
     sections = [
         f"# Robustness of {count} defence{'s' if count > 1 else ''} on {_short(facts['dataset'])}",
@@ -237,18 +282,14 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         "## Flattered by their own loss",
         "\n".join(f"- {sentence}" for sentence in flattering),
         "## By attack",
+        markdown_table(comparison),
     ]
-    for eps in comparison.eps:
-        sections += [f"### eps = {format_eps(eps)}", attack_table(comparison, eps)]
     steps = facts["steps"]
     step = comparison.results[0].robustness.get(PGD_ADAPTIVE, comparison.eps[0])
     sections += [
-        "## Attacks",
         f"FGSM and PGD are ART's, with true labels. PGD takes {steps} steps of {step.eps_step / step.eps:.3g} eps "
         "from one random start. *PGD own loss* climbs the loss that the network was trained by; FGSM and *PGD "
-        "adaptive* climb the first objective of the defence's row: "
-        + ", ".join(f"{name} {record.objective}" for name, record in objectives.items())
-        + ".",
+        f"adaptive* climb an objective that sees through the defence: {_objectives_text(comparison)}.",
         "## Defences",
         "\n".join(_citation(result) for result in comparison.results),
         "## Provenance",
@@ -269,6 +310,16 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         ).replace("---:", "---"),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _objectives_text(comparison: Comparison) -> str:
+    objectives = {
+        result.defence: str(result.robustness.get(PGD_ADAPTIVE, comparison.eps[0]).objective)
+        for result in comparison.results
+    }
+    if len(set(objectives.values())) == 1:
+        return f"the {next(iter(objectives.values()))}"
+    return ", ".join(f"the {objective} for {name}" for name, objective in objectives.items())
 
 
 def _recipe_text(recipe: Mapping[str, Any]) -> str:
@@ -439,7 +490,7 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -
     return list(staged)
 
 
-def read_report(path: str | os.PathLike[str]) -> Comparison:
+def load_report(path: str | os.PathLike[str]) -> Comparison:
     """
     :param path: A report.json.
     :return: The comparison in it.

@@ -272,13 +272,13 @@ def test_attack_climbs_the_objective_that_is_set(cls, classifier, digits, easy, 
     """The gradients that the attack asks for are those of the objective, not of the training loss."""
     x, y = digits.x_test[easy[:4]], digits.y_test[easy[:4]]
     asked: list[str] = []
-    genuine = type(classifier)._attack_values
+    genuine = type(classifier).attack_values
 
     def spy(self, outputs, labels):
         asked.append(self.objective)
         return genuine(self, outputs, labels)
 
-    monkeypatch.setattr(type(classifier), "_attack_values", spy)
+    monkeypatch.setattr(type(classifier), "attack_values", spy)
     arguments = {"eps": 0.1} if cls is FastGradientMethod else {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}
     attack = cls(classifier, **quiet(cls), **arguments)
     results = {}

@@ -125,7 +125,7 @@ def test_support_table_names_every_trainer():
     for name, entry in TRAINERS.items():
         (row,) = (line for line in table.splitlines() if line.startswith(f"| {name} |"))
         assert row.count("|") == 4
-        for each in entry.get("refuses", {}).values():
+        for each in [*entry.get("refuses", {}).values(), *entry.get("spoils", {}).values()]:
             assert ", ".join(each["names"]) in row
 
 
@@ -150,7 +150,10 @@ def test_trainer_runs(trainer, variant, name, own, digits):
         assert not torch.equal(after[key], before[key]), f"{key} was not trained"
     if name in ("mmc", "mmlda"):
         assert torch.equal(after["head.centers"], before["head.centers"])
-    assert accuracy(own, digits) > 0.85 * clean
+    if name in TRAINERS[trainer].get("spoils", {}).get(variant, {}).get("names", ()):
+        assert accuracy(own, digits) < 0.9 * clean  # once this fails, take it out of the table
+    else:
+        assert accuracy(own, digits) > 0.85 * clean
     assert own.loss.reduction == "mean"
     assert own.objective == "adaptive"
     assert (own._reduce_labels, own._int_labels, own._probability_labels) == (True, True, True)
@@ -192,6 +195,15 @@ def test_trainer_learns_from_scratch(name, digits):
     trainer = AdversarialTrainer(classifier, FastGradientMethod(classifier, eps=0.1), ratio=0.5)
     trainer.fit(digits.x_train, digits.y_train, batch_size=32, nb_epochs=4)
     assert accuracy(classifier, digits) > 0.5
+
+
+@pytest.mark.parametrize("logit_norm", [1.0, 15.0])
+def test_trades_on_isce_needs_small_logits(logit_norm, digits):
+    """The reason that the table gives, and the way round."""
+    classifier = create_classifier("isce", "cnn", input_shape=(1, 8, 8), nb_classes=10, logit_norm=logit_norm)
+    trainer = AdversarialTrainerTRADESPyTorch(classifier, FastGradientMethod(classifier, eps=0.1), beta=3.0)
+    trainer.fit(digits.x_train, one_hot(digits.y_train), batch_size=32, nb_epochs=4)
+    assert (accuracy(classifier, digits) > 0.8) == (logit_norm == 1.0)
 
 
 def test_training_raises_robustness(trained, digits):

@@ -80,6 +80,7 @@ class PGD(Crafting):
     | Paper link: https://arxiv.org/abs/2010.00467 (batch normalisation while crafting, early stop of the attack)
 
     :param eps: Radius of the ball, inputs being in [0, 1].
+    :param eps_min: Where given, each sample's radius is uniform in [eps_min, eps], its steps in proportion.
     :param steps: Number of gradient steps, at least 1.
     :param step_size: Length of a step; None for eps / 4 (2 / 255 at 8 / 255).
     :param norm: The ball's norm, infinity or 2.
@@ -96,6 +97,7 @@ class PGD(Crafting):
     steps: int = 10
     step_size: float | None = None
     norm: float = math.inf
+    eps_min: float | None = None
     random_start: bool = True
     objective: str = "loss"
     targeted: str | None = None
@@ -107,6 +109,8 @@ class PGD(Crafting):
         check_eps(self.eps) if self.norm == math.inf else None
         if not self.eps > 0:
             raise ValueError(f"eps: expected a positive number, got {self.eps!r}.")
+        if self.eps_min is not None and not 0 <= self.eps_min <= self.eps:
+            raise ValueError(f"eps_min: expected a number in [0, eps={self.eps:g}], got {self.eps_min!r}.")
         if self.steps < 1:
             raise ValueError(f"steps: expected a whole number of at least 1, got {self.steps!r}.")
         if self.step_size is not None and not self.step_size > 0:
@@ -150,8 +154,12 @@ class PGD(Crafting):
         sign: int,
         moment: Moment,
     ) -> torch.Tensor:
-        eps = self.eps * moment.scale
-        step = (self.eps / 4 if self.step_size is None else self.step_size) * moment.scale * sign
+        scale: Any = moment.scale
+        if self.eps_min is not None:
+            radius = self.eps_min + (self.eps - self.eps_min) * moment.draw(x.shape[:1])
+            scale = scale * (radius / self.eps).view(-1, 1, 1, 1)
+        eps = self.eps * scale
+        step = (self.eps / 4 if self.step_size is None else self.step_size) * scale * sign
         low, high = classifier.bounds(x)
         x_adv = self._start(x, eps, low, high, moment) if self.random_start else x
         left = None
@@ -171,7 +179,7 @@ class PGD(Crafting):
                 x_adv = moved
         return x_adv.detach()
 
-    def _start(self, x: torch.Tensor, eps: float, low: Any, high: Any, moment: Moment) -> torch.Tensor:
+    def _start(self, x: torch.Tensor, eps: Any, low: Any, high: Any, moment: Moment) -> torch.Tensor:
         """A uniform point of the ball (for the 2-norm: uniform direction and radius), in the box."""
         noise = 2 * moment.draw(x.shape) - 1
         if self.norm == 2:
@@ -185,14 +193,14 @@ class PGD(Crafting):
             return grad.sign()
         return grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
-    def _project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float, low: Any, high: Any) -> torch.Tensor:
+    def _project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: Any, low: Any, high: Any) -> torch.Tensor:
         """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
         if self.norm == math.inf:
             x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
         else:
             delta = x_adv - x
             length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-            x_adv = x + delta * (eps / length).clamp(max=1.0)
+            x_adv = x + delta * torch.clamp(eps / length, max=1.0)
         return x_adv if low is None else x_adv.clamp(low, high)
 
 

@@ -1,0 +1,467 @@
+"""Adversarial training: what the strategies craft, what they leave alone, and what the settings change."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+
+from art_mmc.classifiers import LossDefendedClassifier, create_classifier
+from art_mmc.data import load_dataset
+from art_mmc.defences import DEFENCES
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    RECIPES,
+    TRADES,
+    AdversarialLossTrainer,
+    ARTAttack,
+    FastFGSM,
+    create_trainer,
+    make_crafting,
+)
+from art_mmc.trainers.crafting import Moment
+
+STRATEGIES = {
+    "pgd": PGD(0.1, steps=4),
+    "pgd-l2": PGD(0.5, steps=4, norm=2),
+    "pgd-margin": PGD(0.1, steps=3, objective="margin"),
+    "pgd-random-target": PGD(0.1, steps=3, targeted="random"),
+    "pgd-least-likely": PGD(0.1, steps=3, targeted="least_likely"),
+    "pgd-batch-statistics": PGD(0.1, steps=3, batch_norm="train"),
+    "pgd-early-stop": PGD(0.1, steps=4, tolerance=1),
+    "pgd-eps-range": PGD(0.1, steps=3, eps_min=0.0),
+    "fgsm": FGSM(0.05, 0.1),
+    "fast": FastFGSM(0.1),
+    "trades": TRADES(0.1, steps=3),
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+class NormedNet(torch.nn.Module):
+    """Batch normalisation, dropout and a frozen layer: everything that crafting must leave as it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.frozen_norm = torch.nn.BatchNorm2d(8).eval()
+        self.drop = torch.nn.Dropout(0.1)
+        self.fc = torch.nn.Linear(8 * 64, 16)
+        self.conv.bias.requires_grad_(False)
+
+    def forward(self, x):
+        return torch.relu(self.fc(self.drop(self.frozen_norm(torch.relu(self.norm(self.conv(x))))).flatten(1)))
+
+
+def make(name="sce", backbone="cnn", **kwargs):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return create_classifier(
+            name, NormedNet() if backbone == "normed" else backbone, input_shape=(1, 8, 8), nb_classes=10, **kwargs
+        )
+
+
+def moment(seed=0, **kwargs):
+    generator = torch.Generator().manual_seed(seed)
+    return Moment(lambda shape: torch.rand(shape, generator=generator), **kwargs)
+
+
+def batch(data, n=64):
+    return torch.from_numpy(data.x_train[:n].copy()), torch.from_numpy(data.y_train[:n].copy())
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    classifier = make()
+    create_trainer(classifier, "default", seed=0, verbose=False).fit(data.x_train, data.y_train, nb_epochs=10)
+    return classifier
+
+
+class TestCrafting:
+    @pytest.mark.parametrize("name", STRATEGIES)
+    def test_in_the_ball_and_in_the_box_and_away_from_the_input(self, name, data, trained):
+        x, y = batch(data)
+        x_adv = STRATEGIES[name].craft(trained, x, y, moment())
+        delta = (x_adv - x).flatten(1)
+        eps = getattr(STRATEGIES[name], "eps_max", None) or STRATEGIES[name].eps
+        size = delta.norm(dim=1) if getattr(STRATEGIES[name], "norm", None) == 2 else delta.abs().amax(dim=1)
+        assert size.max() <= eps + 1e-6
+        assert size.max() > eps / 2
+        assert x_adv.min() >= 0
+        assert x_adv.max() <= 1
+        assert not x_adv.requires_grad
+        assert x_adv.dtype == x.dtype
+
+    @pytest.mark.parametrize("name", STRATEGIES)
+    @pytest.mark.parametrize("mode", ["train", "eval"])
+    def test_the_network_is_left_as_it_was(self, name, mode, data):
+        classifier = make("center", "normed")
+        net = classifier.model
+        net.train(mode == "train")
+        net.backbone.module.frozen_norm.eval()
+        net(batch(data)[0]).sum().backward()
+        x, y = batch(data)
+
+        def state():
+            return (
+                [m.training for m in net.modules()],
+                [p.requires_grad for p in net.parameters()],
+                [None if p.grad is None else p.grad.clone() for p in net.parameters()],
+                [t.clone() for t in net.state_dict().values()],
+            )
+
+        before, inputs = state(), x.clone()
+        STRATEGIES[name].craft(classifier, x, y, moment())
+        after = state()
+        assert before[:2] == after[:2]
+        for old, new in zip(before[2] + before[3], after[2] + after[3], strict=True):
+            assert (old is None and new is None) or torch.equal(old, new)
+        assert torch.equal(x, inputs)
+
+    def test_pgd_equals_a_hand_written_loop(self, data, trained):
+        x, y = batch(data)
+        got = PGD(0.1, steps=5, random_start=False).craft(trained, x, y, moment())
+        x_adv = x.clone()
+        for _ in range(5):
+            x_adv.requires_grad_(True)
+            loss = torch.nn.functional.cross_entropy(trained.model(x_adv), y, reduction="sum")
+            grad = torch.autograd.grad(loss, x_adv)[0]
+            x_adv = (x_adv + 0.025 * grad.sign()).detach()
+            x_adv = torch.min(torch.max(x_adv, x - 0.1), x + 0.1).clamp(0, 1)
+        assert torch.equal(got, x_adv)
+
+    def test_it_climbs_what_it_is_told_to(self, data, trained):
+        x, y = batch(data, 200)
+        clean = trained.attack_values(trained.model(x), y, "loss").mean()
+        for objective in ("loss", "margin", "dlr", "cross_entropy", "adaptive"):
+            x_adv = PGD(0.1, steps=5, objective=objective).craft(trained, x, y, moment())
+            before, after = (trained.attack_values(trained.model(v), y, objective).mean() for v in (x, x_adv))
+            assert after > before, objective
+            assert trained.attack_values(trained.model(x_adv), y, "loss").mean() > clean
+
+    def test_a_target_is_another_class_and_comes_closer(self, data, trained):
+        x, y = batch(data, 400)
+        strategy = PGD(0.2, steps=5, targeted="random")
+        target, sign = strategy._target(trained, x, y, moment())
+        assert sign == -1
+        assert (target != y).all()
+        assert torch.bincount(target, minlength=10).min() > 15
+        least, _ = replace(strategy, targeted="least_likely")._target(trained, x, y, moment())
+        logits = trained.model(x)
+        wrong = logits.scatter(1, y[:, None], math.inf)
+        assert torch.equal(least, wrong.argmin(1))
+        x_adv = strategy.craft(trained, x, y, moment())
+        gain = trained.model(x_adv).gather(1, target[:, None]) - logits.gather(1, target[:, None])
+        assert gain.median() > 0
+
+    def test_l2_steps_have_the_length_they_should(self, data, trained):
+        x, y = torch.full((8, 1, 8, 8), 0.5), torch.arange(8)
+        x_adv = PGD(0.4, steps=1, step_size=0.1, norm=2, random_start=False).craft(trained, x, y, moment())
+        torch.testing.assert_close((x_adv - x).flatten(1).norm(dim=1), torch.full((8,), 0.1), rtol=1e-4, atol=0)
+
+    def test_early_stop_of_the_attack_leaves_fooled_samples_near_the_border(self, data, trained):
+        x, y = batch(data, 400)
+        full = PGD(0.3, steps=10, random_start=False)
+        x_full = full.craft(trained, x, y, moment())
+        losses = {}
+        for tolerance in (0, 1, 20):
+            x_adv = replace(full, tolerance=tolerance).craft(trained, x, y, moment())
+            losses[tolerance] = trained.attack_values(trained.model(x_adv), y, "loss").mean()
+            if tolerance == 20:
+                assert torch.equal(x_adv, x_full)
+        assert losses[0] < losses[1] < losses[20]
+        grown = replace(full, tolerance=0, tolerance_epochs=(2,)).craft(trained, x, y, moment(epoch=2.0))
+        assert torch.equal(grown, replace(full, tolerance=1).craft(trained, x, y, moment()))
+
+    def test_fgsm_lengths_are_spread_over_the_range(self, data, trained):
+        x, y = torch.full((500, 1, 8, 8), 0.5), torch.arange(500) % 10
+        lengths = (FGSM(0.1, 0.3).craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
+        assert lengths.min() < 0.11
+        assert lengths.max() > 0.29
+        assert abs(lengths.mean() - 0.2) < 0.01
+        fixed = (FGSM(0.1, None).craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
+        torch.testing.assert_close(fixed, torch.full((500,), 0.1))
+
+    def test_eps_range_of_pgd(self, data, trained):
+        x, y = torch.full((300, 1, 8, 8), 0.5), torch.arange(300) % 10
+        strategy = PGD(0.2, steps=6, eps_min=0.1)
+        lengths = (strategy.craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
+        assert lengths.min() >= 0.1 - 1e-6
+        assert lengths.max() <= 0.2 + 1e-6
+        assert abs(lengths.mean() - 0.15) < 0.01
+
+    def test_batch_statistics_change_what_is_crafted(self, data):
+        classifier = make("sce", "normed")
+        x, y = batch(data)
+        crafted = [
+            PGD(0.1, steps=2, random_start=False, batch_norm=mode).craft(classifier, x, y, moment())
+            for mode in ("eval", "train")
+        ]
+        assert not torch.equal(*crafted)
+
+    def test_eps_warm_up_scales_ball_and_step(self, data, trained):
+        x, y = batch(data)
+        half = PGD(0.2, steps=3).craft(trained, x, y, moment(scale=0.5))
+        assert torch.equal(half, PGD(0.1, steps=3).craft(trained, x, y, moment()))
+
+    def test_trades_climbs_the_divergence_and_trains_on_its_formula(self, data, trained):
+        x, y = batch(data)
+        strategy = TRADES(0.1, steps=5, beta=3.0)
+        x_adv = strategy.craft(trained, x, y, moment())
+        with torch.no_grad():
+            p, q = (torch.log_softmax(trained.model(v).double(), 1).numpy() for v in (x, x_adv))
+            divergence = (np.exp(p) * (p - q)).sum(axis=1)
+            loss, logits = strategy.training_loss(trained.forward, trained.loss, x, y, x_adv)
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).sub(0.5).sign()
+        with torch.no_grad():
+            r = torch.log_softmax(trained.model((x + 0.1 * noise).clamp(0, 1)).double(), 1).numpy()
+        assert divergence.mean() > 3 * (np.exp(p) * (p - r)).sum(axis=1).mean()
+        cross_entropy = -p[np.arange(len(y)), y.numpy()].mean()
+        assert loss.item() == pytest.approx(cross_entropy + 3.0 * divergence.mean(), rel=1e-5)
+        assert torch.equal(logits, trained.model(x_adv))
+
+    def test_an_art_attack_crafts(self, data, trained):
+        attack = ProjectedGradientDescent(trained, eps=0.1, eps_step=0.05, max_iter=3, verbose=False)
+        x, y = batch(data, 32)
+        x_adv = ARTAttack(attack).craft(trained, x, y, moment())
+        assert 0.05 < (x_adv - x).abs().max() <= 0.1 + 1e-6
+
+    def test_a_box_of_its_own_and_none(self, data):
+        x, y = batch(data, 16)
+        wide = make(clip_values=(-1.0, 2.0))
+        assert PGD(0.3).craft(wide, x, y, moment()).min() < -0.1
+        arrays = make(clip_values=(np.full((1, 8, 8), 0.2, np.float32), np.full((1, 8, 8), 0.8, np.float32)))
+        assert PGD(0.3).craft(arrays, x, y, moment()).min() >= 0.2
+        assert PGD(0.3).craft(make(clip_values=None), x, y, moment()).min() < -0.1
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda: PGD(8), "did you mean 8 / 255"),
+            (lambda: PGD(0.1, steps=0), "steps"),
+            (lambda: PGD(0.1, step_size=0.0), "step_size"),
+            (lambda: PGD(0.1, norm=1), "norm: expected 2 or infinity, got 1"),
+            (lambda: PGD(0.1, targeted="next"), "targeted: expected one of"),
+            (lambda: PGD(0.1, batch_norm="test"), "batch_norm"),
+            (lambda: PGD(0.1, eps_min=0.2), "eps_min"),
+            (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
+            (lambda: FastFGSM(2.0), "did you mean 2 / 255"),
+            (lambda: TRADES(0.1, beta=-1), "beta"),
+            (lambda: make_crafting("pdg"), "unknown training attack 'pdg'. Did you mean 'pgd'"),
+            (lambda: make_crafting("pgd", step=3), "Did you mean 'steps'"),
+        ],
+    )
+    def test_bad_settings(self, call, message):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def weights(classifier):
+    return torch.cat([tensor.flatten().double() for tensor in classifier.model.state_dict().values()])
+
+
+def train(data, name="sce", attack="pgd", n=192, epochs=2, backbone="cnn", validation=None, **kwargs):
+    classifier = make(name, backbone)
+    strategy = make_crafting(attack, eps=0.1) if isinstance(attack, str) else attack
+    trainer = AdversarialLossTrainer(classifier, strategy, **{"seed": 0, "verbose": False, **kwargs})
+    trainer.fit(data.x_train[:n], data.y_train[:n], validation, nb_epochs=epochs, batch_size=64)
+    return trainer
+
+
+class TestAdversarialLossTrainer:
+    @pytest.mark.parametrize("name", DEFENCES)
+    def test_every_defence_becomes_more_robust(self, name, data):
+        classifier = make(name)
+        clean = create_trainer(classifier, "default", seed=0, verbose=False)
+        clean.fit(data.x_train, data.y_train, nb_epochs=10)
+        judge = AdversarialLossTrainer(classifier, PGD(0.1, steps=5), seed=0, verbose=False)
+        x, y = data.x_test[:200], data.y_test[:200]
+        before = judge.robust_accuracy(x, y)
+        judge.fit(data.x_train, data.y_train, nb_epochs=6, batch_size=64)
+        assert judge.robust_accuracy(x, y) > before + 0.05
+
+    def test_each_setting_changes_the_weights(self, data):
+        """A trick without an effect on the computation would be no trick."""
+        validation = (data.x_test[:64], data.y_test[:64])
+        base = weights(train(data, backbone="normed").classifier)
+        assert torch.equal(base, weights(train(data, backbone="normed").classifier))
+        pgd = PGD(0.1)
+        changed = {
+            "seed": {"seed": 1},
+            "steps": {"attack": replace(pgd, steps=3)},
+            "objective": {"attack": replace(pgd, objective="margin")},
+            "targeted": {"attack": replace(pgd, targeted="random")},
+            "batch_norm": {"attack": replace(pgd, batch_norm="train")},
+            "tolerance": {"attack": replace(pgd, tolerance=0)},
+            "norm": {"attack": PGD(0.5, norm=2)},
+            "adv_ratio": {"adv_ratio": 0.5},
+            "eps_warmup": {"eps_warmup": 2},
+            "warmup_epochs": {"warmup_epochs": 1},
+            "augmentation": {"augmentation": "crop-flip"},
+            "ema": {"averaging": "ema", "averaging_decay": 0.5},
+            "swa": {"averaging": "swa"},
+            "precision": {"precision": "bfloat16"},
+            "trades": {"attack": "trades"},
+            "fast": {"attack": "fast"},
+            "fgsm": {"attack": "fgsm"},
+            "keep": {"keep": "best", "validation": validation, "recipe": replace(RECIPES["default"], rate=0.5)},
+        }
+        for name, kwargs in changed.items():
+            assert not torch.equal(base, weights(train(data, backbone="normed", **kwargs).classifier)), name
+
+    def test_recipe_settings_change_the_weights(self, data):
+        recipe = replace(RECIPES["default"], optimizer="sgd", rate=0.02, nb_epochs=2)
+        base = weights(train(data, recipe=recipe).classifier)
+        for change in (
+            {"weight_decay": 0.1},
+            {"weight_decay": 0.1, "decay": "weights"},
+            {"schedule": "cosine"},
+            {"schedule": "linear"},
+            {"schedule": "cyclic"},
+            {"milestones": (1,)},
+            {"rate_warmup": 1.0},
+        ):
+            assert not torch.equal(base, weights(train(data, recipe=replace(recipe, **change)).classifier)), change
+
+    def test_adversarial_share_of_a_batch(self, data):
+        seen = []
+
+        class Spy(PGD):
+            def craft(self, classifier, x, y, moment):
+                seen.append(len(x))
+                return super().craft(classifier, x, y, moment)
+
+        train(data, attack=Spy(0.1, steps=1), adv_ratio=0.25, epochs=1, n=128)
+        assert seen == [16, 16]
+
+    def test_eps_warm_up_grows_to_the_full_size_and_no_further(self, data):
+        scales = []
+
+        class Spy(PGD):
+            def craft(self, classifier, x, y, moment):
+                scales.append(moment.scale)
+                return super().craft(classifier, x, y, moment)
+
+        train(data, attack=Spy(0.1, steps=1), eps_warmup=2, epochs=3, n=128)
+        assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+    def test_pc_warms_up_on_clean_examples(self, data):
+        crafted = []
+
+        class Spy(FGSM):
+            def craft(self, classifier, x, y, moment):
+                crafted.append(type(classifier.loss).__name__)
+                return super().craft(classifier, x, y, moment)
+
+        trainer = train(data, "pc", Spy(0.05, 0.1), warmup_epochs=1, epochs=2, n=128)
+        assert crafted == ["PCLogitConstraintLoss"] * 2
+        assert [record["stage"] for record in trainer.history] == ["warm-up", "pc"]
+
+    def test_the_best_weights_are_those_of_the_best_robust_epoch(self, data):
+        validation = (data.x_test[:100], data.y_test[:100])
+        trainer = train(data, n=400, epochs=5, validation=validation, keep="best")
+        figures = [record["val_robust_accuracy"] for record in trainer.history]
+        assert len(set(figures)) > 1
+        assert trainer.robust_accuracy(*validation) == max(figures)
+
+    def test_patience_stops(self, data):
+        validation = (data.x_test[:50], data.y_test[:50])
+        recipe = replace(RECIPES["default"], optimizer="sgd", rate=0.0, nb_epochs=20)
+        trainer = train(data, epochs=20, validation=validation, patience=2, recipe=recipe, n=64)
+        assert len(trainer.history) == 3
+
+    def test_validation_changes_no_training(self, data):
+        base = weights(train(data).classifier)
+        validated = train(data, validation=(data.x_test[:50], data.y_test[:50]))
+        assert torch.equal(base, weights(validated.classifier))
+
+    def test_robust_accuracy_is_art_s(self, data, trained):
+        x, y = data.x_test[:200], data.y_test[:200]
+        trainer = AdversarialLossTrainer(
+            trained, PGD(0.1), validation_attack=PGD(0.1, random_start=False, objective="margin")
+        )
+        attack = ProjectedGradientDescent(trained, eps=0.1, eps_step=0.025, max_iter=10, batch_size=256, verbose=False)
+        with trained.using_objective("margin"):
+            expected = (trained.predict(attack.generate(x, y)).argmax(1) == y).mean()
+        assert trainer.robust_accuracy(x, y) == pytest.approx(expected, abs=1 / 200)
+
+    def test_catastrophic_overfitting_is_called_out(self, data, caplog):
+        class Overfitted(FGSM):
+            """One step against a network that reacts to the size of the step alone: plays the blinded attack."""
+
+            def craft(self, classifier, x, y, moment):
+                return x
+
+        with caplog.at_level(logging.WARNING):
+            trainer = train(data, attack=Overfitted(0.3, None), epochs=14, n=1000)
+        assert trainer.history[-1]["catastrophic_overfitting"]
+        assert "Catastrophic overfitting" in caplog.text
+        assert not any(record["catastrophic_overfitting"] for record in train(data, attack=FGSM(0.02, None)).history)
+
+    def test_averaged_weights_are_the_mean_over_epochs(self, data):
+        """With a rate of one step an epoch, SWA is the mean of the weights after each epoch."""
+        snapshots = []
+        for epochs in (1, 2, 3):
+            snapshots.append(weights(train(data, attack="fgsm", epochs=epochs, n=64).classifier))
+        swa = weights(train(data, attack="fgsm", epochs=3, n=64, averaging="swa").classifier)
+        torch.testing.assert_close(swa, torch.stack(snapshots).mean(dim=0), rtol=1e-4, atol=1e-6)
+
+    def test_batch_statistics_are_computed_anew_for_averaged_weights(self, data):
+        trainer = train(data, backbone="normed", averaging="swa", epochs=3)
+        net = copy.deepcopy(trainer.classifier.model)
+        seen = []
+        net.backbone.module.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        with torch.no_grad():
+            for start in range(0, 192, 64):
+                net(torch.from_numpy(data.x_train[start : start + 64]))
+        mean = torch.stack([inputs.mean(dim=(0, 2, 3)) for inputs in seen]).mean(dim=0)
+        torch.testing.assert_close(net.backbone.module.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+
+    def test_bytes_in_memory_give_the_same_training(self, data):
+        x = (np.round(data.x_train[:128] * 255).astype(np.uint8) / np.float32(255)).astype(np.float32)
+        stored = []
+
+        class Spy(AdversarialLossTrainer):
+            def _run(self, job, saved):
+                stored.append(job.x.dtype)
+                super()._run(job, saved)
+
+        for inputs in (x, data.x_train[:128]):
+            Spy(make(), PGD(0.1, steps=1), seed=0, verbose=False).fit(inputs, data.y_train[:128], nb_epochs=1)
+        assert stored == [torch.uint8, torch.float32]
+
+    @pytest.mark.parametrize(
+        ("kwargs", "message"),
+        [
+            ({"adv_ratio": 0.0}, "adv_ratio"),
+            ({"eps_warmup": -1.0}, "eps_warmup"),
+            ({"averaging": "mean"}, "averaging: expected one of"),
+            ({"precision": "float16"}, "precision"),
+            ({"keep": "first"}, "keep"),
+        ],
+    )
+    def test_bad_settings(self, kwargs, message):
+        with pytest.raises(ValueError, match=message):
+            AdversarialLossTrainer(make(), "pgd", **kwargs)
+
+    def test_keeping_the_best_needs_validation_data(self, data):
+        with pytest.raises(ValueError, match="need validation_data, split off the training data"):
+            AdversarialLossTrainer(make(), "pgd", keep="best").fit(data.x_train, data.y_train)
+
+    def test_a_loss_of_one_s_own(self, data):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10)
+        trainer = AdversarialLossTrainer(classifier, PGD(0.05, steps=2), seed=0, verbose=False)
+        trainer.fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
+        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]

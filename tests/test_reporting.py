@@ -1,0 +1,274 @@
+"""Reports from records made by hand: no training here."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from art_mmc.comparison import Comparison, DefenceResult
+from art_mmc.defences import get_defence
+from art_mmc.evaluation import ATTACKS, AttackRecord, RobustnessRecord
+from art_mmc.reporting import (
+    curves_figure,
+    curves_png,
+    flattery_sentences,
+    format_eps,
+    headline_table,
+    history_table,
+    load_report,
+    markdown_report,
+    markdown_table,
+    provenance_line,
+    text_table,
+    training_table,
+    write_files,
+    write_report,
+)
+
+EPS = (0.1, 0.2)
+
+#: percent standing of ten samples: clean, then FGSM, PGD own loss, PGD adaptive at each eps; the first ones stand
+STANDING = {
+    "sce": (10, (6, 5, 5), (3, 1, 2)),
+    "mmc": (9, (8, 8, 6), (5, 6, 1)),
+    "pc": (10, (9, 6, 6), (8, 5, 5)),
+}
+
+
+def made(attack: str, objective: str | None, eps: float, correct: int) -> AttackRecord:
+    return AttackRecord(attack, objective, eps, eps / 10, 40, 0.5, np.arange(10) < correct)
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    results = []
+    for name, (clean, *under) in STANDING.items():
+        records = tuple(
+            made(attack, "loss" if attack == ATTACKS[1] else "margin", eps, correct)
+            for eps, counts in zip(EPS, under, strict=True)
+            for attack, correct in zip(ATTACKS, counts, strict=True)
+        )
+        record = RobustnessRecord(made("clean", None, 0.0, clean), records, seed=0)
+        results.append(DefenceResult(name, "cnn", 1.25, 2.5, record))
+    provenance = {
+        "dataset": "folder/mine.npz",
+        "n_train": 100,
+        "n_test": 20,
+        "n": 10,
+        "backbone": "cnn",
+        "recipe": {
+            "name": "default",
+            "optimizer": "adam",
+            "rate": 1e-3,
+            "nb_epochs": 5,
+            "batch_size": 64,
+            "source": "us",
+        },
+        "seed": 7,
+        "steps": 40,
+        "device": "cpu",
+        "processor": "Abacus 1",
+        "threads": 2,
+        "date": "2026-01-02T03:04:05+00:00",
+        "versions": {"art_mmc": "0.1.0", "adversarial-robustness-toolbox": "1.20.1", "python": "3.11"},
+    }
+    return Comparison(tuple(results), provenance)
+
+
+def only(comparison: Comparison, *names: str) -> Comparison:
+    return Comparison(tuple(r for r in comparison.results if r.defence in names), comparison.provenance)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [(0.05, "0.05"), (0.2, "0.2"), (8 / 255, "8/255"), (16 / 255, "16/255"), (0.12345, "0.1235"), (0.031, "0.031")],
+)
+def test_format_eps(eps, text):
+    assert format_eps(eps) == text
+
+
+def test_text_table(comparison):
+    lines = text_table(comparison).splitlines()
+    assert lines[0].split("|")[1:] == ["         eps 0.1         ", "         eps 0.2"]
+    assert lines[1].split() == ["defence", "clean", *(["|", "FGSM", "own", "adapt", "worst"] * 2)]
+    # mmc at 0.2: FGSM 5, own 6, adaptive 1 of 10; worst case 1
+    assert lines[4].split() == "mmc 90.0 | 80.0 80.0 60.0 60.0 | 50.0 60.0 10.0 10.0".split()
+    assert lines[-2].startswith(
+        "percent correct of 10 test images; own: PGD on the training loss; adapt: PGD on the margin;"
+    )
+    assert len({len(line) for line in lines[1:6]}) == 1
+
+
+def test_text_table_goes_on_below_in_a_narrow_terminal(comparison):
+    text = text_table(comparison, width=50)
+    assert max(len(line) for line in text.split("\n\npercent")[0].splitlines()) <= 50
+    assert [line.split() for line in text.splitlines() if line.startswith("mmc")] == [
+        "mmc 90.0 | 80.0 80.0 60.0 60.0".split(),
+        "mmc 90.0 | 50.0 60.0 10.0 10.0".split(),
+    ]
+
+
+def test_markdown_tables(comparison):
+    lines = markdown_table(comparison).splitlines()
+    assert lines[0].endswith("FGSM / PGD own loss / PGD adaptive / **worst case**, the number to quote.")
+    assert lines[2] == "| Defence | Clean | eps 0.1 | eps 0.2 |"
+    assert lines[5] == "| mmc | 90.0 | 80.0 / 80.0 / 60.0 / **60.0** | 50.0 / 60.0 / 10.0 / **10.0** |"
+    # Wilson for 9 and 1 of 10
+    assert "| mmc | 90.0 (59.6 to 98.2) | 60.0 (31.3 to 83.2) | 10.0 (1.8 to 40.4) |" in headline_table(comparison)
+
+
+def test_history_table_shows_ten_epochs_and_the_last():
+    history = [
+        {"epoch": i, "stage": "mmc", "loss": 1 / i, "accuracy": 0.5, "val_loss": None, "val_accuracy": 0.25}
+        for i in range(1, 96)
+    ]
+    lines = history_table(history).splitlines()
+    assert lines[0].split() == ["epoch", "stage", "loss", "accuracy", "val_accuracy"]
+    assert [int(line.split()[0]) for line in lines[1:]] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert lines[-1].split() == ["95", "mmc", "0.0105", "0.5000", "0.2500"]
+
+
+def test_training_table(comparison, tmp_path):
+    run = {
+        "defence": "mmc",
+        "backbone": "cnn",
+        "clean_test_accuracy": {"n": 10, "correct": 9, "accuracy": 0.9, "interval": [0.596, 0.982]},
+        "training_seconds": 12.4,
+        "provenance": comparison.provenance,
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    row = training_table([tmp_path / "run.json"]).splitlines()[-1]
+    assert row == "| mmc | mine.npz | cnn | default | 5 | 7 | 90.0 (59.6 to 98.2), n = 10 | 12 | Abacus 1 |"
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def test_flattery_is_named_with_its_points_and_only_then(comparison):
+    """mmc: 6 against 1 of 10 at eps 0.2. sce: 5 against 5, 1 against 2. pc: no gap."""
+    assert flattery_sentences(comparison) == [
+        "mmc: its own loss flatters it by 50.0 points at eps 0.2: PGD on its training loss leaves 60.0 %, PGD on the "
+        "margin objective 10.0 %."
+    ]
+    assert flattery_sentences(only(comparison, "sce", "pc")) == []
+
+
+def test_report(comparison):
+    text = markdown_report(comparison)
+    assert text.startswith("# Robustness of 3 defences on mine.npz\n")
+    assert headline_table(comparison) in text
+    assert markdown_table(comparison) in text
+    assert "](curves.png)" in text
+    assert f"- {flattery_sentences(comparison)[0]}" in text
+    for name in STANDING:
+        row = get_defence(name)
+        assert f"**{name}**: {row.title}, `{row.formula}`; {row.paper}, {row.link}" in text
+    for fact in (
+        "Abacus 1",
+        "folder/mine.npz, 100 training images",
+        "10 of 20",
+        "adversarial-robustness-toolbox 1.20.1",
+    ):
+        assert fact in text
+    assert "climb an objective that sees through the defence: the margin." in text
+    assert "upper bound" in text
+    assert "![" not in markdown_report(comparison, picture=None)
+
+
+def test_report_without_flattery_says_so(comparison):
+    text = markdown_report(only(comparison, "pc"))
+    assert text.startswith("# Robustness of 1 defence on")
+    assert "No defence: under PGD on its own loss none keeps more than 5 points" in text
+
+
+def test_provenance_line(comparison):
+    line = provenance_line(comparison)
+    assert "\n" not in line
+    for fact in ("10 of 20 test images", "seed 7", "40 steps", "ART 1.20.1", "2026-01-02, 11 s on Abacus 1"):
+        assert fact in line
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def test_written_reports_can_be_read_again(comparison, tmp_path):
+    files = write_report(comparison, tmp_path / "new" / "folder")
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "curves.png",
+        "report.json",
+        "report.md",
+    ]
+    again = load_report(files[1])
+    assert again.to_dict() == comparison.to_dict()
+    assert markdown_report(again) == files[0].read_text() == markdown_report(comparison)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "damaged"), ("[]", "no report of art_mmc"), ("{}", "no report")])
+def test_other_files_are_no_reports(tmp_path, text, message):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_report(tmp_path / "report.json")
+
+
+def test_files_are_written_all_or_none(tmp_path, monkeypatch):
+    write_files(tmp_path, {"a": b"old", "b": b"old"})
+
+    def fail(self, data):
+        if self.name.startswith(".b"):
+            raise OSError("disk full")
+        return self.open("wb").write(data)
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_files(tmp_path, {"a": b"new", "b": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}
+
+
+# -------------------------------------------------------------------------------------------------------------- picture
+
+
+def test_curves_are_the_records(comparison):
+    panels = [panel for panel in curves_figure(comparison).axes if panel.get_title(loc="left")]
+    assert [panel.get_title(loc="left") for panel in panels] == list(STANDING)
+    faint, others, own, worst = panels[1].lines
+    assert list(worst.get_xdata()) == list(own.get_xdata()) == [0, 0.1, 0.2]
+    assert list(worst.get_ydata()) == [90, 60, 10]
+    assert worst.get_linestyle() == "-"
+    assert list(own.get_ydata()) == [90, 80, 60]
+    assert own.get_linestyle() == "--"
+    assert list(faint.get_ydata()) == [100, 50, 10]
+    assert list(others.get_ydata()) == [100, 60, 50]
+    assert [text.get_text() for text in panels[1].texts] == ["own loss: up to +50 points"]
+    assert len({panel.lines[-1].get_color() for panel in panels}) == len(panels)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 11])
+def test_pictures_of_any_number_of_defences(comparison, count):
+    many = Comparison((comparison.results * 4)[:count], comparison.provenance)
+    png = curves_png(many)
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    assert 700 < width < 2600
+    assert 400 < height < 2600
+
+
+def test_the_picture_leaves_matplotlib_s_global_state_alone(comparison, tmp_path):
+    """In a fresh process: no pyplot, hence no choice of a backend; nothing is imported before it is needed."""
+    (tmp_path / "report.json").write_text(json.dumps(comparison.to_dict()))
+    code = (
+        "import sys\n"
+        "from art_mmc.reporting import curves_png, load_report\n"
+        "report = load_report(sys.argv[1])\n"
+        "assert 'matplotlib.figure' not in sys.modules\n"
+        "assert len(curves_png(report)) > 10000\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "report.json"], check=True)
