@@ -405,10 +405,9 @@ def _train(args: argparse.Namespace) -> None:
             recipe = dataclasses.replace(recipe, rate=args.lr)
         build_classifier(args.defence, dataset, backbone)
         output = Path(args.output or f"runs/{args.defence}-{Path(dataset.name).stem}.pt").expanduser()
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder; --output names a file")
         document = output.with_suffix(".json")
-        for path in (output, document):
-            if path.is_dir():
-                raise ValueError(f"{path} is a folder; --output names a file")
         if document == output:
             raise ValueError(f"--output {output}: the history goes to that .json file; name the classifier's file .pt")
         _check_writable(output.parent)

@@ -421,13 +421,24 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
     panel.set_title(comparison.results[chosen].defence, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=5)
     panel.set_xlim(0, 1.03 * eps[-1])
     panel.set_ylim(0, 104)
-    panel.set_xticks(eps, ["0", *(format_eps(each) for each in comparison.eps)])
+    panel.set_xticks(eps, _tick_labels(eps))
     panel.set_yticks(range(0, 101, 25))
     panel.tick_params(labelsize=8.5, colors=_INK, length=3)
     panel.grid(axis="y", color="#ececec", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color("#9a9a9a")
+
+
+def _tick_labels(eps: Sequence[float]) -> list[str]:
+    """The radii in words, empty where one would run into its neighbour to the right, or into the zero."""
+    labels: list[str] = []
+    right = math.inf
+    for each in reversed(eps[1:]):
+        fits = right - each > 0.15 * eps[-1] and each > 0.08 * eps[-1]
+        labels.append(format_eps(each) if fits else "")
+        right = each if fits else right
+    return ["0", *reversed(labels)]
 
 
 def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:

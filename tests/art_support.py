@@ -327,7 +327,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "PixelAttack": {
         "climbs": SCORES,
         "variants": {"": {"th": 8, "max_iter": 3, "es": 1}},
-        "samples": 4,
+        "samples": 3,
         "effect": {"lgm": "stays"},
         "note": "`es=0` needs the package cma; lowers the true class' logit alone, and far from all centers (mmc, "
         "mmlda, lgm) all logits are low: no sign of robustness",
@@ -400,7 +400,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "SignOPTAttack": {
         "climbs": DECISIONS,
         "variants": {"": {"targeted": False, "num_trial": 5, "max_iter": 3, "query_limit": 200, "k": 5}},
-        "samples": 4,
+        "samples": 2,
     },
     "SimBA": {
         "climbs": SCORES,
@@ -446,7 +446,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "deepfool": {
                 "attacker": "deepfool",
                 "attacker_params": {"max_iter": 10, "epsilon": 0.1, "verbose": False},
-                "max_iter": 2,
+                "max_iter": 1,
                 "eps": 0.7,
             },
         },
@@ -504,6 +504,7 @@ ISCE_AND_KL = (
 
 # A trainer has
 #   variants  names of the ways in which the test uses it
+#   only      variant -> the classifiers that it is run on, where not all nine
 #   fails     as above
 #   refuses   variant -> classifiers that refuse it, kind of exception, pattern of its message, reason
 #   spoils    variant -> classifiers that it trains badly, reason: it runs, and accuracy falls by more than a tenth
@@ -549,6 +550,7 @@ TRAINERS: dict[str, dict[str, Any]] = {
     },
     "AdversarialTrainerOAATPyTorch": {
         "variants": ("", "LPIPS"),
+        "only": {"LPIPS": ("sce", "mmc", "isce")},
         "spoils": {"LPIPS": {"names": ("isce",), "reason": ISCE_AND_KL}},
         "note": "goes over to SGD with its own `lr`: about 0.001 for mmc, whose loss is a squared distance; the layers "
         "for its LPIPS distance must be direct children of the network with outputs (N, C, H, W), which a DefendedNet "

@@ -42,7 +42,7 @@ def cases(*, refused: bool) -> list[Any]:
         for trainer, entry in TRAINERS.items()
         if failure(entry) is None
         for variant in entry["variants"]
-        for name in NAMES
+        for name in entry.get("only", {}).get(variant, NAMES)
         if (refusal(trainer, variant, name) is not None) == refused
     ]
 

@@ -112,7 +112,7 @@ def test_no_attack_beats_the_certificate_of_a_linear_model(inner):
     for eps in EPS:
         certified = np.all((gaps > eps * reach + 1e-5) | (np.arange(5) == y[:, None]), axis=1)
         assert np.all(found.worst_case(eps).standing[certified])
-        # the margin follows the nearest class, from which a better one may be out of sight: a few in a hundred are missed
+        # the margin follows the nearest class, though another may be easier to reach: a few in a hundred are missed
         assert found.get(PGD_ADAPTIVE, eps).correct <= certified.sum() + 0.05 * len(y)
 
 

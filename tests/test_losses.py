@@ -505,8 +505,9 @@ def test_probability_labels_meet_hard_labels(key, k):
 def test_probability_labels_refused_by_name(key, k):
     logits, _ = batch(k)
     message = f"{CASES[key].name} is defined for one true class a sample, not for probability labels"
-    with pytest.raises(ValueError, match=message):
-        each(key)(logits, torch.full((8, k), 1 / k))
+    for row in ([1 / 3, 1 / 3, 1 / 3], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, -1.0, 0.0]):
+        with pytest.raises(ValueError, match=message):
+            each(key)(logits, torch.tensor([row] * 8))
 
 
 def test_smoothing_of_probability_labels():
@@ -689,6 +690,14 @@ def test_labels_out_of_range(key, bad):
     for given in (y, y[:, None], y.float(), y.int()):
         with pytest.raises(ValueError, match=f"labels from {low} to {high} do not fit logits with 3 classes"):
             each(key)(batch(3, n=2)[0], given)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_negative_labels_of_many_classes(key):
+    """With 200 classes torch's -100 would be a fine index from the end, and a label that its cross-entropy skips."""
+    logits, y = batch(200, n=2)
+    with pytest.raises(ValueError, match=f"labels from -100 to {y[1]} do not fit logits with 200 classes"):
+        each(key)(logits, torch.tensor([-100, y[1]]))
 
 
 @pytest.mark.parametrize("key", CASES)

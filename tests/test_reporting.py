@@ -14,6 +14,7 @@ from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, AttackRecord, RobustnessRecord
 from art_mmc.reporting import (
+    _tick_labels,
     curves_figure,
     curves_png,
     flattery_sentences,
@@ -100,7 +101,7 @@ def test_text_table(comparison):
     assert lines[0].split("|")[1:] == ["         eps 0.1         ", "         eps 0.2"]
     assert lines[1].split() == ["defence", "clean", *(["|", "FGSM", "own", "adapt", "worst"] * 2)]
     # mmc at 0.2: FGSM 5, own 6, adaptive 1 of 10; worst case 1
-    assert lines[4].split() == "mmc 90.0 | 80.0 80.0 60.0 60.0 | 50.0 60.0 10.0 10.0".split()
+    assert " ".join(lines[4].split()) == "mmc 90.0 | 80.0 80.0 60.0 60.0 | 50.0 60.0 10.0 10.0"
     assert lines[-2].startswith(
         "percent correct of 10 test images; own: PGD on the training loss; adapt: PGD on the margin;"
     )
@@ -110,9 +111,9 @@ def test_text_table(comparison):
 def test_text_table_goes_on_below_in_a_narrow_terminal(comparison):
     text = text_table(comparison, width=50)
     assert max(len(line) for line in text.split("\n\npercent")[0].splitlines()) <= 50
-    assert [line.split() for line in text.splitlines() if line.startswith("mmc")] == [
-        "mmc 90.0 | 80.0 80.0 60.0 60.0".split(),
-        "mmc 90.0 | 50.0 60.0 10.0 10.0".split(),
+    assert [" ".join(line.split()) for line in text.splitlines() if line.startswith("mmc")] == [
+        "mmc 90.0 | 80.0 80.0 60.0 60.0",
+        "mmc 90.0 | 50.0 60.0 10.0 10.0",
     ]
 
 
@@ -248,6 +249,12 @@ def test_curves_are_the_records(comparison):
     assert list(others.get_ydata()) == [100, 60, 50]
     assert [text.get_text() for text in panels[1].texts] == ["own loss: up to +50 points"]
     assert len({panel.lines[-1].get_color() for panel in panels}) == len(panels)
+
+
+def test_labels_of_crowded_radii_are_left_out():
+    assert _tick_labels([0, 0.05, 0.1, 0.15, 0.2]) == ["0", "0.05", "0.1", "0.15", "0.2"]
+    assert _tick_labels([0, 2 / 255, 4 / 255, 8 / 255, 16 / 255]) == ["0", "", "4/255", "8/255", "16/255"]
+    assert _tick_labels([0, 0.01, 0.29, 0.3]) == ["0", "", "", "0.3"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 11])

@@ -112,7 +112,7 @@ class Recipe:
         return replace(
             self,
             nb_epochs=nb_epochs,
-            milestones=tuple(round(epoch * share) for epoch in self.milestones),
+            milestones=tuple(sorted({max(1, int(epoch * share)) for epoch in self.milestones})),
             warmup_epochs=round(self.warmup_epochs * share),
         )
 
@@ -327,8 +327,112 @@ _ALL = (
     ),
 )
 
-#: name -> recipe
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+_BOT = "Pang et al., ICLR 2021 (Bag of Tricks for adversarial training), and its released code"
+
+_BAG_OF_TRICKS = Recipe(
+    name="pang2021-cifar10-at",
+    description="the Bag of Tricks baseline: PGD-10 with batch normalisation in evaluation mode while crafting",
+    source=_BOT,
+    defences=("sce",),
+    backbone="wrn-34-10",
+    optimizer="sgd",
+    rate=0.1,
+    nb_epochs=110,
+    batch_size=128,
+    milestones=(100, 105),
+    weight_decay=5e-4,
+    augmentation="reflect-crop-flip",
+    attack="pgd",
+    attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255}),
+)
+
+_MMC_AT = replace(
+    _MMC_CIFAR,
+    name="pang2020-cifar10-at",
+    description="AT-10 of the MMC paper, untargeted: all examples adversarial, batch statistics while crafting",
+    defences=("sce", "mmc"),
+    attack="pgd",
+    attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255, "batch_norm": "train"}),
+)
+
+_ADVERSARIAL = (
+    _MMC_AT,
+    replace(
+        _MMC_AT,
+        name="pang2020-cifar10-at-targeted",
+        # the release draws the target from all classes, the true one included; here it is always another one
+        description="AT-10 of the MMC paper, targeted at a random other class",
+        attack_options=MappingProxyType({**_MMC_AT.attack_options, "targeted": "random"}),
+    ),
+    replace(
+        _PC_GREY,
+        name="li2021-mnist-at",
+        description="the PC paper's adversarial training on grey images: half of each batch by FGSM, eps 0.1 to 0.3",
+        attack="fgsm",
+        attack_options=MappingProxyType({"eps": 0.1, "eps_max": 0.3}),
+        adv_ratio=0.5,
+    ),
+    replace(
+        _PC_COLOUR,
+        name="li2021-cifar10-at",
+        description="the PC paper's adversarial training on CIFAR-10: half of each batch by 5-step PGD, eps 0 to 0.1",
+        attack="pgd",
+        attack_options=MappingProxyType({"eps": 0.1, "eps_min": 0.0, "steps": 5}),
+        adv_ratio=0.5,
+    ),
+    _BAG_OF_TRICKS,
+    replace(
+        _BAG_OF_TRICKS,
+        name="pang2021-cifar10-trades",
+        description="TRADES by the Bag of Tricks settings",
+        attack="trades",
+        attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255, "beta": 6.0}),
+    ),
+    Recipe(
+        name="madry2018-mnist-at",
+        description="PGD-40 at eps 0.3 on MNIST; LeNet-5 and its 20 epochs are ours",
+        source="Madry et al., ICLR 2018 (eps 0.3, 40 steps of 0.01); scaled down by art_mmc",
+        defences=("sce", "mmc"),
+        backbone="lenet5",
+        optimizer="adam",
+        rate=1e-3,
+        nb_epochs=20,
+        batch_size=128,
+        milestones=(15,),
+        attack="pgd",
+        attack_options=MappingProxyType({"eps": 0.3, "steps": 40, "step_size": 0.01}),
+    ),
+)
+
+#: what a scaled-down twin trains instead of a large network
+_SMALLER = {
+    "wrn-34-10": "resnet20",
+    "mmc-resnet32v2": "mmc-resnet32v1",
+    "resnet56": "resnet20",
+    "vgg13": "resnet20",
+    "rce-resnet32": "resnet20",
+    "isce-resnet32": "resnet20",
+}
+
+
+def _twin(recipe: Recipe) -> Recipe:
+    """A scaled-down twin: a tenth of the epochs (two at least), a smaller network, and a name that says so."""
+    epochs = max(2, round(recipe.nb_epochs / 10))
+    backbone = _SMALLER.get(recipe.backbone, recipe.backbone)
+    return replace(
+        recipe.scaled(epochs),
+        name=f"{recipe.name}-small",
+        description=f"scaled-down twin of {recipe.name}, not the paper's: {epochs} epochs, {backbone}",
+        backbone=backbone,
+    )
+
+
+_PUBLISHED = _ALL + _ADVERSARIAL
+
+#: name -> recipe; every one but the default has a twin with the ending "-small"
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (*_PUBLISHED, *(_twin(r) for r in _PUBLISHED if r is not _DEFAULT))
+}
 
 
 def get_recipe(name: str, dataset: str | None = None) -> Recipe:

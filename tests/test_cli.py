@@ -1,0 +1,451 @@
+"""The command line: what it writes, and that a user's mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import art_mmc
+from art_mmc import comparison, load_classifier
+from art_mmc.cli import main
+from art_mmc.comparison import (
+    ORDER,
+    build_classifier,
+    choose_test_images,
+    compare,
+    default_backbone,
+    default_eps,
+    train_defence,
+)
+from art_mmc.data import Dataset, load_dataset
+from art_mmc.defences import DEFENCES
+from art_mmc.evaluation import ATTACKS
+from art_mmc.models import BACKBONES
+from art_mmc.reporting import load_report, markdown_report, text_table
+from art_mmc.trainers import RECIPES, get_recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small are as fast on one thread, and other processes then do not slow them down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 training and 60 test images of the digits, in a file."""
+    data = load_dataset("digits")
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(
+        path,
+        x_train=data.x_train[:300],
+        y_train=data.y_train[:300],
+        x_test=data.x_test[:60],
+        y_test=data.y_test[:60],
+    )
+    return path
+
+
+@pytest.fixture
+def colour() -> Dataset:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(12, 3, 16, 16)).astype(np.float32)
+    x[:, 2] = 0.5
+    return Dataset("colour", x, np.arange(12) % 3, x[:6], np.arange(6) % 3)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in an empty folder; status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def is_one_error(err: str) -> bool:
+    return err.startswith("art-mmc: error: ") and err.count("\n") == 1 and err.endswith("\n")
+
+
+# -------------------------------------------------------------------------------------------------------------- compare
+
+
+@pytest.fixture(scope="module")
+def compared(tiny, tmp_path_factory) -> tuple[Path, str]:
+    """The folder and the output of one short comparison."""
+    folder = tmp_path_factory.mktemp("compared")
+    line = "--defence sce,pc --epochs 2 --steps 3 --eps 0.1,16/255 --seed 3 --device cpu --quiet"
+    done = subprocess.run(
+        [sys.executable, "-m", "art_mmc.cli", "compare", "--dataset", tiny, "--output", folder, *line.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return folder, done.stdout
+
+
+def test_compare_writes_the_report_that_it_prints(compared, tiny):
+    folder, out = compared
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "report.json", "report.md"]
+    report = load_report(folder / "report.json")
+    assert text_table(report) in out
+    assert (folder / "report.md").read_text() == markdown_report(report)
+    assert [result.defence for result in report.results] == ["sce", "pc"]
+    assert report.eps == (16 / 255, 0.1)
+    for result in report.results:
+        assert result.training_seconds > 0
+        assert result.robustness.clean.n == 60
+        assert {record.steps for record in result.robustness.attacks} == {1, 3}
+    facts = report.provenance
+    assert (facts["dataset"], facts["backbone"], facts["seed"], facts["n"]) == (str(tiny), "cnn", 3, 60)
+    assert facts["recipe"]["nb_epochs"] == 2
+    assert facts["versions"]["torch"] == str(torch.__version__)
+    assert set(facts["versions"]) == {"art_mmc", "adversarial-robustness-toolbox", "torch", "numpy", "python"}
+    assert facts["device"] == "cpu"
+    assert facts["processor"]
+
+
+def test_compare_in_the_process_gives_the_same_figures(compared, tiny, run):
+    """And without --quiet a line for each defence as it comes."""
+    line = "--defence sce --defence pc --epochs 2 --steps 3 --eps 0.1 --eps 16/255 --seed 3 --device cpu"
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    status, out, err = run("compare", "--dataset", tiny, "--output", "here", *line.split())
+    assert status == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    for name in ("sce", "pc"):
+        assert sum(line.startswith(f"{name}: clean ") for line in out.splitlines()) == 1
+    assert "attacks" in err  # the progress bar
+    before, now = (load_report(folder / "report.json") for folder in (compared[0], Path("here")))
+    for one, two in zip(before.results, now.results, strict=True):
+        assert one.robustness.clean.accuracy == pytest.approx(two.robustness.clean.accuracy, abs=0.05)
+    assert f"wrote {Path('here', 'report.md')}" in out
+
+
+def test_compare_of_few_test_images(tiny, run):
+    status, out, _ = run(
+        *("compare", "--dataset", tiny, "--defence", "sce", "--epochs", 1, "--steps", 1, "--nb-test", 7, "--quiet")
+    )
+    assert status == 0
+    assert "percent correct of 7 test images" in out
+    assert Path("runs/compare/report.md").is_file()
+
+
+def test_all_rows_are_compared_by_default():
+    assert sorted(ORDER) == sorted(DEFENCES)
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def test_train_writes_a_classifier_and_its_history(tiny, run):
+    status, out, _ = run("train", "--defence", "mmc", "--dataset", tiny, "--epochs", 3, "--lr", 0.01, "--device", "cpu")
+    assert status == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["mmc-tiny.json", "mmc-tiny.pt"]
+    record = json.loads(Path("runs/mmc-tiny.json").read_text())
+    classifier = load_classifier("runs/mmc-tiny.pt", device_type="cpu")
+    data = load_dataset(tiny)
+    correct = int((classifier.predict(data.x_test).argmax(axis=1) == data.y_test).sum())
+    clean = record["clean_test_accuracy"]
+    assert (clean["n"], clean["correct"], clean["accuracy"]) == (60, correct, correct / 60)
+    assert clean["interval"][0] < correct / 60 < clean["interval"][1]
+    assert f"clean test accuracy {100 * correct / 60:.1f} % (n = 60" in out
+    assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3]
+    assert all(entry["val_accuracy"] is not None for entry in record["history"])
+    assert (record["provenance"]["n_train"], record["n_validation"]) == (270, 30)
+    assert record["provenance"]["recipe"]["rate"] == 0.01
+    assert record["training_seconds"] > 0
+    assert out.splitlines()[0].split()[-1] == "val_accuracy"
+    assert "says nothing about robustness" in out
+
+
+def test_train_without_validation(tiny, run):
+    status, out, err = run(
+        *("train", "--defence", "pc", "--dataset", tiny, "--epochs", 2, "--batch-size", 100, "--validation", 0),
+        *("--output", "deep/er/pc.model", "--quiet"),
+    )
+    assert (status, err) == (0, "")
+    assert out.startswith("pc: clean test accuracy")
+    record = json.loads(Path("deep/er/pc.json").read_text())
+    assert (record["provenance"]["n_train"], record["n_validation"]) == (300, 0)
+    assert record["provenance"]["recipe"]["batch_size"] == 100
+    assert load_classifier("deep/er/pc.model").defence == "pc"
+
+
+# ------------------------------------------------------------------------------------------------------ lists and help
+
+
+@pytest.mark.parametrize(("command", "names"), [("defences", DEFENCES), ("recipes", RECIPES), ("backbones", BACKBONES)])
+def test_lists(run, command, names):
+    status, out, _ = run(command)
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(names)
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"art-mmc {art_mmc.__version__}\n", "")
+    status, out, _ = run("--help")
+    assert status == 0
+    assert "examples:\n  art-mmc compare " in out
+    assert run("compare", "--help")[0] == run("train", "--help")[0] == 0
+
+
+def test_help_and_errors_of_usage_import_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from art_mmc.cli import main\n"
+        "lines = ('--help', 'compare --help', 'compare --eps 8', 'train', '--nope')\n"
+        "assert [main(line.split()) for line in lines] == [0, 0, 2, 2, 2]\n"
+        "assert not {'torch', 'art', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+ERRORS = {
+    "": "a command is needed: compare, train, defences, recipes, backbones; see art-mmc --help",
+    "comapre": "unknown command 'comapre'. Did you mean 'compare'?",
+    "--quiet": "unknown option '--quiet'",
+    "compare --epoch 3": "unknown option '--epoch'. Did you mean '--epochs'?",
+    "compare digits": "unexpected argument 'digits'; see art-mmc compare --help",
+    "compare --eps": "argument --eps: expected one argument",
+    "compare --eps 8": "--eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8/255?",
+    "compare --eps 0.1,8": "got 8; did you mean 8/255?",
+    "compare --eps -0.1": "--eps: expected a number in (0, 1]",
+    "compare --eps 0": "--eps: expected a number in (0, 1]",
+    "compare --eps nan": "--eps: expected a number in (0, 1]",
+    "compare --eps much": "--eps: expected a number such as 0.1 or 8/255, got 'much'",
+    "compare --eps 8/": "--eps: expected a number such as 0.1 or 8/255, got '8/'",
+    "compare --eps 1/0": "--eps: expected a number such as 0.1 or 8/255, got '1/0'",
+    "compare --eps ,": "--eps: expected a number such as 0.1 or 8/255, got none",
+    "compare --defence mmcc": "unknown defence 'mmcc'. Did you mean 'mmc'?",
+    "compare --defence sce,rec": "unknown defence 'rec'. Did you mean",
+    "compare --defence ,": "--defence: expected a name, got none",
+    "compare --dataset mnits": "unknown data set 'mnits'. Did you mean 'mnist'?",
+    "compare --dataset mnist": "mnist: data_dir is needed",
+    "compare --dataset mnist --data-dir nowhere": "mnist not found under nowhere",
+    "compare --dataset none.npz": "none.npz not found",
+    "compare --dataset damaged.npz": "damaged.npz is damaged",
+    "compare --recipe li20": "unknown recipe 'li20'. Did you mean 'li2021'?",
+    "compare --recipe pang2020": "recipe 'pang2020' has none for data set 'digits'",
+    "compare --backbone lenet": "unknown backbone 'lenet'. Did you mean 'lenet5'?",
+    "compare --backbone vgg13": "backbone 'vgg13' needs inputs of at least 32x32",
+    "compare --epochs -3": "argument --epochs: expected a whole number of at least 1, got '-3'",
+    "compare --epochs 1.5": "argument --epochs: expected a whole number of at least 1, got '1.5'",
+    "compare --steps 0": "argument --steps: expected a whole number of at least 1, got '0'",
+    "compare --nb-test 0": "argument --nb-test: expected a whole number",
+    "compare --seed -1": "argument --seed: expected a whole number from 0 to 4294967295, got '-1'",
+    "compare --device tpu": "argument --device: invalid choice: 'tpu'",
+    "compare --output file/report": "file/report: Not a directory",
+    "train": "the following arguments are required: --defence",
+    "train --defence mmc,sce": "unknown defence 'mmc,sce'",
+    "train --defence mmc --lr 0": "argument --lr: expected a positive number, got '0'",
+    "train --defence mmc --lr fast": "argument --lr: expected a positive number, got 'fast'",
+    "train --defence mmc --batch-size 0": "argument --batch-size: expected a whole number of at least 1",
+    "train --defence mmc --validation 1": "argument --validation: expected a share in [0, 1), got '1'",
+    "train --defence mmc --validation 0.001": "size: expected 10 to",
+    "train --defence mmc --eps 0.1": "unknown option '--eps'",
+    "train --defence mmc --output file/mmc.pt": "file: File exists",
+    "train --defence mmc --output .": ". is a folder; --output names a file",
+    "train --defence mmc --output mmc.json": "name the classifier's file .pt",
+}
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_a_mistake_is_one_line(run, monkeypatch, line):
+    """And it comes before any training."""
+    Path("file").write_text("")
+    Path("damaged.npz").write_text("no zip")
+
+    def train(*args, **kwargs):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr(comparison, "train_defence", train)
+    status, out, err = run(*line.split())
+    assert (status, out) == (2, "")
+    assert is_one_error(err), err
+    assert ERRORS[line] in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_no_gpu(run, name):
+    status, _, err = run("compare", "--device", name)
+    assert status == 2
+    assert is_one_error(err)
+    assert f"--device {name}: torch finds no CUDA device here; use --device cpu" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("line", ["compare --output locked", "train --defence mmc --output locked/mmc.pt"])
+def test_read_only_folder(run, line):
+    Path("locked").mkdir(mode=0o500)
+    status, _, err = run(*line.split())
+    assert status == 2
+    assert is_one_error(err)
+    assert "locked: no file can be written there (Permission denied)" in err
+
+
+def test_a_folder_that_cannot_be_written_even_by_root(run, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    status, _, err = run("train", "--defence", "mmc", "--output", "there/mmc.pt")
+    assert status == 2
+    assert err == "art-mmc: error: there: no file can be written there (Read-only file system)\n"
+
+
+def test_too_few_classes_for_a_defence(run):
+    x, y = np.zeros((8, 8, 8), np.float32), np.arange(8) % 2
+    np.savez("two.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    status, _, err = run("compare", "--dataset", "two.npz", "--defence", "sce,gce")
+    assert status == 2
+    assert is_one_error(err)
+    assert "defence 'gce' needs at least 3 classes" in err
+
+
+def test_diverged_training_is_a_line(tiny, run):
+    status, _, err = run("train", "--defence", "mmc", "--dataset", tiny, "--epochs", 2, "--lr", 1e30, "--quiet")
+    assert status == 2
+    assert is_one_error(err)
+    assert "the training loss is nan" in err
+    assert not list(Path("runs").iterdir())
+
+
+@pytest.mark.parametrize("command", ["compare --defence sce,mmc --steps 1 --output out", "train --defence mmc"])
+def test_ctrl_c_is_a_line_and_leaves_no_file(tiny, run, monkeypatch, command):
+    target = "evaluate_robustness" if "compare" in command else "clean_accuracy"
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, target, interrupt)
+    status, _, err = run(*command.split(), "--dataset", tiny, "--epochs", 1, "--quiet")
+    assert (status, err) == (130, "art-mmc: interrupted\n")
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])
+def test_a_bug_keeps_its_traceback(tiny, run, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error("planted")
+
+    monkeypatch.setattr(comparison, "evaluate_robustness", fail)
+    with pytest.raises(error, match="planted"):
+        run("compare", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--quiet")
+
+
+def test_a_report_that_cannot_be_written_is_a_line(tiny, run, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    status, _, err = run("compare", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--steps", 1, "--quiet")
+    assert (status, err) == (2, "art-mmc: error: No space left on device\n")
+    assert not list(Path("runs/compare").iterdir())
+
+
+# ----------------------------------------------------------------------------------------------- below the command line
+
+
+def test_default_backbones(colour):
+    assert default_backbone((1, 8, 8)) == "cnn"
+    assert default_backbone((1, 28, 28)) == "lenet5"
+    assert default_backbone((3, 32, 32)) == "resnet20"
+    assert default_backbone((1, 28, 28), get_recipe("default")) == "lenet5"
+    assert default_backbone((1, 28, 28), get_recipe("pang2020-mnist")) == RECIPES["pang2020-mnist"].backbone
+
+
+def test_default_eps(colour, tiny):
+    assert default_eps(load_dataset(tiny)) == (0.05, 0.1, 0.15, 0.2)
+    assert default_eps(colour) == (2 / 255, 4 / 255, 8 / 255, 16 / 255)
+
+
+def test_colour_is_normalised_inside_the_network_and_grey_is_not(colour, tiny):
+    normalize = build_classifier("sce", colour, "cnn").model.normalize
+    np.testing.assert_allclose(normalize.mean.flatten(), colour.mean, rtol=1e-5)
+    assert colour.std[2] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(normalize.std.flatten(), [*colour.std[:2], 1.0], rtol=1e-5)
+    grey = build_classifier("sce", load_dataset(tiny), "cnn").model.normalize
+    assert (float(grey.mean), float(grey.std)) == (0, 1)
+
+
+def test_weights_follow_the_seed_and_are_the_same_for_each_defence(colour):
+    state = torch.get_rng_state()
+    sce, pc, other = (build_classifier(n, colour, "cnn", seed) for n, seed in (("sce", 1), ("pc", 1), ("sce", 2)))
+    assert torch.equal(torch.get_rng_state(), state)
+    pairs = list(zip(sce.model.state_dict().items(), pc.model.state_dict().values(), strict=True))
+    assert all(torch.equal(a, b) for (_, a), b in pairs)
+    assert not torch.equal(next(sce.model.parameters()), next(other.model.parameters()))
+
+
+def test_choice_of_test_images(tiny):
+    data = load_dataset(tiny)
+    np.testing.assert_array_equal(choose_test_images(data, None), np.arange(60))
+    np.testing.assert_array_equal(choose_test_images(data, 100), np.arange(60))
+    chosen = choose_test_images(data, 20, seed=1)
+    assert len(np.unique(chosen)) == 20
+    np.testing.assert_array_equal(chosen, choose_test_images(data, 20, seed=1))
+    assert not np.array_equal(chosen, choose_test_images(data, 20, seed=2))
+    with pytest.raises(ValueError, match="nb_test: expected a whole number of at least 1"):
+        choose_test_images(data, 0)
+
+
+def test_compare_hands_out_results_as_they_come(tiny):
+    seen = []
+    found = compare(
+        ["sce", "mmc", "sce"],
+        load_dataset(tiny),
+        eps=[0.1],
+        recipe=get_recipe("default").scaled(1),
+        steps=1,
+        verbose=False,
+        on_result=seen.append,
+    )
+    assert tuple(seen) == found.results
+    assert [result.defence for result in seen] == ["sce", "mmc"]
+    assert {record.attack for record in seen[0].robustness.attacks} == set(ATTACKS)
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"defences": []}, "defences: expected at least one name"),
+        ({"defences": ["sce", "mcm"]}, "unknown defence 'mcm'"),
+        ({"eps": [8]}, "did you mean 8 / 255"),
+        ({"recipe": "pang"}, "unknown recipe"),
+        ({"backbone": "vgg13"}, "needs inputs of at least 32x32"),
+        ({"nb_test": 0}, "nb_test"),
+    ],
+)
+def test_compare_refuses_before_the_first_training(tiny, monkeypatch, changes, message):
+    monkeypatch.setattr(comparison, "train_defence", lambda *args, **kwargs: pytest.fail("training has begun"))
+    with pytest.raises(ValueError, match=message):
+        compare(**{"defences": ["sce"], "dataset": load_dataset(tiny), "verbose": False, **changes})
+
+
+def test_a_bug_in_the_training_is_no_divergence(tiny, monkeypatch):
+    def fit(self, *args, **kwargs):
+        raise ValueError("planted")
+
+    monkeypatch.setattr("art_mmc.trainers.LossTrainer.fit", fit)
+    with pytest.raises(ValueError, match="planted"):
+        train_defence("sce", load_dataset(tiny), get_recipe("default"), verbose=False)
