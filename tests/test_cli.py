@@ -132,8 +132,7 @@ def test_compare_in_the_process_gives_the_same_figures(compared, tiny, run):
         assert sum(line.startswith(f"{name}: clean ") for line in out.splitlines()) == 1
     assert "attacks" in err  # the progress bar
     before, now = (load_report(folder / "report.json") for folder in (compared[0], Path("here")))
-    for one, two in zip(before.results, now.results, strict=True):
-        assert one.robustness.clean.accuracy == pytest.approx(two.robustness.clean.accuracy, abs=0.05)
+    assert text_table(before) == text_table(now)
     assert f"wrote {Path('here', 'report.md')}" in out
 
 
@@ -144,6 +143,16 @@ def test_compare_of_few_test_images(tiny, run):
     assert status == 0
     assert "percent correct of 7 test images" in out
     assert Path("runs/compare/report.md").is_file()
+
+
+@pytest.mark.parametrize(("option", "inside"), [((), 1), (("--threads", 2), 2)])
+def test_threads(tiny, run, monkeypatch, option, inside):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(comparison, "compare", lambda *args, **kwargs: seen.append(torch.get_num_threads()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("compare", "--dataset", tiny, "--defence", "sce", *option)
+    assert seen == [inside]
+    assert torch.get_num_threads() == before
 
 
 def test_all_rows_are_compared_by_default():
@@ -170,6 +179,7 @@ def test_train_writes_a_classifier_and_its_history(tiny, run):
     assert (record["provenance"]["n_train"], record["n_validation"]) == (270, 30)
     assert record["provenance"]["recipe"]["rate"] == 0.01
     assert record["training_seconds"] > 0
+    assert record["provenance"]["threads"] == 1
     assert out.splitlines()[0].split()[-1] == "val_accuracy"
     assert "says nothing about robustness" in out
 
@@ -251,6 +261,7 @@ ERRORS = {
     "compare --steps 0": "argument --steps: expected a whole number of at least 1, got '0'",
     "compare --nb-test 0": "argument --nb-test: expected a whole number",
     "compare --seed -1": "argument --seed: expected a whole number from 0 to 4294967295, got '-1'",
+    "compare --threads 0": "argument --threads: expected a whole number of at least 1, got '0'",
     "compare --device tpu": "argument --device: invalid choice: 'tpu'",
     "compare --output file/report": "file/report: Not a directory",
     "train": "the following arguments are required: --defence",
@@ -331,7 +342,7 @@ def test_diverged_training_is_a_line(tiny, run):
 
 @pytest.mark.parametrize("command", ["compare --defence sce,mmc --steps 1 --output out", "train --defence mmc"])
 def test_ctrl_c_is_a_line_and_leaves_no_file(tiny, run, monkeypatch, command):
-    target = "evaluate_robustness" if "compare" in command else "clean_accuracy"
+    target = "evaluate_robustness" if "compare" in command else "training_summary"
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
