@@ -165,7 +165,9 @@ def bench_adversarial_training(
                 adversarial.requires_grad_(True)
                 loss = nn.functional.cross_entropy(hand_net(adversarial), labels)
                 (grad,) = torch.autograd.grad(loss, adversarial)
-                adversarial = (adversarial.detach() + step_size * grad.sign()).clamp(clean - eps, clean + eps).clamp(0, 1)
+                adversarial = (
+                    (adversarial.detach() + step_size * grad.sign()).clamp(clean - eps, clean + eps).clamp(0, 1)
+                )
             hand_net.train()
             hand_optimizer.zero_grad()
             nn.functional.cross_entropy(hand_net(adversarial), labels).backward()
@@ -200,4 +202,3 @@ class Plain(nn.Module):
         :return: Logits (B, 10).
         """
         return self.fc(self.backbone(x))
-

@@ -50,8 +50,17 @@ the worst case over all of them, which is the number to quote.
 """
 
 _TRAIN = """\
-Train one defence and write it to a file for art_mmc.load_classifier; beside it, a .json file with history and clean
-test accuracy."""
+Train one defence, on clean or on adversarial examples, and write it to a file for art_mmc.load_classifier; beside it, a
+.json file with history and clean test accuracy, and a folder FILE.run with checkpoints (last.pt, best.pt) and
+history.csv. Ctrl-C stops after the batch; the same command with --resume goes on as if it had never stopped."""
+
+_TRAIN_NOTES = """\
+examples:
+  art-mmc train --defence mmc --adversarial pgd --eps 0.15
+  art-mmc train --defence sce --dataset mnist --data-dir ~/data --recipe madry2018-mnist-at-small --keep best
+  art-mmc train --defence pc --dataset mnist --data-dir ~/data --recipe li2021-mnist-at --resume
+  art-mmc train --defence mmc --set scale=100 --set variant=paper --config run.toml
+"""
 
 
 class _UsageError(Exception):
@@ -92,10 +101,15 @@ def _user_errors() -> Iterator[None]:
 
 @contextmanager
 def _diverging() -> Iterator[None]:
-    """Around training and attacks: a loss or logits that are no numbers are due to the settings, not to a bug."""
+    """
+    Around training and attacks: a loss or logits that are no numbers are due to the settings, not to a bug, and so is a
+    run that another one's files are in the way of.
+    """
+    from art_mmc.trainers.run_folder import RunMismatchError
+
     try:
         yield
-    except FloatingPointError as err:
+    except (FloatingPointError, RunMismatchError) as err:
         raise _UsageError(_one_line(err)) from err
 
 
@@ -174,10 +188,62 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "gpu", "cuda"), help="where to compute (default: gpu if there is one; cuda = gpu)"
     )
-    parser.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="CPU threads (default: 1 for tiny images, else torch's choice)"
-    )
+    parser.add_argument("--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal, only the result")
+
+
+def _add_adversarial(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("adversarial training")
+    group.add_argument(
+        "--adversarial",
+        choices=("pgd", "fgsm", "fast", "trades"),
+        help="how to craft: PGD, FGSM (a range of eps), fast (FGSM from a random start), TRADES",
+    )
+    group.add_argument("--eps", metavar="EPS", help="radius, inputs being in [0, 1], e.g. 0.3 or 8/255")
+    group.add_argument("--attack-steps", type=_whole(1), metavar="N", help="gradient steps (pgd, trades)")
+    group.add_argument("--step-size", metavar="STEP", help="length of a step, e.g. 2/255 (default: eps / 4)")
+    group.add_argument("--norm", choices=("inf", "2"), help="norm of the ball (pgd; default: inf)")
+    group.add_argument(
+        "--objective",
+        choices=("loss", "adaptive", "margin", "cross_entropy", "dlr"),
+        help="what the crafting climbs (default: the defence's own loss)",
+    )
+    group.add_argument("--targeted", choices=("random", "least_likely"), help="aim at a class (pgd)")
+    group.add_argument("--crafting-batch-norm", choices=("eval", "train"), help="mode while crafting (pgd; eval)")
+    group.add_argument(
+        "--tolerance", type=_whole(0), metavar="N", help="more steps for a sample that is misclassified already (pgd)"
+    )
+    group.add_argument("--beta", type=_positive, metavar="B", help="weight of the divergence (trades; 6)")
+    group.add_argument("--adv-ratio", type=_positive, metavar="SHARE", help="adversarial share of a batch (1)")
+    group.add_argument("--eps-warmup", type=_positive, metavar="EPOCHS", help="epochs over which eps grows")
+
+
+def _add_tricks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings of the training")
+    group.add_argument(
+        "--schedule", choices=("piecewise", "linear", "cosine", "cyclic"), help="of the rate (default: the recipe's)"
+    )
+    group.add_argument("--rate-warmup", type=_positive, metavar="EPOCHS", help="epochs over which the rate grows")
+    group.add_argument("--weight-decay", type=_share, metavar="WD", help="weight decay (default: the recipe's)")
+    group.add_argument(
+        "--decay", choices=("all", "conv", "weights"), help="what decays: weights leaves out normalisation and biases"
+    )
+    group.add_argument("--scale-rate", action="store_true", help="scale the rate with --batch-size (linear rule)")
+    group.add_argument("--activation", metavar="NAME", help="of the backbone: relu, softplus, silu, gelu, elu, ...")
+    group.add_argument("--augmentation", metavar="NAME", help="e.g. crop-flip (default: the recipe's)")
+    group.add_argument("--averaging", choices=("ema", "swa"), help="average the weights")
+    group.add_argument(
+        "--keep",
+        choices=("last", "best"),
+        default="last",
+        help="weights to keep: last, or best on the validation share",
+    )
+    group.add_argument("--patience", type=_whole(1), metavar="EPOCHS", help="stop after so many without a better one")
+    group.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="float32 (default) or autocast"
+    )
+    group.add_argument("--compile", action="store_true", help="run training steps through torch.compile")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same --output")
 
 
 def build_parser() -> _Parser:
@@ -225,6 +291,7 @@ def build_parser() -> _Parser:
         help="train one defence, write it to a file",
         usage="art-mmc train --defence NAME [options]",
         description=_TRAIN,
+        epilog=_TRAIN_NOTES,
     )
     train.add_argument("--defence", required=True, metavar="NAME", help="the defence; see art-mmc defences")
     _add_common(train)
@@ -238,6 +305,16 @@ def build_parser() -> _Parser:
         help="share of the training images that is held out and watched (0.1); 0 for none",
     )
     train.add_argument("--output", metavar="FILE", help="the file (default: runs/DEFENCE-DATASET.pt)")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the defence, e.g. scale=100 or label_smoothing=0.2; can be repeated",
+    )
+    train.add_argument("--config", metavar="FILE", help="a TOML file with options by these names, without the dashes")
+    _add_adversarial(train)
+    _add_tricks(train)
     train.set_defaults(run=_train)
 
     for name, run, text in (
@@ -256,6 +333,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if argv and not argv[0].startswith("-") and argv[0] not in parser.commands:
         raise _UsageError(str(unknown_name("command", argv[0], parser.commands)))
     args, rest = parser.parse_known_args(argv)
+    if getattr(args, "config", None) is not None:
+        with _user_errors():
+            args, rest = parser.parse_known_args([argv[0], *_from_toml(args.config), *argv[1:]])
     if rest and rest[0].startswith("-"):
         known = parser.commands.get(args.command or "", parser)._option_string_actions
         names = [option for option in known if option.startswith("--")]
@@ -268,6 +348,105 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 # ------------------------------------------------------------------------------------- from arguments to what they mean
+
+
+def _from_toml(path: str) -> list[str]:
+    """The options that a TOML file holds, as on the command line, which comes after them and so overrides them."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            options = tomllib.load(file)
+    except tomllib.TOMLDecodeError as err:
+        raise ValueError(f"--config {path}: {err}") from None
+    argv: list[str] = []
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if option == "--set" and isinstance(value, dict):
+            for key, entry in value.items():
+                argv += ["--set", f"{key}={json.dumps(entry)}"]
+        elif isinstance(value, bool):
+            argv += [option] if value else []
+        elif isinstance(value, (str, int, float)):
+            argv += [option, str(value)]
+        else:
+            raise ValueError(f"--config {path}: {name}: expected a string, a number or true, got {value!r}")
+    return argv
+
+
+def _number(option: str, text: str | None) -> float | None:
+    """A number such as 0.3 or 8/255."""
+    if text is None:
+        return None
+    over, slash, under = text.partition("/")
+    try:
+        return float(over) / float(under if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{option}: expected a number such as 0.1 or 8/255, got '{text}'") from None
+
+
+def _defence_options(given: Sequence[str]) -> dict[str, Any]:
+    """Options of the defence from NAME=VALUE."""
+    options = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set: expected OPTION=VALUE, got '{text}'")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line says otherwise."""
+    from art_mmc.trainers import AUGMENTATIONS, make_crafting
+
+    if args.batch_size is not None:
+        scaled = recipe.with_batch_size(args.batch_size)
+        recipe = scaled if args.scale_rate else dataclasses.replace(scaled, rate=recipe.rate)
+    changes = {
+        "rate": args.lr,
+        "schedule": args.schedule,
+        "rate_warmup": args.rate_warmup,
+        "weight_decay": args.weight_decay,
+        "decay": args.decay,
+        "augmentation": args.augmentation,
+        "averaging": args.averaging,
+        "attack": args.adversarial,
+        "adv_ratio": args.adv_ratio,
+        "eps_warmup": args.eps_warmup,
+    }
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    if recipe.augmentation is not None and recipe.augmentation not in AUGMENTATIONS:
+        raise unknown_name("augmentation", recipe.augmentation, AUGMENTATIONS)
+    attack = {
+        "eps": _number("--eps", args.eps),
+        "steps": args.attack_steps,
+        "step_size": _number("--step-size", args.step_size),
+        "norm": None if args.norm is None else float(args.norm),
+        "objective": args.objective,
+        "targeted": args.targeted,
+        "batch_norm": args.crafting_batch_norm,
+        "tolerance": args.tolerance,
+        "beta": args.beta,
+    }
+    attack = {name: value for name, value in attack.items() if value is not None}
+    if recipe.attack is None:
+        if attack or args.adv_ratio or args.eps_warmup:
+            raise ValueError(
+                "--eps and its like are settings of --adversarial, or of a recipe with adversarial training"
+            )
+        return recipe
+    kept = {} if args.adversarial else dict(recipe.attack_options)
+    if args.adversarial == "fgsm" and "eps" in attack:
+        attack["eps_max"] = None
+    recipe = dataclasses.replace(recipe, attack_options={**kept, **attack})
+    make_crafting(recipe.attack, **recipe.attack_options)
+    return recipe
 
 
 def _names(given: Sequence[str] | None, default: Sequence[str]) -> list[str]:
@@ -309,15 +488,12 @@ def _device_type(name: str | None) -> str:
 
 
 @contextmanager
-def _threads(wanted: int | None, input_shape: Sequence[int]) -> Iterator[None]:
-    """
-    CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
-    and gives the same figures whatever their number.
-    """
+def _threads(wanted: int | None) -> Iterator[None]:
+    """CPU threads for a while."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or (1 if min(input_shape[1:]) < 12 else before))
+    torch.set_num_threads(wanted or before)
     try:
         yield
     finally:
@@ -371,7 +547,7 @@ def _compare(args: argparse.Namespace) -> None:
         output = Path(args.output).expanduser()
         _check_writable(output)
 
-    with _diverging(), _threads(args.threads, dataset.input_shape):
+    with _diverging(), _threads(args.threads):
         comparison = compare(
             defences,
             dataset,
@@ -413,16 +589,17 @@ def _train(args: argparse.Namespace) -> None:
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
     from art_mmc.reporting import format_percent, history_table, write_files
+    from art_mmc.trainers.run_folder import RunFolder
 
     with _user_errors():
         get_defence(args.defence)
         device_type = _device_type(args.device)
         dataset, recipe, backbone = _load(args)
-        if args.batch_size is not None:
-            recipe = dataclasses.replace(recipe, batch_size=args.batch_size)
-        if args.lr is not None:
-            recipe = dataclasses.replace(recipe, rate=args.lr)
-        build_classifier(args.defence, dataset, backbone)
+        recipe = _with_options(recipe, args)
+        options = _defence_options(args.set)
+        build_classifier(args.defence, dataset, backbone, activation=args.activation, **options)
+        if not args.validation and (args.keep == "best" or args.patience):
+            raise ValueError("--keep best and --patience need a --validation share of the training images")
         output = Path(args.output or f"runs/{args.defence}-{Path(dataset.name).stem}.pt").expanduser()
         if output.is_dir():
             raise ValueError(f"{output} is a folder; --output names a file")
@@ -434,8 +611,11 @@ def _train(args: argparse.Namespace) -> None:
             train, validation = split_validation(dataset.x_train, dataset.y_train, args.validation, args.seed)
             dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
         _check_writable(output.parent)
+        folder = output.with_suffix(".run")
+        if args.resume:
+            RunFolder(folder).read_state()  # a damaged file is told before the training
 
-    with _diverging(), _threads(args.threads, dataset.input_shape):
+    with _diverging(), _threads(args.threads):
         trained = train_defence(
             args.defence,
             dataset,
@@ -445,6 +625,14 @@ def _train(args: argparse.Namespace) -> None:
             device_type=device_type,
             validation_data=validation,
             verbose=not args.quiet,
+            activation=args.activation,
+            options=options,
+            resume=args.resume,
+            folder=folder,
+            keep=args.keep,
+            patience=args.patience,
+            precision=args.precision,
+            compile_network=args.compile,
         )
         summary = training_summary(trained, dataset, args.seed, 0 if validation is None else len(validation[1]))
     with _user_errors():
@@ -458,7 +646,7 @@ def _train(args: argparse.Namespace) -> None:
         f"{args.defence}: clean test accuracy {format_percent(clean['accuracy'])} % (n = {clean['n']}, 95 % interval "
         f"{low} to {high}), {trained.seconds:.1f} s; not attacked, so this says nothing about robustness"
     )
-    print(f"wrote {output}, {document}")
+    print(f"wrote {output}, {document}; history and checkpoints in {folder}")
 
 
 def _defences(args: argparse.Namespace) -> None:
@@ -510,7 +698,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"art-mmc: error: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as err:
-        print(f"art-mmc: {str(err) or 'interrupted'}", file=sys.stderr)
+        resume = "; the same command with --resume goes on" if getattr(err, "folder", None) else ""
+        print(f"art-mmc: {'interrupted' if resume else str(err) or 'interrupted'}{resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `art-mmc recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,7 @@ import torch
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier
 from art_mmc.data import Dataset
 from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness, seeded, wilson_interval
+from art_mmc.models import create_backbone
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
 
 #: the nine defences as tables show them: the baseline first, center loss, the oldest, last
@@ -135,6 +136,7 @@ def build_classifier(
     backbone: str,
     seed: int = 0,
     device_type: str = "cpu",
+    activation: str | None = None,
     **options: Any,
 ) -> LossDefendedClassifier:
     """
@@ -146,6 +148,7 @@ def build_classifier(
     :param backbone: Name of the backbone.
     :param seed: Seed of the weights; the global random states stay as they are.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :param activation: The backbone's activation; None for its own.
     :param options: Options of the defence, e.g. `scale=10.0` for "mmc".
     :return: The classifier.
     :raises ValueError: For unknown names, or what does not fit together.
@@ -154,7 +157,9 @@ def build_classifier(
     with seeded(seed):
         return create_classifier(
             defence,
-            backbone,
+            create_backbone(
+                backbone, dataset.input_shape, **({} if activation is None else {"activation": activation})
+            ),
             input_shape=dataset.input_shape,
             nb_classes=dataset.nb_classes,
             device_type=device_type,
@@ -175,7 +180,10 @@ def train_defence(
     device_type: str = "cpu",
     validation_data: tuple[np.ndarray, np.ndarray] | None = None,
     verbose: bool = True,
-    **options: Any,
+    activation: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    **settings: Any,
 ) -> TrainedDefence:
     """
     Train one defence on a data set's training part.
@@ -188,21 +196,19 @@ def train_defence(
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
     :param validation_data: Inputs and labels on which loss and accuracy are reported after each epoch.
     :param verbose: Whether to show a progress bar.
+    :param activation: The backbone's activation; None for its own.
     :param options: Options of the defence.
+    :param resume: Whether to go on with an interrupted run in `folder`.
+    :param settings: More arguments of the trainer, e.g. `folder`, `keep`, `precision`.
     :return: The classifier and its history.
     :raises ValueError: For unknown names, or what does not fit together.
     :raises FloatingPointError: When the training diverges.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
-    classifier = build_classifier(defence, dataset, backbone, seed, device_type, **options)
-    trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose)
+    classifier = build_classifier(defence, dataset, backbone, seed, device_type, activation, **(options or {}))
+    trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
     start = time.perf_counter()
-    try:
-        trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data)
-    except ValueError as err:
-        if all(bool(parameter.isfinite().all()) for parameter in classifier.model.parameters()):
-            raise
-        raise FloatingPointError(str(err)) from err
+    trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)
     return TrainedDefence(classifier, backbone, recipe, trainer.history, time.perf_counter() - start)
 
 

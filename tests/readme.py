@@ -1,5 +1,6 @@
 """
-The README's generated tables. `python -m tests.readme` writes them anew from the table of defences and the recorded runs.
+The README's generated tables. `python -m tests.readme` writes them anew from the table of defences and the recorded
+runs.
 """
 
 from __future__ import annotations

@@ -11,16 +11,37 @@ import pytest
 import art_mmc
 import art_mmc.losses
 
-PUBLIC = """
-max_mahalanobis_centers LossDefendedClassifier SoftmaxClassifier MMCClassifier MMLDAClassifier LGMClassifier
-CenterLossClassifier RCEClassifier PCClassifier GCEClassifier ISCEClassifier LossTrainer MMCTrainer PCTrainer
-create_classifier load_classifier load_dataset
-""".split()
+PUBLIC = [
+    "max_mahalanobis_centers",
+    "LossDefendedClassifier",
+    "SoftmaxClassifier",
+    "MMCClassifier",
+    "MMLDAClassifier",
+    "LGMClassifier",
+    "CenterLossClassifier",
+    "RCEClassifier",
+    "PCClassifier",
+    "GCEClassifier",
+    "ISCEClassifier",
+    "LossTrainer",
+    "MMCTrainer",
+    "PCTrainer",
+    "create_classifier",
+    "load_classifier",
+    "load_dataset",
+]
 
-LOSSES = """
-MMCLoss MMLDALoss LGMLoss CenterLoss ReverseCrossEntropyLoss PCLoss LogitConstraintLoss GuidedComplementEntropyLoss
-InferenceSoftmaxLoss
-""".split()
+LOSSES = [
+    "MMCLoss",
+    "MMLDALoss",
+    "LGMLoss",
+    "CenterLoss",
+    "ReverseCrossEntropyLoss",
+    "PCLoss",
+    "LogitConstraintLoss",
+    "GuidedComplementEntropyLoss",
+    "InferenceSoftmaxLoss",
+]
 
 
 def modules_after(statement: str) -> set[str]:

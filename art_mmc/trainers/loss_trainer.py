@@ -27,7 +27,7 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.recipes import Recipe
-from art_mmc.trainers.run_folder import RunFolder, TrainingInterrupted
+from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +221,7 @@ class LossTrainer(Trainer):
         :param kwargs: None is known.
         :raises ValueError: For data that does not fit, or a checkpoint of another run.
         :raises TypeError: For unknown arguments or a scheduler without a step.
+        :raises FloatingPointError: When the training diverges.
         :raises TrainingInterrupted: After Ctrl-C with a folder: the batch is finished and the state saved.
         """
         if kwargs:
@@ -425,7 +426,7 @@ class LossTrainer(Trainer):
                     "seconds": position.seconds,
                 }
                 if not math.isfinite(loss):
-                    raise ValueError(
+                    raise FloatingPointError(
                         f"the training loss is {loss} in epoch {record['epoch']} ({name}); try a lower rate."
                     )
                 position.epoch, position.batch, position.order = position.epoch + 1, 0, None
@@ -668,9 +669,9 @@ class LossTrainer(Trainer):
         there, here = saved["training"]["fingerprint"], self._fingerprint(job)
         different = [name for name in here if there.get(name) != here[name]]
         if different:
-            raise ValueError(
+            raise RunMismatchError(
                 f"{self.folder.path} holds another run: "
-                + "; ".join(f"{name} was {there.get(name)}, is {here[name]}" for name in different)
+                + "; ".join(f"{name}: {_difference(there.get(name), here[name])}" for name in different)
                 + ". Take another folder, or do not resume."
             )
         self._classifier.model.load_state_dict(saved["state"])
@@ -708,6 +709,12 @@ class LossTrainer(Trainer):
 
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
+
+
+def _difference(old: Any, new: Any) -> str:
+    """What differs between two descriptions, without the parts that they share."""
+    was, now = str(old).split(", "), str(new).split(", ")
+    return f"was {', '.join(p for p in was if p not in now)}, is {', '.join(p for p in now if p not in was)}"
 
 
 def _compact(x: torch.Tensor) -> torch.Tensor:

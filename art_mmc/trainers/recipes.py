@@ -191,6 +191,7 @@ _DEFAULT = Recipe(
     rate=2e-3,
     nb_epochs=40,
     batch_size=64,
+    schedule="cosine",
     warmup_epochs=20,
 )
 

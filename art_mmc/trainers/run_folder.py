@@ -29,6 +29,12 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.folder = folder
 
 
+class RunMismatchError(ValueError):
+    """
+    The folder holds the state of a run with other settings or other data.
+    """
+
+
 class RunFolder:
     """
     Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
