@@ -555,6 +555,25 @@ def test_gradient_takes_labels_in_any_format(labels, objective, classifier, batc
         np.testing.assert_array_equal(classifier.compute_loss(x, given), classifier.compute_loss(x, y))
 
 
+@pytest.mark.parametrize("objective", ["adaptive", *OBJECTIVES])
+def test_probability_labels_stand_for_their_likeliest_class(objective, classifier, batch):
+    """Where an attack is aimed at one class, as ART's own soft labels (mixed, smoothed) are when they come back."""
+    x, y = batch
+    soft = 0.7 * one_hot(y) + 0.3 * one_hot((y + 3) % 10)
+    with classifier.using_objective(objective):
+        np.testing.assert_array_equal(classifier.loss_gradient(x, soft), classifier.loss_gradient(x, y))
+        np.testing.assert_array_equal(classifier.compute_loss(x, soft), classifier.compute_loss(x, y))
+
+
+@pytest.mark.parametrize("name", ["sce", "mmc", "mmlda", "rce", "isce"])
+def test_loss_of_probability_labels_weighs_the_classes(name, trained, batch):
+    x, y = batch
+    soft = 0.7 * one_hot(y).astype(np.float64) + 0.3 * one_hot((y + 3) % 10)
+    with trained[name].using_objective("loss"):
+        expected = 0.7 * trained[name].compute_loss(x, y) + 0.3 * trained[name].compute_loss(x, (y + 3) % 10)
+        np.testing.assert_allclose(trained[name].compute_loss(x, soft), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
 def test_tensors_in_tensors_out(objective, classifier, batch):
     x, y = batch
@@ -1030,6 +1049,34 @@ def test_failed_call_leaves_no_trace(call, name, batch, monkeypatch):
     assert_same_state(before, state_of(classifier))
 
 
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+def test_crafting_on_tensors_leaves_no_trace(train, name, batch):
+    """Inside, the parameters ask for no gradient; afterwards those that did do again, also after an error."""
+    classifier = mixed(name, dropout=0.0)
+    before = state_of(classifier)
+    leaf = torch.tensor(batch[0], requires_grad=True)
+
+    def craft() -> None:
+        assert not any(parameter.requires_grad for parameter in classifier.model.parameters())
+        assert all(module.training == train for module in classifier.model.modules())
+        values = classifier.attack_values(classifier.forward(leaf), torch.tensor(batch[1]))
+        assert torch.autograd.grad(values.sum(), leaf)[0].abs().max() > 0
+        raise KeyError
+
+    with pytest.raises(KeyError), classifier.crafting(training_mode=train):
+        craft()
+    assert_same_state(before, state_of(classifier))
+
+
+def test_bounds_are_the_clip_values(batch):
+    x = torch.tensor(batch[0])
+    assert small().bounds(x) == (0.0, 1.0)
+    assert small(clip_values=None).bounds(x) == (None, None)
+    low, high = np.zeros(INPUT_SHAPE, np.float32), np.full(INPUT_SHAPE, 2.0, np.float32)
+    for bound, expected in zip(small(clip_values=(low, high)).bounds(x), (low, high), strict=True):
+        np.testing.assert_array_equal(bound.numpy(), expected)
+
+
 def test_training_mode_is_in_effect(batch):
     """The statistics stay, yet those of the batch are used."""
     x, y = batch
@@ -1365,6 +1412,7 @@ def test_copy_is_whole_and_independent(make, classifier, digits, monkeypatch):
     assert type(twin) is type(original)
     assert twin.objective == "dlr"
     assert twin.layer_names == original.layer_names
+    assert not any(module.training for module in twin._model.modules())
     np.testing.assert_array_equal(twin.predict(digits.x_test[:9]), original.predict(digits.x_test[:9]))
     bound = {id(p) for group in twin.optimizer.param_groups for p in group["params"]}
     assert bound == {id(p) for p in twin.model.parameters()}
@@ -1408,6 +1456,12 @@ def test_get_params_are_the_constructors_arguments(own, batch):
     twin = type(own)(**params)
     np.testing.assert_array_equal(twin.predict(batch[0]), own.predict(batch[0]))
     np.testing.assert_array_equal(twin.loss_gradient(*batch), own.loss_gradient(*batch))
+
+
+def test_arguments_without_effect_are_kept():
+    """ART's, for apex: whoever reads them finds what was given."""
+    params = small(opt_level="O2", loss_scale=None).get_params()
+    assert (params["opt_level"], params["loss_scale"]) == ("O2", None)
 
 
 def test_set_params_takes_what_get_params_gave(own, batch):
@@ -1713,6 +1767,12 @@ def test_0_to_255_is_fine_where_clip_values_say_so(digits):
     classifier = small("mmc", clip_values=(0, 255), mean=127.5, std=127.5)
     classifier.fit(x, digits.y_train[:8], nb_epochs=1)
     np.testing.assert_array_equal(classifier.predict(x.astype(np.uint8)), classifier.predict(np.floor(x)))
+
+
+def test_0_to_255_is_fine_where_preprocessing_scales_it(digits):
+    """What the network sees is no business of the clip values then."""
+    classifier = small("mmc", preprocessing=(0.0, 255.0))
+    classifier.fit(digits.x_train[:8] * 255, digits.y_train[:8], nb_epochs=1)
 
 
 def test_integers_within_the_unit_are_fine(classifier):
