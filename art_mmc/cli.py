@@ -188,7 +188,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "gpu", "cuda"), help="where to compute (default: gpu if there is one; cuda = gpu)"
     )
-    parser.add_argument("--threads", type=_whole(1), metavar="N", help="CPU threads (default: 1 for tiny images, else torch's choice)")
+    parser.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="CPU threads (default: 1 for tiny images, else torch's choice)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal, only the result")
 
 

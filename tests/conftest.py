@@ -19,6 +19,7 @@ from art import config
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
 
 matplotlib.use("Agg")
+torch.set_num_threads(1)  # the networks here are tiny: threads wait for each other, for minutes on a busy machine
 
 #: the nine rows of the table, in its order
 NAMES = list(DEFENCES)

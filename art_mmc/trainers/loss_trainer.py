@@ -354,6 +354,8 @@ class LossTrainer(Trainer):
             yield
         finally:
             self._forward = self._classifier.forward
+            if self.channels_last:  # a loaded copy of the network computes the same to the last bit
+                net.to(memory_format=torch.contiguous_format)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
