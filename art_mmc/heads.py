@@ -111,7 +111,7 @@ class UnitNormHead(LinearHead):
     :param logit_norm: r, positive; two logits differ by sqrt(2) r at most.
     """
 
-    def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 15.0) -> None:
+    def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 3.0) -> None:
         super().__init__(in_features, nb_classes)
         if not logit_norm > 0:
             raise ValueError(f"logit_norm: expected a positive number, got {logit_norm!r}.")

@@ -284,11 +284,11 @@ class TestAdversarialLossTrainer:
     def test_every_defence_becomes_more_robust(self, name, data):
         classifier = make(name)
         clean = create_trainer(classifier, "default", seed=0, verbose=False)
-        clean.fit(data.x_train, data.y_train, nb_epochs=10)
-        judge = AdversarialLossTrainer(classifier, PGD(0.1, steps=5), seed=0, verbose=False)
+        clean.fit(data.x_train, data.y_train, nb_epochs=8)
+        judge = AdversarialLossTrainer(classifier, PGD(0.1, steps=4), seed=0, verbose=False)
         x, y = data.x_test[:200], data.y_test[:200]
         before = judge.robust_accuracy(x, y)
-        judge.fit(data.x_train, data.y_train, nb_epochs=6, batch_size=64)
+        judge.fit(data.x_train[:700], data.y_train[:700], nb_epochs=5, batch_size=64)
         assert judge.robust_accuracy(x, y) > before + 0.05
 
     def test_each_setting_changes_the_weights(self, data):
@@ -321,7 +321,7 @@ class TestAdversarialLossTrainer:
             assert not torch.equal(base, weights(train(data, backbone="normed", **kwargs).classifier)), name
 
     def test_recipe_settings_change_the_weights(self, data):
-        recipe = replace(RECIPES["default"], optimizer="sgd", rate=0.02, nb_epochs=2)
+        recipe = replace(RECIPES["default"], optimizer="sgd", rate=0.02, nb_epochs=2, schedule="piecewise")
         base = weights(train(data, recipe=recipe).classifier)
         for change in (
             {"weight_decay": 0.1},

@@ -165,7 +165,7 @@ def test_all_rows_are_compared_by_default():
 def test_train_writes_a_classifier_and_its_history(tiny, run):
     status, out, _ = run("train", "--defence", "mmc", "--dataset", tiny, "--epochs", 3, "--lr", 0.01, "--device", "cpu")
     assert status == 0
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["mmc-tiny.json", "mmc-tiny.pt"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["mmc-tiny.json", "mmc-tiny.pt", "mmc-tiny.run"]
     record = json.loads(Path("runs/mmc-tiny.json").read_text())
     classifier = load_classifier("runs/mmc-tiny.pt", device_type="cpu")
     data = load_dataset(tiny)
@@ -271,7 +271,10 @@ ERRORS = {
     "train --defence mmc --batch-size 0": "argument --batch-size: expected a whole number of at least 1",
     "train --defence mmc --validation 1": "argument --validation: expected a share in [0, 1), got '1'",
     "train --defence mmc --validation 0.001": "size: expected 10 to",
-    "train --defence mmc --eps 0.1": "unknown option '--eps'",
+    "train --defence mmc --eps 0.1": "--eps and its like are settings of --adversarial",
+    "train --defence mmc --adversarial pgd --eps 8": "did you mean 8 / 255?",
+    "train --defence mmc --set scael=3": "Did you mean 'scale'?",
+    "train --defence mmc --keep best --validation 0": "need a --validation share",
     "train --defence mmc --output file/mmc.pt": "file: File exists",
     "train --defence mmc --output .": ". is a folder; --output names a file",
     "train --defence mmc --output mmc.json": "name the classifier's file .pt",
@@ -337,7 +340,7 @@ def test_diverged_training_is_a_line(tiny, run):
     assert status == 2
     assert is_one_error(err)
     assert "the training loss is nan" in err
-    assert not list(Path("runs").iterdir())
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("command", ["compare --defence sce,mmc --steps 1 --output out", "train --defence mmc"])
@@ -350,7 +353,8 @@ def test_ctrl_c_is_a_line_and_leaves_no_file(tiny, run, monkeypatch, command):
     monkeypatch.setattr(comparison, target, interrupt)
     status, _, err = run(*command.split(), "--dataset", tiny, "--epochs", 1, "--quiet")
     assert (status, err) == (130, "art-mmc: interrupted\n")
-    assert not [path for path in Path().rglob("*") if path.is_file()]
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    assert not [path for path in files if path.parent.suffix != ".run"]  # the training's checkpoints stay
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])

@@ -59,7 +59,8 @@ class TestLossTrainer:
 
     @pytest.mark.parametrize("name", ["mmc", "lgm", "pc"])
     def test_overfits_32_samples(self, name, data):
-        trainer = create_trainer(make(name), "default", seed=0, verbose=False)
+        recipe = replace(RECIPES["default"], schedule="piecewise")
+        trainer = create_trainer(make(name), recipe, seed=0, verbose=False)
         trainer.fit(data.x_train[:32], data.y_train[:32], nb_epochs=120, batch_size=32)
         assert trainer.history[-1]["accuracy"] == 1.0
 
@@ -254,7 +255,15 @@ class TestPCTrainer:
     def test_each_stage_has_its_own_schedule(self, data, monkeypatch):
         classifier = make("pc")
         seen = self.losses_seen(classifier, monkeypatch)
-        recipe = replace(RECIPES["default"], nb_epochs=4, warmup_epochs=2, milestones=(1,), rate=0.01, batch_size=64)
+        recipe = replace(
+            RECIPES["default"],
+            nb_epochs=4,
+            warmup_epochs=2,
+            schedule="piecewise",
+            milestones=(1,),
+            rate=0.01,
+            batch_size=64,
+        )
         create_trainer(classifier, recipe, verbose=False).fit(data.x_train[:64], data.y_train[:64])
         assert [rate for _, _, rate in seen] == pytest.approx([0.01, 0.001, 0.01, 0.001])
 
@@ -359,8 +368,55 @@ class TestRecipes:
         with pytest.raises(ValueError, match="at least 1"):
             short.scaled(0)
 
+    def test_the_classifier_s_own_optimizer_is_back_afterwards(self, data):
+        """The recipe's rate may have gone down to nothing; a later fit must still learn."""
+        classifier = make()
+        optimizer = classifier.optimizer
+        create_trainer(classifier, "default", verbose=False).fit(data.x_train[:64], data.y_train[:64], nb_epochs=2)
+        assert classifier.optimizer is optimizer
+        before = weights(classifier)
+        classifier.fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)
+        assert not torch.equal(before, weights(classifier))
+
+    @pytest.mark.parametrize("schedule", ["piecewise", "linear", "cosine", "cyclic"])
+    def test_schedules_and_their_warm_up(self, schedule):
+        recipe = replace(RECIPES["default"], schedule=schedule, milestones=(6,), rate=1.0, optimizer="sgd")
+        for warmup in (0.0, 2.0):
+            optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+            scheduler = replace(recipe, rate_warmup=warmup).make_scheduler(optimizer, steps=10, nb_epochs=10)
+            rates = []
+            for _ in range(100):
+                rates.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                scheduler.step()
+            t = np.arange(100) / 10
+            expected = {
+                "piecewise": np.where(t >= 6, 0.1, 1.0),
+                "linear": 1 - t / 10,
+                "cosine": (1 + np.cos(np.pi * t / 10)) / 2,
+                "cyclic": np.where(t < 4, (t + 0.1) / 4, (10 - t) / 6),
+            }[schedule]
+            if warmup:
+                assert rates[0] > 0
+                assert max(rates) <= 1.0
+                assert rates[:20] == sorted(rates[:20])
+                assert rates[40:] == pytest.approx(expected[40:].tolist())
+            else:
+                assert rates == pytest.approx(expected.tolist())
+
+    def test_linear_scaling_of_the_rate(self):
+        recipe = RECIPES["pang2021-cifar10-at"].with_batch_size(512)
+        assert (recipe.batch_size, recipe.rate) == (512, pytest.approx(0.4))
+
+    def test_twins_say_that_they_are_scaled_down(self):
+        for name, recipe in RECIPES.items():
+            if name != "default" and not name.endswith("-small"):
+                twin = RECIPES[f"{name}-small"]
+                assert twin.nb_epochs < recipe.nb_epochs
+                assert "scaled-down twin" in twin.description
+
     def test_training_twice_with_another_number_of_epochs_starts_from_the_recipe(self, data):
-        recipe = replace(RECIPES["default"], milestones=(30,))
+        recipe = replace(RECIPES["default"], schedule="piecewise", milestones=(30,))
         trainer = create_trainer(make(), recipe, verbose=False)
         for epochs in (1, 4):
             trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=epochs)

@@ -128,7 +128,7 @@ class LossTrainer(Trainer):
         Create a trainer.
 
         :param classifier: The classifier to train.
-        :param recipe: A paper's hyper-parameters; its optimizer replaces the classifier's own. None keeps that one.
+        :param recipe: A paper's hyper-parameters; while it trains, its optimizer stands in for the classifier's own.
         :param augmentation: Name of an augmentation, or a callable (images (B, C, H, W), generator) -> images; None for
                the recipe's, or none.
         :param averaging: "ema" averages the weights after every step, "swa" after every epoch; the averaged weights are
@@ -248,10 +248,16 @@ class LossTrainer(Trainer):
             stages=self._stages(nb_epochs, scheduler),
             scheduler=scheduler,
         )
-        with self._randomness(), self._classifier.training(), self._fast_network():
-            saved = self._read(job) if resume and self.folder is not None else None
-            if saved is None or not saved["training"]["finished"]:
-                self._run(job, saved)
+        own_optimizer = self._classifier._optimizer
+        try:
+            with self._randomness(), self._classifier.training(), self._fast_network():
+                saved = self._read(job) if resume and self.folder is not None else None
+                if saved is None or not saved["training"]["finished"]:
+                    self._run(job, saved)
+        finally:
+            if self._plan is not None and own_optimizer is not None:
+                # a schedule may have brought the recipe's rate down to nothing, with which no one could train on
+                self._classifier._optimizer = own_optimizer
         self._warn_if_stuck()
 
     def fit_generator(

@@ -1,0 +1,193 @@
+"""Long work is safe: checkpoints, Ctrl-C, kill -9, and a resumed run that equals an uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from art_mmc import create_classifier, load_classifier, load_dataset
+from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, ARTAttack, TrainingInterrupted, create_trainer
+from art_mmc.trainers.run_folder import RunMismatchError
+
+SETTINGS = {
+    "mmc-clean": ("mmc", None, {"augmentation": "crop-flip", "recipe": "default"}),
+    "mmc-pgd-ema-best": ("mmc", PGD(0.1, steps=2), {"averaging": "ema", "augmentation": "crop-flip", "keep": "best"}),
+    "center-trades": ("center", TRADES(0.1, steps=2), {}),
+    "pc-fgsm-warm-up-swa": ("pc", FGSM(0.05, 0.1), {"warmup_epochs": 1, "averaging": "swa"}),
+    "sce-art-attack": ("sce", "art", {"adv_ratio": 0.5}),
+    "pc-warm-up-recipe": ("pc", None, {"recipe": "li2021-mnist"}),
+}
+EPOCHS, BATCHES = 4, 5
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+def make_trainer(setting, folder=None, seed=0):
+    name, attack, kwargs = SETTINGS[setting]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        classifier = create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10)
+    kwargs = {**kwargs, "seed": 1, "verbose": False, "folder": folder}
+    if attack is None:
+        return create_trainer(classifier, **kwargs)
+    if attack == "art":
+        from art.attacks.evasion import ProjectedGradientDescent
+
+        attack = ARTAttack(
+            ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.05, max_iter=2, num_random_init=1, verbose=False)
+        )
+    return AdversarialLossTrainer(classifier, attack, **kwargs)
+
+
+def fit(trainer, data, resume=False):
+    trainer.fit(
+        data.x_train[:300],
+        data.y_train[:300],
+        (data.x_test[:60], data.y_test[:60]),
+        batch_size=64,
+        nb_epochs=EPOCHS,
+        resume=resume,
+    )
+
+
+def weights(trainer):
+    return torch.cat([tensor.flatten().double() for tensor in trainer.classifier.model.state_dict().values()])
+
+
+def stop_at(trainer, batch):
+    """Press Ctrl-C in a batch."""
+    seen, batch_loss = [], trainer._batch_loss
+
+    def spy(x, y, epoch):
+        seen.append(epoch)
+        if len(seen) == batch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch_loss(x, y, epoch)
+
+    trainer._batch_loss = spy
+
+
+def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
+    """The description of an ART attack holds no address, so that a new process can go on."""
+    descriptions = [repr(make_trainer("sce-art-attack")) for _ in range(2)]
+    assert descriptions[0] == descriptions[1]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
+    whole = make_trainer(setting)
+    fit(whole, data)
+    for batch in (1, 3, BATCHES, BATCHES + 2, 2 * BATCHES, 4 * BATCHES - 1):
+        folder = tmp_path / str(batch)
+        first = make_trainer(setting, folder)
+        stop_at(first, batch)
+        with pytest.raises(TrainingInterrupted, match="resume=True"):
+            fit(first, data)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        second = make_trainer(setting, folder, seed=5)
+        fit(second, data, resume=True)
+        assert torch.equal(weights(second), weights(whole)), batch
+        for one, other in zip(second.history, whole.history, strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_interrupted_twice(data, tmp_path):
+    whole = make_trainer("mmc-pgd-ema-best")
+    fit(whole, data)
+    for batch in (4, 9):
+        trainer = make_trainer("mmc-pgd-ema-best", tmp_path)
+        stop_at(trainer, batch)
+        with pytest.raises(TrainingInterrupted):
+            fit(trainer, data, resume=True)
+    last = make_trainer("mmc-pgd-ema-best", tmp_path)
+    fit(last, data, resume=True)
+    assert torch.equal(weights(last), weights(whole))
+
+
+def test_a_finished_run_is_not_trained_again(data, tmp_path):
+    trainer = make_trainer("mmc-pgd-ema-best", tmp_path)
+    fit(trainer, data)
+    again = make_trainer("mmc-pgd-ema-best", tmp_path)
+    stop_at(again, 1)
+    fit(again, data, resume=True)
+    assert torch.equal(weights(again), weights(trainer))
+    assert len(again.history) == EPOCHS
+
+
+def test_the_files_of_a_run(data, tmp_path):
+    trainer = make_trainer("mmc-pgd-ema-best", tmp_path)
+    fit(trainer, data)
+    last, best = (load_classifier(tmp_path / name, device_type="cpu") for name in ("last.pt", "best.pt"))
+    predictions = trainer.classifier.predict(data.x_test)
+    assert np.array_equal(last.predict(data.x_test), predictions)
+    assert np.array_equal(best.predict(data.x_test), predictions)  # keep="best"
+    with open(tmp_path / "history.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == [record["loss"] for record in trainer.history]
+    assert {"val_robust_accuracy", "rate", "seconds", "accuracy"} <= set(rows[0])
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_another_run_in_the_folder_is_refused(data, tmp_path):
+    fit(make_trainer("mmc-pgd-ema-best", tmp_path), data)
+    with pytest.raises(RunMismatchError, match="averaging='ema'"):
+        fit(make_trainer("center-trades", tmp_path), data, resume=True)
+    other = make_trainer("mmc-pgd-ema-best", tmp_path)
+    with pytest.raises(RunMismatchError, match="samples"):
+        other.fit(data.x_train[:301], data.y_train[:301], (data.x_test, data.y_test), 64, EPOCHS, resume=True)
+
+
+def test_a_damaged_state_is_told(data, tmp_path):
+    fit(make_trainer("center-trades", tmp_path), data)
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="last.pt is damaged"):
+        fit(make_trainer("center-trades", tmp_path), data, resume=True)
+
+
+def test_resume_needs_a_folder(data):
+    with pytest.raises(ValueError, match="needs the folder"):
+        fit(make_trainer("center-trades"), data, resume=True)
+
+
+def test_without_a_folder_ctrl_c_is_what_it_always_was(data):
+    trainer = make_trainer("center-trades")
+    stop_at(trainer, 2)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(trainer, data)
+    assert not isinstance(caught.value, TrainingInterrupted)
+
+
+def command(output, *more):
+    return [
+        *(sys.executable, "-m", "art_mmc.cli", "train", "--defence", "mmc", "--adversarial", "pgd", "--eps", "0.1"),
+        *("--attack-steps", "2", "--epochs", "30", "--threads", "1", "--device", "cpu", "--quiet"),
+        *("--output", str(output), *more),
+    ]
+
+
+def test_kill_minus_9_leaves_a_state_from_which_the_command_goes_on(tmp_path):
+    whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    state = tmp_path / "killed.run" / "last.pt"
+    with subprocess.Popen(command(killed), stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.kill()
+    assert not killed.exists()
+    load_classifier(state)
+    subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
+    for name, tensor in load_classifier(whole).model.state_dict().items():
+        assert torch.equal(load_classifier(killed).model.state_dict()[name], tensor), name
