@@ -101,8 +101,9 @@ class UnitNormHead(LinearHead):
     """
     `r (W z + b) / ||W z + b||`: a linear head whose logits have a fixed norm, for the inference-softmax cross-entropy.
     That loss looks at the direction of the logits alone, so training and predictions are those of a linear head; but
-    nothing would keep the size of the logits in a range where a softmax, or an attack that weighs logits against a
-    distance, tells them apart.
+    nothing would keep the size of the logits where it is. At norm 1, the default, they are the unit logits that the
+    loss' own softmax sees, which ART's TRADES needs; an attack that weighs logits against a distance (Carlini and
+    Wagner's) wants them larger, or a larger `initial_const`.
 
     | Paper link: https://doi.org/10.3390/math10193716
 
@@ -111,7 +112,7 @@ class UnitNormHead(LinearHead):
     :param logit_norm: r, positive; two logits differ by sqrt(2) r at most.
     """
 
-    def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 3.0) -> None:
+    def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 1.0) -> None:
         super().__init__(in_features, nb_classes)
         if not logit_norm > 0:
             raise ValueError(f"logit_norm: expected a positive number, got {logit_norm!r}.")

@@ -497,11 +497,6 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 
 
-ISCE_AND_KL = (
-    "its loss sees unit logits and the trainer's KL term those of norm `logit_norm` = 15, which outweighs it until the "
-    "classes fall together; with `logit_norm=1` it trains well"
-)
-
 # A trainer has
 #   variants  names of the ways in which the test uses it
 #   only      variant -> the classifiers that it is run on, where not all nine
@@ -517,7 +512,6 @@ TRAINERS: dict[str, dict[str, Any]] = {
     },
     "AdversarialTrainerAWPPyTorch": {
         "variants": ("PGD", "TRADES"),
-        "spoils": {"TRADES": {"names": ("isce",), "reason": ISCE_AND_KL}},
         "note": "ART refuses the schedulers of torch >= 2 (adversarial_trainer_awp_pytorch.py:112)",
     },
     "AdversarialTrainerCertifiedIBPPyTorch": {
@@ -551,14 +545,12 @@ TRAINERS: dict[str, dict[str, Any]] = {
     "AdversarialTrainerOAATPyTorch": {
         "variants": ("", "LPIPS"),
         "only": {"LPIPS": ("sce", "mmc", "isce")},
-        "spoils": {"LPIPS": {"names": ("isce",), "reason": ISCE_AND_KL}},
         "note": "goes over to SGD with its own `lr`: about 0.001 for mmc, whose loss is a squared distance; the layers "
         "for its LPIPS distance must be direct children of the network with outputs (N, C, H, W), which a DefendedNet "
         "has in `normalize` alone",
     },
     "AdversarialTrainerTRADESPyTorch": {
         "variants": ("",),
-        "spoils": {"": {"names": ("isce",), "reason": ISCE_AND_KL}},
         "note": "ART refuses the schedulers of torch >= 2 (adversarial_trainer_trades_pytorch.py:93)",
     },
     "DPInstaHideTrainer": {
