@@ -329,8 +329,6 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
     :param device: The device.
     :return: Plain data that JSON can hold.
     """
-    from art_mmc import __version__
-
     return {
         "dataset": dataset.name,
         "input_shape": list(dataset.input_shape),
@@ -339,6 +337,20 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
         "n_test": len(dataset.y_test),
         "recipe": {each.name: _plain(getattr(recipe, each.name)) for each in fields(recipe)},
         "seed": seed,
+        **machine(device),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """
+    When, on what and with which versions something was computed.
+
+    :param device: The device.
+    :return: Plain data that JSON can hold.
+    """
+    from art_mmc import __version__
+
+    return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": str(device),
         "processor": _processor(device),

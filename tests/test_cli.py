@@ -229,7 +229,7 @@ def test_help_and_errors_of_usage_import_nothing_heavy():
 # --------------------------------------------------------------------------------------------------------------- errors
 
 ERRORS = {
-    "": "a command is needed: compare, train, defences, recipes, backbones; see art-mmc --help",
+    "": "a command is needed: compare, train, bench, defences, recipes, backbones; see art-mmc --help",
     "comapre": "unknown command 'comapre'. Did you mean 'compare'?",
     "--quiet": "unknown option '--quiet'",
     "compare --epoch 3": "unknown option '--epoch'. Did you mean '--epochs'?",

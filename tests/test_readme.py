@@ -33,7 +33,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
 
 def test_every_block_is_covered():
     assert {language for language, _ in BLOCK.findall(TEXT)} == {"python", "bash"}
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     known = ("python3 -m venv", "art-mmc ")
     assert all(line.startswith(known) for line in SHELL)
 
