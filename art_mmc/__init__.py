@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.geometry import max_mahalanobis_centers as max_mahalanobis_centers
     from art_mmc.geometry import random_centers as random_centers
     from art_mmc.trainers import RECIPES as RECIPES
+    from art_mmc.trainers import AdversarialLossTrainer as AdversarialLossTrainer
     from art_mmc.trainers import CenterLossTrainer as CenterLossTrainer
     from art_mmc.trainers import GCETrainer as GCETrainer
     from art_mmc.trainers import ISCETrainer as ISCETrainer
@@ -65,6 +66,7 @@ _HOMES = {
     "geometry": ("max_mahalanobis_centers", "random_centers"),
     "trainers": (
         "RECIPES",
+        "AdversarialLossTrainer",
         "CenterLossTrainer",
         "GCETrainer",
         "ISCETrainer",

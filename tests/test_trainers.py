@@ -177,6 +177,13 @@ class TestLossTrainer:
         trainer.fit(data.x_train[:256], data.y_train[:256], nb_epochs=5)
         assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
 
+    def test_inputs_that_are_no_images(self, data):
+        net = torch.nn.Sequential(torch.nn.Linear(64, 10))
+        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (64,), 10)
+        trainer = LossTrainer(classifier, seed=0, verbose=False)
+        trainer.fit(data.x_train.reshape(-1, 64)[:256], data.y_train[:256], nb_epochs=3)
+        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
+
     def test_the_progress_bar_is_there_and_can_be_silenced(self, data, capfd):
         for verbose in (False, True):
             LossTrainer(make(), verbose=verbose).fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)

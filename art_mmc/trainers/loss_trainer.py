@@ -504,7 +504,7 @@ class LossTrainer(Trainer):
             x = x.float() / 255.0
         if self.augmentation is not None:
             x = self.augmentation(x, self._order)
-        if self.channels_last:
+        if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
