@@ -392,10 +392,8 @@ def _from_toml(path: str) -> list[str]:
     return argv
 
 
-def _number(option: str, text: str | None) -> float | None:
+def _number(option: str, text: str) -> float:
     """A number such as 0.3 or 8/255."""
-    if text is None:
-        return None
     over, slash, under = text.partition("/")
     try:
         return float(over) / float(under if slash else 1)
@@ -440,9 +438,9 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     if recipe.augmentation is not None and recipe.augmentation not in AUGMENTATIONS:
         raise unknown_name("augmentation", recipe.augmentation, AUGMENTATIONS)
     attack = {
-        "eps": _number("--eps", args.eps),
+        "eps": args.eps and _number("--eps", args.eps),
         "steps": args.attack_steps,
-        "step_size": _number("--step-size", args.step_size),
+        "step_size": args.step_size and _number("--step-size", args.step_size),
         "norm": None if args.norm is None else float(args.norm),
         "objective": args.objective,
         "targeted": args.targeted,
@@ -476,13 +474,7 @@ def _radii(given: Sequence[str] | None) -> list[float] | None:
     """Radii from what --eps was given, None for the data set's own."""
     if given is None:
         return None
-    radii = []
-    for text in _names(given, ()):
-        over, slash, under = text.partition("/")
-        try:
-            radii.append(float(over) / float(under if slash else 1))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"--eps: expected a number such as 0.1 or 8/255, got '{text}'") from None
+    radii = [_number("--eps", text) for text in _names(given, ())]
     if not radii:
         raise ValueError("--eps: expected a number such as 0.1 or 8/255, got none")
     try:
