@@ -1,0 +1,118 @@
+"""
+The command line, `art-mmc`: parse, check, call, print; one module a command. No logic here.
+
+torch and ART are imported inside the commands, so that help and errors of usage come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from art_mmc.checks import unknown_name
+from art_mmc.cli import bench, compare, listings, train
+from art_mmc.cli.common import Parser, UsageError, user_errors
+
+_DESCRIPTION = """\
+Train networks by loss-based defences (MMC, MMLDA, RCE, PC, GCE, I-SCE, L-GM, center loss), and measure with the attacks
+of the Adversarial Robustness Toolbox what is left of their robustness."""
+
+
+_EXAMPLES = """\
+examples:
+  art-mmc compare                                      all nine defences on scikit-learn's digits, about a minute
+  art-mmc compare --defence sce,mmc --eps 0.1,0.2      two of them, at two radii
+  art-mmc compare --dataset mnist --data-dir ~/data --download
+  art-mmc compare --dataset my.npz --eps 4/255,8/255 --backbone resnet20
+  art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
+  art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
+"""
+
+
+def build_parser() -> Parser:
+    """
+    :return: The parser of the command line. Its errors are exceptions, which :func:`main` turns into a line.
+    """
+    from art_mmc import __version__
+
+    parser = Parser(prog="art-mmc", description=_DESCRIPTION, epilog=_EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    parser.commands = commands.choices
+    for module in (compare, train, bench, listings):
+        module.add(commands)
+    return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in parser.commands:
+        raise UsageError(str(unknown_name("command", argv[0], parser.commands)))
+    args, rest = parser.parse_known_args(argv)
+    if getattr(args, "config", None) is not None:
+        with user_errors():
+            args, rest = parser.parse_known_args([argv[0], *_from_toml(args.config), *argv[1:]])
+    if rest and rest[0].startswith("-"):
+        known = parser.commands.get(args.command or "", parser)._option_string_actions
+        names = [option for option in known if option.startswith("--")]
+        raise UsageError(str(unknown_name("option", rest[0].partition("=")[0], names)))
+    if rest:
+        raise UsageError(f"unexpected argument '{rest[0]}'; see art-mmc {args.command} --help")
+    if args.command is None:
+        raise UsageError(f"a command is needed: {', '.join(parser.commands)}; see art-mmc --help")
+    return args
+
+
+def _from_toml(path: str) -> list[str]:
+    """The options that a TOML file holds, as on the command line, which comes after them and so overrides them."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            options = tomllib.load(file)
+    except tomllib.TOMLDecodeError as err:
+        raise ValueError(f"--config {path}: {err}") from None
+    argv: list[str] = []
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if option == "--set" and isinstance(value, dict):
+            for key, entry in value.items():
+                argv += ["--set", f"{key}={json.dumps(entry)}"]
+        elif isinstance(value, bool):
+            argv += [option] if value else []
+        elif isinstance(value, (str, int, float)):
+            argv += [option, str(value)]
+        else:
+            raise ValueError(f"--config {path}: {name}: expected a string, a number or true, got {value!r}")
+    return argv
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    The command line.
+
+    :param argv: Arguments without the program's name; None for those of the process.
+    :return: Exit status: 0, 2 for a user's mistake, 130 for Ctrl-C.
+    """
+    try:
+        args = _parse(argv)
+        args.run(args)
+    except UsageError as err:
+        print(f"art-mmc: error: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as err:
+        resume = "; the same command with --resume goes on" if getattr(err, "folder", None) else ""
+        print(f"art-mmc: {'interrupted' if resume else str(err) or 'interrupted'}{resume}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `art-mmc recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as err:  # --help and --version
+        return int(err.code or 0)
+    return 0
