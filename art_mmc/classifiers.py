@@ -32,6 +32,8 @@ from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
 from art_mmc.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from art.data_generators import DataGenerator
     from art.utils import CLIP_VALUES_TYPE, PREPROCESSING_TYPE
 
@@ -57,6 +59,7 @@ class LossDefendedClassifier(PyTorchClassifier):
     _model: Any  # ART's wrapper, a class made anew for each instance
     _layer_names: list[str]
     _optimizer: torch.optim.Optimizer | None
+    _kinship: object  # the same for all views of one classifier
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
         :param objective: What `loss_gradient` and `compute_loss` follow: "adaptive" for the first objective of the
                defence's row, "loss" for the training loss (the papers' own-loss attack), or one of "margin",
-               "cross_entropy" and "dlr".
+               "cross_entropy", "rescaled_cross_entropy", "dlr" and "targeted_dlr".
         :param mean: Mean subtracted inside the network, one number or one a channel (when `model` is a backbone); None
                for 0.
         :param std: Standard deviation divided by inside the network, likewise; None for 1.
@@ -140,6 +143,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         )
         self._opt_level, self._loss_scale = opt_level, loss_scale
         self.objective = objective
+        self._kinship = object()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
         if optimizer is None:
@@ -232,6 +236,61 @@ class LossDefendedClassifier(PyTorchClassifier):
             yield
         finally:
             self.objective = before
+
+    # ------------------------------------------------------------------------------------------ views
+
+    def _view(self) -> Self:
+        """The same classifier once more, with the very same network, loss and optimizer."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        return view
+
+    def with_objective(self, name: str) -> Self:
+        """
+        A view that aims ART's gradient attacks at an objective: `FastGradientMethod(classifier.with_objective("dlr"))`.
+        It shares network, loss and optimizer, so it follows all training, and it equals the classifier, so that ART's
+        AdversarialTrainer does not take the attack for one on another network.
+
+        :param name: As in the constructor's `objective`. For a targeted attack ART gives the target as label and
+               descends: the same objectives serve, "loss" being the loss towards the target.
+        :return: The view. What :meth:`set_params` changes later in the one does not change in the other.
+        """
+        view = self._view()
+        view.objective = name
+        return view
+
+    def with_probabilities(self, temperature: float = 1.0) -> Self:
+        """
+        A view whose network ends in a softmax, for the attacks that take probabilities (SimBA, VirtualAdversarialMethod,
+        NewtonFool). The objectives are those of the logits, as before.
+
+        :param temperature: Number by which the logits are divided first. Where their gaps are far above 20, the
+               probabilities are exactly 0 and 1 in float32 and these attacks see nothing: divide by about a tenth of the
+               typical gap.
+        :return: The view; see :meth:`with_objective`.
+        :raises ValueError: For a temperature that is no positive number.
+        """
+        if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
+            raise ValueError(f"temperature: expected a positive number, got {temperature!r}.")
+        if isinstance(self.model, _Softmax):
+            raise ValueError("the network of this view ends in a softmax already.")
+        view = self._view()
+        mode = self._model.training
+        view._model = view._make_model_wrapper(_Softmax(self.model, float(temperature)))
+        view._model.training = view.model.training = mode
+        view._layer_names = view._model.get_layers
+        return view
+
+    def __eq__(self, other: object) -> bool:
+        """
+        :param other: Anything.
+        :return: Whether it is this classifier, or a view of it, or of the same one.
+        """
+        return isinstance(other, LossDefendedClassifier) and other._kinship is self._kinship
+
+    def __hash__(self) -> int:
+        """:return: The same for all views of one classifier."""
+        return hash(id(self._kinship))
 
     # ------------------------------------------------------------------------------------------ what comes in
 
@@ -377,6 +436,10 @@ class LossDefendedClassifier(PyTorchClassifier):
                 for parameter in learning:
                     parameter.requires_grad_(True)
 
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        """What losses and objectives take: the network's outputs without the softmax of a view."""
+        return self.model.network(x) if isinstance(self.model, _Softmax) else self._model(x)[-1]
+
     def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
         """
         The objective that an attacker climbs; a loss without `reduction` gives its one number.
@@ -433,7 +496,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         with self._as_found(training_mode), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             labels = self._labels(y, len(x))
-            values = self.attack_values(self._model(inputs)[-1], labels)
+            values = self.attack_values(self._logits(inputs), labels)
             total = values.mean() if getattr(self._loss, "reduction", "mean") == "mean" else values.sum()
             (grads,) = torch.autograd.grad(total, leaf, allow_unused=True)
         if grads is None:
@@ -470,7 +533,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         is_tensor = isinstance(x, torch.Tensor)
         with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
             inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
-            outputs = self._model(self._as_tensor(inputs))[-1]
+            outputs = self._logits(self._as_tensor(inputs))
             values = self.attack_values(outputs, self._labels(y, len(x)))
             if reduction != "none":
                 values = values.mean() if reduction == "mean" else values.sum()
@@ -734,6 +797,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._device = torch.device(f"cuda:{torch.cuda.current_device()}" if cuda else "cpu")
             self._model.to(self._device)
         if model is not None:
+            self._kinship = object()  # views taken before are of the old network
             self._model = self._make_model_wrapper(model).to(self._device)
             self._model.eval()
             self._layer_names = self._model.get_layers  # type: ignore[assignment]
@@ -813,6 +877,22 @@ class LossDefendedClassifier(PyTorchClassifier):
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
         self._model.training = model.training
+
+
+class _Softmax(torch.nn.Module):
+    """A network and the softmax of its logits, divided by a temperature."""
+
+    def __init__(self, network: torch.nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W).
+        :return: Probabilities (B, K).
+        """
+        return (self.network(x).float() / self.temperature).softmax(dim=1)
 
 
 def _same_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

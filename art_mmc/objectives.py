@@ -27,6 +27,23 @@ def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits, y, reduction="none")
 
 
+def rescaled_cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """
+    Cross-entropy of the logits divided by the gap between the two largest, which counts as a constant: whatever the
+    scale of the logits, the softmax does not saturate and the gradient does not vanish. Where the two are equal, the
+    logits stay as they are.
+
+    | Paper link: https://arxiv.org/abs/2003.01690 (why a cross-entropy attack depends on the logits' scale)
+
+    :param logits: Logits (B, K).
+    :param y: Labels (B,), int64.
+    :return: (B,), not negative. Its values compare along the attack on one sample only roughly, as the gap moves.
+    """
+    largest = logits.detach().topk(2, dim=1).values
+    gap = largest[:, :1] - largest[:, 1:]
+    return cross_entropy(logits / torch.where(gap == 0, torch.ones_like(gap), gap), y)
+
+
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     `max_{k != y} a_k - a_y`: positive exactly where the prediction is wrong. Never saturates.
@@ -62,5 +79,33 @@ def dlr(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return margin(logits, y) / torch.where(tie, torch.ones_like(spread), spread)
 
 
+def targeted_dlr(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """
+    Difference of logits ratio for a targeted attack, which descends it: `(max_{k != t} a_k - a_t) / (a_(1) - (a_(3) +
+    a_(4)) / 2)`. The paper has the true logit for the largest other one; they are the same until the example is
+    misclassified, and no true label is needed. Where the four largest are equal the margin itself is given.
+
+    | Paper link: https://arxiv.org/abs/2003.01690 (Equation 7)
+
+    :param logits: Logits (B, K), K >= 4.
+    :param target: Classes to aim at (B,), int64.
+    :return: (B,), negative exactly where the target is predicted.
+    :raises ValueError: With fewer than four classes.
+    """
+    if logits.shape[1] < 4:
+        raise ValueError(
+            f"targeted_dlr needs at least 4 classes (a fourth largest logit), got {logits.shape[1]}; use margin."
+        )
+    largest = logits.topk(4, dim=1).values
+    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return margin(logits, target) / torch.where(spread == 0, torch.ones_like(spread), spread)
+
+
 #: name -> objective; a classifier also knows "loss", its own training loss, and "adaptive", its row's first objective
-OBJECTIVES: dict[str, Objective] = {"margin": margin, "cross_entropy": cross_entropy, "dlr": dlr}
+OBJECTIVES: dict[str, Objective] = {
+    "margin": margin,
+    "cross_entropy": cross_entropy,
+    "rescaled_cross_entropy": rescaled_cross_entropy,
+    "dlr": dlr,
+    "targeted_dlr": targeted_dlr,
+}

@@ -185,6 +185,7 @@ def test_json_round_trip(record):
     np.testing.assert_array_equal(again.worst_case(0.1).standing, record.worst_case(0.1).standing)
     data = record.attacks[0].to_dict()
     names = {"attack", "objective", "eps", "eps_step", "steps", "n", "correct", "accuracy", "interval", "seconds"}
+    names |= {"norm", "restarts", "targets", "labels", "bounded", "gradients", "queries", "attacked", "distances"}
     assert set(data) == names | {"standing"}
     assert data["correct"] == data["standing"].count("1")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin
+from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin, rescaled_cross_entropy, targeted_dlr
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,9 +46,29 @@ def dlr_oracle(logits, y):
     return np.array(values)
 
 
+def targeted_dlr_oracle(logits, target):
+    values = []
+    for row, k in zip(logits.double().numpy(), target.tolist(), strict=True):
+        first, _, third, fourth = sorted(row, reverse=True)[:4]
+        values.append(-(row[k] - max(np.delete(row, k))) / (first - (third + fourth) / 2))
+    return np.array(values)
+
+
+def rescaled_cross_entropy_oracle(logits, y):
+    """Values and gradients, the gap being a constant: (softmax(a / gap) - onehot(y)) / gap."""
+    values, gradients = [], []
+    for row, k in zip(logits.double().numpy(), y.tolist(), strict=True):
+        first, second = sorted(row, reverse=True)[:2]
+        scaled = (row - first) / (first - second)
+        f = np.exp(scaled) / np.exp(scaled).sum()
+        values.append(-np.log(f[k]))
+        gradients.append((f - np.eye(len(row))[k]) / (first - second))
+    return np.array(values), np.array(gradients)
+
+
 def test_table_of_names():
-    assert list(OBJECTIVES) == ["margin", "cross_entropy", "dlr"]
-    assert list(OBJECTIVES.values()) == [margin, cross_entropy, dlr]
+    assert list(OBJECTIVES) == ["margin", "cross_entropy", "rescaled_cross_entropy", "dlr", "targeted_dlr"]
+    assert list(OBJECTIVES.values()) == [margin, cross_entropy, rescaled_cross_entropy, dlr, targeted_dlr]
 
 
 @pytest.mark.parametrize("nb_classes", [2, 10, 200])
@@ -100,6 +120,73 @@ def test_dlr_is_invariant_to_shift_and_scale(nb_classes):
     assert not torch.equal(dlr(whole * whole.abs(), y), dlr(whole, y))
 
 
+@pytest.mark.parametrize("nb_classes", [4, 10, 200])
+def test_targeted_dlr_value(nb_classes):
+    logits, target = make(nb_classes, batch=64)
+    np.testing.assert_allclose(targeted_dlr(logits, target).numpy(), targeted_dlr_oracle(logits, target), rtol=1e-12)
+
+
+@pytest.mark.parametrize("nb_classes", [2, 3, 10, 200])
+def test_rescaled_cross_entropy_value_and_gradient(nb_classes):
+    """The gap's own derivative is left out, so finite differences are no oracle here."""
+    logits, y = make(nb_classes, batch=64)
+    values, gradients = rescaled_cross_entropy_oracle(logits, y)
+    leaf = logits.clone().requires_grad_(True)
+    result = rescaled_cross_entropy(leaf, y)
+    result.sum().backward()
+    np.testing.assert_allclose(result.detach().numpy(), values, rtol=1e-12)
+    np.testing.assert_allclose(leaf.grad.numpy(), gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_targeted_dlr_and_rescaled_cross_entropy_by_hand():
+    # a = (5, 3, 1, 0). a_(1) - (a_(3) + a_(4)) / 2 = 5 - 1/2 = 4.5.
+    # t = 0: 3 - 5 = -2 -> -4/9. t = 1: 5 - 3 = 2 -> 4/9. t = 2: 4 -> 8/9. t = 3: 5 -> 10/9
+    logits = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 4, dtype=torch.float64)
+    expected = torch.tensor([-4.0, 4.0, 8.0, 10.0], dtype=torch.float64) / 9
+    torch.testing.assert_close(targeted_dlr(logits, torch.arange(4)), expected)
+    # gap 2: a / 2 = (2.5, 1.5, 0.5, 0), less 2.5: (0, -1, -2, -2.5)
+    total = np.log(1 + np.exp(-1) + np.exp(-2) + np.exp(-2.5))
+    expected = torch.tensor([total, total + 1, total + 2, total + 2.5], dtype=torch.float64)
+    torch.testing.assert_close(rescaled_cross_entropy(logits, torch.arange(4)), expected)
+
+
+@pytest.mark.parametrize("objective", [targeted_dlr, rescaled_cross_entropy])
+def test_invariance_to_shift_and_scale(objective):
+    """Powers of two scale exactly; the sum of the exponentials has roundings of its own."""
+    logits, y = make(10, batch=64)
+    for other in (logits * 1024, logits / 1024, logits + 16):
+        torch.testing.assert_close(objective(other, y), objective(logits, y), rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(objective(logits * logits.abs(), y), objective(logits, y))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+def test_saturation(objective, scale):
+    """In float32 the plain cross-entropy alone has no gradient once the true logit leads by far."""
+    logits = (scale * torch.tensor([[3.0, 1.0, 0.5, -1.0]])).requires_grad_(True)
+    objective(logits, torch.tensor([0])).sum().backward()
+    largest = logits.grad.abs().max() * scale  # the invariant ones have gradients that shrink with the scale
+    if objective is cross_entropy and scale > 1:
+        assert largest == 0
+    else:
+        assert largest > 0.1
+
+
+def test_targeted_dlr_is_negative_exactly_where_the_target_is_predicted():
+    logits, target = make(10, batch=256)
+    assert torch.equal(targeted_dlr(logits, target) < 0, logits.argmax(dim=1) == target)
+
+
+def test_targeted_dlr_descends_towards_its_target():
+    """Steps along the negative gradient end at the target, from any logits."""
+    logits, target = make(6, batch=32)
+    logits = logits.requires_grad_(True)
+    for _ in range(400):
+        (gradient,) = torch.autograd.grad(targeted_dlr(logits, target).sum(), logits)
+        logits = (logits - 0.1 * gradient / gradient.norm(dim=1, keepdim=True)).detach().requires_grad_(True)
+    assert torch.equal(logits.argmax(dim=1), target)
+
+
 def test_dlr_is_at_least_minus_one():
     logits, y = make(10, batch=256)
     assert dlr(logits, y).min() >= -1
@@ -110,6 +197,12 @@ def test_dlr_is_at_least_minus_one():
 def test_dlr_refuses_fewer_than_three_classes(nb_classes):
     with pytest.raises(ValueError, match=f"dlr needs at least 3 classes .*, got {nb_classes}; use margin"):
         dlr(torch.zeros(4, nb_classes), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("nb_classes", [1, 2, 3])
+def test_targeted_dlr_refuses_fewer_than_four_classes(nb_classes):
+    with pytest.raises(ValueError, match=f"targeted_dlr needs at least 4 classes .*, got {nb_classes}; use margin"):
+        targeted_dlr(torch.zeros(4, nb_classes), torch.zeros(4, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("nb_classes", [2, 10, 200])
@@ -141,7 +234,7 @@ def test_ties_give_numbers(objective, row):
         assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("objective", [margin, dlr])
+@pytest.mark.parametrize("objective", [margin, dlr, targeted_dlr])
 def test_tie_with_the_true_class_is_zero(objective):
     for row in (TIES["all equal"], TIES["three largest equal"], TIES["two largest equal"]):
         assert objective(torch.tensor([row]), torch.tensor([0])).tolist() == [0.0]
@@ -151,7 +244,21 @@ def test_dlr_where_there_is_nothing_to_divide_by_is_the_margin():
     assert dlr(torch.tensor([TIES["three largest equal"]]), torch.tensor([3])).tolist() == [2.0]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_targeted_dlr_where_there_is_nothing_to_divide_by_is_the_margin():
+    assert targeted_dlr(torch.tensor([[3.0, 3.0, 3.0, 3.0, 1.0]]), torch.tensor([4])).tolist() == [2.0]
+
+
+def test_rescaled_cross_entropy_of_a_tie_is_the_cross_entropy():
+    for name in ("all equal", "three largest equal", "two largest equal", "huge and opposite"):
+        logits = torch.tensor([TIES[name]])
+        for k in range(4):
+            assert torch.equal(rescaled_cross_entropy(logits, torch.tensor([k])), cross_entropy(logits, torch.tensor([k])))
+
+
+DIFFERENTIABLE = {name: each for name, each in OBJECTIVES.items() if each is not rescaled_cross_entropy}
+
+
+@pytest.mark.parametrize("objective", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
 def test_gradcheck(objective):
     logits, y = make(5, batch=4, seed=3)
     assert torch.autograd.gradcheck(lambda a: objective(a, y), logits.requires_grad_(True))
@@ -161,6 +268,7 @@ def test_gradcheck(objective):
 @pytest.mark.parametrize("nb_classes", [3, 10])
 def test_one_value_a_sample(objective, nb_classes):
     """(B,), each sample's own, the same after permuting samples or classes, with the arguments left alone."""
+    nb_classes += objective is targeted_dlr  # from four classes on
     logits, y = make(nb_classes)
     kept = logits.clone(), y.clone()
     values = objective(logits, y)
@@ -176,7 +284,7 @@ def test_one_value_a_sample(objective, nb_classes):
         torch.testing.assert_close(objective(logits[i : i + 1], y[i : i + 1])[0], values[i], rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("objective", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
 def test_larger_is_better_for_the_attacker(objective):
     """Lowering the true logit raises the objective; towards a target, raising the target's logit lowers it."""
     logits, y = make(10)
@@ -189,3 +297,14 @@ def test_larger_is_better_for_the_attacker(objective):
     # the ratio of a target that is the third largest is 1 and stays there
     assert (change <= 1e-12).all() if objective is dlr else (change < 0).all()
     assert (change < 0).any()
+
+
+def test_gradient_of_the_rescaled_cross_entropy_points_away_from_the_label():
+    """Its values do not compare while the gap moves; its slope does what an attacker wants."""
+    logits, y = make(10)
+    logits = logits.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(rescaled_cross_entropy(logits, y).sum(), logits)
+    towards = gradient.gather(1, y[:, None])
+    assert (towards < 0).all()
+    assert (gradient.scatter(1, y[:, None], 1.0) > 0).all()
+    torch.testing.assert_close(gradient.sum(dim=1), torch.zeros(len(y), dtype=gradient.dtype), atol=1e-12, rtol=0)

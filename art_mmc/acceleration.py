@@ -1,0 +1,101 @@
+"""
+A user's ART classifier with the methods of this package: the same network, faster, and open to any objective.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch.nn import functional
+
+from art_mmc.classifiers import LossDefendedClassifier
+
+#: methods that an attack calls; a class that brings its own is more than a network
+_METHODS = ("predict", "loss_gradient", "class_gradient", "compute_loss", "custom_loss_gradient", "fit")
+
+
+class OneHotLoss(torch.nn.Module):
+    """
+    A loss that wants one-hot labels, as ART gives them to losses that it does not know.
+
+    :param loss: The loss, called with outputs (B, K) and labels (B, K), float32.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @property
+    def reduction(self) -> str:
+        """The loss' own reduction; AttributeError if it has none."""
+        return self.loss.reduction
+
+    @reduction.setter
+    def reduction(self, value: str) -> None:
+        self.loss.reduction = value
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param outputs: Outputs (B, K).
+        :param y: Labels: indices (B,) or rows (B, K).
+        :return: What the loss gives.
+        """
+        return self.loss(outputs, functional.one_hot(y, outputs.shape[1]).float() if y.ndim == 1 else y)
+
+
+def accelerate(classifier: PyTorchClassifier, objective: str = "loss") -> LossDefendedClassifier:
+    """
+    The same network behind the methods of :class:`.LossDefendedClassifier`: every ART attack runs faster on it, and can
+    be aimed at any objective.
+
+    :param classifier: The classifier; network, loss and optimizer are shared, not copied.
+    :param objective: What the attacks climb; "loss" as on the classifier itself.
+    :return: The classifier itself, or a view of it, if it is one of this package.
+    :raises TypeError: For another kind of classifier, or a subclass that has methods of its own (smoothing, defences
+            outside the network): they would be lost.
+    """
+    if isinstance(classifier, LossDefendedClassifier):
+        return classifier if classifier.objective == objective else classifier.with_objective(objective)
+    if not isinstance(classifier, PyTorchClassifier):
+        raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+    own = [name for name in _METHODS if getattr(type(classifier), name) is not getattr(PyTorchClassifier, name)]
+    if own:
+        raise TypeError(
+            f"{type(classifier).__name__} has its own {', '.join(own)}: the network alone would be another classifier."
+        )
+    return share_network(classifier, objective=objective)
+
+
+def share_network(
+    classifier: PyTorchClassifier, network: torch.nn.Module | None = None, objective: str = "loss"
+) -> LossDefendedClassifier:
+    """
+    A classifier on the network of another one, with its settings but without its methods.
+
+    :param classifier: The classifier.
+    :param network: Another network to put in the place of its own, around it say; None for its own.
+    :param objective: As in :func:`accelerate`.
+    :return: A :class:`.LossDefendedClassifier` with the same loss and optimizer. The network's modes are as before.
+    """
+    loss = classifier.loss if classifier._reduce_labels else OneHotLoss(classifier.loss)
+    network = classifier.model if network is None else network
+    modes = [(module, module.training) for module in network.modules()]
+    fast = LossDefendedClassifier(
+        network,
+        loss,
+        classifier.input_shape,
+        classifier.nb_classes,
+        optimizer=classifier.optimizer,
+        channels_first=classifier.channels_first,
+        clip_values=classifier.clip_values,
+        preprocessing_defences=classifier.preprocessing_defences,
+        postprocessing_defences=classifier.postprocessing_defences,
+        preprocessing=classifier.preprocessing,
+        device_type=str(classifier.device),
+        objective=objective,
+    )
+    for module, mode in modes:
+        module.training = mode
+    return fast

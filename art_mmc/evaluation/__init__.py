@@ -1,0 +1,62 @@
+"""
+How robust is a trained classifier: suites of attacks, diagnostics of masked gradients, a verdict.
+"""
+
+from art_mmc.evaluation.engine import AttackError, seeded
+from art_mmc.evaluation.plans import METHODS, AttackPlan
+from art_mmc.evaluation.records import (
+    BROKEN,
+    CLEAN,
+    HOLDS,
+    UNTRUSTWORTHY,
+    WORST_CASE,
+    AttackRecord,
+    Diagnostic,
+    RobustnessRecord,
+    Verdict,
+    wilson_interval,
+)
+from art_mmc.evaluation.robustness import ATTACKS, RobustnessEvaluation, check_radii, evaluate_robustness
+from art_mmc.evaluation.suites import (
+    FGSM,
+    PGD_ADAPTIVE,
+    PGD_CROSS_ENTROPY,
+    PGD_LOSS,
+    QUIRKS,
+    SUITES,
+    Suite,
+    get_suite,
+)
+from art_mmc.evaluation.transfer import TransferMatrix, distilled_substitute, transfer_matrix
+
+__all__ = [
+    "ATTACKS",
+    "BROKEN",
+    "CLEAN",
+    "FGSM",
+    "HOLDS",
+    "METHODS",
+    "PGD_ADAPTIVE",
+    "PGD_CROSS_ENTROPY",
+    "PGD_LOSS",
+    "QUIRKS",
+    "SUITES",
+    "UNTRUSTWORTHY",
+    "WORST_CASE",
+    "AttackError",
+    "AttackPlan",
+    "AttackRecord",
+    "Diagnostic",
+    "RobustnessEvaluation",
+    "RobustnessRecord",
+    "Suite",
+    "TransferMatrix",
+    "Verdict",
+    "check_radii",
+    "distilled_substitute",
+    "evaluate_robustness",
+    "get_suite",
+    "seeded",
+    "transfer_matrix",
+    "wilson_interval",
+]

@@ -1,0 +1,492 @@
+"""
+Runs plans of attacks on a classifier, batch by batch, and judges every example by the classifier itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from art.utils import is_probability
+
+from art_mmc.acceleration import accelerate, share_network
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.evaluation.plans import METHODS, AttackPlan
+from art_mmc.evaluation.records import CLEAN, AttackRecord
+
+#: rounding may take an example this far out of the ball or the box
+TOLERANCE = 1e-6
+
+#: classes that a plan with targets "all" aims at, the likeliest first, as in AutoAttack
+MOST_TARGETS = 9
+
+
+class AttackError(RuntimeError):
+    """
+    An attack crashed or broke its own rules, which says nothing about robustness.
+    """
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """
+    Seed the global random states of numpy and torch, which ART's attacks and torch's layers draw from; afterwards they
+    are as before.
+
+    :param seed: The seed.
+    """
+    state = np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
+
+
+def derived_seed(*parts: int) -> int:
+    """
+    :param parts: Whole numbers from 0: a run's seed, and what tells one use of it from another.
+    :return: A seed below 2**32 that depends on all of them.
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+class LogProbabilities(torch.nn.Module):
+    """
+    The logarithm of a network that gives probabilities: logits of the same decision.
+
+    :param network: The network, (B, C, H, W) -> (B, K).
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W).
+        :return: (B, K), at least the logarithm of the smallest normal number.
+        """
+        outputs = self.network(x)
+        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+
+
+class Bridged(torch.nn.Module):
+    """
+    A network that cuts its input off from the gradient, with a gradient of zero: attacks run, and see nothing.
+
+    :param network: The network, (B, C, H, W) -> (B, K).
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W).
+        :return: The network's outputs (B, K).
+        """
+        return self.network(x) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+class Target:
+    """
+    A classifier under attack: its own predictions, and views of its network for the attacks.
+
+    :param classifier: Any ART `PyTorchClassifier`.
+    :param x: Some inputs, by which to see whether the outputs are probabilities.
+    :raises TypeError: For another kind of classifier.
+    """
+
+    def __init__(self, classifier: PyTorchClassifier, x: np.ndarray) -> None:
+        if not isinstance(classifier, PyTorchClassifier):
+            raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+        self.classifier = classifier
+        try:
+            self._base = accelerate(classifier)
+            #: whether the class has a `predict` or gradients of its own, which the attacks on the network go around
+            self.own_methods = False
+        except TypeError:
+            self._base, self.own_methods = share_network(classifier), True
+        #: whether the network's outputs have no gradient with respect to its inputs, not even zero
+        self.cut = _is_cut(self._base, x[:2])
+        if self.cut:
+            self._base = share_network(self._base, Bridged(self._base.model))
+        #: whether the network gives probabilities instead of logits
+        self.probabilities = all(is_probability(row) for row in self._base.predict(x[:16]))
+        self._logits = self._base
+        if self.probabilities:
+            network = LogProbabilities(self._base.model)
+            self._logits = share_network(self._base, network)
+
+    @property
+    def adaptive(self) -> str:
+        """The objective that the defence's row names first; the margin for any other network."""
+        row = self._base.row
+        return row.objectives[0] if row else "margin"
+
+    def view(self, objective: str | None) -> LossDefendedClassifier:
+        """
+        :param objective: A name as in a plan; None for the adaptive one.
+        :return: A fresh view of the network, with logits but for the own loss, which takes what it was trained on.
+        """
+        objective = self.adaptive if objective in (None, "adaptive") else objective
+        return (self._base if objective == "loss" else self._logits).with_objective(str(objective))
+
+    def predict(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one pass.
+        :return: The classifier's own outputs (N, K).
+        :raises FloatingPointError: When they are not finite: NaN would pass for some class.
+        """
+        outputs = self.classifier.predict(x, batch_size=batch_size)
+        if not np.isfinite(outputs).all():
+            raise FloatingPointError(
+                "the classifier's logits are not finite: its training has diverged, or its weights are damaged."
+            )
+        return outputs
+
+    def classes(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one pass.
+        :return: Predicted classes (N,).
+        """
+        return self.predict(x, batch_size).argmax(axis=1)
+
+
+def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
+    """Whether the outputs do not depend on the inputs by a graph."""
+    with classifier.crafting(), torch.enable_grad():
+        leaf, inputs = classifier._differentiable_input(classifier._inputs(x))
+        outputs = classifier.forward(inputs)
+        return not outputs.requires_grad or torch.autograd.grad(outputs.sum(), leaf, allow_unused=True)[0] is None
+
+
+class Watch:
+    """
+    Stands on a view's methods while an attack runs: counts what it asks for, and keeps for each sample a point at
+    which it was misclassified, where each point that the attack visits is in the ball.
+
+    :param view: The view; it is the attack's alone.
+    :param y: True labels of the samples that the attack gets, (B,).
+    :param keep: Whether to keep points.
+    """
+
+    def __init__(self, view: LossDefendedClassifier, y: np.ndarray, keep: bool) -> None:
+        self.gradients = 0
+        self.queries = 0
+        self._keep = keep and not view.preprocessing_operations
+        self._y = torch.as_tensor(y, device=view.device)
+        self._points: torch.Tensor | None = None
+        self._found = torch.zeros(len(y), dtype=torch.bool, device=view.device)
+        self._at: Any = None
+        for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "attack_values"):
+            setattr(view, name, getattr(self, f"_{name}")(getattr(view, name)))
+
+    def _loss_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def loss_gradient(x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
+            self.gradients += len(x)
+            self._at = x
+            try:
+                return method(x, y, *args, **kwargs)
+            finally:
+                self._at = None
+
+        return loss_gradient
+
+    def _compute_loss(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def compute_loss(x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
+            self.queries += len(x)
+            self._at = x
+            try:
+                return method(x, y, *args, **kwargs)
+            finally:
+                self._at = None
+
+        return compute_loss
+
+    def _class_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def class_gradient(x: Any, label: Any = None, *args: Any, **kwargs: Any) -> Any:
+            result = method(x, label, *args, **kwargs)
+            self.gradients += result.shape[0] * result.shape[1]
+            return result
+
+        return class_gradient
+
+    def _predict(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def predict(x: Any, *args: Any, **kwargs: Any) -> Any:
+            self.queries += len(x)
+            return method(x, *args, **kwargs)
+
+        return predict
+
+    def _attack_values(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def attack_values(outputs: torch.Tensor, y: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            if self._keep and self._at is not None and len(outputs) == len(self._y):
+                with torch.no_grad():
+                    new = (outputs.argmax(dim=1) != self._y) & ~self._found
+                    x = torch.as_tensor(self._at, device=new.device).detach()
+                    if self._points is None:
+                        self._points = x.clone()
+                    self._points = torch.where(new.view(-1, *[1] * (x.ndim - 1)), x, self._points)
+                    self._found |= new
+            return method(outputs, y, *args, **kwargs)
+
+        return attack_values
+
+    def points(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """
+        :return: For which samples a point was kept, bool (B,), and the points (B, C, H, W) or None.
+        """
+        points = None if self._points is None else self._points.cpu().numpy()
+        return self._found.cpu().numpy(), points
+
+
+class Outcome:
+    """
+    What an attack made of a batch.
+
+    :param x: The clean inputs (B, C, H, W).
+    """
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.standing = np.ones(len(x), dtype=bool)
+        self.examples = x.copy()
+        self.predictions = np.full(len(x), -1)
+        self.gradients = self.queries = 0
+        self.seconds = 0.0
+
+    def take(self, index: np.ndarray, examples: np.ndarray, predictions: np.ndarray, y: np.ndarray) -> None:
+        """
+        Take in what an attack gave for some of the samples that stand.
+
+        :param index: Which samples, (M,).
+        :param examples: (M, C, H, W).
+        :param predictions: The classifier's classes for them, (M,).
+        :param y: Their true labels (M,).
+        """
+        self.examples[index] = examples
+        self.predictions[index] = predictions
+        self.standing[index] = predictions == y
+
+
+def attack_batch(
+    target: Target,
+    x: np.ndarray,
+    y: np.ndarray,
+    plan: AttackPlan,
+    seed: int,
+    substitutes: Sequence[LossDefendedClassifier] = (),
+) -> Outcome:
+    """
+    Run a plan on one batch.
+
+    :param target: The classifier.
+    :param x: Inputs (B, C, H, W).
+    :param y: True labels (B,).
+    :param plan: The plan.
+    :param seed: Seed of this batch.
+    :param substitutes: Classifiers on which a transfer attack crafts.
+    :return: What it made of the batch.
+    :raises AttackError: When the attack crashes, gives numbers that are none, or leaves the ball or the box.
+    """
+    method = METHODS[plan.method]
+    logits = target.predict(x) if plan.targets is not None or plan.labels == "predicted" else None
+    shown = y if plan.labels == "true" or logits is None else logits.argmax(axis=1)
+    outcome = Outcome(x)
+    sources: Sequence[LossDefendedClassifier | None] = substitutes if plan.method == "transfer" else (None,)
+    for source_index, source in enumerate(sources):
+        for restart in range(plan.restarts):
+            for round_index, aims in enumerate(_aims(plan, shown, logits, target.classifier.nb_classes, seed)):
+                live = np.flatnonzero(outcome.standing)
+                if not len(live):
+                    return outcome
+                own = derived_seed(seed, source_index, restart, round_index)
+                view = target.view(plan.objective) if source is None else source.with_objective("adaptive")
+                watch = Watch(view, y[live], method.watched)
+                labels = shown[live] if aims is None else aims[live]
+                examples = _generate(plan, view, x[live], labels, restart, own)
+                check_examples(examples, x[live], plan, target.classifier.clip_values)
+                predictions = target.classes(examples)
+                outcome.gradients += watch.gradients
+                outcome.queries += watch.queries
+                found, points = watch.points()
+                on_the_way = np.flatnonzero(found & (predictions == y[live]))
+                if points is not None and len(on_the_way):
+                    check_examples(points[on_the_way], x[live][on_the_way], plan, target.classifier.clip_values)
+                    examples[on_the_way] = points[on_the_way]
+                    predictions[on_the_way] = target.classes(examples[on_the_way])
+                outcome.take(live, examples, predictions, y[live])
+    return outcome
+
+
+def _aims(
+    plan: AttackPlan, y: np.ndarray, logits: np.ndarray | None, nb_classes: int, seed: int
+) -> Iterator[np.ndarray | None]:
+    """The labels that a targeted attack aims at, (B,), one round after another; None once for an untargeted one."""
+    if plan.targets is None or logits is None:
+        yield None
+    elif plan.targets == "random":
+        others = np.random.default_rng(derived_seed(seed, 1)).integers(0, nb_classes - 1, len(y))
+        yield others + (others >= y)
+    else:
+        others = logits.astype(np.float64)
+        others[np.arange(len(y)), y] = -math.inf
+        ranked = np.argsort(-others, axis=1, kind="stable")[:, : nb_classes - 1]
+        if plan.targets == "least_likely":
+            yield ranked[:, -1]
+        else:
+            yield from ranked[:, :MOST_TARGETS].T
+
+
+def _generate(
+    plan: AttackPlan, view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, restart: int, seed: int
+) -> np.ndarray:
+    try:
+        with seeded(seed):
+            attack = plan.build(view, restart, len(x), seed)
+            return np.array(attack.generate(x, y=y))
+    except Exception as err:
+        raise AttackError(f"{_called(plan)} failed: {type(err).__name__}: {err}") from err
+
+
+def _called(plan: AttackPlan) -> str:
+    return f"attack '{plan.name}'" + (f" at eps {plan.eps:g}" if plan.bounded else "")
+
+
+def check_examples(x_adv: np.ndarray, x: np.ndarray, plan: AttackPlan, clip_values: Any) -> None:
+    """
+    An attack that breaks its own rules says nothing about robustness.
+
+    :param x_adv: Examples (B, C, H, W).
+    :param x: The clean inputs (B, C, H, W).
+    :param plan: The plan.
+    :param clip_values: The box, or None.
+    :raises AttackError: For numbers that are none, or examples outside the ball or the box.
+    """
+    if not np.isfinite(x_adv).all():
+        raise AttackError(f"{_called(plan)} gave NaN or infinite values.")
+    if not plan.bounded:
+        return
+    far = distances(x_adv, x, plan.norm).max(initial=0)
+    if far > plan.eps + TOLERANCE * (1 if plan.norm == math.inf else 10):
+        raise AttackError(f"{_called(plan)} left the ball: {norm_name(plan.norm)} distance {far:.8g}.")
+    if clip_values is not None and (
+        (x_adv < clip_values[0] - TOLERANCE).any() or (x_adv > clip_values[1] + TOLERANCE).any()
+    ):
+        raise AttackError(f"{_called(plan)} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
+
+
+def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:
+    """
+    :param x_adv: Examples (N, ...).
+    :param x: The clean inputs (N, ...).
+    :param norm: Infinity or 2.
+    :return: Norm of each perturbation (N,).
+    """
+    difference = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
+    return np.abs(difference).max(axis=1) if norm == math.inf else np.sqrt((difference**2).sum(axis=1))
+
+
+def norm_name(norm: float) -> str:
+    """
+    :param norm: Infinity or 2.
+    :return: Its name.
+    """
+    return "L-inf" if norm == math.inf else f"L{norm:g}"
+
+
+def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int) -> AttackRecord:
+    """
+    :param target: The classifier.
+    :param x: Inputs (N, C, H, W).
+    :param y: True labels (N,).
+    :param batch_size: Samples in one pass.
+    :return: The record without attack.
+    """
+    start = time.perf_counter()
+    standing = target.classes(x, batch_size) == y
+    return AttackRecord(CLEAN, None, 0.0, 0.0, 0, time.perf_counter() - start, standing, queries=len(x))
+
+
+Batch = Callable[[np.ndarray, Callable[[], Outcome]], Outcome]
+
+
+def run_plan(
+    target: Target,
+    x: np.ndarray,
+    y: np.ndarray,
+    plan: AttackPlan,
+    standing: np.ndarray,
+    seed: int,
+    batch_size: int = 256,
+    substitutes: Sequence[LossDefendedClassifier] = (),
+    on_batch: Callable[[int, np.ndarray, Callable[[], Outcome]], Outcome] | None = None,
+) -> tuple[AttackRecord, np.ndarray, np.ndarray]:
+    """
+    Run a plan on all samples that stand.
+
+    :param target: The classifier.
+    :param x: Inputs (N, C, H, W).
+    :param y: True labels (N,).
+    :param plan: The plan.
+    :param standing: Which samples to attack, bool (N,); with labels "predicted" all are.
+    :param seed: Seed of this plan.
+    :param batch_size: Samples that are attacked at once.
+    :param substitutes: Classifiers on which a transfer attack crafts.
+    :param on_batch: Called as (number, indices, run) for each batch instead of `run()`, to keep results or take kept
+           ones.
+    :return: The record; the examples (N, C, H, W), clean where not attacked; the classes that they are taken for (N,),
+             -1 where not attacked.
+    """
+    chosen = np.flatnonzero(np.ones_like(standing) if plan.labels == "predicted" else standing)[: plan.samples]
+    after, attacked = standing.copy(), np.zeros_like(standing)
+    examples, predictions = x.copy(), np.full(len(x), -1)
+    gradients, queries, seconds = 0, 0, 0.0
+    for number, first in enumerate(range(0, len(chosen), batch_size)):
+        index = chosen[first : first + batch_size]
+
+        def run(index: np.ndarray = index, first: int = first) -> Outcome:
+            start = time.perf_counter()
+            outcome = attack_batch(target, x[index], y[index], plan, derived_seed(seed, first), substitutes)
+            outcome.seconds = time.perf_counter() - start
+            return outcome
+
+        outcome = run() if on_batch is None else on_batch(number, index, run)
+        after[index], attacked[index] = outcome.standing, True
+        examples[index], predictions[index] = outcome.examples, outcome.predictions
+        gradients, queries = gradients + outcome.gradients, queries + outcome.queries
+        seconds += outcome.seconds
+    away = None
+    if not plan.bounded:
+        away = np.where(attacked & ~after, distances(examples, x, 2), math.nan)
+    record = AttackRecord(
+        plan.name,
+        plan.objective,
+        plan.eps,
+        plan.step_sizes[0],
+        plan.steps,
+        seconds,
+        after,
+        attacked,
+        plan.norm,
+        plan.restarts,
+        plan.targets,
+        plan.labels,
+        plan.bounded,
+        gradients,
+        queries,
+        away,
+    )
+    return record, examples, predictions

@@ -1,0 +1,239 @@
+"""
+What an evaluation is made of: plans of attacks, as data, and how ART builds each.
+
+The attacks are ART's own, and the few of this package that ART lacks. They are aimed through a view of the classifier,
+which also keeps what ART drops: PGD and its kin return their last point, while every point on the way counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from art.attacks import evasion
+from art.attacks.attack import EvasionAttack
+
+from art_mmc.checks import unknown_name
+from art_mmc.classifiers import LossDefendedClassifier
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """
+    One attack at one radius.
+
+    :param name: Name in tables.
+    :param method: Name in :data:`METHODS`.
+    :param objective: What it climbs: "loss", "adaptive" or a name in :data:`.OBJECTIVES`; None where it follows the
+           logits themselves (C&W, DeepFool, JSMA) or climbs nothing.
+    :param eps: Radius of the ball; 0 for a method without one.
+    :param norm: Norm of the ball, infinity or 2.
+    :param steps: Number of steps, or of queries for Square.
+    :param step_size: Length of a step; several for restarts that differ, taken in turn.
+    :param restarts: Number of starts. Samples that have fallen leave.
+    :param targets: None for untargeted; "random" for one other class a sample, "least_likely" for the class with the
+           smallest logit, "all" for up to nine other classes in turn, the likeliest first.
+    :param labels: Whose labels the attack is given: "true" ones; "predicted" ones as in the MMC paper's code, where
+           a misclassified sample may be pushed onto the right class.
+    :param samples: Attack at most so many samples, the first ones; None for all.
+    :param independent: Whether it attacks all that were classified correctly when clean, which figures to compare need;
+           else only what still stands, which is faster and gives the same worst case.
+    :param options: More arguments of the attack.
+    """
+
+    name: str
+    method: str
+    objective: str | None = None
+    eps: float = 0.0
+    norm: float = math.inf
+    steps: int = 1
+    step_size: float | tuple[float, ...] = 0.0
+    restarts: int = 1
+    targets: str | None = None
+    labels: str = "true"
+    samples: int | None = None
+    independent: bool = True
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("attack method", self.method, METHODS)
+        if self.targets not in (None, "random", "least_likely", "all"):
+            raise unknown_name("targets", self.targets, ("random", "least_likely", "all"))
+        if self.labels not in ("true", "predicted"):
+            raise unknown_name("labels", self.labels, ("true", "predicted"))
+        if self.norm not in (2, math.inf):
+            raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
+        if self.bounded and not self.eps > 0:
+            raise ValueError(f"attack '{self.name}' needs an eps above 0, got {self.eps!r}.")
+        if self.restarts < 1 or self.steps < 1:
+            raise ValueError(f"attack '{self.name}': steps and restarts are at least 1.")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the attack keeps to the ball."""
+        return METHODS[self.method].bounded
+
+    @property
+    def step_sizes(self) -> tuple[float, ...]:
+        """The steps of the restarts, in turn."""
+        return self.step_size if isinstance(self.step_size, tuple) else (self.step_size,)
+
+    def build(self, view: LossDefendedClassifier, restart: int, batch: int, seed: int) -> EvasionAttack:
+        """
+        :param view: The classifier, aimed at the objective.
+        :param restart: Number of the restart, from 0.
+        :param batch: Samples that it will get at once.
+        :param seed: Seed, for attacks that take one; the others draw from the global states.
+        :return: The attack; its own random starts are one.
+        """
+        step = self.step_sizes[restart % len(self.step_sizes)]
+        return METHODS[self.method].build(self, view, step, batch, seed)
+
+    def __repr__(self) -> str:
+        """Return all that decides the outcome."""
+        shown = {**vars(self), "options": dict(self.options)}
+        return f"AttackPlan({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+Build = Callable[[AttackPlan, LossDefendedClassifier, float, int, int], EvasionAttack]
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    How ART builds an attack.
+
+    :param build: (plan, view, step size, batch size, seed) -> attack.
+    :param bounded: Whether it keeps to a ball.
+    :param watched: Whether each point at which it asks for a gradient is in the ball and counts.
+    :param random: Whether it has a random part, without which restarts are all the same.
+    :param white_box: Whether it takes gradients.
+    """
+
+    build: Build
+    bounded: bool = True
+    watched: bool = False
+    random: bool = True
+    white_box: bool = True
+
+
+def _fgsm(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    return evasion.FastGradientMethod(
+        view, norm=plan.norm, eps=plan.eps, eps_step=plan.eps, targeted=plan.targets is not None, batch_size=batch
+    )
+
+
+def _iterative(cls: type[EvasionAttack], starts: int) -> Build:
+    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+        settings: dict[str, Any] = {"norm": plan.norm, "num_random_init": starts}
+        if cls is evasion.BasicIterativeMethod:  # L-inf without a start, by its name
+            settings = {}
+        elif cls is evasion.MomentumIterativeMethod:
+            settings.pop("num_random_init")
+        return cls(  # type: ignore[call-arg]
+            view,
+            eps=plan.eps,
+            eps_step=step,
+            max_iter=plan.steps,
+            targeted=plan.targets is not None,
+            batch_size=batch,
+            verbose=False,
+            **settings,
+            **plan.options,
+        )
+
+    return build
+
+
+def _apgd(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    # loss_type None is the view's objective; with a name ART would rebuild the classifier and drop the view
+    return evasion.AutoProjectedGradientDescent(
+        view,
+        norm=plan.norm,
+        eps=plan.eps,
+        eps_step=step,
+        max_iter=plan.steps,
+        targeted=plan.targets is not None,
+        nb_random_init=1,
+        batch_size=batch,
+        verbose=False,
+    )
+
+
+def _square(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    return evasion.SquareAttack(
+        view, norm=plan.norm, eps=plan.eps, max_iter=plan.steps, nb_restarts=1, batch_size=batch, verbose=False
+    )
+
+
+def _spsa(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    from art_mmc.attacks import SPSA
+
+    return SPSA(
+        view,
+        norm=plan.norm,
+        eps=plan.eps,
+        max_iter=plan.steps,
+        learning_rate=step,
+        objective=plan.objective or "margin",
+        targeted=plan.targets is not None,
+        batch_size=batch,
+        seed=seed,
+        verbose=False,
+        **plan.options,
+    )
+
+
+def _carlini(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    return evasion.CarliniL2Method(
+        view,
+        learning_rate=step,
+        max_iter=plan.steps,
+        targeted=plan.targets is not None,
+        batch_size=batch,
+        verbose=False,
+        **plan.options,
+    )
+
+
+def _deepfool(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    # the default is nb_grads=10, the ten likeliest classes
+    return evasion.DeepFool(view, max_iter=plan.steps, batch_size=batch, verbose=False, **plan.options)
+
+
+def _saliency(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    return evasion.SaliencyMapMethod(view, batch_size=batch, verbose=False, **plan.options)
+
+
+def _noise(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    from art_mmc.attacks import GaussianNoise
+
+    return GaussianNoise(view, batch_size=batch, seed=seed, verbose=False, **plan.options)
+
+
+def _rotation(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    from art_mmc.attacks import RandomRotation
+
+    return RandomRotation(view, batch_size=batch, seed=seed, verbose=False, **plan.options)
+
+
+#: name -> how it is built
+METHODS: dict[str, Method] = {
+    "fgsm": Method(_fgsm, random=False),
+    "pgd": Method(_iterative(evasion.ProjectedGradientDescent, 1), watched=True),
+    "bim": Method(_iterative(evasion.BasicIterativeMethod, 0), watched=True, random=False),
+    "mim": Method(_iterative(evasion.MomentumIterativeMethod, 0), watched=True, random=False),
+    "apgd": Method(_apgd, watched=True),
+    "square": Method(_square, white_box=False),
+    "spsa": Method(_spsa, white_box=False),
+    "cw": Method(_carlini, bounded=False, random=False),
+    "deepfool": Method(_deepfool, bounded=False, random=False),
+    "jsma": Method(_saliency, bounded=False, random=False),
+    "noise": Method(_noise, bounded=False, white_box=False),
+    "rotation": Method(_rotation, bounded=False, white_box=False),
+    "transfer": Method(_iterative(evasion.MomentumIterativeMethod, 0), random=False, white_box=False),
+}

@@ -1,0 +1,356 @@
+"""
+How robust is a trained classifier? Suites of attacks on what still stands, the worst case over them, and a verdict on
+whether the figure can be trusted.
+
+What is measured is an upper bound: a better attack can only lower it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from art.evaluations.evaluation import Evaluation
+from tqdm.auto import tqdm
+
+from art_mmc.checks import check_eps, check_images, check_labels
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.evaluation.diagnostics import Examination, judge
+from art_mmc.evaluation.engine import Outcome, Target, clean_record, derived_seed, run_plan
+from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
+from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, get_suite
+from art_mmc.evaluation.transfer import distilled_substitute
+
+#: names of the attacks of :func:`evaluate_robustness`, in the order in which they run
+ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
+
+
+def check_radii(eps: float | Sequence[float], norm: float = math.inf) -> list[float]:
+    """
+    :param eps: Radius or radii.
+    :param norm: Norm of the ball.
+    :return: The radii, ascending, none twice.
+    :raises ValueError: When there is none, or one is no number in (0, 1], for the 2-norm no positive one.
+    """
+    radii = sorted(set(np.atleast_1d(np.asarray(eps, dtype=float)).tolist()))
+    if not radii:
+        raise ValueError("eps: expected at least one radius, got none.")
+    if norm == math.inf:
+        return [check_eps(each) for each in radii]
+    if not all(0 < each < math.inf for each in radii):
+        raise ValueError(f"eps: expected positive numbers, got {radii}.")
+    return radii
+
+
+class StateFolder:
+    """
+    The finished batches of an evaluation, a file each, so that a killed run goes on from the last one.
+
+    :param path: The folder.
+    :param fingerprint: What must be the same for the batches to be those of this evaluation.
+    :raises ValueError: When it holds those of another one.
+    """
+
+    def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        description = path / "evaluation.json"
+        if description.exists():
+            there = json.loads(description.read_text(encoding="utf-8"))
+            different = [name for name in fingerprint if there.get(name) != fingerprint[name]]
+            if different:
+                raise ValueError(
+                    f"{path} holds another evaluation (another {', '.join(different)}): take another folder, or "
+                    "delete this one."
+                )
+        else:
+            _write_atomically(description, json.dumps(fingerprint, indent=1).encode())
+
+    def batch(self, plan: int, number: int, index: np.ndarray, x: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
+        """
+        A batch that was finished before, or is now.
+
+        :param plan: Number of the plan.
+        :param number: Number of the batch.
+        :param index: Its samples.
+        :param x: All inputs (N, C, H, W).
+        :param run: Runs it.
+        :return: Its outcome.
+        """
+        file = self.path / f"{plan:03d}-{number:04d}.npz"
+        if file.exists():
+            with np.load(file) as kept:
+                outcome = Outcome(x[index])
+                outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
+                outcome.examples[kept["moved"]] = kept["examples"]
+                outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
+                outcome.seconds = float(kept["seconds"])
+            return outcome
+        outcome = run()
+        moved = np.flatnonzero(~outcome.standing)
+        _write_atomically(
+            file,
+            lambda handle: np.savez(
+                handle,
+                standing=outcome.standing,
+                predictions=outcome.predictions,
+                moved=moved,
+                examples=outcome.examples[moved],
+                gradients=outcome.gradients,
+                queries=outcome.queries,
+                seconds=outcome.seconds,
+            ),
+        )
+        return outcome
+
+
+def _write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
+    """A reader never sees half of a file, whenever the writer is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(content) if isinstance(content, bytes) else content(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RobustnessEvaluation(Evaluation):
+    """
+    Runs a suite of attacks on an ART `PyTorchClassifier`, takes the worst case over all of them for each sample, looks
+    for the symptoms of masked gradients, and gives a verdict.
+
+    The attacks climb objectives on views of the network that share its weights; each example is judged by the
+    classifier's own `predict`. Only samples that are classified correctly when clean are attacked, with true labels;
+    the others count as wrong. Every point that an iterative attack visits counts, not only its last. An attack that
+    crashes or leaves the ball stops the evaluation by its name.
+    """
+
+    def __init__(
+        self,
+        suite: str | Sequence[AttackPlan] = "standard",
+        eps: float | Sequence[float] | None = None,
+        norm: float = math.inf,
+        *,
+        quirks: Sequence[str] = (),
+        diagnostics: bool = True,
+        substitutes: Sequence[PyTorchClassifier] | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        folder: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """
+        Create an evaluation.
+
+        :param suite: Name of a suite, see :data:`.SUITES`, or plans of your own.
+        :param eps: Radius or radii of the ball, inputs being in [0, 1]; None for the radii of a paper's protocol.
+        :param norm: Norm of the ball, infinity or 2.
+        :param quirks: What a paper's code did differently, by name; see :data:`.QUIRKS`.
+        :param diagnostics: Whether to look for masked gradients and to judge, at the largest radius.
+        :param substitutes: Classifiers on which transfer attacks craft; None for one that is trained on the evaluated
+               inputs and the classifier's answers to them.
+        :param batch_size: Samples that are attacked at once.
+        :param seed: Seed of all randomness.
+        :param folder: Folder for the finished batches: the same evaluation goes on from there after a kill. None for
+               none.
+        :param verbose: Whether to show a progress bar.
+        :raises ValueError: For an unknown suite or quirk, or radii out of range.
+        """
+        self.suite = get_suite(suite) if isinstance(suite, str) else None
+        self.plans = None if isinstance(suite, str) else list(suite)
+        if self.plans is not None and not any(plan.bounded for plan in self.plans):
+            raise ValueError("suite: expected at least one plan with a ball.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}.")
+        if norm not in (2, math.inf):
+            raise ValueError(f"norm: expected 2 or infinity, got {norm!r}.")
+        if eps is None and self.suite is not None:
+            eps = self.suite.eps_for("")
+            if eps is None:
+                raise ValueError(f"suite '{self.suite.name}' is no paper's protocol: eps is needed, e.g. eps=8 / 255.")
+        self.eps = [] if eps is None else check_radii(eps, norm)
+        self.norm, self.quirks = norm, tuple(quirks)
+        self.diagnostics = diagnostics
+        self.substitutes = substitutes
+        self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
+        self.folder = None if folder is None else Path(folder)
+        if self.suite is not None:
+            self.suite.build(self.eps, norm, quirks=self.quirks)  # says now what is wrong
+
+    def evaluate(  # type: ignore[override]
+        self, classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, **kwargs: Any
+    ) -> RobustnessRecord:
+        """
+        Evaluate a classifier.
+
+        :param classifier: The classifier, trained; any ART `PyTorchClassifier`.
+        :param x: Inputs (N, C, H, W) in [0, 1].
+        :param y: True labels: indices (N,) or one-hot (N, K).
+        :param kwargs: None is known.
+        :return: The record, with `verdict` and `diagnostics` unless they were turned off.
+        :raises TypeError: For another kind of classifier.
+        :raises ValueError: For bad inputs or labels, or a folder of another evaluation.
+        :raises FloatingPointError: When the logits are not finite.
+        :raises AttackError: When an attack crashes or breaks its rules.
+        """
+        if kwargs:
+            raise TypeError(f"evaluate() got unknown arguments: {', '.join(kwargs)}.")
+        if not isinstance(classifier, PyTorchClassifier):
+            raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+        x, y = np.asarray(x), np.asarray(y)
+        check_images(x, classifier.input_shape)
+        check_labels(y, classifier.nb_classes, length=len(x))
+        x = x.astype(np.float32, copy=False)
+        y = y.reshape(-1).astype(np.int64) if y.ndim == 1 or y.shape[1] == 1 else y.argmax(axis=1)
+        target = Target(classifier, x)
+        plans = self.plans
+        if self.suite is not None:
+            plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks)
+        return self._run(target, x, y, list(plans or ()))
+
+    def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
+        state = None
+        if self.folder is not None:
+            state = StateFolder(self.folder, self._fingerprint(target, x, y, plans))
+        clean = clean_record(target, x, y, self.batch_size)
+        records: list[AttackRecord] = []
+        standing = clean.standing.copy()  # under all bounded attacks so far, at this and the smaller radii
+        examples, predictions = x.copy(), np.where(clean.standing, y, target.classes(x, self.batch_size))
+        substitutes = None
+        with tqdm(total=len(plans), disable=not self.verbose, desc="attacks", unit="attack", leave=False) as bar:
+            for number, plan in enumerate(plans):
+                bar.set_postfix_str(plan.name + (f", eps {plan.eps:.4g}" if plan.bounded else ""))
+                if plan.method == "transfer" and substitutes is None:
+                    substitutes = self._substitutes(target, x, plan.eps)
+                record, x_adv, classes = run_plan(
+                    target,
+                    x,
+                    y,
+                    plan,
+                    clean.standing if plan.independent or not plan.bounded else standing,
+                    derived_seed(self.seed, 10, number),
+                    self.batch_size,
+                    substitutes or (),
+                    None if state is None else _keeper(state, number, x),
+                )
+                records.append(record)
+                if plan.bounded:
+                    fell = standing & ~record.standing
+                    examples[fell], predictions[fell] = x_adv[fell], classes[fell]
+                    standing &= record.standing
+                bar.update()
+        found = RobustnessRecord(
+            clean,
+            tuple(records),
+            self.seed,
+            "own plans" if self.suite is None else self.suite.name,
+            y,
+            predictions=predictions,
+            examples=examples,
+        )
+        if not self.diagnostics:
+            return found
+        eps = found.eps[-1]
+        start = time.perf_counter()
+        examination = Examination(target, x, y, clean.standing, eps, plans[0].norm, derived_seed(self.seed, 11))
+        diagnostics = tuple(examination.run(found, examples, x, y))
+        seconds = time.perf_counter() - start
+        verdict = judge(found, diagnostics, target.classifier.nb_classes)
+        return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=seconds)
+
+    def _substitutes(self, target: Target, x: np.ndarray, eps: float) -> list[LossDefendedClassifier]:
+        """Those that were given, or a distilled one."""
+        if self.substitutes is None:
+            return [distilled_substitute(target, x, eps, self.seed)]
+        return [Target(substitute, x).view("adaptive") for substitute in self.substitutes]
+
+    def _fingerprint(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> dict[str, Any]:
+        """What decides the outcome."""
+        weights = hashlib.sha256()
+        for name, tensor in sorted(target.classifier.model.state_dict().items()):
+            weights.update(name.encode())
+            weights.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+        data = hashlib.sha256(np.ascontiguousarray(x).tobytes() + y.astype(np.int64).tobytes())
+        return {
+            "classifier": f"{type(target.classifier).__name__} {weights.hexdigest()[:32]}",
+            "data": data.hexdigest()[:32],
+            "attacks": hashlib.sha256("\n".join(map(repr, plans)).encode()).hexdigest()[:32],
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "versions": f"torch {torch.__version__}",
+        }
+
+
+def _keeper(state: StateFolder, plan: int, x: np.ndarray) -> Callable[..., Outcome]:
+    def keep(number: int, index: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
+        return state.batch(plan, number, index, x, run)
+
+    return keep
+
+
+def evaluate_robustness(
+    classifier: LossDefendedClassifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    eps: float | Sequence[float],
+    steps: int = 40,
+    batch_size: int = 256,
+    seed: int = 0,
+    verbose: bool = True,
+) -> RobustnessRecord:
+    """
+    Attack a classifier in L-inf with true labels: FGSM and PGD on the adaptive objective of the defence's row (the
+    margin, for a loss of the user's own), and PGD on the training loss. For more attacks, and a verdict, see
+    :class:`RobustnessEvaluation`.
+
+    PGD has one random start and steps of 2.5 eps / steps, but no less than eps / 10: far enough to cross the ball, and
+    not smaller than needed. Only samples that are classified correctly when clean are attacked; the others count as
+    wrong.
+
+    :param classifier: The classifier, trained.
+    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param y: True labels: indices (N,) or one-hot (N, K).
+    :param eps: Radius or radii of the ball.
+    :param steps: Steps of PGD.
+    :param batch_size: Samples that are attacked at once.
+    :param seed: Seed of the random starts.
+    :param verbose: Whether to show a progress bar.
+    :return: The record.
+    :raises TypeError: For another kind of classifier.
+    :raises ValueError: For bad inputs, labels, radii or numbers.
+    :raises FloatingPointError: When the logits are not finite.
+    :raises AttackError: When an attack crashes, or leaves the ball or the box.
+    """
+    if not isinstance(classifier, LossDefendedClassifier):
+        raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
+    if steps < 1:
+        raise ValueError(f"steps: expected a whole number of at least 1, got {steps}.")
+    radii = check_radii(eps)
+    adaptive = classifier.row.objectives[0] if classifier.row else "margin"
+    plans = []
+    for attack in ATTACKS:
+        for radius in radii:
+            if attack == FGSM:
+                plans.append(AttackPlan(FGSM, "fgsm", adaptive, radius, step_size=radius))
+            else:
+                step = max(2.5 / steps, 0.1) * radius
+                objective = "loss" if attack == PGD_LOSS else adaptive
+                plans.append(AttackPlan(attack, "pgd", objective, radius, steps=steps, step_size=step))
+    evaluation = RobustnessEvaluation(
+        plans, radii, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    return evaluation.evaluate(classifier, x, y)

@@ -1,0 +1,158 @@
+"""
+Black box: examples crafted on one classifier, tried on another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.checks import check_images, check_labels
+from art_mmc.classifiers import SoftmaxClassifier
+from art_mmc.evaluation.engine import Target, derived_seed, seeded
+from art_mmc.evaluation.records import wilson_interval
+from art_mmc.models import create_backbone
+
+#: optimizer steps and batch size of a substitute
+_STEPS, _BATCH = 600, 64
+
+
+def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 0) -> SoftmaxClassifier:
+    """
+    A substitute that knows the target by its answers alone: a small network trained on the inputs and on noisy copies
+    of them, labelled by the target's predictions.
+
+    | Paper link: https://arxiv.org/abs/1602.02697 (substitutes trained on the target's labels)
+
+    :param target: The classifier under attack.
+    :param x: Inputs (N, C, H, W).
+    :param eps: Radius of the noise, uniform, inputs being in [0, 1].
+    :param seed: Seed of weights, noise and order; torch's global state is as before.
+    :return: The substitute, trained.
+    """
+    shape = tuple(x.shape[1:])
+    small, colour = min(shape[1:]) < 12, shape[0] > 1
+    rng = np.random.default_rng(derived_seed(seed, 2))
+    noisy = (x + rng.uniform(-eps, eps, x.shape)).clip(0, 1).astype(np.float32)
+    inputs = np.concatenate([x, noisy])
+    labels = target.classes(inputs)
+    with seeded(derived_seed(seed, 3)):
+        substitute = SoftmaxClassifier(
+            create_backbone("cnn" if small else "resnet20" if colour else "cnn3", shape),
+            input_shape=shape,
+            nb_classes=target.classifier.nb_classes,
+            device_type="cpu" if target.classifier.device.type == "cpu" else "gpu",
+        )
+        epochs = max(1, math.ceil(_STEPS * _BATCH / len(inputs)))
+        substitute.fit(inputs, labels, batch_size=_BATCH, nb_epochs=epochs)
+    return substitute
+
+
+@dataclass(frozen=True, eq=False)
+class TransferMatrix:
+    """
+    Accuracy of each classifier on the examples crafted on each classifier.
+
+    :param names: Names of the classifiers.
+    :param attacks: Names of the attacks.
+    :param correct: Number of samples classified correctly, (A, S, T): attack, substitute, target.
+    :param n: Number of samples.
+    :param clean: Number of clean samples classified correctly, (T,).
+    :param seed: Seed of the attacks.
+    """
+
+    names: tuple[str, ...]
+    attacks: tuple[str, ...]
+    correct: np.ndarray
+    n: int
+    clean: np.ndarray
+    seed: int
+
+    def accuracy(self, attack: str, substitute: str, target: str) -> float:
+        """
+        :param attack: Name of an attack.
+        :param substitute: Name of the classifier on which the examples were crafted.
+        :param target: Name of the classifier that they were tried on.
+        :return: Share of the samples that it classifies correctly.
+        :raises ValueError: For a name that is not there.
+        """
+        index = self.attacks.index(attack), self.names.index(substitute), self.names.index(target)
+        return int(self.correct[index]) / self.n
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold, with 95 % intervals.
+        """
+        return {
+            "names": list(self.names),
+            "attacks": list(self.attacks),
+            "n": self.n,
+            "seed": self.seed,
+            "clean": self.clean.tolist(),
+            "correct": self.correct.tolist(),
+            "interval": [
+                [[list(wilson_interval(int(count), self.n)) for count in row] for row in table]
+                for table in self.correct
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TransferMatrix:
+        """
+        :param data: What :meth:`to_dict` gave.
+        :return: The matrix.
+        """
+        return cls(
+            tuple(data["names"]),
+            tuple(data["attacks"]),
+            np.array(data["correct"]),
+            data["n"],
+            np.array(data["clean"]),
+            data["seed"],
+        )
+
+
+def transfer_matrix(
+    classifiers: Mapping[str, PyTorchClassifier],
+    x: np.ndarray,
+    y: np.ndarray,
+    attacks: Mapping[str, Callable[[PyTorchClassifier], EvasionAttack]],
+    seed: int = 0,
+    batch_size: int = 256,
+) -> TransferMatrix:
+    """
+    Craft on each classifier, try on all of them, itself among them.
+
+    :param classifiers: Name -> classifier, all of the same inputs and classes. To craft on an objective of your choice
+           give a view: `classifier.with_objective("margin")`.
+    :param x: Inputs (N, C, H, W).
+    :param y: True labels: indices (N,) or one-hot (N, K).
+    :param attacks: Name -> function that builds an ART attack on a classifier.
+    :param seed: Seed of the attacks; the global random states are as before.
+    :param batch_size: Samples in one forward pass of the targets.
+    :return: The matrix.
+    :raises ValueError: For no classifiers or attacks, or data that do not fit.
+    """
+    if not classifiers or not attacks:
+        raise ValueError("at least one classifier and one attack are needed.")
+    x, y = np.asarray(x), np.asarray(y)
+    for name, classifier in classifiers.items():
+        check_images(x, classifier.input_shape, name=f"x (for '{name}')")
+        check_labels(y, classifier.nb_classes, length=len(x))
+    y = y if y.ndim == 1 else y.argmax(axis=1)
+    targets = {name: Target(classifier, x) for name, classifier in classifiers.items()}
+    clean = np.array([(target.classes(x, batch_size) == y).sum() for target in targets.values()])
+    correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)
+    for a, build in enumerate(attacks.values()):
+        for s, substitute in enumerate(classifiers.values()):
+            with seeded(seed):
+                x_adv = build(substitute).generate(x, y=y)
+            for t, target in enumerate(targets.values()):
+                correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
+    return TransferMatrix(tuple(classifiers), tuple(attacks), correct, len(x), clean, seed)
