@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from art_mmc.checks import check_eps, check_images, check_labels
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.evaluation.diagnostics import Examination, judge
+from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
 from art_mmc.evaluation.engine import Outcome, Target, clean_record, derived_seed, run_plan
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
@@ -266,7 +266,9 @@ class RobustnessEvaluation(Evaluation):
             return found
         eps = found.eps[-1]
         start = time.perf_counter()
-        examination = Examination(target, x, y, clean.standing, eps, plans[0].norm, derived_seed(self.seed, 11))
+        samples = SAMPLES // 2 if self.suite is not None and self.suite.name == "quick" else SAMPLES
+        seed = derived_seed(self.seed, 11)
+        examination = Examination(target, x, y, clean.standing, eps, plans[0].norm, seed, samples)
         diagnostics = tuple(examination.run(found, examples, x, y))
         seconds = time.perf_counter() - start
         verdict = judge(found, diagnostics, target.classifier.nb_classes)
