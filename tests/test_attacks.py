@@ -1,0 +1,1172 @@
+"""
+The attacks that ART lacks: SPSA against closed forms, autograd and PGD; noise and rotation against what they say they
+do; and all three against what ART's own tests ask of an attack.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.attack import EvasionAttack
+from art.attacks.evasion import ProjectedGradientDescent
+from art.defences.trainer import AdversarialTrainer
+from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier, SklearnClassifier
+from art.estimators.classification.blackbox import BlackBoxClassifierNeuralNetwork
+from art.estimators.classification.classifier import ClassifierMixin
+from art.estimators.estimator import BaseEstimator, NeuralNetworkMixin
+from art.exceptions import EstimatorError
+from scipy import ndimage, stats
+from scipy.optimize import brentq, linprog
+from sklearn.linear_model import LogisticRegression
+
+import art_mmc.attacks
+from art_mmc import SPSA, GaussianNoise, LossDefendedClassifier, RandomRotation
+from art_mmc.attacks import random_rotation
+from art_mmc.attacks.spsa import spsa_gradient
+from art_mmc.objectives import OBJECTIVES
+
+ATTACKS = [SPSA, GaussianNoise, RandomRotation]
+SHAPE = (1, 8, 8)
+
+#: cheap settings, where the strength of the attack does not matter
+QUICK: dict[type, dict[str, Any]] = {
+    SPSA: {"max_iter": 3, "nb_samples": 6, "eps": 0.3},
+    GaussianNoise: {"sigma": 0.4, "nb_trials": 3},
+    RandomRotation: {"degrees": 60.0, "nb_trials": 3},
+}
+
+
+def one_hot(y: np.ndarray, nb_classes: int = 10) -> np.ndarray:
+    return np.eye(nb_classes, dtype=np.float32)[y]
+
+
+def margins(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The largest other logit less that of y, float64."""
+    others = logits.astype(np.float64)
+    true = others[np.arange(len(y)), y].copy()
+    others[np.arange(len(y)), y] = -np.inf
+    return others.max(axis=1) - true
+
+
+def norms(delta: np.ndarray, norm: float) -> np.ndarray:
+    return np.linalg.norm(delta.reshape(len(delta), -1).astype(np.float64), ord=norm, axis=1)
+
+
+def make_net(weight: np.ndarray, bias: np.ndarray) -> torch.nn.Module:
+    layer = torch.nn.Linear(weight.shape[1], len(weight))
+    with torch.no_grad():
+        layer.weight.copy_(torch.as_tensor(weight))
+        layer.bias.copy_(torch.as_tensor(bias))
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x.flatten(1))
+
+    return Net()
+
+
+def make_classifier(weight: np.ndarray, ours: bool, bias: np.ndarray | None = None) -> Any:
+    """Logits W x + b, as ART's classifier or as ours."""
+    bias = np.zeros(len(weight)) if bias is None else bias
+    arguments = (make_net(weight, bias), torch.nn.CrossEntropyLoss(), SHAPE, len(weight))
+    cls = LossDefendedClassifier if ours else PyTorchClassifier
+    return cls(*arguments, clip_values=(0.0, 1.0), preprocessing=None, device_type="cpu")
+
+
+def weights(nb_classes: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((nb_classes, 64)).astype(np.float32) / 8
+
+
+class Watched(BlackBoxClassifierNeuralNetwork):
+    """
+    Linear logits, row by row and so that no row's rounding depends on the others; it notes what it is asked.
+    """
+
+    def __init__(self, nb_classes: int = 4, clip_values: Any = (0.0, 1.0), seed: int = 0) -> None:
+        self.weight = weights(nb_classes, seed).astype(np.float64)
+        self.asked: list[np.ndarray] = []
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            self.asked.append(x.copy())
+            return np.stack([(self.weight * row.reshape(1, -1).astype(np.float64)).sum(axis=1) for row in x])
+
+        super().__init__(predict, SHAPE, nb_classes, clip_values=clip_values)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(each) for each in self.asked]
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Six images, with many values at the edge of the box, as in MNIST."""
+    images = np.random.default_rng(7).uniform(-0.5, 1.5, (6, *SHAPE)).clip(0, 1).astype(np.float32)
+    images.setflags(write=False)
+    return images
+
+
+# --- SPSA: strength -------------------------------------------------------------------------------------------------
+
+
+def worst_gain(gradient: np.ndarray, x: np.ndarray, eps: float, norm: float) -> float:
+    """
+    The most that a linear function gains in ball and box: each value goes as far as it may (infinity norm), or as far
+    as its share of the gradient, times a factor that uses up the radius, allows (2-norm, from the KKT conditions).
+    """
+    room = np.where(gradient > 0, 1 - x, x)
+    if norm == np.inf:
+        return float((np.abs(gradient) * np.minimum(eps, room)).sum())
+
+    def moved(factor: float) -> np.ndarray:
+        return np.minimum(factor * np.abs(gradient), room)
+
+    if np.linalg.norm(room) <= eps:
+        return float(np.abs(gradient) @ room)
+    factor = brentq(lambda t: np.linalg.norm(moved(t)) - eps, 0, 1e6, xtol=1e-14)
+    return float(np.abs(gradient) @ moved(factor))
+
+
+@pytest.mark.parametrize("room", ["away from the box", "at the box"])
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+@pytest.mark.parametrize("optimizer", ["adam", "sign"])
+@pytest.mark.parametrize(("norm", "eps"), [(np.inf, 0.05), (2, 0.3)])
+def test_default_budget_reaches_the_worst_case_of_a_linear_model(norm, eps, optimizer, targeted, room, images):
+    """Two classes, so that the margin is linear. Away from the box: eps ||w_1 - w_0||_1, or eps ||w_1 - w_0||_2."""
+    weight = weights(2)
+    classifier = make_classifier(weight, ours=norm == 2 or optimizer == "sign" or room == "at the box")
+    eps *= 1 if room == "away from the box" else 4
+    x = np.full((2, *SHAPE), 0.5, np.float32) if room == "away from the box" else images[:2].copy()
+    y = np.array([0, 1])
+    attack = SPSA(
+        classifier, norm, eps, optimizer=optimizer, targeted=targeted, early_stop=False, seed=1, verbose=False
+    )
+    x_adv = attack.generate(x, y)
+    assert norms(x_adv - x, norm).max() <= eps * (1 + 1e-6)
+    gain = margins(classifier.predict(x_adv), y) - margins(classifier.predict(x), y)
+    for label, sample, gained in zip(y, x, -gain if targeted else gain, strict=True):
+        away = weight[1 - label].astype(np.float64) - weight[label]
+        worst = worst_gain(-away if targeted else away, sample.reshape(-1).astype(np.float64), eps, norm)
+        if room == "away from the box":
+            assert worst == pytest.approx(eps * np.linalg.norm(away, ord=1 if norm == np.inf else 2))
+        assert 0.9 * worst <= gained <= worst * (1 + 1e-4)
+
+
+def test_default_budget_reaches_the_worst_case_at_the_size_of_mnist():
+    """784 inputs, where the noise is more than ten times what it is on digits; a smaller margin of error is left."""
+    gradient = np.random.default_rng(5).standard_normal(784)
+    classifier = BlackBoxClassifier(
+        lambda x: np.stack([np.zeros(len(x)), x.reshape(len(x), -1) @ gradient], axis=1), (784,), 2, clip_values=(0, 1)
+    )
+    x = np.full((1, 784), 0.5, np.float32)
+    for norm, eps, worst in ((np.inf, 0.1, 0.1 * np.abs(gradient).sum()), (2, 1.0, np.linalg.norm(gradient))):
+        attack = SPSA(classifier, norm, eps, early_stop=False, seed=0, verbose=False)
+        gain = classifier.predict(attack.generate(x, np.array([0]))) - classifier.predict(x)
+        assert 0.9 * worst <= gain[0, 1] <= worst * (1 + 1e-4)
+
+
+def test_art_s_classifier_and_ours_are_attacked_alike(images):
+    results = [
+        SPSA(make_classifier(weights(4), ours), eps=0.1, max_iter=4, nb_samples=16, seed=0, verbose=False).generate(
+            images
+        )
+        for ours in (True, False)
+    ]
+    np.testing.assert_allclose(*results, atol=1e-5)
+
+
+def test_untargeted_worst_case_among_many_classes():
+    """The worst case of the margin is the largest of nine linear ones; one class leads, so that there is one hill."""
+    classifier = make_classifier(weights(10), ours=True, bias=np.arange(10.0))
+    x, y = np.full((3, *SHAPE), 0.5, np.float32), np.array([9, 9, 9])
+    clean = classifier.predict(x).astype(np.float64)
+    weight = weights(10).astype(np.float64)
+    worst = max(clean[0, k] - clean[0, 9] + 0.05 * np.abs(weight[k] - weight[9]).sum() for k in range(9)) - margins(
+        clean, y
+    )
+    attack = SPSA(classifier, eps=0.05, early_stop=False, seed=1, verbose=False)
+    gain = margins(classifier.predict(attack.generate(x, y)), y) - margins(clean, y)
+    assert (gain >= 0.9 * worst).all()
+    assert (gain <= worst * (1 + 1e-4)).all()
+
+
+def test_targeted_worst_case_among_many_classes():
+    """The smallest margin to a target, max_k (a_k - a_t) over the ball, is a linear program."""
+    weight, eps = weights(10).astype(np.float64), 0.05
+    classifier = make_classifier(weight, ours=True)
+    x, target = np.full((2, *SHAPE), 0.5, np.float32), np.array([3, 7])
+    clean = classifier.predict(x).astype(np.float64)
+    attack = SPSA(classifier, eps=eps, targeted=True, early_stop=False, seed=1, verbose=False)
+    reached = margins(classifier.predict(attack.generate(x, target)), target)
+    for i, t in enumerate(target):
+        others = np.delete(np.arange(10), t)
+        # variables: the step (64,) and the bound on all differences
+        best = linprog(
+            np.r_[np.zeros(64), 1.0],
+            np.c_[weight[others] - weight[t], -np.ones(9)],
+            clean[i, t] - clean[i, others],
+            bounds=[(-eps, eps)] * 64 + [(None, None)],
+        ).fun
+        before = margins(clean, target)[i]
+        assert before - reached[i] >= 0.9 * (before - best)
+        assert before - reached[i] <= (before - best) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize(("name", "eps"), [("sce", 0.1), ("mmc", 0.15)])
+def test_margin_spsa_lands_near_margin_pgd(name, eps, trained, digits):
+    """Without a gradient SPSA finds what PGD on the margin with three restarts finds, on all but 2 of 24 images."""
+    classifier = trained[name]
+    x, y = digits.x_test[:24], digits.y_test[:24]
+    standing = np.ones(24, bool)
+    for _ in range(3):
+        with classifier.using_objective("margin"):
+            pgd = ProjectedGradientDescent(
+                classifier, eps=eps, eps_step=eps / 8, max_iter=40, num_random_init=1, verbose=False
+            )
+            standing &= classifier.predict(pgd.generate(x, y)).argmax(axis=1) == y
+    attack = SPSA(classifier, eps=eps, learning_rate=eps / 5, max_iter=30, nb_samples=64, seed=0, verbose=False)
+    withstood = classifier.predict(attack.generate(x, y)).argmax(axis=1) == y
+    assert 2 < standing.sum() < 22  # something falls and something stands
+    assert abs(int(withstood.sum()) - int(standing.sum())) <= 2
+
+
+# --- SPSA: the estimate ---------------------------------------------------------------------------------------------
+
+DIM = 10
+FALSE_ALARM = 1e-6  # of a whole test on DIM coordinates
+
+
+def smooth_network() -> Callable[[torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randn(16, DIM, generator=generator, dtype=torch.float64) / 2
+    second = torch.randn(3, 16, generator=generator, dtype=torch.float64)
+    return lambda x: torch.tanh(x @ first.T) @ second.T
+
+
+def smooth_values(points: np.ndarray) -> np.ndarray:
+    """The margin of class 0, smooth wherever class 1 is the next (softly: a log-sum-exp of the others)."""
+    logits = smooth_network()(torch.from_numpy(points))
+    return (torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]).numpy()
+
+
+def smooth_gradient(x: np.ndarray) -> np.ndarray:
+    leaf = torch.from_numpy(x).requires_grad_(True)
+    logits = smooth_network()(leaf)
+    (torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]).sum().backward()
+    return leaf.grad.numpy()
+
+
+def expectation(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, delta: float) -> np.ndarray:
+    """What the estimate is on average: over all 2^DIM vectors of signs, in float64."""
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=DIM)))
+    return (((function(x + delta * signs) - function(x - delta * signs)) / (2 * delta))[:, None] * signs).mean(axis=0)
+
+
+def estimates(function: Callable, x: np.ndarray, rows: int, **arguments: Any) -> np.ndarray:
+    """Independent estimates at one point, (rows, DIM)."""
+    generators = [np.random.default_rng([11, i]) for i in range(rows)]
+    return spsa_gradient(lambda points, _: function(points), np.repeat(x[None], rows, axis=0), generators, **arguments)
+
+
+def z_scores(sample: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return (sample.mean(axis=0) - truth) / (sample.std(axis=0, ddof=1) / np.sqrt(len(sample)))
+
+
+def is_unbiased(sample: np.ndarray, truth: np.ndarray) -> bool:
+    """A two-sided test on each coordinate, Bonferroni over all: a false alarm once in a million."""
+    return bool(np.abs(z_scores(sample, truth)).max() < stats.norm.isf(FALSE_ALARM / (2 * truth.size)))
+
+
+def test_estimate_is_unbiased_against_autograd():
+    """
+    600 estimates of 100 pairs. The bias that delta brings is known: it is below a hundredth of what the test can see.
+    The same test refuses the same estimates scaled by 1.05, shifted, or with two coordinates exchanged.
+    """
+    x = np.random.default_rng(0).uniform(0.2, 0.8, DIM)
+    truth = smooth_gradient(x[None])[0]
+    sample = estimates(smooth_values, x, 600, nb_samples=200, delta=0.001).astype(np.float64)
+    bias = np.abs(expectation(smooth_values, x, 0.001) - truth)
+    assert bias.max() < 0.01 * (sample.std(axis=0) / np.sqrt(600)).min()
+    assert is_unbiased(sample, truth)
+    assert not is_unbiased(1.05 * sample, truth)
+    assert not is_unbiased(sample + 0.05 * np.abs(truth).max(), truth)
+    assert not is_unbiased(sample[:, [1, 0, *range(2, DIM)]], truth)
+
+
+def test_bias_falls_with_the_square_of_delta():
+    """Third derivatives alone: half of delta leaves a quarter of the bias, and the estimates follow."""
+    x = np.random.default_rng(0).uniform(0.2, 0.8, DIM)
+    truth = smooth_gradient(x[None])[0]
+    large, small = (expectation(smooth_values, x, delta) - truth for delta in (0.02, 0.01))
+    np.testing.assert_allclose(small, large / 4, rtol=0.01, atol=0.001 * np.abs(large).max())
+    sample = estimates(smooth_values, x, 600, nb_samples=200, delta=0.2).astype(np.float64)
+    assert is_unbiased(sample, expectation(smooth_values, x, 0.2))
+    assert not is_unbiased(sample, truth)
+
+
+def test_estimate_is_unbiased_at_the_box():
+    """No point leaves the box, and of a linear function the estimate is unbiased all the same."""
+    x = np.array([0.0, 1.0, 0.003, 0.998, 0.5, 0.0, 1.0, 0.25, 0.01, 0.99])
+    gradient = np.random.default_rng(1).standard_normal(DIM)
+    seen = []
+
+    def function(points: np.ndarray) -> np.ndarray:
+        seen.append(points)
+        return points @ gradient
+
+    sample = estimates(function, x, 400, nb_samples=100, delta=0.01, low=0.0, high=1.0).astype(np.float64)
+    points = np.concatenate(seen)
+    assert points.min() == 0
+    assert points.max() == 1
+    assert is_unbiased(sample, gradient)
+    clipped = estimates(lambda p: p.clip(0, 1) @ gradient, x, 400, nb_samples=100, delta=0.01).astype(np.float64)
+    assert not is_unbiased(clipped, gradient)  # what clipping alone would give
+
+
+@pytest.mark.parametrize("max_queries", [2, 7, 40, 100, 4096])
+@pytest.mark.parametrize("masked", [False, True])
+def test_estimate_is_its_formula(max_queries, masked):
+    """From the points that were asked, in float64; and however they are portioned, the estimate is the same."""
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0, 1, (3, 2, 5)).astype(np.float32)
+    mask = rng.uniform(size=x.shape) < 0.5 if masked else None
+    asked: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+
+    def function(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        assert len(points) == len(owners) <= max_queries
+        for point, owner in zip(points, owners, strict=True):
+            asked[owner].append(point)
+        return np.sin(7 * points.astype(np.float64)).sum(axis=(1, 2)) * (1 + owners)
+
+    def run(most: int) -> np.ndarray:
+        generators = [np.random.default_rng([5, i]) for i in range(3)]
+        return spsa_gradient(function, x, generators, 40, 0.01, 0.0, 1.0, mask, most)
+
+    result = run(max_queries)
+    for i in range(3):
+        points = np.array(asked[i])
+        assert len(points) == 40
+        values = np.sin(7 * points.astype(np.float64)).sum(axis=(1, 2)) * (1 + i)
+        # portions hold the points above, then their counterparts
+        count = min(20, max_queries // 2)
+        starts = np.arange(0, 40, 2 * count)
+        up = np.concatenate([np.arange(s, s + min(count, (40 - s) // 2)) for s in starts])
+        down = np.concatenate([np.arange(s + min(count, (40 - s) // 2), min(s + 2 * count, 40)) for s in starts])
+        high, low = np.minimum(x[i] + np.float32(0.01), 1), np.maximum(x[i] - np.float32(0.01), 0)
+        if mask is not None:
+            high, low = np.where(mask[i], high, x[i]), np.where(mask[i], low, x[i])
+        signs = np.where(np.abs(points[up] - high) <= 1e-7, 1, -1)
+        np.testing.assert_allclose(points[up], np.where(signs > 0, high, low), atol=1e-7)
+        np.testing.assert_allclose(points[down], np.where(signs > 0, low, high), atol=1e-7)
+        width = (high - low).astype(np.float64)
+        difference = (values[up] - values[down])[:, None, None]
+        expected = np.where(width > 0, (difference * signs).mean(axis=0) / np.where(width > 0, width, 1), 0)
+        np.testing.assert_allclose(result[i], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    max_queries = 60
+    np.testing.assert_allclose(run(60), result, rtol=1e-4, atol=1e-4 * np.abs(result).max())
+
+
+def test_samples_are_signs_independent_over_coordinates_pairs_and_images():
+    """Means and all correlations of 2 x 2,000 sign vectors of length 70 (more than a word of 64 bits)."""
+    points = []
+
+    def function(batch: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        points.append(batch)
+        return np.zeros(len(batch))
+
+    generators = [np.random.default_rng([0, i]) for i in range(2)]
+    spsa_gradient(function, np.zeros((2, 70)), generators, 4000, 1.0, max_queries=4000)
+    first, second = (batch[:2000] for batch in points)
+    np.testing.assert_array_equal(points[0][2000:], -first)
+    assert set(np.unique(first)) == {-1.0, 1.0}
+    rows = np.concatenate([first, second], axis=1)  # 140 signs that are to be independent
+    correlation = rows.T @ rows / 2000
+    limit = stats.norm.isf(FALSE_ALARM / (2 * 140 * 140)) / np.sqrt(2000)
+    assert np.abs(rows.mean(axis=0)).max() < limit
+    assert np.abs(correlation - np.eye(140)).max() < limit
+    assert np.abs(first[:-1].T @ first[1:] / 2000).max() < limit  # one pair and the next
+
+
+# --- SPSA: ball, box, budget, bookkeeping ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", [np.inf, "inf", 2])
+@pytest.mark.parametrize("optimizer", ["adam", "sign"])
+def test_ball_and_box(norm, optimizer, images):
+    """Nothing that is asked or returned leaves the box, no iterate and no result the ball."""
+    classifier = Watched()
+    eps = 0.1 if norm != 2 else 0.7
+    attack = SPSA(
+        classifier,
+        norm,
+        eps,
+        learning_rate=eps,
+        max_iter=4,
+        nb_samples=8,
+        optimizer=optimizer,
+        early_stop=False,
+        verbose=False,
+    )
+    x_adv = attack.generate(images, np.zeros(6, np.int64))
+    for each in (*classifier.asked, x_adv):
+        assert each.min() >= 0
+        assert each.max() <= 1
+    iterates = [each for each in classifier.asked if len(each) == 6]
+    assert len(iterates) == 2 + 4
+    radius = [norms(each - images, np.inf if norm != 2 else 2) for each in (*iterates, x_adv)]
+    assert np.max(radius) <= eps * (1 + 1e-6)
+    assert np.max(radius) > eps * 0.9
+
+
+def test_clip_values_for_each_value(images):
+    low = np.full(SHAPE, 0.2, np.float32)
+    low[0, :4] = 0.0
+    classifier = Watched(clip_values=(low, np.full(SHAPE, 0.7, np.float32)))
+    x = images.clip(low, 0.7)
+    x_adv = SPSA(classifier, eps=0.5, max_iter=3, nb_samples=8, verbose=False).generate(x, np.zeros(6, np.int64))
+    for each in (*classifier.asked, x_adv):
+        assert (each >= low).all()
+        assert each.max() <= np.float32(0.7)
+
+
+def test_without_a_box(images):
+    x = 10 * images
+    classifier = Watched(clip_values=None)
+    x_adv = SPSA(classifier, eps=3.0, max_iter=3, nb_samples=8, verbose=False).generate(x, np.zeros(6, np.int64))
+    assert x_adv.min() < 0
+    assert norms(x_adv - x, np.inf).max() <= 3 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_random_start_is_uniform_in_the_ball(norm):
+    """Of the uniform distribution |x|_2^d / eps^d and x_j / eps are known; tests at a false alarm of 1e-6."""
+    classifier = Watched(clip_values=None)
+    x = np.zeros((400, *SHAPE), np.float32)
+    attack = SPSA(classifier, norm, 0.5, max_iter=1, nb_samples=2, early_stop=False, batch_size=400, verbose=False)
+    attack.generate(x, np.zeros(400, np.int64))
+    start = classifier.asked[1].reshape(400, 64).astype(np.float64) / 0.5
+    assert len(np.unique(start[:, 0])) == 400
+    if norm == 2:
+        assert stats.kstest(np.linalg.norm(start, axis=1) ** 64, "uniform").pvalue > FALSE_ALARM
+        assert abs(start.mean()) < 5 * start.std() / np.sqrt(start.size)
+    else:
+        assert stats.kstest(start.reshape(-1), stats.uniform(-1, 2).cdf).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_queries_are_counted_exactly(random_start, images):
+    classifier = Watched()
+    settings = {"max_iter": 4, "nb_samples": 10, "random_start": random_start, "eps": 0.1, "verbose": False}
+    attack = SPSA(classifier, early_stop=False, **settings)
+    attack.generate(images, np.zeros(6, np.int64))
+    assert attack.queries.dtype == np.int64
+    np.testing.assert_array_equal(attack.queries, 1 + random_start + 4 * (10 + 1))
+    assert sum(classifier.sizes) == attack.queries.sum()
+
+    classifier = Watched()
+    y = classifier.predict(images).argmax(axis=1)
+    y[0] = (y[0] + 1) % 4  # misclassified from the start
+    classifier.asked.clear()
+    attack = SPSA(classifier, early_stop=True, learning_rate=0.03, seed=0, **settings)
+    x_adv = attack.generate(images, y)
+    assert sum(classifier.sizes) == attack.queries.sum()
+    assert attack.queries[0] == 1
+    np.testing.assert_array_equal(x_adv[0], images[0])
+    assert ((attack.queries[1:] - 1 - random_start) % 11 == 0).all()
+
+
+def test_early_stop_saves_queries_and_costs_no_success(images):
+    classifier = Watched(seed=1)
+    y = classifier.predict(images).argmax(axis=1)
+    settings = {"eps": 0.3, "max_iter": 10, "nb_samples": 20, "seed": 0, "random_start": False, "verbose": False}
+    patient, hasty = SPSA(classifier, early_stop=False, **settings), SPSA(classifier, early_stop=True, **settings)
+    fooled = [classifier.predict(each.generate(images, y)).argmax(axis=1) != y for each in (patient, hasty)]
+    np.testing.assert_array_equal(*fooled)
+    assert fooled[0].sum() >= 3
+    assert (hasty.queries[fooled[1]] < patient.queries[fooled[1]]).all()
+    np.testing.assert_array_equal(hasty.queries[~fooled[1]], patient.queries[~fooled[1]])
+    # the step at which each falls is the first at which patience would have found it fallen
+    for i in np.flatnonzero(fooled[1]):
+        steps = (hasty.queries[i] - 1) // 21
+        for max_iter, falls in ((steps, True), (steps - 1, False)):
+            if max_iter:
+                x_adv = SPSA(classifier, early_stop=False, **{**settings, "max_iter": int(max_iter)}).generate(
+                    images, y
+                )
+                assert (classifier.predict(x_adv[i : i + 1]).argmax() != y[i]) == falls
+
+
+@pytest.mark.parametrize("budget", [2, 3, 7, 64, 200])
+def test_memory_budget_is_kept_and_does_not_matter(budget, images):
+    classifier, reference = Watched(), Watched()
+    settings = {"eps": 0.2, "max_iter": 3, "nb_samples": 20, "early_stop": False, "seed": 4, "verbose": False}
+    attack = SPSA(classifier, max_queries_per_forward=budget, **settings)
+    x_adv = attack.generate(images, np.zeros(6, np.int64))
+    assert max(classifier.sizes) <= budget
+    assert max(classifier.sizes) > budget / 2 or budget > 6 * 20
+    expected = SPSA(reference, max_queries_per_forward=10_000, **settings).generate(images, np.zeros(6, np.int64))
+    assert max(reference.sizes) == 6 * 20
+    np.testing.assert_allclose(x_adv, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_result_for_an_image_does_not_depend_on_the_others(cls, images):
+    """Neither on what stands beside it, nor on the batch that it is in."""
+    settings = {**QUICK[cls], "seed": 3, "verbose": False}
+    if cls is SPSA:
+        settings["max_queries_per_forward"] = 6  # one image at a time: no sum is rounded in another order
+    classifier, y = Watched(), np.zeros(6, np.int64)
+    together = cls(classifier, **settings).generate(images, y)
+    others = images.copy()
+    others[[0, 1, 3, 4]] = np.random.default_rng(1).uniform(size=(4, *SHAPE)).astype(np.float32)
+    among_others = cls(classifier, **settings).generate(others, np.array([1, 2, 0, 3, 1, 0]))
+    np.testing.assert_array_equal(together[[2, 5]], among_others[[2, 5]])
+    assert not np.array_equal(together[0], among_others[0])
+    for batch_size in (1, 4):
+        np.testing.assert_array_equal(cls(classifier, batch_size=batch_size, **settings).generate(images, y), together)
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_same_images_get_different_perturbations(cls, images):
+    """What a shared sample would get wrong."""
+    x = np.repeat(images[:1], 3, axis=0)
+    x_adv = cls(Watched(), **QUICK[cls], seed=0, verbose=False).generate(x, np.zeros(3, np.int64))
+    assert len(np.unique(x_adv.reshape(3, -1), axis=0)) == 3
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_result_is_never_worse_than_the_image(name, trained, digits):
+    """Even by a step that overshoots by far: the value of the objective, and success, of the best point are kept."""
+    classifier = trained["mmc"]
+    x, y = digits.x_test[:12], digits.y_test[:12].copy()
+    y[:3] = (y[:3] + 1) % 10  # misclassified from the start
+    attack = SPSA(
+        classifier,
+        eps=0.05,
+        learning_rate=1.0,
+        delta=0.3,
+        max_iter=3,
+        nb_samples=2,
+        objective=name,
+        early_stop=False,
+        seed=0,
+        verbose=False,
+    )
+    x_adv = attack.generate(x, y)
+    before, after = (
+        OBJECTIVES[name](torch.from_numpy(classifier.predict(each)), torch.from_numpy(y)).numpy() for each in (x, x_adv)
+    )
+    fell = (classifier.predict(x_adv).argmax(axis=1) != y) & (classifier.predict(x).argmax(axis=1) == y)
+    assert (fell | (after >= before)).all()
+    assert (classifier.predict(x_adv).argmax(axis=1)[:3] != y[:3]).all()
+
+
+def test_a_point_that_fools_is_kept_before_one_with_a_larger_objective(images):
+    """An objective that leads astray: the random start fools some images, and each step takes them back."""
+    classifier = Watched(nb_classes=2)
+    y = classifier.predict(images).argmax(axis=1)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, images.shape)
+    assert len(set((classifier.predict(images + noise.astype(np.float32)).argmax(axis=1) != y).tolist())) == 2
+    classifier.asked.clear()
+    attack = SPSA(
+        classifier,
+        eps=0.9,
+        objective=lambda logits, labels: -OBJECTIVES["margin"](logits, labels),
+        early_stop=False,
+        max_iter=5,
+        nb_samples=20,
+        seed=2,
+        verbose=False,
+    )
+    x_adv = attack.generate(images, y)
+    iterates = [each for each in classifier.asked if len(each) == 6]
+    ever = np.any([classifier.predict(each).argmax(axis=1) != y for each in iterates], axis=0)
+    assert 0 < ever.sum() < 6
+    np.testing.assert_array_equal(classifier.predict(x_adv).argmax(axis=1) != y, ever)
+    assert (classifier.predict(iterates[-1]).argmax(axis=1) != y).sum() < ever.sum()
+
+
+def test_objective_as_a_function_gets_tensors(images):
+    classifier = Watched()
+    seen = []
+
+    def objective(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.append((logits.dtype, logits.shape[1], y.dtype, y.shape == logits.shape[:1]))
+        return OBJECTIVES["margin"](logits, y)
+
+    settings = {"eps": 0.2, "max_iter": 3, "nb_samples": 10, "seed": 0, "verbose": False}
+    by_function = SPSA(classifier, objective=objective, **settings).generate(images)
+    assert set(seen) == {(torch.float64, 4, torch.int64, True)}
+    np.testing.assert_array_equal(by_function, SPSA(classifier, objective="margin", **settings).generate(images))
+
+
+def test_objective_on_the_training_loss_of_a_defence(trained, digits):
+    """The papers' own-loss attack, without gradients: as the docstring of `objective` allows."""
+    classifier = trained["pc"]
+    x, y = digits.x_test[:6], digits.y_test[:6]
+    attack = SPSA(
+        classifier,
+        eps=0.2,
+        max_iter=10,
+        nb_samples=32,
+        objective=lambda logits, labels: classifier.attack_values(logits, labels, "loss"),
+        early_stop=False,
+        seed=0,
+        verbose=False,
+    )
+    x_adv = attack.generate(x, y)
+    with classifier.using_objective("loss"):
+        assert (classifier.compute_loss(x_adv, y) >= classifier.compute_loss(x, y)).all()
+        assert (classifier.compute_loss(x_adv, y) > classifier.compute_loss(x, y)).any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "match"),
+    [
+        (lambda logits, y: logits, r"one value a sample, shape \(6,\), got shape \(6, 4\)"),
+        (lambda logits, y: logits.mean(), "one value a sample"),
+        (lambda logits, y: logits[:, 0] * torch.nan, "NaN or infinite values for 6 of 6"),
+        (lambda logits, y: logits[:, 0] / 0, "NaN or infinite values for 6 of 6"),
+    ],
+)
+def test_objective_that_gives_no_values_is_refused(objective, match, images):
+    with pytest.raises(ValueError, match=match):
+        SPSA(Watched(), objective=objective, verbose=False).generate(images)
+
+
+def test_scale_of_the_logits_does_not_matter(images):
+    """Adam without a constant in its denominator: logits a million times smaller get the same attack."""
+    results = []
+    for scale in (1.0, 2.0**-20):
+        classifier = Watched(nb_classes=2)
+        classifier.weight *= scale
+        settings = {"eps": 0.1, "max_iter": 5, "nb_samples": 20, "early_stop": False, "seed": 0, "verbose": False}
+        results.append(SPSA(classifier, **settings).generate(images, np.zeros(6, np.int64)))
+    np.testing.assert_allclose(*results, atol=1e-5)
+
+
+def test_constant_predictions_move_nothing(images):
+    """A zero estimate is a zero step, not a NaN."""
+    classifier = Watched()
+    classifier.weight *= 0
+    for optimizer in ("adam", "sign"):
+        attack = SPSA(classifier, optimizer=optimizer, max_iter=2, nb_samples=4, random_start=False, verbose=False)
+        np.testing.assert_array_equal(attack.generate(images, np.zeros(6, np.int64)), images)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_steps_are_those_of_adam(norm):
+    """Against a transcription; for the infinity norm also against torch's own Adam with a vanishing constant."""
+    attack = SPSA(Watched(), norm, 0.5, verbose=False)
+    gradients = np.random.default_rng(0).standard_normal((4, 2, *SHAPE)).astype(np.float32)
+    moments = np.zeros((2, 2, *SHAPE), np.float32)
+    parameter = torch.nn.Parameter(torch.zeros(2, *SHAPE))
+    adam = torch.optim.Adam([parameter], lr=1.0, eps=1e-30, maximize=True)
+    m, v = np.zeros((2, 64)), np.zeros((2, 64))
+    for number, gradient in enumerate(gradients, 1):
+        step = attack._step(gradient, moments, number)
+        g = gradient.reshape(2, 64).astype(np.float64)
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * (g**2 if norm == np.inf else (g**2).sum(axis=1, keepdims=True))
+        expected = m / (1 - 0.9**number) / np.sqrt(v / (1 - 0.999**number))
+        np.testing.assert_allclose(step.reshape(2, 64), expected, rtol=1e-4, atol=1e-6)
+        if norm == np.inf:
+            before = parameter.detach().clone()
+            parameter.grad = torch.from_numpy(gradient)
+            adam.step()
+            np.testing.assert_allclose(step, (parameter.detach() - before).numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "length"), [(np.inf, 1.0), (2, 1.0)])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sign_steps_are_the_steepest_of_unit_length(norm, length, momentum):
+    attack = SPSA(Watched(), norm, 0.5, optimizer="sign", momentum=momentum, verbose=False)
+    gradients = np.random.default_rng(0).standard_normal((3, 2, *SHAPE)).astype(np.float32)
+    moments, mean = np.zeros((2, 2, *SHAPE), np.float32), np.zeros((2, 64))
+    for number, gradient in enumerate(gradients, 1):
+        step = attack._step(gradient, moments, number).reshape(2, 64)
+        mean = momentum * mean + (1 - momentum) * gradient.reshape(2, 64)
+        expected = np.sign(mean) if norm == np.inf else mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        np.testing.assert_allclose(step, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(step, ord=norm, axis=1), length, rtol=1e-5)
+
+
+def test_paper_settings_cannot_reach_a_large_ball(images):
+    """As the docstring warns: ten steps of 0.01 from the image stay within 0.1 of it."""
+    attack = SPSA(
+        Watched(),
+        eps=0.3,
+        learning_rate=0.01,
+        max_iter=10,
+        nb_samples=128,
+        random_start=False,
+        early_stop=False,
+        seed=0,
+        verbose=False,
+    )
+    x_adv = attack.generate(images, np.zeros(6, np.int64))
+    # Adam's step may be somewhat longer than its rate
+    assert norms(x_adv - images, np.inf).max() < 0.12
+
+
+def test_targeted_reaches_its_target(trained, digits, easy):
+    classifier = trained["sce"]
+    x, y = digits.x_test[easy[:6]], digits.y_test[easy[:6]]
+    target = (y + 1) % 10
+    attack = SPSA(classifier, eps=0.6, max_iter=25, nb_samples=64, targeted=True, seed=0, verbose=False)
+    x_adv = attack.generate(x, target)
+    assert (classifier.predict(x_adv).argmax(axis=1) == target).sum() >= 5
+    assert norms(x_adv - x, np.inf).max() <= 0.6 * (1 + 1e-6)
+    fell = classifier.predict(x_adv).argmax(axis=1) == target
+    assert (attack.queries[fell] < 2 + 25 * 65).any()
+
+
+# --- noise ----------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_gaussian_of_the_stated_deviation_and_not_clipped(digits, trained):
+    """Kolmogorov-Smirnov against N(0, sigma) and a chi-squared test of sigma, each at a false alarm of 1e-6."""
+    x = digits.x_test[:300]
+    noise = (GaussianNoise(trained["sce"], seed=0, verbose=False).generate(x) - x).reshape(-1).astype(np.float64)
+    assert stats.kstest(noise, stats.norm(0, 0.05).cdf).pvalue > FALSE_ALARM
+    low, high = stats.chi2(noise.size).ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2]) / noise.size
+    assert low < (noise**2).mean() / 0.05**2 < high
+    assert not low < ((0.95 * noise) ** 2).mean() / 0.05**2 < high  # the test has power
+    assert np.abs(np.corrcoef(noise.reshape(300, -1)[:20]) - np.eye(20)).max() < 0.7
+
+
+def test_noise_leaves_the_box_unless_clipped(digits, trained):
+    x = digits.x_test[:20]
+    plain, clipped = (
+        GaussianNoise(trained["sce"], clip=clip, seed=0, verbose=False).generate(x) for clip in (False, True)
+    )
+    assert plain.min() < -0.1
+    assert plain.max() > 1.1
+    np.testing.assert_array_equal(clipped, plain.clip(0, 1))
+
+
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+def test_noise_trials_keep_the_first_that_fools(targeted, images):
+    """A transcription from the seed scheme: draws from the image's own stream until one fools; else the nearest."""
+    classifier = Watched()
+    y = (classifier.predict(images).argmax(axis=1) + targeted) % 4
+    attack = GaussianNoise(classifier, sigma=0.15, nb_trials=6, targeted=targeted, seed=6, verbose=False)
+    x_adv = attack.generate(images, y)
+    outcomes = set()
+    for i, x in enumerate(images):
+        rng = np.random.default_rng([6, i])
+        draws = np.stack([x + np.float32(0.15) * rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(6)])
+        logits = classifier.predict(draws)
+        fools = (logits.argmax(axis=1) == y[i]) == targeted
+        gaps = margins(logits, np.full(6, y[i])) * (-1 if targeted else 1)
+        chosen = int(fools.argmax()) if fools.any() else int(gaps.argmax())
+        np.testing.assert_allclose(x_adv[i], draws[chosen], rtol=1e-6)
+        assert attack.queries[i] == (chosen + 1 if fools.any() else 6)
+        outcomes.add("first" if fools[0] else "later" if fools.any() else "never")
+    assert {"later", "never"} <= outcomes
+
+
+def test_noise_trials_targeted(images):
+    classifier = Watched()
+    target = (classifier.predict(images).argmax(axis=1) + 1) % 4
+    one, many = (
+        GaussianNoise(classifier, sigma=0.5, nb_trials=trials, targeted=True, seed=1, verbose=False)
+        for trials in (1, 40)
+    )
+    hits = [(classifier.predict(each.generate(images, target)).argmax(axis=1) == target) for each in (one, many)]
+    assert hits[1].sum() > hits[0].sum()
+    assert (hits[1] | ~hits[0]).all()
+    assert one.queries.max() == 1
+    assert (many.queries[hits[1]] <= 40).all()
+
+
+@pytest.mark.parametrize("cls", [GaussianNoise, RandomRotation])
+def test_one_trial_asks_once_and_returns_the_draw(cls, images):
+    classifier = Watched()
+    attack = cls(classifier, seed=0, verbose=False)
+    attack.generate(images, np.zeros(6, np.int64))
+    np.testing.assert_array_equal(attack.queries, 1)
+    attack.generate(images)  # the labels are asked for
+    np.testing.assert_array_equal(attack.queries, 2)
+    assert sum(classifier.sizes) == 6 * 3
+
+
+# --- rotation -------------------------------------------------------------------------------------------------------
+
+
+def rotated_by_torch(images: np.ndarray, degrees: float, mode: str) -> np.ndarray:
+    """Counter-clockwise, the sampling grid clamped to the edge pixels; square images."""
+    angle = np.deg2rad(degrees)
+    matrix = torch.tensor([[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0]])
+    x = torch.from_numpy(images.astype(np.float64))
+    grid = torch.nn.functional.affine_grid(matrix.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, mode, padding_mode="border", align_corners=False).numpy()
+
+
+@pytest.mark.parametrize("angle", [0.0, 17.0, -30.0, 90.0, 123.0])
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_rotation_equals_torch_s(angle, channels_first):
+    images = np.random.default_rng(0).uniform(size=(2, 3, 9, 9)).astype(np.float32)
+    expected = rotated_by_torch(images, angle, "bilinear")
+    for image, other in zip(images, expected, strict=True):
+        given = image if channels_first else image.transpose(1, 2, 0)
+        rotated = random_rotation.rotate_image(given, angle, channels_first)
+        rotated = rotated if channels_first else rotated.transpose(2, 0, 1)
+        np.testing.assert_allclose(rotated, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "cubic"])
+def test_rotation_by_a_right_angle_and_edge_fill(interpolation):
+    image = np.random.default_rng(0).uniform(size=(2, 6, 6)).astype(np.float32)
+    quarter = random_rotation.rotate_image(image, 90.0, True, interpolation)
+    np.testing.assert_allclose(quarter, np.rot90(image, axes=(1, 2)), atol=1e-5)
+    ones = np.ones((1, 7, 5), np.float32)  # nothing comes in from outside
+    np.testing.assert_allclose(random_rotation.rotate_image(ones, 33.0, True, interpolation), ones, atol=1e-6)
+
+
+def test_interpolations_are_the_named_ones():
+    image = np.random.default_rng(0).uniform(size=(1, 9, 9)).astype(np.float32)
+    results = {name: random_rotation.rotate_image(image, 20.0, True, name) for name in random_rotation.INTERPOLATIONS}
+    assert set(np.unique(results["nearest"])) <= set(np.unique(image))
+    assert len({each.tobytes() for each in results.values()}) == 3
+    rows, columns = np.mgrid[:9, :9] - 4.0
+    angle = np.deg2rad(20.0)
+    source = [rows * np.cos(angle) + columns * np.sin(angle) + 4, columns * np.cos(angle) - rows * np.sin(angle) + 4]
+    spline = ndimage.map_coordinates(image[0].astype(np.float64), source, order=3, mode="nearest")
+    np.testing.assert_allclose(results["cubic"][0], spline, atol=1e-5)
+
+
+def test_angles_are_uniform_and_the_result_is_clipped(monkeypatch, images):
+    angles = []
+    genuine = random_rotation.rotate_image
+
+    def note(image: np.ndarray, angle: float, *arguments: Any) -> np.ndarray:
+        angles.append(angle)
+        return image
+
+    monkeypatch.setattr(random_rotation, "rotate_image", note)
+    RandomRotation(Watched(), seed=0, verbose=False).generate(np.zeros((500, *SHAPE)), np.zeros(500, np.int64))
+    assert len(angles) == 500
+    assert np.abs(angles).max() <= 30
+    assert stats.kstest(angles, stats.uniform(-30, 60).cdf).pvalue > FALSE_ALARM
+    monkeypatch.setattr(random_rotation, "rotate_image", genuine)
+    y = np.zeros(6, np.int64)
+    x_adv = RandomRotation(Watched(), interpolation="cubic", seed=0, verbose=False).generate(images, y)
+    free = RandomRotation(Watched(clip_values=None), interpolation="cubic", seed=0, verbose=False).generate(images, y)
+    assert free.max() > 1
+    np.testing.assert_array_equal(x_adv, free.clip(0, 1))
+    angle = np.random.default_rng([0, 4]).uniform(-30, 30)
+    np.testing.assert_allclose(free[4], genuine(images[4], angle, True, "cubic"), atol=1e-6)
+
+
+def test_rotation_of_images_with_channels_last():
+    x = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype(np.float32)
+    first = Watched()
+    last = BlackBoxClassifierNeuralNetwork(
+        lambda batch: np.eye(4)[np.zeros(len(batch), int)], (8, 8, 1), 4, channels_first=False, clip_values=(0, 1)
+    )
+    y = np.zeros(3, np.int64)
+    expected = RandomRotation(first, seed=0, verbose=False).generate(x.transpose(0, 3, 1, 2), y)
+    np.testing.assert_array_equal(RandomRotation(last, seed=0, verbose=False).generate(x, y)[..., 0], expected[:, 0])
+
+
+def test_rotation_needs_images_and_takes_no_mask(images):
+    attack = RandomRotation(Watched(), verbose=False)
+    with pytest.raises(ValueError, match="only images"):
+        attack.generate(images.reshape(6, -1), np.zeros(6, np.int64))
+    with pytest.raises(ValueError, match="a rotation moves every pixel"):
+        attack.generate(images, np.zeros(6, np.int64), mask=np.ones(SHAPE))
+
+
+# --- what ART asks of an attack -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_generate(cls, trained, digits, easy):
+    """Inputs that cannot be written to, the results' type and shape; index and one-hot labels, and none."""
+    classifier = trained["mmc"]
+    x, y = digits.x_test[easy[:8]], digits.y_test[easy[:8]]
+    attack = cls(classifier, **QUICK[cls], seed=0, verbose=False)
+    results = [attack.generate(x, labels) for labels in (y, y[:, None], one_hot(y), one_hot(y).astype(int), None)]
+    for each in results:
+        assert each.dtype == np.float32
+        assert each.shape == x.shape
+        assert np.isfinite(each).all()
+        np.testing.assert_array_equal(each, results[0])
+    assert not np.array_equal(results[0], x)
+    assert not np.shares_memory(results[0], x)
+    assert cls(classifier, **QUICK[cls], verbose=False).generate(x.astype(np.float64), y).dtype == np.float32
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_attack_params_are_the_arguments(cls, trained):
+    arguments = list(inspect.signature(cls.__init__).parameters)[2:]
+    assert sorted(cls.attack_params) == sorted(EvasionAttack.attack_params + arguments)
+    attack = cls(trained["sce"], verbose=False)
+    for name in arguments:
+        default = inspect.signature(cls.__init__).parameters[name].default
+        if name != "verbose":
+            assert getattr(attack, name) == default
+        assert f"{name}=" in repr(attack)
+    assert all(f":param {name}:" in cls.__init__.__doc__ for name in arguments)
+    assert "| Paper link: https://arxiv.org/abs/" in cls.__doc__
+
+
+BAD: dict[type, dict[str, tuple[Any, ...]]] = {
+    SPSA: {
+        "norm": (1, 0, "two", None, np.nan),
+        "eps": (0, -0.1, np.nan, np.inf, "0.1", None, True),
+        "learning_rate": (0, -1.0, np.nan, np.inf, "0.1"),
+        "delta": (0, -0.01, np.nan, np.inf, None),
+        "max_iter": (0, -1, 1.5, None, True),
+        "nb_samples": (0, 1, 7, -2, 2.0, None),
+        "optimizer": ("sgd", None, 1),
+        "momentum": (1, -0.1, np.nan, None, "0.9"),
+        "objective": ("margins", None, 3),
+        "random_start": (1, None),
+        "early_stop": ("yes", 0),
+        "max_queries_per_forward": (1, 0, -1, 2.5, None),
+    },
+    GaussianNoise: {
+        "sigma": (0, -1, np.nan, np.inf, None),
+        "clip": (1, None),
+        "nb_trials": (0, -1, 1.5, None, True),
+    },
+    RandomRotation: {
+        "degrees": (0, -1, 181, np.nan, None),
+        "interpolation": ("bicubic", 1, None),
+        "nb_trials": (0, -1, 1.5, None, True),
+    },
+}
+SHARED = {
+    "targeted": (1, None, "no"),
+    "batch_size": (0, -1, 1.5, None),
+    "seed": (-1, 1.5, "0", True),
+    "verbose": (1, None, "no"),
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [(cls, name, v) for cls in ATTACKS for name, values in {**BAD[cls], **SHARED}.items() for v in values],
+)
+def test_check_params(cls, name, value, trained):
+    with pytest.raises(ValueError, match=name if name != "norm" else "Norm"):
+        cls(trained["sce"], **{name: value})
+    attack = cls(trained["sce"])
+    with pytest.raises(ValueError, match=name if name != "norm" else "Norm"):
+        attack.set_params(**{name: value})
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_every_parameter_has_bad_values_here(cls):
+    assert {*BAD[cls], *SHARED} == set(cls.attack_params) - set(EvasionAttack.attack_params)
+
+
+def test_set_params(images):
+    attack = SPSA(Watched(), **QUICK[SPSA], seed=0, verbose=False)
+    before = attack.generate(images, np.zeros(6, np.int64))
+    attack.set_params(norm="inf", eps=np.float64(0.2), max_iter=np.int64(2), targeted=True, objective="dlr", seed=1)
+    assert attack.targeted
+    after = attack.generate(images, np.ones(6, np.int64))
+    assert not np.array_equal(before, after)
+    assert norms(after - images, np.inf).max() <= 0.2 * (1 + 1e-6)
+    with pytest.raises(ValueError, match="cannot be set"):
+        attack.set_params(epsilon=0.1)
+
+
+def test_eps_in_the_wrong_unit_is_refused(trained):
+    with pytest.raises(ValueError, match=r"up to 1, the width of the inputs' range, got 8; did you mean 8 / 255\?"):
+        SPSA(trained["sce"], eps=8)
+    SPSA(trained["sce"], eps=1.0)
+    SPSA(trained["sce"], norm=2, eps=8)
+    SPSA(Watched(clip_values=(0, 255)), eps=8)
+
+
+def test_unknown_names_are_refused_with_the_nearest(trained):
+    with pytest.raises(ValueError, match="Did you mean 'margin'"):
+        SPSA(trained["sce"], objective="margins")
+    with pytest.raises(ValueError, match="Did you mean 'adam'"):
+        SPSA(trained["sce"], optimizer="adamw")
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_classifier_type_check_fail(cls):
+    """As ART's `backend_test_classifier_type_check_fail`: without any one of the required kinds, EstimatorError."""
+    required = {SPSA: (BaseEstimator, ClassifierMixin), GaussianNoise: (BaseEstimator, ClassifierMixin)}.get(
+        cls, (BaseEstimator, NeuralNetworkMixin, ClassifierMixin)
+    )
+    assert cls._estimator_requirements == required
+    for missing in required:
+        bases = tuple(each for each in required if each is not missing)
+        estimator = object.__new__(
+            type("Estimator", bases, {name: None for b in bases for name in b.__abstractmethods__})
+        )
+        with pytest.raises(EstimatorError) as error:
+            cls(estimator)
+        assert missing in error.value.class_expected_list
+    with pytest.raises(EstimatorError):
+        cls(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_targeted_needs_labels(cls, images):
+    with pytest.raises(ValueError, match="Target labels `y` need to be provided"):
+        cls(Watched(), targeted=True, verbose=False).generate(images)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "match"),
+    [
+        (np.zeros((0, *SHAPE), np.float32), None, "empty"),
+        (np.full((2, *SHAPE), np.nan, np.float32), None, "NaN"),
+        (np.zeros((2, *SHAPE), np.float32), np.array([0, 4]), "expected 0 to 3"),
+        (np.zeros((2, *SHAPE), np.float32), np.array([-1, 0]), "expected 0 to 3"),
+        (np.zeros((2, *SHAPE), np.float32), np.array([0, 1, 2]), "3 labels for 2 samples"),
+        (np.zeros((2, *SHAPE), np.float32), np.eye(5)[:2], "expected"),
+    ],
+)
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_inputs_and_labels_are_checked(cls, x, y, match):
+    with pytest.raises(ValueError, match=match):
+        cls(Watched(), verbose=False).generate(x, y)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_predictions_that_are_not_finite_raise(cls, bad, images):
+    """At once, or later on: it never counts as robustness."""
+    for first in (0, 1):
+        calls = itertools.count()
+
+        def predict(x: np.ndarray, first: int = first, calls: Any = calls) -> np.ndarray:
+            logits = np.tile([1.0, 0.0], (len(x), 1))
+            logits[-1, 1] = bad if next(calls) >= first else 0.0
+            return logits
+
+        classifier = BlackBoxClassifierNeuralNetwork(predict, SHAPE, 2, clip_values=(0, 1))
+        with pytest.raises(ValueError, match="NaN or infinite for 1 of 6"):
+            cls(classifier, **QUICK[cls], verbose=False).generate(images, np.zeros(6, np.int64))
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_single_output_is_refused(cls, images):
+    network = make_net(np.ones((1, 64)), np.zeros(1))
+    classifier = PyTorchClassifier(network, torch.nn.BCEWithLogitsLoss(), SHAPE, 2, device_type="cpu")
+    with pytest.raises(ValueError, match="binary classification with a single output"):
+        cls(classifier, verbose=False).generate(images)
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_seeds(cls, images):
+    """A seed fixes the result and leaves the global states alone; without one numpy's global state decides."""
+    classifier, y = Watched(), np.zeros(6, np.int64)
+
+    def run(seed: int | None) -> np.ndarray:
+        return cls(classifier, **QUICK[cls], seed=seed, verbose=False).generate(images, y)
+
+    states = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
+    np.testing.assert_array_equal(run(5), run(5))
+    assert not np.array_equal(run(5), run(6))
+    np.testing.assert_array_equal(np.random.get_state()[1], states[0])
+    assert torch.equal(torch.get_rng_state(), states[1])
+    np.random.seed(1)
+    first, second = run(None), run(None)
+    assert not np.array_equal(first, second)
+    np.random.seed(1)
+    np.testing.assert_array_equal(run(None), first)
+    assert torch.equal(torch.get_rng_state(), states[1])
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_classifier_stays_as_it_was(cls, trained, digits):
+    classifier = trained["center"]
+    before = {key: value.clone() for key, value in classifier.model.state_dict().items()}
+    gradients = [parameter.grad for parameter in classifier.model.parameters()]
+    classifier.model.train()
+    try:
+        cls(classifier, **QUICK[cls], verbose=False).generate(digits.x_test[:4], digits.y_test[:4])
+        assert all(module.training for module in classifier.model.modules())
+    finally:
+        classifier.model.eval()
+    for key, value in classifier.model.state_dict().items():
+        assert torch.equal(value, before[key])
+    for parameter, gradient in zip(classifier.model.parameters(), gradients, strict=True):
+        assert parameter.requires_grad
+        assert parameter.grad is gradient
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("cls", [SPSA, GaussianNoise])
+def test_mask(cls, whole, images):
+    """Where the mask is zero the image stays as it is; one mask for all or one for each."""
+    mask = np.random.default_rng(0).integers(0, 2, SHAPE if whole else (6, *SHAPE))
+    x_adv = cls(Watched(), **QUICK[cls], seed=0, verbose=False).generate(images, np.zeros(6, np.int64), mask=mask)
+    moved = x_adv != images
+    hidden = np.broadcast_to(mask == 0, images.shape)
+    assert not moved[hidden].any()
+    assert moved[~hidden].any(axis=0).any()
+    if cls is SPSA:
+        classifier = Watched()
+        SPSA(classifier, **QUICK[SPSA], norm=2, seed=0, verbose=False).generate(images, mask=np.zeros(SHAPE))
+        for each in classifier.asked:
+            assert (np.isin(each.reshape(len(each), -1)[:, 0], images.reshape(6, -1)[:, 0])).all()
+
+
+@pytest.mark.parametrize("cls", ATTACKS)
+def test_success_rate_is_logged_and_bars_are_silent(cls, images, caplog, capfd):
+    classifier = Watched()
+    y = classifier.predict(images).argmax(axis=1)
+    with caplog.at_level(logging.INFO, logger="art_mmc.attacks"):
+        x_adv = cls(classifier, **QUICK[cls], seed=0, verbose=False).generate(images, y)
+    rate = 100 * (classifier.predict(x_adv).argmax(axis=1) != y).mean()
+    assert f"Success rate of {cls.__name__} attack: {rate:.2f}%" in caplog.text
+    assert capfd.readouterr().err == ""
+    cls(classifier, **QUICK[cls], seed=0, verbose=True).generate(images, y)
+    assert cls.__name__ in capfd.readouterr().err
+
+
+def test_any_classifier_of_art(digits):
+    """A logistic regression of scikit-learn's, which knows images as vectors and gives probabilities."""
+    x, y = digits.x_train[:300].reshape(300, 64), digits.y_train[:300]
+    model = LogisticRegression(max_iter=200).fit(x, y)
+    classifier = SklearnClassifier(model, clip_values=(0.0, 1.0))
+    right = np.flatnonzero(model.predict(x) == y)[:6]
+    x_adv = SPSA(classifier, eps=0.3, max_iter=15, nb_samples=32, seed=0, verbose=False).generate(x[right], y[right])
+    assert (model.predict(x_adv) != y[right]).mean() > 0.5
+    GaussianNoise(classifier, verbose=False).generate(x[right])
+    with pytest.raises(EstimatorError):
+        RandomRotation(classifier)
+
+
+def test_art_s_trainer_takes_the_attack(trained, digits):
+    classifier = copy.deepcopy(trained["sce"])
+    attack = SPSA(classifier, eps=0.1, max_iter=1, nb_samples=4, verbose=False)
+    trainer = AdversarialTrainer(classifier, attack, ratio=0.5)
+    trainer.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), nb_epochs=1, batch_size=16)
+    assert attack.queries.sum() > 0
+
+
+def test_importing_the_attacks_imports_nothing_heavy():
+    code = "import sys, json, art_mmc.attacks as a; print(json.dumps([sorted(sys.modules), dir(a), a.__all__]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules, names, public = json.loads(done.stdout)
+    assert not {"torch", "art", "scipy"} & set(modules)
+    assert public == ["GaussianNoise", "RandomRotation", "SPSA"]
+    assert set(public) <= set(names)
+    with pytest.raises(AttributeError, match="no attribute 'SPSAA'"):
+        art_mmc.attacks.SPSAA  # noqa: B018
