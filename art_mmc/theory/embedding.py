@@ -1,0 +1,104 @@
+"""
+Features in the plane: principal components and t-SNE, clean and adversarial points, with the class centers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from art_mmc.checks import unknown_name
+from art_mmc.theory.features import FeatureError, check_features
+
+MAPS = ("pca", "tsne")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """
+    Features in the plane.
+
+    :param method: "pca" or "tsne".
+    :param points: Clean features (N, 2).
+    :param y: Their true classes (N,).
+    :param adversarial: Features of adversarial examples of the same inputs (N, 2), or None.
+    :param centers: Class centers (K, 2), or None.
+    :param explained: Share of the clean features' variance that each axis holds, for "pca"; None for "tsne".
+    """
+
+    method: str
+    points: np.ndarray = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    adversarial: np.ndarray | None = field(repr=False)
+    centers: np.ndarray | None = field(repr=False)
+    explained: tuple[float, float] | None = None
+
+
+def map_features(
+    z: np.ndarray,
+    y: np.ndarray,
+    z_adversarial: np.ndarray | None = None,
+    centers: np.ndarray | None = None,
+    method: str = "pca",
+    *,
+    perplexity: float = 30.0,
+    seed: int = 0,
+) -> FeatureMap:
+    """
+    Map features to the plane.
+
+    "pca" finds the two leading principal components of the clean features and projects everything by them, so that
+    distances and directions keep their meaning. "tsne" embeds points and centers together, since it is no map that
+    could be applied to more points: there only neighbourhoods mean something.
+
+    :param z: Clean features (N, d), d >= 2, N >= 3.
+    :param y: True classes (N,).
+    :param z_adversarial: Features (N, d) of adversarial examples of the same inputs; None for none.
+    :param centers: Class centers (K, d); None for none.
+    :param method: "pca" or "tsne".
+    :param perplexity: Of t-SNE, about the number of neighbours that count; less where there are few points.
+    :param seed: Of t-SNE.
+    :return: The map.
+    :raises ValueError: For what does not fit.
+    :raises FeatureError: For clean features that are all the same.
+    """
+    if method not in MAPS:
+        raise unknown_name("method", method, MAPS)
+    z, y = check_features(z, y)
+    if z.shape[0] < 3 or z.shape[1] < 2:
+        raise ValueError(f"z: expected at least 3 features of width 2 or more, got shape {z.shape}.")
+    if not np.ptp(z, axis=0).any():
+        raise FeatureError("all clean features are the same: there is nothing to map.")
+    if z_adversarial is not None:
+        z_adversarial, _ = check_features(z_adversarial, y, name="z_adversarial")
+    if centers is not None:
+        centers = np.asarray(centers, float)
+        centers, _ = check_features(centers, np.arange(len(centers)) if centers.ndim else y, name="centers")
+    parts = [part for part in (z, z_adversarial, centers) if part is not None]
+    if any(part.shape[1] != z.shape[1] for part in parts):
+        raise ValueError(f"features and centers have different widths: {', '.join(str(p.shape[1]) for p in parts)}.")
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    if method == "pca":
+        from sklearn.decomposition import PCA
+
+        pca = PCA(2, svd_solver="full").fit(z)
+        mapped = [pca.transform(part) for part in parts]
+        share = pca.explained_variance_ratio_
+        explained = (float(share[0]), float(share[1]))
+    else:
+        from sklearn.manifold import TSNE
+
+        together = np.concatenate(parts)
+        tsne = TSNE(perplexity=min(perplexity, (len(together) - 1) / 3), init="pca", random_state=seed)
+        mapped = np.split(tsne.fit_transform(together), ends)
+        explained = None
+    rest = iter(mapped[1:])
+    return FeatureMap(
+        method,
+        mapped[0],
+        y,
+        None if z_adversarial is None else next(rest),
+        None if centers is None else next(rest),
+        explained,
+    )

@@ -1,0 +1,189 @@
+"""
+Features of inputs, the centers and weights of a head, and the checks that the measurements share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.checks import unknown_name
+from art_mmc.heads import DistanceHead, LinearHead, ReversedLinearHead
+
+
+class FeatureError(ValueError):
+    """
+    Features that a measurement cannot be taken of: too few of a class, all the same, too narrow.
+    """
+
+
+@contextmanager
+def undisturbed(classifier: PyTorchClassifier) -> Iterator[None]:
+    """
+    Around calls of ART's own methods, which set the mode, leave gradients and draw from torch's global random state:
+    afterwards all three are as before.
+
+    :param classifier: Any ART `PyTorchClassifier`.
+    """
+    modes = [(module, module.training) for module in classifier.model.modules()]
+    grads = [(parameter, parameter.grad) for parameter in classifier.model.parameters()]
+    for parameter, _ in grads:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, grad in grads:
+            parameter.grad = grad
+
+
+def features_and_logits(
+    classifier: PyTorchClassifier, x: np.ndarray, layer: str = "embedding", batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The output of a layer and the network's outputs, from one pass.
+
+    :param classifier: Any ART `PyTorchClassifier`.
+    :param x: Inputs (N, C, H, W).
+    :param layer: Name of any module of the network; "embedding" for the features that the head of a
+           :class:`.LossDefendedClassifier` reads.
+    :param batch_size: Samples in one forward pass.
+    :return: Features (N, d), float64, what comes after the first axis flattened, and outputs (N, K), float32.
+    :raises ValueError: For a layer that is not there, or that does not run once for each batch.
+    :raises FloatingPointError: When features or outputs are not finite.
+    """
+    modules = dict(classifier.model.named_modules())
+    if layer not in modules:
+        raise unknown_name("layer", layer, [name for name in modules if name])
+    seen: list[torch.Tensor] = []
+    hook = modules[layer].register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach().cpu()))
+    try:
+        with undisturbed(classifier), torch.no_grad():
+            logits = classifier.predict(x, batch_size=batch_size)
+    finally:
+        hook.remove()
+    rows = sum(len(batch) for batch in seen)
+    if rows != len(x):
+        raise ValueError(f"layer '{layer}' gave {rows} rows for {len(x)} inputs: expected a layer that runs once each.")
+    z = torch.cat(seen).flatten(1).double().numpy()
+    if not (np.isfinite(z).all() and np.isfinite(logits).all()):
+        raise FloatingPointError(
+            f"features (layer '{layer}') or logits are not finite: the network's training has diverged, or its weights "
+            "are damaged."
+        )
+    return z, logits
+
+
+def check_features(z: np.ndarray, y: np.ndarray, name: str = "z") -> tuple[np.ndarray, np.ndarray]:
+    """
+    Check features and their classes.
+
+    :param z: Features (N, d), finite.
+    :param y: Classes (N,), whole numbers from 0.
+    :param name: The name used in messages.
+    :return: Features as float64, classes as int64.
+    :raises ValueError: For wrong shapes, values that are not finite, or labels that are no class indices.
+    """
+    z, y = np.asarray(z), np.asarray(y)
+    if z.ndim != 2 or 0 in z.shape:
+        raise ValueError(f"{name}: expected features (N, d) with N and d of at least 1, got shape {z.shape}.")
+    if y.shape != (len(z),):
+        raise ValueError(f"{name}: expected {len(z)} class indices of shape ({len(z)},), got shape {y.shape}.")
+    if not np.isfinite(z).all():
+        bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
+        raise ValueError(f"{name}: {len(bad)} of {len(z)} features are NaN or infinite (first: {bad[0]}).")
+    if y.dtype.kind not in "iu" or y.min() < 0:
+        raise ValueError(f"{name}: expected class indices, whole numbers from 0, got {y[:5].tolist()} ({y.dtype}).")
+    return z.astype(np.float64, copy=False), y.astype(np.int64, copy=False)
+
+
+def check_reference(
+    z: np.ndarray, y: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Check features and those that they are measured against.
+
+    :param z: Features (N, d).
+    :param y: Their classes (N,).
+    :param reference: Features (M, d) and classes (M,) of at least two classes; None for `z` and `y` themselves.
+    :return: z, y, and the reference's two.
+    :raises ValueError: As :func:`check_features`; for another width.
+    :raises FeatureError: For a single class, or a class of `y` that the reference lacks.
+    """
+    z, y = check_features(z, y)
+    z_ref, y_ref = (z, y) if reference is None else check_features(*reference, name="reference")
+    if z_ref.shape[1] != z.shape[1]:
+        raise ValueError(f"z has features of width {z.shape[1]}, the reference of width {z_ref.shape[1]}.")
+    classes = np.unique(y_ref)
+    if len(classes) < 2:
+        raise FeatureError(f"expected features of at least two classes, got class {classes[0]} only.")
+    missing = np.setdiff1d(y, classes)
+    if len(missing):
+        raise FeatureError(f"the reference has no features of class {missing[0]}, which y has.")
+    return z, y, z_ref, y_ref
+
+
+def class_means(z: np.ndarray, y: np.ndarray, nb_classes: int | None = None) -> np.ndarray:
+    """
+    :param z: Features (N, d).
+    :param y: Classes (N,).
+    :param nb_classes: Number of classes K; None for the highest label plus one.
+    :return: Mean feature of each class (K, d), float64; NaN for a class without features.
+    :raises ValueError: As :func:`check_features`, or for labels above K - 1.
+    """
+    z, y = check_features(z, y)
+    k = int(y.max()) + 1 if nb_classes is None else nb_classes
+    if y.max() >= k:
+        raise ValueError(f"y has class {y.max()}, but there are {k} classes.")
+    count = np.bincount(y, minlength=k)
+    means = np.full((k, z.shape[1]), np.nan)
+    for label in np.flatnonzero(count):
+        means[label] = z[y == label].mean(axis=0)
+    return means
+
+
+def head_centers(classifier: PyTorchClassifier) -> np.ndarray:
+    """
+    The class centers that a head holds: fixed (MMC, MMLDA), trained (L-GM) or tracked (center loss).
+
+    :param classifier: A classifier whose network has a `head`.
+    :return: Centers (K, d), float64.
+    :raises ValueError: For a head without centers.
+    """
+    head = getattr(classifier.model, "head", None)
+    centers = getattr(head, "centers", None)
+    if not isinstance(centers, torch.Tensor):
+        raise ValueError(
+            f"the network's head ({type(head).__name__}) has no centers: use the class means of its features, "
+            "class_means(z, y)."
+        )
+    return centers.detach().cpu().double().numpy()
+
+
+def head_weights(classifier: PyTorchClassifier) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The linear functions `w_k . z + b_k` whose largest is a head's decision. For distances to centers they are
+    `mu_k . z - ||mu_k||^2 / 2`, what all classes share left out.
+
+    :param classifier: A classifier whose network has one of this package's heads.
+    :return: Weights (K, d) and biases (K,), float64.
+    :raises ValueError: For another head.
+    """
+    head = getattr(classifier.model, "head", None)
+    if isinstance(head, DistanceHead):
+        centers = head_centers(classifier)
+        return centers, -0.5 * np.square(centers).sum(axis=1)
+    if isinstance(head, LinearHead):
+        sign = -1.0 if isinstance(head, ReversedLinearHead) else 1.0
+        weight, bias = (tensor.detach().cpu().double().numpy() for tensor in (head.linear.weight, head.linear.bias))
+        return sign * weight, sign * bias
+    raise ValueError(
+        f"the boundaries of a {type(head).__name__} are not known to be linear: use lda_boundaries with the class "
+        "means of its features."
+    )

@@ -1,0 +1,418 @@
+"""
+All measurements of one trained classifier: what `art-mmc inspect` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from art.attacks.evasion import ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.comparison import choose_test_images
+from art_mmc.data import Dataset
+from art_mmc.evaluation import check_radii, seeded, wilson_interval
+from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
+from art_mmc.theory.boundary import (
+    approximate_robustness_bound,
+    boundary_distances,
+    lda_boundaries,
+    mean_boundary_distances,
+    robustness_bound,
+    robustness_limit,
+    within_class_covariance,
+)
+from art_mmc.theory.density import binned, compactness_ratio, contour_shell_density, feature_scale, knn_density
+from art_mmc.theory.embedding import FeatureMap, map_features
+from art_mmc.theory.features import class_means, features_and_logits, head_centers, head_weights, undisturbed
+from art_mmc.theory.probability import probability_gap
+from art_mmc.theory.ranks import RankStudy, rank_study
+
+#: names of the sets of features
+TRAIN, TEST, ADVERSARIAL = "train", "test", "adversarial"
+
+#: names of the two estimates of the density
+KNN, SHELL = "k nearest neighbours", "contour shells"
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryMeasure:
+    """
+    The MMLDA paper's robustness measure, by theory and as measured.
+
+    :param means: What the class means are: "head's centers", or "class means" of the training features.
+    :param covariance: "identity", or "measured" about the class means of the training features.
+    :param rb: RB by theory.
+    :param approximation: Half the smallest distance of two means.
+    :param limit: The most that the approximation can be at the largest norm of the means.
+    :param measured: Set of features -> the smallest, over pairs of classes, of the mean distance to their boundary.
+    """
+
+    means: str
+    covariance: str
+    rb: float
+    approximation: float
+    limit: float
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """
+    What was measured on one classifier. Features are in the network's own unit; densities are of features divided by
+    `scale`.
+
+    :param name: Name in tables and pictures.
+    :param defence: Name of the defence, or None.
+    :param nb_train: Number of training images.
+    :param nb_test: Number of test images.
+    :param correct: For each test image whether it is classified correctly when clean, bool (N,).
+    :param dim: Width d of the features.
+    :param scale: Mean distance between the class means of the training features.
+    :param compactness: Set -> ratio of squared distances within and between classes; see :func:`.compactness_ratio`.
+    :param loss: Set -> training loss of each sample, (N,).
+    :param density: "k nearest neighbours" and "contour shells" -> set -> log density (N,).
+    :param k: Number of neighbours.
+    :param knn_dim: Dimension in which they were looked for.
+    :param shell_centers: Around what the shells are: "head's centers" or "class means".
+    :param boundaries: The robustness measure: for the head's centers, if it has any, and for the class means.
+    :param distances: Set -> signed distance to the nearest boundary (N,), the head's or that of the class means.
+    :param distance_limit: The upper bound of the mean distance in the same unit, where the head has centers; or None.
+    :param gaps: "clean" and "adversarial" -> probability gap of each test image, (N,).
+    :param ranks: The study of the ranks that attacks land on.
+    :param maps: Feature maps.
+    :param eps: Radius of the adversarial examples of the maps, gaps and distances.
+    :param history: One record an epoch of the training, or None.
+    """
+
+    name: str
+    defence: str | None
+    nb_train: int
+    nb_test: int
+    correct: np.ndarray = field(repr=False)
+    dim: int
+    scale: float
+    compactness: dict[str, float]
+    loss: dict[str, np.ndarray] = field(repr=False)
+    density: dict[str, dict[str, np.ndarray]] = field(repr=False)
+    k: int
+    knn_dim: int
+    shell_centers: str
+    boundaries: tuple[BoundaryMeasure, ...]
+    distances: dict[str, np.ndarray] = field(repr=False)
+    distance_limit: float | None
+    gaps: dict[str, np.ndarray] = field(repr=False)
+    ranks: RankStudy
+    maps: tuple[FeatureMap, ...] = field(repr=False)
+    eps: float
+    history: list[dict[str, Any]] | None = field(repr=False)
+
+    def density_trend(self, kind: str, part: str) -> float | None:
+        """
+        :param kind: "k nearest neighbours" or "contour shells".
+        :param part: "train" or "test".
+        :return: Spearman's rank correlation of log density and training loss; None where one of them is constant.
+        """
+        from scipy.stats import spearmanr
+
+        loss, density = self.loss[part], self.density[kind][part]
+        if not (np.ptp(loss) and np.ptp(density)):
+            return None
+        return float(spearmanr(loss, density).statistic)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold: of what is measured on each sample mean and quantiles, the rank study in
+                 full.
+        """
+        accuracy = int(self.correct.sum())
+        return {
+            "name": self.name,
+            "defence": self.defence,
+            "n_train": self.nb_train,
+            "n_test": self.nb_test,
+            "clean_accuracy": {
+                "correct": accuracy,
+                "accuracy": accuracy / self.nb_test,
+                "interval": list(wilson_interval(accuracy, self.nb_test)),
+            },
+            "feature_width": self.dim,
+            "feature_scale": self.scale,
+            "compactness_ratio": self.compactness,
+            "training_loss": {part: _summary(values) for part, values in self.loss.items()},
+            "log_density": {
+                kind: {
+                    part: {
+                        **_summary(values),
+                        "correlation_with_loss": self.density_trend(kind, part),
+                        "median_by_tenth_of_loss": binned(self.loss[part], values)[1].tolist(),
+                    }
+                    for part, values in sets.items()
+                }
+                for kind, sets in self.density.items()
+            },
+            "knn": {"k": self.k, "dim": self.knn_dim},
+            "shell_centers": self.shell_centers,
+            "robustness_measure": [vars(each) for each in self.boundaries],
+            "nearest_boundary": {
+                part: {**_summary(values), "share_on_wrong_side": float((values < 0).mean())}
+                for part, values in self.distances.items()
+            },
+            "adversarial_eps": self.eps,
+            "probability_gap": {part: _summary(values) for part, values in self.gaps.items()},
+            "ranks": self.ranks.to_dict(),
+            "history": self.history,
+        }
+
+
+def _summary(values: np.ndarray) -> dict[str, float]:
+    names = ("q05", "q25", "median", "q75", "q95")
+    quantiles = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return {"mean": float(values.mean()), **dict(zip(names, map(float, quantiles), strict=True))}
+
+
+# ------------------------------------------------------------------------------------------------------- measurements
+
+
+def inspect_classifier(
+    classifier: PyTorchClassifier,
+    dataset: Dataset,
+    eps: float | Sequence[float],
+    *,
+    name: str | None = None,
+    layer: str = "embedding",
+    nb_train: int | None = None,
+    nb_test: int = 500,
+    nb_points: int = 300,
+    k: int = 10,
+    dim: int | None = None,
+    steps: int = 10,
+    batch_size: int = 256,
+    seed: int = 0,
+    history: list[dict[str, Any]] | None = None,
+) -> Inspection:
+    """
+    Measure on a trained classifier what the papers explain their losses by: sample density (MMC), distances to the
+    boundaries (MMLDA), probability gap and landing ranks (PC); and map its features to the plane.
+
+    The adversarial examples of the maps, gaps and distances come from ART's PGD on the classifier's own objective
+    ("adaptive" unless set otherwise), at the middle one of the radii.
+
+    :param classifier: Any ART `PyTorchClassifier`, trained.
+    :param dataset: The data set that it was trained on.
+    :param eps: L-inf radius or radii of the study of ranks, inputs being in [0, 1].
+    :param name: Name in tables and pictures; None for the defence's.
+    :param layer: The layer of the features; see :func:`.features_and_logits`.
+    :param nb_train: Number of training images whose features are measured; None for 2000, or 50 a class where that is
+           more.
+    :param nb_test: Number of test images, at most; these are attacked.
+    :param nb_points: Number of test images in the feature maps, at most.
+    :param k: Number of neighbours of the density.
+    :param dim: Dimension in which they are looked for; see :func:`.knn_density`.
+    :param steps: Steps of MIM and PGD.
+    :param batch_size: Samples in one pass.
+    :param seed: Seed of the choice of images, of PGD's start and of t-SNE.
+    :param history: The training's records, for the convergence curves.
+    :return: The measurements.
+    :raises ValueError: For a data set that does not fit the classifier, bad radii or numbers.
+    :raises FeatureError: For classes with fewer than k features, features that have collapsed, `dim` above their width.
+    :raises FloatingPointError: When features or logits are not finite.
+    """
+    check_fits(classifier, dataset)
+    radii = check_radii(eps)
+    for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{label}: expected a whole number of at least 1, got {value}.")
+    train, test = _choose_train(dataset, nb_train, seed), choose_test_images(dataset, nb_test, seed)
+    x = {TRAIN: dataset.x_train[train], TEST: dataset.x_test[test]}
+    y = {TRAIN: dataset.y_train[train], TEST: dataset.y_test[test]}
+
+    z, logits, loss = {}, {}, {}
+    for part in (TRAIN, TEST):
+        z[part], logits[part] = features_and_logits(classifier, x[part], layer, batch_size)
+        loss[part] = _training_loss(classifier, x[part], y[part], logits[part], batch_size)
+    radius = radii[(len(radii) - 1) // 2]
+    x_adv = _adversarial(classifier, x[TEST], y[TEST], radius, steps, batch_size, seed)
+    z[ADVERSARIAL], logits[ADVERSARIAL] = features_and_logits(classifier, x_adv, layer, batch_size)
+    y[ADVERSARIAL] = y[TEST]
+
+    reference = (z[TRAIN], y[TRAIN])
+    has_centers = isinstance(_head(classifier, layer), (DistanceHead, CenterTrackingHead))
+    centers = head_centers(classifier) if has_centers else None
+    scale = feature_scale(*reference)
+    density = _densities(z, y, scale, centers, k, dim)
+    boundaries, distances, limit = _boundaries(classifier, z, y, centers, layer)
+    return Inspection(
+        name=name or getattr(classifier, "defence", None) or type(classifier).__name__,
+        defence=getattr(classifier, "defence", None),
+        nb_train=len(train),
+        nb_test=len(test),
+        correct=logits[TEST].argmax(axis=1) == y[TEST],
+        dim=z[TRAIN].shape[1],
+        scale=scale,
+        compactness={part: compactness_ratio(z[part], y[part], reference) for part in (TRAIN, TEST)},
+        loss=loss,
+        density=density,
+        k=k,
+        knn_dim=min(5, z[TRAIN].shape[1]) if dim is None else dim,
+        shell_centers="class means" if centers is None else "head's centers",
+        boundaries=boundaries,
+        distances=distances,
+        distance_limit=limit,
+        gaps={
+            "clean": probability_gap(logits[TEST], y[TEST]),
+            ADVERSARIAL: probability_gap(logits[ADVERSARIAL], y[TEST]),
+        },
+        ranks=rank_study(classifier, x[TEST], y[TEST], radii, steps=steps, batch_size=batch_size, seed=seed),
+        maps=_maps(z, y[TEST], centers, nb_points, seed),
+        eps=radius,
+        history=history,
+    )
+
+
+def check_fits(classifier: PyTorchClassifier, dataset: Dataset) -> None:
+    """
+    :param classifier: A classifier.
+    :param dataset: The data set that it is to be measured on.
+    :raises ValueError: When shapes or numbers of classes differ.
+    """
+    ours = (tuple(classifier.input_shape), classifier.nb_classes)
+    if ours != (dataset.input_shape, dataset.nb_classes):
+        raise ValueError(
+            f"the classifier takes inputs {ours[0]} of {ours[1]} classes, data set {dataset.name} has "
+            f"{dataset.input_shape} of {dataset.nb_classes}: was it trained on another one?"
+        )
+
+
+def _choose_train(dataset: Dataset, nb_train: int | None, seed: int) -> np.ndarray:
+    """Indices of training images, ascending."""
+    n = len(dataset.y_train)
+    wanted = max(2000, 50 * dataset.nb_classes) if nb_train is None else nb_train
+    if wanted < 1:
+        raise ValueError(f"nb_train: expected a whole number of at least 1, got {wanted}.")
+    return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+
+
+def _training_loss(
+    classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, logits: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """
+    Per sample, (N,). A loss of a user's own may know no values a sample, so that for another classifier than ours it is
+    the cross-entropy.
+    """
+    if not isinstance(classifier, LossDefendedClassifier) or classifier.row is None:
+        from scipy.special import logsumexp
+
+        scores = logits.astype(np.float64)
+        return logsumexp(scores, axis=1) - scores[np.arange(len(y)), y]
+    view = classifier.with_objective("loss")
+    parts = [
+        np.asarray(view.compute_loss(x[start : start + batch_size], y[start : start + batch_size]), np.float64)
+        for start in range(0, len(x), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def _adversarial(
+    classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
+) -> np.ndarray:
+    attack = ProjectedGradientDescent(
+        classifier,
+        norm=np.inf,
+        eps=eps,
+        eps_step=max(2.5 / steps, 0.1) * eps,
+        max_iter=steps,
+        num_random_init=1,
+        batch_size=batch_size,
+        verbose=False,
+    )
+    with undisturbed(classifier), seeded(seed):
+        return attack.generate(x, y=y)
+
+
+def _head(classifier: PyTorchClassifier, layer: str) -> Any:
+    """The network's head, if the layer is what it reads; else None."""
+    return getattr(classifier.model, "head", None) if layer == "embedding" else None
+
+
+def _densities(
+    z: Mapping[str, np.ndarray],
+    y: Mapping[str, np.ndarray],
+    scale: float,
+    centers: np.ndarray | None,
+    k: int,
+    dim: int | None,
+) -> dict[str, dict[str, np.ndarray]]:
+    scaled = {part: z[part] / scale for part in (TRAIN, TEST)}
+    centers = None if centers is None else centers / scale
+    density: dict[str, dict[str, np.ndarray]] = {KNN: {}, SHELL: {}}
+    for part in (TRAIN, TEST):
+        reference = None if part == TRAIN else (scaled[TRAIN], y[TRAIN])
+        density[KNN][part] = knn_density(scaled[part], y[part], k, dim, reference)
+        density[SHELL][part] = contour_shell_density(scaled[part], y[part], centers, reference)
+    return density
+
+
+def _boundaries(
+    classifier: PyTorchClassifier,
+    z: Mapping[str, np.ndarray],
+    y: Mapping[str, np.ndarray],
+    centers: np.ndarray | None,
+    layer: str,
+) -> tuple[tuple[BoundaryMeasure, ...], dict[str, np.ndarray], float | None]:
+    """The robustness measure, and the distances to the nearest boundary with their limit."""
+    measures = []
+    if centers is not None:
+        measures.append(_measure("head's centers", centers, None, z, y))
+    means = class_means(z[TRAIN], y[TRAIN], classifier.nb_classes)
+    # about their middle, which changes no distance but gives the limit a meaning
+    middle = means.mean(axis=0)
+    means = means - middle
+    shifted = {part: features - middle for part, features in z.items()}
+    measures.append(_measure("class means", means, within_class_covariance(z[TRAIN], y[TRAIN]), shifted, y))
+    limit = None
+    head = _head(classifier, layer)
+    if isinstance(head, (LinearHead, DistanceHead)):
+        weights, biases = head_weights(classifier)
+        distances = {part: boundary_distances(z[part], y[part], weights, biases).min(axis=1) for part in z}
+        if isinstance(head, DistanceHead):  # it decides by its centers, so that the bound for them is one for it
+            limit = measures[0].limit
+    else:
+        weights, biases = lda_boundaries(means)
+        distances = {part: boundary_distances(shifted[part], y[part], weights, biases).min(axis=1) for part in z}
+    return tuple(measures), distances, limit
+
+
+def _measure(
+    title: str,
+    means: np.ndarray,
+    covariance: np.ndarray | None,
+    z: Mapping[str, np.ndarray],
+    y: Mapping[str, np.ndarray],
+) -> BoundaryMeasure:
+    weights, biases = lda_boundaries(means, covariance)
+    squared_norm = float((weights * means).sum(axis=1).max())  # in the norm of the covariance
+    return BoundaryMeasure(
+        title,
+        "identity" if covariance is None else "measured",
+        robustness_bound(means, covariance),
+        approximate_robustness_bound(means, covariance),
+        robustness_limit(squared_norm, len(means)),
+        {part: float(np.nanmin(mean_boundary_distances(z[part], y[part], weights, biases, covariance))) for part in z},
+    )
+
+
+def _maps(
+    z: Mapping[str, np.ndarray], y: np.ndarray, centers: np.ndarray | None, nb_points: int, seed: int
+) -> tuple[FeatureMap, ...]:
+    shown = np.sort(np.random.default_rng(seed).permutation(len(y))[:nb_points])
+    if z[TEST].shape[1] < 2 or len(shown) < 3:
+        return ()
+    return tuple(
+        map_features(z[TEST][shown], y[shown], z[ADVERSARIAL][shown], centers, method, seed=seed)
+        for method in ("pca", "tsne")
+    )

@@ -1,0 +1,143 @@
+"""`art-mmc inspect`: the report that it writes, and that a user's mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from art_mmc import load_classifier
+from art_mmc.cli import main
+from art_mmc.cli.inspect import _names
+from art_mmc.data import load_dataset
+from art_mmc.theory import compactness_ratio, features_and_logits
+
+QUICK = ["--nb-train", "400", "--nb-test", "60", "--nb-points", "40", "--steps", "2", "--device", "cpu"]
+QUICK += ["--eps", "0.05,0.1,0.2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two networks of `art-mmc train`, briefly trained."""
+    path = tmp_path_factory.mktemp("runs")
+    for name in ("sce", "mmc"):
+        line = f"train --defence {name} --epochs 4 --output {path / name}.pt --quiet --device cpu"
+        assert main(line.split()) == 0
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in an empty folder; status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_report_on_two_networks(folder, run):
+    state = np.random.get_state()[1].copy()
+    status, out, err = run("inspect", folder / "sce.pt", folder / "mmc.pt", *QUICK, "--output", "out", "--threads", "1")
+    assert (status, err) == (0, "")
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    files = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    pictures = {"density", "density-loss", "boundary", "gap", "ranks", "convergence", "features-sce", "features-mmc"}
+    assert set(files) == {"report.md", "report.json", *(f"{name}.png" for name in pictures)}
+    for name in pictures:
+        assert files[f"{name}.png"].startswith(b"\x89PNG")
+        assert len(files[f"{name}.png"]) > 20_000
+        assert f"({name}.png)" in files["report.md"].decode()
+
+    document = json.loads(files["report.json"])
+    facts = document["provenance"]
+    assert (document["format"], facts["dataset"], facts["sources"]["sce"]) == ("art_mmc.inspection", "digits", "sce.pt")
+    sce, mmc = document["inspections"]
+    assert [sce["defence"], mmc["defence"]] == ["sce", "mmc"]
+    data = load_dataset("digits")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data.y_train))[:400])
+    for each in (sce, mmc):
+        classifier = load_classifier(folder / f"{each['name']}.pt", device_type="cpu")
+        z, _ = features_and_logits(classifier, data.x_train[chosen])
+        assert each["compactness_ratio"]["train"] == pytest.approx(compactness_ratio(z, data.y_train[chosen]))
+        assert [record["epoch"] for record in each["history"]] == [1, 2, 3, 4]
+        assert each["ranks"]["eps"] == [0.05, 0.1, 0.2]
+        assert each["adversarial_eps"] == 0.1
+        assert f"{each['name']}: clean {100 * each['clean_accuracy']['accuracy']:.1f} %" in out
+    assert mmc["compactness_ratio"]["train"] < sce["compactness_ratio"]["train"]
+    assert [measure["means"] for measure in mmc["robustness_measure"]] == ["head's centers", "class means"]
+    assert mmc["robustness_measure"][0]["limit"] == pytest.approx(7.4536, abs=1e-3)
+
+    report = files["report.md"].decode()
+    counts = np.array(mmc["ranks"]["attacks"]["FGSM"]["newly_fooled_by_rank"])[1]
+    share = 100 * counts[0] / counts.sum()
+    assert f"| mmc | FGSM | 0.1 | {counts.sum()} | {share:.1f} |" in report
+    assert "art-mmc compare" in report  # where robustness is measured
+    assert str(folder) not in report
+
+
+def test_one_network_without_history(folder, run, tmp_path):
+    shutil.copy(folder / "mmc.pt", tmp_path / "my net.pt")
+    status, out, err = run("inspect", "my net.pt", *QUICK, "--quiet")
+    assert (status, err) == (0, "")
+    assert out.startswith("wrote ")
+    assert len(out.splitlines()) == 1
+    names = {path.name for path in Path("runs/inspect").iterdir()}
+    assert "features-my net.png" in names
+    assert "convergence.png" not in names
+    report = Path("runs/inspect/report.md").read_text()
+    assert "(features-my%20net.png)" in report
+    assert "## Convergence" not in report
+
+
+def test_mistakes_are_one_line(folder, run, tmp_path):
+    sce = folder / "sce.pt"
+    data = load_dataset("digits")
+    parts = {"x_train": data.x_train[:, :, :6], "x_test": data.x_test[:, :, :6]}
+    np.savez(tmp_path / "small.npz", **parts, y_train=data.y_train, y_test=data.y_test)
+    (tmp_path / "no.pt").write_text("no checkpoint")
+    (tmp_path / "bad").mkdir()
+    shutil.copy(sce, tmp_path / "bad" / "sce.pt")
+    (tmp_path / "bad" / "sce.json").write_text("{")
+    (tmp_path / "file").write_text("")
+    flat = load_classifier(sce, device_type="cpu")
+    with torch.no_grad():
+        for parameter in flat.model.backbone.parameters():
+            parameter.zero_()
+    flat.save_checkpoint(tmp_path / "flat.pt")
+    for arguments, match in (
+        ((), "arguments are required: CHECKPOINT"),
+        (("nowhere.pt",), "no checkpoint at nowhere.pt"),
+        (("no.pt",), "no.pt is damaged"),
+        ((sce, "--dataset", "small.npz"), "takes inputs (1, 8, 8) of 10 classes, data set small.npz has (1, 6, 8)"),
+        ((sce, "--dataset", "mnist"), "data_dir is needed"),
+        ((sce, "--eps", "8"), "did you mean 8/255"),
+        ((sce, "--nb-test", "0"), "expected a whole number of at least 3"),
+        ((sce, "--epss", "0.1"), "Did you mean '--eps'"),
+        ((sce, sce), "both be called"),
+        (("bad/sce.pt",), "no history of a training"),
+        ((sce, "--output", "file"), "file"),
+        ((sce, *QUICK, "--neighbours", "60"), "sce: class"),
+        ((sce, *QUICK, "--components", "65"), "from 1 to 64, the features' width, got 65"),
+        (("flat.pt", *QUICK), "flat: the class means coincide"),
+    ):
+        status, out, err = run("inspect", *arguments)
+        assert status == 2, arguments
+        assert err.startswith("art-mmc: error: "), err
+        assert err.count("\n") == 1, err
+        assert match in err, err
+        assert out == ""
+
+
+def test_names_of_networks():
+    assert _names([Path("a/sce.pt"), Path("b/mmc.pt")]) == ["sce", "mmc"]
+    assert _names([Path("a.run/best.pt"), Path("b.run/best.pt"), Path("c.pt")]) == ["a-best", "b-best", "c"]
+    with pytest.raises(ValueError, match="both be called 'a-best'"):
+        _names([Path("a.run/best.pt"), Path("x/a/best.pt")])
