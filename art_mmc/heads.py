@@ -8,6 +8,8 @@ under autocast: distances between far centers do not survive bfloat16.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -141,6 +143,9 @@ class CenterTrackingHead(LinearHead):
 
     centers: torch.Tensor
 
+    #: adds up a tensor over the processes of a data-parallel training, in place; nothing to add in one process
+    total: Callable[[torch.Tensor], torch.Tensor] = staticmethod(lambda tensor: tensor)
+
     def __init__(self, in_features: int, nb_classes: int, center_rate: float = 0.5) -> None:
         super().__init__(in_features, nb_classes)
         if not 0 <= center_rate <= 1:
@@ -173,6 +178,7 @@ class CenterTrackingHead(LinearHead):
         z = z.to(self.centers.dtype)
         count = torch.zeros(self.nb_classes, dtype=z.dtype, device=z.device).index_add_(0, y, torch.ones_like(z[:, 0]))
         total = torch.zeros_like(self.centers).index_add_(0, y, z)
+        count, total = self.total(count), self.total(total)
         pull = (count[:, None] * self.centers - total) / (1 + count[:, None])
         self.centers.sub_(self.center_rate * pull)
 

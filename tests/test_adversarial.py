@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import logging
 import math
 from dataclasses import replace
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
+from torch import nn
 
-from art_mmc.classifiers import LossDefendedClassifier, create_classifier
+from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
+from art_mmc.cli import build_parser, main
 from art_mmc.data import load_dataset
 from art_mmc.defences import DEFENCES
 from art_mmc.trainers import (
@@ -271,8 +275,18 @@ def weights(classifier):
     return torch.cat([tensor.flatten().double() for tensor in classifier.model.state_dict().values()])
 
 
-def train(data, name="sce", attack="pgd", n=192, epochs=2, backbone="cnn", validation=None, **kwargs):
-    classifier = make(name, backbone)
+def train(
+    data,
+    name="sce",
+    attack="pgd",
+    n=192,
+    epochs=2,
+    backbone="cnn",
+    validation=None,
+    classifier_options=None,
+    **kwargs,
+):
+    classifier = make(name, backbone, **(classifier_options or {}))
     strategy = make_crafting(attack, eps=0.1) if isinstance(attack, str) else attack
     trainer = AdversarialLossTrainer(classifier, strategy, **{"seed": 0, "verbose": False, **kwargs})
     trainer.fit(data.x_train[:n], data.y_train[:n], validation, nb_epochs=epochs, batch_size=64)
@@ -381,10 +395,32 @@ class TestAdversarialLossTrainer:
         trainer = train(data, epochs=20, validation=validation, patience=2, recipe=recipe, n=64)
         assert len(trainer.history) == 3
 
-    def test_validation_changes_no_training(self, data):
-        base = weights(train(data).classifier)
-        validated = train(data, validation=(data.x_test[:50], data.y_test[:50]))
-        assert torch.equal(base, weights(validated.classifier))
+    def test_it_is_the_robust_accuracy_that_must_rise(self, data, monkeypatch):
+        """The clean one rises all the time here; the robust one is best in the second epoch."""
+        robust = iter([0.3, 0.4, 0.4, 0.2, 0.1, 0.1])
+        monkeypatch.setattr(AdversarialLossTrainer, "_robust_accuracy", lambda self, x, y, among: next(robust))
+        kept = []
+
+        class Spy(AdversarialLossTrainer):
+            def _judge(self, job, position, record):
+                stop = super()._judge(job, position, record)
+                record["val_accuracy"] = float(record["epoch"])
+                kept.append(weights(self.classifier))
+                return stop
+
+        trainer = Spy(make(), PGD(0.1, steps=2), seed=0, verbose=False, patience=3, keep="best")
+        validation = (data.x_test[:50], data.y_test[:50])
+        trainer.fit(data.x_train[:64], data.y_train[:64], validation, nb_epochs=6, batch_size=64)
+        assert [record["val_robust_accuracy"] for record in trainer.history] == [0.3, 0.4, 0.4, 0.2, 0.1]
+        assert torch.equal(weights(trainer.classifier), kept[1])
+
+    @pytest.mark.parametrize("averaging", [None, "ema", "swa"])
+    def test_validation_changes_no_training(self, averaging, data):
+        """Not even where averaged weights are put into the network for it."""
+        base = train(data, averaging=averaging, epochs=3)
+        validated = train(data, averaging=averaging, epochs=3, validation=(data.x_test[:50], data.y_test[:50]))
+        assert torch.equal(weights(base.classifier), weights(validated.classifier))
+        assert [record["loss"] for record in base.history] == [record["loss"] for record in validated.history]
 
     def test_robust_accuracy_is_art_s(self, data, trained):
         x, y = data.x_test[:200], data.y_test[:200]
@@ -415,6 +451,22 @@ class TestAdversarialLossTrainer:
         for epochs in (1, 2, 3):
             snapshots.append(weights(train(data, attack="fgsm", epochs=epochs, n=64).classifier))
         swa = weights(train(data, attack="fgsm", epochs=3, n=64, averaging="swa").classifier)
+        torch.testing.assert_close(swa, torch.stack(snapshots).mean(dim=0), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize(("decay", "start"), [(0.9, 0), (0.5, 3)])
+    def test_the_exponential_average_is_its_formula(self, decay, start, data):
+        """With one step an epoch: it begins with the weights after an epoch and takes in those after each step."""
+        snapshots = [weights(train(data, attack="fgsm", epochs=epochs, n=64).classifier) for epochs in range(1, 6)]
+        expected = snapshots[max(0, start - 1)]
+        for snapshot in snapshots[max(1, start) :]:
+            expected = decay * expected + (1 - decay) * snapshot
+        settings = {"averaging": "ema", "averaging_decay": decay, "averaging_start": start}
+        got = weights(train(data, attack="fgsm", epochs=5, n=64, **settings).classifier)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+    def test_the_plain_average_can_begin_later(self, data):
+        snapshots = [weights(train(data, attack="fgsm", epochs=epochs, n=64).classifier) for epochs in (3, 4)]
+        swa = weights(train(data, attack="fgsm", epochs=4, n=64, averaging="swa", averaging_start=3).classifier)
         torch.testing.assert_close(swa, torch.stack(snapshots).mean(dim=0), rtol=1e-4, atol=1e-6)
 
     def test_batch_statistics_are_computed_anew_for_averaged_weights(self, data):
@@ -465,3 +517,135 @@ class TestAdversarialLossTrainer:
         trainer = AdversarialLossTrainer(classifier, PGD(0.05, steps=2), seed=0, verbose=False)
         trainer.fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
         assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
+
+
+class TestActivation:
+    """The smooth activations of the Bag of Tricks, from the command line to the network that is trained."""
+
+    @staticmethod
+    def run(folder, epochs, *more):
+        line = [*("train", "--defence", "mmc", "--epochs", str(epochs), "--batch-size", "32", "--quiet")]
+        assert main([*line, "--device", "cpu", "--output", str(folder / "net.pt"), *more]) == 0
+        history = json.loads((folder / "net.json").read_text())["history"]
+        return load_classifier(folder / "net.pt", device_type="cpu"), [record["loss"] for record in history]
+
+    @pytest.fixture(scope="class")
+    def plain(self, tmp_path_factory):
+        return self.run(tmp_path_factory.mktemp("relu"), 4)
+
+    # softplus halves what passes at zero, and this net has no normalisation: it takes its time to begin
+    @pytest.mark.parametrize(("name", "epochs"), [("softplus", 12), ("silu", 4), ("gelu", 4)])
+    def test_it_changes_the_computation_and_trains(self, name, epochs, plain, data, tmp_path):
+        classifier, losses = self.run(tmp_path, epochs, "--activation", name)
+        kinds = {type(module) for module in classifier.model.modules()}
+        assert {"softplus": nn.Softplus, "silu": nn.SiLU, "gelu": nn.GELU}[name] in kinds
+        assert nn.ReLU not in kinds
+        assert losses != plain[1]
+        assert losses[-1] < 0.8 * losses[0]
+        assert (classifier.predict(data.x_test).argmax(axis=1) == data.y_test).mean() > 0.7
+        # the gradient of the features moves with the input, where that of a piecewise linear net stands still
+        x, moved = torch.from_numpy(data.x_test[:50]).double(), []
+        for each in (classifier, plain[0]):
+            net = copy.deepcopy(each.model).double()
+            inputs = [(x + shift).requires_grad_(True) for shift in (0.0, 1e-6)]
+            before, after = (torch.autograd.grad(net.features(some).sum(), some)[0] for some in inputs)
+            moved.append((after - before).abs().flatten(1).amax(dim=1).median().item())
+        assert moved[0] > 1e-8 > 1e-12 > moved[1]
+
+    def test_an_unknown_one(self, capsys):
+        assert main(["train", "--defence", "mmc", "--activation", "soft_plus"]) == 2
+        assert "unknown activation 'soft_plus'. Did you mean 'softplus'?" in capsys.readouterr().err
+
+
+class TestCommandLine:
+    """What the options of `art-mmc train` mean for the training."""
+
+    #: options -> what they change: fields of the recipe, options of the attack, or arguments of the training
+    OPTIONS = {
+        "--lr 0.02": {"rate": 0.02},
+        "--batch-size 32": {"batch_size": 32, "rate": 0.002},
+        "--batch-size 32 --scale-rate": {"batch_size": 32, "rate": 0.001},
+        "--schedule cyclic": {"schedule": "cyclic"},
+        "--rate-warmup 2.5": {"rate_warmup": 2.5},
+        "--weight-decay 5e-4 --decay weights": {"weight_decay": 5e-4, "decay": "weights"},
+        "--augmentation crop-flip": {"augmentation": "crop-flip"},
+        "--averaging ema": {"averaging": "ema"},
+        "--adversarial pgd --adv-ratio 0.5 --eps-warmup 3": {"attack": "pgd", "adv_ratio": 0.5, "eps_warmup": 3.0},
+        "--adversarial pgd --eps 8/255": {"eps": 8 / 255},
+        "--adversarial pgd --attack-steps 3 --step-size 2/255": {"steps": 3, "step_size": 2 / 255},
+        "--adversarial pgd --norm 2 --eps 0.5": {"norm": 2.0, "eps": 0.5},
+        "--adversarial pgd --objective margin --tolerance 1": {"objective": "margin", "tolerance": 1},
+        "--adversarial pgd --targeted random": {"targeted": "random"},
+        "--adversarial pgd --crafting-batch-norm train": {"batch_norm": "train"},
+        "--adversarial trades --beta 2": {"attack": "trades", "beta": 2.0},
+        "--adversarial fgsm --eps 0.1": {"attack": "fgsm", "eps": 0.1, "eps_max": None},
+        "--adversarial fgsm --eps 0.1 --eps-max 0.2": {"eps": 0.1, "eps_max": 0.2},
+        "--adversarial fast --eps 0.1": {"attack": "fast", "eps": 0.1},
+        "--recipe li2021-mnist-at": {"attack": "fgsm", "eps": 0.1, "eps_max": 0.3, "adv_ratio": 0.5},
+        "--set label_smoothing=0.2": {"options": {"label_smoothing": 0.2}},
+        "--activation silu": {"activation": "silu"},
+        "--keep best --patience 3": {"keep": "best", "patience": 3},
+        "--precision bfloat16": {"precision": "bfloat16"},
+        "--compile": {"compile_network": True},
+        "--resume": {"resume": True},
+        "--seed 4": {"seed": 4},
+    }
+
+    class Begun(Exception):
+        """Instead of a training."""
+
+    @pytest.fixture
+    def begun(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        seen = {}
+
+        def begin(defence, dataset, recipe, **kwargs):
+            fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+            seen.update({**kwargs, **fields, **recipe.attack_options})
+            raise self.Begun
+
+        monkeypatch.setattr("art_mmc.comparison.train_defence", begin)
+        return seen
+
+    @pytest.mark.parametrize("line", OPTIONS)
+    def test_options_reach_the_training(self, line, begun):
+        with pytest.raises(self.Begun):
+            main(["train", "--defence", "sce", "--device", "cpu", "--backbone", "cnn", *line.split()])
+        for name, value in self.OPTIONS[line].items():
+            assert begun[name] == pytest.approx(value) if isinstance(value, float) else begun[name] == value, name
+
+    def test_every_option_is_tried(self):
+        """But those of the data, the place and the output."""
+        others = {"--help", "--defence", "--output", "--config", "--dataset", "--data-dir", "--download", "--backbone"}
+        others |= {"--epochs", "--device", "--threads", "--quiet", "--validation"}
+        known = build_parser().commands["train"]._option_string_actions
+        tried = {word for line in self.OPTIONS for word in line.split() if word.startswith("--")}
+        assert {name for name in known if name.startswith("--")} == tried | others
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("--scale-rate", "--scale-rate scales the recipe's rate: it needs --batch-size"),
+            ("--scale-rate --batch-size 32 --lr 0.1", "has no use beside --lr"),
+            ("--adversarial pgd --adv-ratio 2", "argument --adv-ratio: expected a share in (0, 1], got '2'"),
+            ("--adversarial pgd --eps-max 0.3", "option of training attack 'pgd': 'eps_max'"),
+            ("--adversarial fgsm --eps 0.3 --eps-max 0.1", "eps_max=0.1 is below eps=0.3"),
+            ("--augmentation flop", "unknown augmentation 'flop'. Did you mean 'flip'?"),
+        ],
+    )
+    def test_mistakes(self, line, message, begun, capsys):
+        assert main(["train", "--defence", "sce", *line.split()]) == 2
+        assert message in capsys.readouterr().err
+        assert not begun
+
+    def test_label_smoothing_changes_the_training(self, data):
+        base, smooth = (
+            train(data, attack="fgsm", classifier_options=options).classifier
+            for options in ({}, {"label_smoothing": 0.2})
+        )
+        assert not torch.equal(weights(base), weights(smooth))
+        confidence = [
+            torch.softmax(torch.from_numpy(each.predict(data.x_train[:192])), 1).amax(1).mean()
+            for each in (base, smooth)
+        ]
+        assert confidence[1] < confidence[0]

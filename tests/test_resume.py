@@ -69,11 +69,11 @@ def stop_at(trainer, batch):
     """Press Ctrl-C in a batch."""
     seen, batch_loss = [], trainer._batch_loss
 
-    def spy(x, y, epoch):
-        seen.append(epoch)
+    def spy(x, y, step):
+        seen.append(step)
         if len(seen) == batch:
             os.kill(os.getpid(), signal.SIGINT)
-        return batch_loss(x, y, epoch)
+        return batch_loss(x, y, step)
 
     trainer._batch_loss = spy
 

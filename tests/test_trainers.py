@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import signal
+import sys
+import types
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +25,15 @@ from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
 from art_mmc.models import BACKBONES
 from art_mmc.trainers import (
     AUGMENTATIONS,
+    PGD,
     RECIPES,
     TRAINERS,
+    AdversarialLossTrainer,
     LossTrainer,
     MMCTrainer,
     PCTrainer,
     Recipe,
+    TrainingInterrupted,
     create_trainer,
     get_recipe,
 )
@@ -145,6 +154,41 @@ class TestLossTrainer:
         trainer.fit(data.x_train[:200], data.y_train[:200], nb_epochs=3, batch_size=50, scheduler=scheduler)
         assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
+    @pytest.mark.parametrize("trainer", ["recipe", "adversarial recipe", "another optimizer"])
+    def test_a_scheduler_of_another_optimizer_is_refused(self, trainer, data):
+        """It would step, and change nothing."""
+        classifier = make()
+        optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1)
+        recipe = {"recipe": "default", "adversarial recipe": replace(RECIPES["default"], attack="fast")}.get(trainer)
+        message = "scheduler: a StepLR came, but recipe 'default' trains with an optimizer of its own"
+        if recipe is None:
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+            message = "its optimizer is not the classifier's"
+        before = weights(classifier)
+        with pytest.raises(TypeError, match=f"{message}.*pass a function that makes one from an optimizer"):
+            create_trainer(classifier, recipe, verbose=False).fit(
+                data.x_train[:64], data.y_train[:64], nb_epochs=1, scheduler=scheduler
+            )
+        assert torch.equal(before, weights(classifier))
+
+    def test_a_function_makes_a_scheduler_of_the_recipe_s_optimizer(self, data):
+        trainer = create_trainer(make(), "default", verbose=False)
+        trainer.fit(
+            data.x_train[:64],
+            data.y_train[:64],
+            nb_epochs=3,
+            scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
+        )
+        assert [record["rate"] for record in trainer.history] == pytest.approx([2e-3, 1e-3, 5e-4])
+
+    def test_a_scheduler_does_for_a_warm_up_trainer_that_warms_nothing_up(self, data):
+        classifier = make("pc")
+        scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1, 0.5)
+        trainer = PCTrainer(classifier, warmup_epochs=0, verbose=False)
+        trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=2, scheduler=scheduler)
+        assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4])
+
     def test_fit_generator_sees_every_sample(self, data):
         generator = NumpyDataGenerator(data.x_train[:100], np.eye(10)[data.y_train[:100]], 30, shuffle=False)
         trainer = LossTrainer(make(), seed=0, verbose=False)
@@ -228,15 +272,142 @@ class TestLossTrainer:
             LossTrainer(make(), augmentation="flop")
 
 
+class TestCompile:
+    """The steps go through the compiled network, and come to the same."""
+
+    @staticmethod
+    def losses(data, compile_network):
+        torch.manual_seed(0)
+        backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Tanh())
+        # the center loss reads what the head hangs on the logits
+        classifier = CLASSIFIERS["center"](backbone, input_shape=(1, 8, 8), nb_classes=10)
+        trainer = AdversarialLossTrainer(
+            classifier, PGD(0.1, steps=2), seed=0, verbose=False, compile_network=compile_network
+        )
+        trainer.fit(data.x_train[:192], data.y_train[:192], nb_epochs=3, batch_size=64)
+        return [record["loss"] for record in trainer.history], weights(classifier), classifier.model.head.centers
+
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """What was compiled, and how often that was called."""
+        seen, compiler = [], torch.compile
+
+        def spy(network, **kwargs):
+            compiled = compiler(network, **kwargs)
+            seen.append(0)
+
+            def forward(x):
+                seen[-1] += 1
+                return compiled(x)
+
+            return forward
+
+        monkeypatch.setattr(torch, "compile", spy)
+        return seen
+
+    def test_every_step_calls_it(self, data, calls, monkeypatch):
+        """By a compiler that captures the graph and runs it as it is."""
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        plain = self.losses(data, False)
+        assert calls == []
+        compiled = self.losses(data, True)
+        assert calls == [9]
+        assert plain[0] == compiled[0]
+        for one, other in zip(plain[1:], compiled[1:], strict=True):
+            assert torch.equal(one, other)
+        assert compiled[2].any()
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+    def test_torch_s_own_compiler(self, data, calls):
+        plain, compiled = self.losses(data, False), self.losses(data, True)
+        assert calls == [9]
+        assert compiled[0] == pytest.approx(plain[0], rel=1e-5)
+        for one, other in zip(plain[1:], compiled[1:], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+class TestTensorBoard:
+    @staticmethod
+    def train(data, folder, epochs=2, stop=None, **kwargs):
+        trainer = create_trainer(make("mmc"), "default", folder=folder, seed=0, verbose=False)
+        if stop is not None:
+            close = trainer._close_epoch
+
+            def press(job, record):
+                close(job, record)
+                if record["epoch"] == stop:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            trainer._close_epoch = press
+        validation = (data.x_test[:30], data.y_test[:30])
+        trainer.fit(data.x_train[:64], data.y_train[:64], validation, nb_epochs=epochs, **kwargs)
+        return trainer.history
+
+    @pytest.fixture
+    def writers(self, monkeypatch):
+        """A stand-in for TensorBoard."""
+        made = []
+
+        class SummaryWriter:
+            def __init__(self, folder, purge_step):
+                self.folder, self.purge_step, self.scalars, self.flushed = folder, purge_step, [], 0
+                made.append(self)
+
+            def add_scalar(self, name, value, step):
+                self.scalars.append((name, value, step))
+
+            def flush(self):
+                self.flushed = len(self.scalars)
+
+        module = types.ModuleType("torch.utils.tensorboard")
+        module.SummaryWriter = SummaryWriter
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+        return made
+
+    def test_each_figure_of_each_epoch_once(self, data, tmp_path, writers):
+        history = self.train(data, tmp_path, epochs=3)
+        (writer,) = writers
+        assert writer.folder == str(tmp_path)
+        names = ["loss", "accuracy", "val_loss", "val_accuracy", "rate", "seconds"]
+        assert writer.scalars == [(name, record[name], record["epoch"]) for record in history for name in names]
+        assert writer.flushed == len(writer.scalars)
+
+    def test_a_resumed_run_goes_on_behind_what_is_written(self, data, tmp_path, writers):
+        with pytest.raises(TrainingInterrupted):
+            self.train(data, tmp_path, epochs=3, stop=2)
+        history = self.train(data, tmp_path, epochs=3, resume=True)
+        first, second = writers
+        assert [writer.purge_step for writer in writers] == [1, 3]
+        assert {step for _, _, step in first.scalars} == {1, 2}
+        assert [(value, step) for name, value, step in second.scalars if name == "loss"] == [(history[2]["loss"], 3)]
+
+    def test_without_it_there_is_the_history_alone(self, data, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+        self.train(data, tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "history.csv", "last.pt"]
+
+    def test_the_real_one_reads_it_back(self, data, tmp_path):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        self.train(data, tmp_path, epochs=5)
+        history = self.train(data, tmp_path, epochs=3)  # another run in the same folder takes its place
+        events = EventAccumulator(str(tmp_path)).Reload()
+        for name in ("loss", "val_accuracy", "rate"):
+            got = {event.step: event.value for event in events.Scalars(name)}
+            assert got == pytest.approx({record["epoch"]: record[name] for record in history}, rel=1e-6)
+
+
 class TestPCTrainer:
     def losses_seen(self, classifier, monkeypatch):
         seen = []
         batch_loss = PCTrainer._batch_loss
 
-        def spy(self, x, y, epoch):
+        def spy(self, x, y, step):
             optimizer = classifier.optimizer
             seen.append((type(classifier.loss), optimizer, optimizer.param_groups[0]["lr"]))
-            return batch_loss(self, x, y, epoch)
+            return batch_loss(self, x, y, step)
 
         monkeypatch.setattr(PCTrainer, "_batch_loss", spy)
         return seen
@@ -278,7 +449,7 @@ class TestPCTrainer:
         classifier = make("pc")
         own_loss = classifier.loss
 
-        def interrupt(self, x, y, epoch):
+        def interrupt(self, x, y, step):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(PCTrainer, "_batch_loss", interrupt)

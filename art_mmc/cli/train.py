@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +28,29 @@ from art_mmc.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from art_mmc.distributed import World
     from art_mmc.trainers import Recipe
 
 
 _TRAIN = """\
-Train one defence, on clean or on adversarial examples, and write it to a file for art_mmc.load_classifier; beside it, a
-.json file with history and clean test accuracy, and a folder FILE.run with checkpoints (last.pt, best.pt) and
-history.csv. Ctrl-C stops after the batch; the same command with --resume goes on as if it had never stopped."""
+Train one defence, on clean or on adversarial images, and write three things: the classifier, to a file FILE.pt for
+art_mmc.load_classifier; its history and clean test accuracy, to FILE.json; and a folder FILE.run with checkpoints
+(last.pt, best.pt), history.csv and, where TensorBoard is installed, its records.
+
+Ctrl-C stops after the batch; the same command with --resume goes on as if it had never stopped. Started by torchrun,
+the same command trains on several GPUs, or in several processes on CPUs, to the same result up to rounding."""
 
 
 _TRAIN_NOTES = """\
+[pgd]: an option of this way of crafting alone.
+
 examples:
+  art-mmc train --defence mmc
   art-mmc train --defence mmc --adversarial pgd --eps 0.15
   art-mmc train --defence sce --dataset mnist --data-dir ~/data --recipe madry2018-mnist-at-small --keep best
   art-mmc train --defence pc --dataset mnist --data-dir ~/data --recipe li2021-mnist-at --resume
   art-mmc train --defence mmc --set scale=100 --set variant=paper --config run.toml
+  torchrun --nproc-per-node 4 -m art_mmc.cli train --defence mmc --dataset cifar10 --data-dir ~/data --adversarial pgd
 """
 
 
@@ -58,18 +67,7 @@ def add(commands: Any) -> None:
         description=_TRAIN,
         epilog=_TRAIN_NOTES,
     )
-    train.add_argument("--defence", required=True, metavar="NAME", help="the defence; see art-mmc defences")
-    add_common(train)
-    train.add_argument("--batch-size", type=whole(1), metavar="N", help="samples in one step (default: the recipe's)")
-    train.add_argument("--lr", type=positive, metavar="RATE", help="learning rate (default: the recipe's)")
-    train.add_argument(
-        "--validation",
-        type=share,
-        default=0.1,
-        metavar="SHARE",
-        help="share of the training images that is held out and watched (0.1); 0 for none",
-    )
-    train.add_argument("--output", metavar="FILE", help="the file (default: runs/DEFENCE-DATASET.pt)")
+    train.add_argument("--defence", required=True, metavar="NAME", help="the defence; art-mmc defences lists them")
     train.add_argument(
         "--set",
         action="append",
@@ -77,9 +75,17 @@ def add(commands: Any) -> None:
         metavar="OPTION=VALUE",
         help="an option of the defence, e.g. scale=100 or label_smoothing=0.2; can be repeated",
     )
-    train.add_argument("--config", metavar="FILE", help="a TOML file with options by these names, without the dashes")
+    train.add_argument("--output", metavar="FILE", help="the classifier's file (default: runs/DEFENCE-DATASET.pt)")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
+    train.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a TOML file with these options, e.g. epochs = 20; those of the command line override it",
+    )
+    add_common(train)
     _add_adversarial(train)
-    _add_tricks(train)
+    _add_optimisation(train)
+    _add_choice(train)
     train.set_defaults(run=_train)
 
 
@@ -88,53 +94,107 @@ def _add_adversarial(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--adversarial",
         choices=("pgd", "fgsm", "fast", "trades"),
-        help="how to craft: PGD, FGSM (a range of eps), fast (FGSM from a random start), TRADES",
+        help="craft by PGD, by one step (fgsm), by one long step from a random start (fast), or train by TRADES "
+        "(default: the recipe's, or clean images alone)",
     )
-    group.add_argument("--eps", metavar="EPS", help="radius, inputs being in [0, 1], e.g. 0.3 or 8/255")
-    group.add_argument("--attack-steps", type=whole(1), metavar="N", help="gradient steps (pgd, trades)")
-    group.add_argument("--step-size", metavar="STEP", help="length of a step, e.g. 2/255 (default: eps / 4)")
-    group.add_argument("--norm", choices=("inf", "2"), help="norm of the ball (pgd; default: inf)")
+    group.add_argument(
+        "--eps",
+        metavar="EPS",
+        help="radius of the perturbation, images being in [0, 1], e.g. 0.3 or 8/255 (default: the recipe's, or 8/255; "
+        "for fgsm 0.1 to 0.3)",
+    )
+    group.add_argument(
+        "--eps-max", metavar="EPS", help="each image's radius is drawn between --eps and this [fgsm] (default: --eps)"
+    )
+    group.add_argument("--eps-warmup", type=positive, metavar="EPOCHS", help="epochs over which the radius grows")
+    group.add_argument("--norm", choices=("inf", "2"), help="norm of the perturbation [pgd] (default: inf)")
+    group.add_argument("--attack-steps", type=whole(1), metavar="N", help="gradient steps [pgd, trades] (default: 10)")
+    group.add_argument(
+        "--step-size",
+        metavar="STEP",
+        help="length of a gradient step, e.g. 2/255 [pgd, fast, trades] (default: EPS / 4; fast: 1.25 EPS)",
+    )
     group.add_argument(
         "--objective",
         choices=("loss", "adaptive", "margin", "cross_entropy", "dlr"),
-        help="what the crafting climbs (default: the defence's own loss)",
+        help="what crafting maximises [pgd, fgsm, fast] (default: loss, the defence's own)",
     )
-    group.add_argument("--targeted", choices=("random", "least_likely"), help="aim at a class (pgd)")
-    group.add_argument("--crafting-batch-norm", choices=("eval", "train"), help="mode while crafting (pgd; eval)")
     group.add_argument(
-        "--tolerance", type=whole(0), metavar="N", help="more steps for a sample that is misclassified already (pgd)"
+        "--targeted",
+        choices=("random", "least_likely"),
+        help="craft towards such a wrong class instead of away from the true one [pgd]",
     )
-    group.add_argument("--beta", type=positive, metavar="B", help="weight of the divergence (trades; 6)")
-    group.add_argument("--adv-ratio", type=positive, metavar="SHARE", help="adversarial share of a batch (1)")
-    group.add_argument("--eps-warmup", type=positive, metavar="EPOCHS", help="epochs over which eps grows")
+    group.add_argument(
+        "--tolerance",
+        type=whole(0),
+        metavar="N",
+        help="stop crafting an image N steps after it is first misclassified [pgd] (default: use all steps)",
+    )
+    group.add_argument(
+        "--crafting-batch-norm",
+        choices=("eval", "train"),
+        help="batch normalisation while crafting: by running averages or by the batch [pgd] (default: eval)",
+    )
+    group.add_argument("--beta", type=positive, metavar="B", help="weight of the divergence [trades] (default: 6)")
+    group.add_argument(
+        "--adv-ratio", type=_part, metavar="SHARE", help="share of each batch that is adversarial (default: 1)"
+    )
 
 
-def _add_tricks(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings of the training")
+def _add_optimisation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimisation (where no default is given: the recipe's)")
+    group.add_argument("--batch-size", type=whole(1), metavar="N", help="images in one step, of all processes together")
+    group.add_argument("--lr", type=positive, metavar="RATE", help="learning rate")
     group.add_argument(
-        "--schedule", choices=("piecewise", "linear", "cosine", "cyclic"), help="of the rate (default: the recipe's)"
+        "--scale-rate", action="store_true", help="scale the recipe's rate in proportion to --batch-size"
     )
-    group.add_argument("--rate-warmup", type=positive, metavar="EPOCHS", help="epochs over which the rate grows")
-    group.add_argument("--weight-decay", type=share, metavar="WD", help="weight decay (default: the recipe's)")
     group.add_argument(
-        "--decay", choices=("all", "conv", "weights"), help="what decays: weights leaves out normalisation and biases"
+        "--schedule", choices=("piecewise", "linear", "cosine", "cyclic"), help="how the rate goes down over the epochs"
     )
-    group.add_argument("--scale-rate", action="store_true", help="scale the rate with --batch-size (linear rule)")
-    group.add_argument("--activation", metavar="NAME", help="of the backbone: relu, softplus, silu, gelu, elu, ...")
-    group.add_argument("--augmentation", metavar="NAME", help="e.g. crop-flip (default: the recipe's)")
-    group.add_argument("--averaging", choices=("ema", "swa"), help="average the weights")
+    group.add_argument("--rate-warmup", type=positive, metavar="EPOCHS", help="epochs over which the rate first grows")
+    group.add_argument("--weight-decay", type=share, metavar="WD", help="weight decay, e.g. 5e-4")
+    group.add_argument(
+        "--decay",
+        choices=("all", "conv", "weights"),
+        help="what it applies to: all parameters, kernels of convolutions, or all but biases and normalisation",
+    )
+    group.add_argument("--augmentation", metavar="NAME", help="flip, crop-flip, reflect-crop-flip, ...")
+    group.add_argument(
+        "--activation", metavar="NAME", help="of the network: relu, softplus, silu, gelu, ... (default: the backbone's)"
+    )
+    group.add_argument("--averaging", choices=("ema", "swa"), help="average the weights over steps (ema) or epochs")
+    group.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast (default: float32)"
+    )
+    group.add_argument("--compile", action="store_true", help="run training steps through torch.compile")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("choice of the weights")
+    group.add_argument(
+        "--validation",
+        type=share,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the training images that is held out, to watch accuracy and robust accuracy on (default: 0.1; "
+        "0 for none)",
+    )
     group.add_argument(
         "--keep",
         choices=("last", "best"),
         default="last",
-        help="weights to keep: last, or best on the validation share",
+        help="write the weights of the last epoch (default), or of the best on those images",
     )
-    group.add_argument("--patience", type=whole(1), metavar="EPOCHS", help="stop after so many without a better one")
     group.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="float32 (default) or autocast"
+        "--patience", type=whole(1), metavar="EPOCHS", help="stop when so many epochs have brought nothing better"
     )
-    group.add_argument("--compile", action="store_true", help="run training steps through torch.compile")
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same --output")
+
+
+def _part(text: str) -> float:
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got '{text}'")
+    return value
 
 
 def _defence_options(given: Sequence[str]) -> dict[str, Any]:
@@ -155,6 +215,8 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """The recipe with what the command line says otherwise."""
     from art_mmc.trainers import AUGMENTATIONS, make_crafting
 
+    if args.scale_rate and (args.batch_size is None or args.lr is not None):
+        raise ValueError("--scale-rate scales the recipe's rate: it needs --batch-size, and has no use beside --lr")
     if args.batch_size is not None:
         scaled = recipe.with_batch_size(args.batch_size)
         recipe = scaled if args.scale_rate else dataclasses.replace(scaled, rate=recipe.rate)
@@ -175,6 +237,7 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
         raise unknown_name("augmentation", recipe.augmentation, AUGMENTATIONS)
     attack = {
         "eps": args.eps and parse_number("--eps", args.eps),
+        "eps_max": args.eps_max and parse_number("--eps-max", args.eps_max),
         "steps": args.attack_steps,
         "step_size": args.step_size and parse_number("--step-size", args.step_size),
         "norm": None if args.norm is None else float(args.norm),
@@ -193,23 +256,38 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
         return recipe
     kept = {} if args.adversarial else dict(recipe.attack_options)
     if args.adversarial == "fgsm" and "eps" in attack:
-        attack["eps_max"] = None
+        attack.setdefault("eps_max", None)
     recipe = dataclasses.replace(recipe, attack_options={**kept, **attack})
     make_crafting(recipe.attack, **recipe.attack_options)
     return recipe
 
 
 def _train(args: argparse.Namespace) -> None:
+    from art_mmc.distributed import process_group
+
+    with ExitStack() as stack:
+        with user_errors():
+            device_type = find_device(args.device)
+            world = stack.enter_context(process_group(device_type))
+        _train_among(world, device_type, args)
+
+
+def _train_among(world: World, device_type: str, args: argparse.Namespace) -> None:
+    """Every process trains; the main one writes and prints."""
     from art_mmc.comparison import build_classifier, train_defence, training_summary
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
+    from art_mmc.distributed import wait_for_all
     from art_mmc.reporting import format_percent, history_table, write_files
     from art_mmc.trainers.run_folder import RunFolder
 
     with user_errors():
         get_defence(args.defence)
-        device_type = find_device(args.device)
+        if args.download and not world.is_main:
+            wait_for_all()
         dataset, recipe, backbone = load_run(args)
+        if args.download and world.is_main:
+            wait_for_all()
         recipe = _with_options(recipe, args)
         options = _defence_options(args.set)
         build_classifier(args.defence, dataset, backbone, activation=args.activation, **options)
@@ -249,6 +327,8 @@ def _train(args: argparse.Namespace) -> None:
             precision=args.precision,
             compile_network=args.compile,
         )
+        if not world.is_main:
+            return
         summary = training_summary(trained, dataset, args.seed, 0 if validation is None else len(validation[1]))
     with user_errors():
         trained.classifier.save_checkpoint(output)

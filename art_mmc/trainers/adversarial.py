@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.trainers.crafting import FGSM, PGD, Crafting, FastFGSM, Moment, make_crafting
-from art_mmc.trainers.loss_trainer import WarmUpTrainer
+from art_mmc.distributed import World, total, world
+from art_mmc.trainers.crafting import FGSM, PGD, Crafting, Draw, FastFGSM, Moment, make_crafting
+from art_mmc.trainers.loss_trainer import Step, WarmUpTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ class AdversarialLossTrainer(WarmUpTrainer):
     """
     Adversarial training by the classifier's own loss: each batch, or a share of it, is replaced by adversarial examples
     crafted on the network as it stands. What ART's trainers lack: robust accuracy to watch and to choose weights by,
-    checkpoints with exact resume, the settings that the Bag of Tricks paper found to matter, and speed.
+    checkpoints with exact resume, the settings that the Bag of Tricks paper found to matter, and speed. Two things
+    about ART's own trainers no classifier can mend: those for TRADES and AWP refuse every scheduler of torch 2 and
+    later, and that for FBF (here "fast") trains in the mode that it finds, evaluation mode, in which batch statistics
+    stand still, unless `classifier.model.train()` is called before its `fit`.
 
     | Paper link: https://arxiv.org/abs/1706.06083 (PGD)
     | Paper link: https://arxiv.org/abs/2010.00467 (Bag of Tricks for adversarial training)
@@ -88,21 +92,19 @@ class AdversarialLossTrainer(WarmUpTrainer):
             f"eps_warmup={self.eps_warmup}, warmup_epochs={self.warmup_epochs})"
         )
 
-    def _draw(self, shape: torch.Size) -> torch.Tensor:
-        return torch.rand(shape, generator=self._noise, device=self._noise.device)
-
-    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """Craft, mix, and the strategy's loss; see :meth:`.LossTrainer._batch_loss`."""
         if self._in_warmup:
-            return super()._batch_loss(x, y, epoch)
+            return super()._batch_loss(x, y, step)
         labels = y if y.ndim == 1 else y.argmax(dim=1)
-        scale = min(1.0, (epoch + 1 / self._steps) / self.eps_warmup) if self.eps_warmup else 1.0
-        moment = Moment(self._draw, epoch, scale)
+        scale = min(1.0, step.end / self.eps_warmup) if self.eps_warmup else 1.0
         # a batch is a random sample already: its first part is as good as any
-        share = max(1, round(self.adv_ratio * len(x)))
-        x_adv = self.attack.craft(self._classifier, x[:share], labels[:share], moment)
-        if share < len(x):
-            x_adv = torch.cat([x_adv, x[share:]])
+        share = max(1, round(self.adv_ratio * step.samples))
+        mine = world().share(share)
+        moment = Moment(_draw(self._noise, share, world()), step.epoch, scale)
+        x_adv = self.attack.craft(self._classifier, x[:mine], labels[:mine], moment)
+        if mine < len(x):
+            x_adv = torch.cat([x_adv, x[mine:]])
         return self.attack.training_loss(self._forward, self._classifier.loss, x, y, x_adv)
 
     @property
@@ -112,7 +114,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
     def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
         """Clean and robust figures; the robust accuracy is what the best weights are chosen by."""
         accuracy = super()._validate(validation, record)
-        record["val_robust_accuracy"] = self.robust_accuracy(*validation)
+        record["val_robust_accuracy"] = self._robust_accuracy(*validation, world())
         return accuracy if record["val_robust_accuracy"] is None else record["val_robust_accuracy"]
 
     def robust_accuracy(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float | None:
@@ -124,21 +126,26 @@ class AdversarialLossTrainer(WarmUpTrainer):
         :param batch_size: Samples in one pass.
         :return: The accuracy, in [0, 1]; None without a validation attack.
         """
+        return self._robust_accuracy(x, y, World(), batch_size)
+
+    def _robust_accuracy(self, x: np.ndarray, y: np.ndarray, among: World, batch_size: int = 256) -> float | None:
+        """As :meth:`robust_accuracy`, each process on its part."""
         if self.validation_attack is None:
             return None
         generator = torch.Generator(self._device).manual_seed(0)
-        moment = Moment(lambda shape: torch.rand(shape, generator=generator, device=generator.device))
         x_all, y_all = self._classifier.training_tensors(x, y)
         if y_all.ndim == 2:
             y_all = y_all.argmax(dim=1)
-        correct = 0
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
         for inputs, labels in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
-            inputs, labels = inputs.to(self._device), labels.to(self._device)
+            moment = Moment(_draw(generator, len(inputs), among))
+            part = among.shard(len(inputs))
+            inputs, labels = inputs[part].to(self._device), labels[part].to(self._device)
             with self._autocast():
                 x_adv = self.validation_attack.craft(self._classifier, inputs, labels, moment)
                 with self._classifier.crafting(), torch.no_grad():
-                    correct += int((self._classifier.forward(x_adv).argmax(dim=1) == labels).sum())
-        return correct / len(x_all)
+                    correct += (self._classifier.forward(x_adv).argmax(dim=1) == labels).sum()
+        return int(total(correct) if among.size > 1 else correct) / len(x_all)
 
     def _close_epoch(self, job: Any, record: dict[str, Any]) -> None:
         """Robust accuracy of each epoch, and a look at what one-step training is known to do."""
@@ -150,10 +157,12 @@ class AdversarialLossTrainer(WarmUpTrainer):
             return
         x, y = job.x[:WATCHED], job.y[:WATCHED]
         x = x.float() / 255.0 if x.dtype == torch.uint8 else x
-        robust = self.robust_accuracy(x.cpu().numpy(), y.cpu().numpy())
+        robust = self._robust_accuracy(x.cpu().numpy(), y.cpu().numpy(), world())
         record["robust_accuracy"] = robust
         if robust is not None and record["accuracy"] > 0.3 and robust < OVERFITTING_SHARE * record["accuracy"]:
             record["catastrophic_overfitting"] = True
+            if not world().is_main:
+                return
             logger.warning(
                 "Catastrophic overfitting in epoch %s: accuracy %.3f under the one-step training attack, %.3f under %s "
                 "steps. Train with more steps, or a smaller eps.",
@@ -162,3 +171,17 @@ class AdversarialLossTrainer(WarmUpTrainer):
                 robust,
                 getattr(self.validation_attack, "steps", "several"),
             )
+
+
+def _draw(generator: torch.Generator, samples: int, among: World) -> Draw:
+    """
+    Numbers for this process' part of some samples. They are drawn for all of them, so that a sample gets the same ones
+    in whatever process it is.
+    """
+
+    def draw(shape: torch.Size) -> torch.Tensor:
+        if among.size == 1:
+            return torch.rand(shape, generator=generator, device=generator.device)
+        return torch.rand((samples, *shape[1:]), generator=generator, device=generator.device)[among.shard(samples)]
+
+    return draw

@@ -29,7 +29,8 @@ class Moment:
     """
     What a strategy may know of the training around it.
 
-    :param draw: Gives numbers uniform in [0, 1) of a shape, from the trainer's generator.
+    :param draw: Gives numbers uniform in [0, 1) of a shape (B, ...), B being the samples to craft, from the trainer's
+           generator.
     :param epoch: Epochs finished, as a fraction inside an epoch.
     :param scale: Factor on eps, in [0, 1], for its warm-up.
     """
@@ -354,6 +355,8 @@ class ARTAttack(Crafting):
         self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
     ) -> torch.Tensor:
         """See :meth:`Crafting.craft`."""
+        if len(x) == 0:  # a process without a part of a small batch; ART has no result for nothing
+            return x
         with classifier.crafting(), torch.enable_grad():
             x_adv = self.attack.generate(x.cpu().numpy(), y=None if self.attack.targeted else y.cpu().numpy())
         return torch.from_numpy(np.ascontiguousarray(x_adv, dtype=np.float32)).to(x.device)

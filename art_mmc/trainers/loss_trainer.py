@@ -10,22 +10,26 @@ import math
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from art.defences.trainer import Trainer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.distributed import Agreement, broadcast_object, gather_objects, join, shard, total, wait_for_all, world
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
+from art_mmc.trainers.averaging import WeightAverage
+from art_mmc.trainers.data_parallel import data_parallel, share_buffers
 from art_mmc.trainers.recipes import Recipe
 from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted
 
@@ -37,6 +41,9 @@ BATCH_SIZE, NB_EPOCHS = 128, 20
 #: seconds after which a long epoch is saved in its middle
 SAVE_EVERY = 300.0
 
+#: what processes agree on after a step: to save the state, or to save it and stop
+SAVE, STOP = 1, 2
+
 
 @dataclass
 class Position:
@@ -46,7 +53,7 @@ class Position:
     :param stage: Stages finished.
     :param epoch: Epochs of the stage finished.
     :param batch: Batches of the epoch finished.
-    :param totals: Of the epoch so far: sum of losses, correct predictions, samples.
+    :param totals: Of the epoch so far, in this process: sum of losses, correct predictions, samples.
     :param seconds: Of the epoch so far.
     :param best: Best validation figure so far.
     :param stale: Epochs since.
@@ -92,12 +99,43 @@ class Job:
         """Steps in one epoch."""
         return math.ceil(len(self.x) / self.batch_size)
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for another job to be this one, the order of the samples included."""
+        return {
+            "samples": len(self.x),
+            "data": [zlib.crc32(tensor.contiguous().cpu().numpy().data) for tensor in (self.x, self.y)],
+            "batch_size": self.batch_size,
+            "stages": [[name, epochs] for name, _, epochs in self.stages],
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    Where a step stands in the training.
+
+    :param epoch: Epochs of the stage finished when it begins, a fraction.
+    :param end: The same when it ends.
+    :param samples: Samples in its batch, those of all processes.
+    """
+
+    epoch: float
+    end: float
+    samples: int
+
 
 class LossTrainer(Trainer):
     """
     Trains a :class:`.LossDefendedClassifier` on clean examples by its own loss. What ART's `fit` lacks: a loss and an
     accuracy to watch, validation, augmentation on the device, a seed, checkpoints with exact resume, averaged weights,
-    bfloat16, the papers' recipes.
+    bfloat16, several GPUs, the papers' recipes.
+
+    A program that torchrun has started in several processes trains in all of them by torch's `DistributedDataParallel`:
+    each has all of the data and works on its part of every batch, and the result is that of one process up to rounding.
+    Batch normalisation is by the whole batch; on CPUs, where torch has no such layer, it takes longer than in one
+    process. Only random numbers that the network draws itself (dropout), or an ART attack, are others than in one
+    process. For GPUs call :func:`art_mmc.distributed.join` before you make the classifier.
 
     Training on clean examples alone gives no robustness that survives an attack on the difference of logits; see the
     report of `art-mmc compare`.
@@ -189,7 +227,7 @@ class LossTrainer(Trainer):
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
         self.history: list[dict[str, Any]] = []
-        self._average: AveragedModel | None = None
+        self._average: WeightAverage | None = None
         self._forward: Callable[[torch.Tensor], torch.Tensor] = classifier.forward
 
     # ------------------------------------------------------------------------------------------ ART's methods
@@ -212,15 +250,16 @@ class LossTrainer(Trainer):
         :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
         :param validation_data: Inputs and labels on which each epoch is judged. To choose weights by them they must be
                split off the training data, never the test set; see :func:`.split_validation`.
-        :param batch_size: Samples in one step; None for the recipe's, or 128. A last batch of one sample is left out,
-               for batch normalisation has no variance there.
+        :param batch_size: Samples in one step, of all processes together; None for the recipe's, or 128. A last batch
+               of one sample is left out, for batch normalisation has no variance there.
         :param nb_epochs: Passes over the data; None for the recipe's, or 20.
-        :param scheduler: Learning-rate scheduler, stepped once an epoch: anything with a `step()`, or a function that
-               makes one from an optimizer. None for the recipe's, or none.
+        :param scheduler: Learning-rate scheduler, stepped once an epoch: a function that makes one from an optimizer,
+               or one on the classifier's own optimizer, if that is what trains: without recipe and warm-up. None for
+               the recipe's, or none.
         :param resume: Whether to go on from the folder's `last.pt`, if it is there, as if never interrupted.
         :param kwargs: None is known.
         :raises ValueError: For data that does not fit, or a checkpoint of another run.
-        :raises TypeError: For unknown arguments or a scheduler without a step.
+        :raises TypeError: For unknown arguments, or a scheduler without a step or on another optimizer.
         :raises FloatingPointError: When the training diverges.
         :raises TrainingInterrupted: After Ctrl-C with a folder: the batch is finished and the state saved.
         """
@@ -238,7 +277,8 @@ class LossTrainer(Trainer):
         if validation_data is None and (self.patience is not None or self.keep == "best"):
             raise ValueError("patience and keep='best' need validation_data, split off the training data.")
         self._plan = None if self.recipe is None else self.recipe.scaled(nb_epochs)
-        self._steps = math.ceil(len(x) / batch_size)
+        self._check_scheduler(scheduler)
+        self._meet()
         x_all, y_all = self._classifier.training_tensors(x, y)
         job = Job(
             x=_compact(x_all).to(self._device),
@@ -248,10 +288,11 @@ class LossTrainer(Trainer):
             stages=self._stages(nb_epochs, scheduler),
             scheduler=scheduler,
         )
+        self._compare(job)
         own_optimizer = self._classifier._optimizer
         try:
-            with self._randomness(), self._classifier.training(), self._fast_network():
-                saved = self._read(job) if resume and self.folder is not None else None
+            with self._randomness(), self._classifier.training(), self._fast_network(job):
+                saved = self._read(job) if resume else None
                 if saved is None or not saved["training"]["finished"]:
                     self._run(job, saved)
         finally:
@@ -310,16 +351,27 @@ class LossTrainer(Trainer):
         elif stage > 0:
             self._classifier.renew_optimizer()
 
+    def _check_scheduler(self, scheduler: Any) -> None:
+        """A scheduler that is made already must be one of the optimizer that trains."""
+        if scheduler is None or (callable(scheduler) and not hasattr(scheduler, "step")):
+            return
+        if not hasattr(scheduler, "step"):
+            raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
+        own = self._classifier.optimizer
+        if self.recipe is not None:
+            problem = f"recipe '{self.recipe.name}' trains with an optimizer of its own, which it does not know"
+        elif getattr(scheduler, "optimizer", own) is not own:
+            problem = "its optimizer is not the classifier's"
+        else:
+            return
+        raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
+
     def _make_scheduler(self, job: Job, epochs: int) -> tuple[Any, Any]:
         """The scheduler to step once a batch and the one to step once an epoch, either may be None."""
         optimizer = self._classifier.optimizer
         if job.scheduler is None:
             return (self._plan.make_scheduler(optimizer, job.steps, epochs) if self._plan else None), None
-        if hasattr(job.scheduler, "step"):
-            return None, job.scheduler
-        if not callable(job.scheduler):
-            raise TypeError(f"scheduler: expected something with a step(), got {type(job.scheduler).__name__}.")
-        return None, job.scheduler(optimizer)
+        return None, job.scheduler if hasattr(job.scheduler, "step") else job.scheduler(optimizer)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         x, y = data
@@ -327,11 +379,38 @@ class LossTrainer(Trainer):
         check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
         return np.asarray(x), np.asarray(self._classifier.reduce_labels(y))
 
+    def _meet(self) -> None:
+        """Join the other processes, if torchrun started some."""
+        rank, size = join(self._device.type)
+        if size > 1 and self._device.type == "cuda" and self._device.index != torch.cuda.current_device():
+            raise ValueError(
+                f"the classifier is on {self._device}, but process {rank} trains on cuda:{torch.cuda.current_device()}:"
+                " call art_mmc.distributed.join() before you make the classifier."
+            )
+
+    def _compare(self, job: Job) -> None:
+        """All processes must be about to do the same."""
+        if world().size == 1:
+            return
+        about = {
+            **self._fingerprint(job),
+            "folder": self.folder is not None,
+            "validation": None if job.validation is None else len(job.validation[0]),
+        }
+        first, *others = gather_objects(about)
+        for rank, other in enumerate(others, 1):
+            if different := [name for name in first if first[name] != other[name]]:
+                what = "; ".join(f"{name}: {_difference(first[name], other[name])}" for name in different)
+                raise ValueError(
+                    f"processes 0 and {rank} are not about to train the same: {what}. Each needs the same settings and "
+                    "the same data in the same order."
+                )
+
     @contextmanager
     def _randomness(self) -> Iterator[None]:
         """
-        Two generators: `_order` on the CPU for data order and augmentation, `_noise` on the device for crafting. With a
-        seed, torch's and numpy's global random states are put back afterwards.
+        Two generators: `_order` on the CPU for data order and augmentation, `_noise` on the device for crafting; both
+        are the same in all processes. With a seed, torch's and numpy's global random states are put back afterwards.
         """
         devices = [self._device] if self._device.type == "cuda" else []
         numpy_state = np.random.get_state()
@@ -339,7 +418,10 @@ class LossTrainer(Trainer):
             if self.seed is not None:
                 torch.manual_seed(self.seed)
                 np.random.seed(self.seed)
-            seeds = torch.randint(2**62, (2,)).tolist()
+            seeds = broadcast_object(torch.randint(2**62, (2,)).tolist())
+            if not world().is_main:  # dropout must not strike all parts of a batch alike
+                torch.manual_seed(seeds[0] + world().rank)
+                np.random.seed((seeds[1] + world().rank) % 2**32)
             self._order = torch.Generator().manual_seed(seeds[0])
             self._noise = torch.Generator(self._device).manual_seed(seeds[1])
             try:
@@ -349,15 +431,18 @@ class LossTrainer(Trainer):
                     np.random.set_state(numpy_state)
 
     @contextmanager
-    def _fast_network(self) -> Iterator[None]:
-        """Memory format and compilation for the time of the training; the compiled network shares the weights."""
+    def _fast_network(self, job: Job) -> Iterator[None]:
+        """
+        Memory format, other processes and compilation, for the time of the training; what trains shares the weights
+        with the classifier's network.
+        """
         net = self._classifier.model
         if self.channels_last:
             net.to(memory_format=torch.channels_last)
-        if self.compile_network:
-            self._forward = torch.compile(net)
         try:
-            yield
+            with data_parallel(net, _floats(job.x[:2])) as trained:
+                self._forward = torch.compile(trained) if self.compile_network else trained
+                yield
         finally:
             self._forward = self._classifier.forward
             if self.channels_last:  # a loaded copy of the network computes the same to the last bit
@@ -368,13 +453,13 @@ class LossTrainer(Trainer):
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
-    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Loss of a batch, a scalar, and the logits by which its accuracy is counted.
 
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, C, H, W), this process' part of the batch.
         :param y: Labels (B,) or (B, K).
-        :param epoch: Epochs of the stage finished, as a fraction inside an epoch.
+        :param step: Where the step stands.
         """
         logits = self._forward(x)
         return self._classifier.loss(logits, y), logits
@@ -385,14 +470,15 @@ class LossTrainer(Trainer):
         """Train to the end, from the beginning or from a saved state."""
         position = Position() if saved is None else Position(**saved["training"]["position"])
         self.history = position.history
-        self._own_loss, self._average, self._best = self._classifier.loss, None, None
+        self._own_loss, self._best, self._agreement = self._classifier.loss, None, Agreement()
         with self._catch_interrupt() as interrupted:
             for index in range(position.stage, len(job.stages)):
                 name, loss, epochs = job.stages[index]
                 self._begin_stage(index)
+                self._average = self._new_average()
                 each_batch, each_epoch = self._make_scheduler(job, epochs)
                 if saved is not None:
-                    self._restore(saved["training"], each_batch, each_epoch)
+                    self._restore(saved["training"], position, each_batch, each_epoch)
                     saved = None
                 self._classifier._loss = loss
                 try:
@@ -401,7 +487,6 @@ class LossTrainer(Trainer):
                     self._classifier._loss = self._own_loss
                 if index + 1 < len(job.stages):
                     position.stage, position.epoch = index + 1, 0
-                    self._average = None
         self._finish(job)
         self._save(job, position, None, None, finished=True)
 
@@ -416,13 +501,13 @@ class LossTrainer(Trainer):
         interrupted: threading.Event,
     ) -> None:
         done = position.epoch * job.steps + position.batch
-        with tqdm(
-            total=epochs * job.steps, initial=done, disable=not self.verbose, desc=name, unit="batch", leave=False
-        ) as bar:
+        hidden = not (self.verbose and world().is_main)
+        with tqdm(total=epochs * job.steps, initial=done, disable=hidden, desc=name, unit="batch", leave=False) as bar:
             while position.epoch < epochs:
                 if position.batch == 0:
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
                 loss, accuracy = self._epoch(job, position, each_batch, each_epoch, interrupted, bar)
+                share_buffers(self._classifier.model)
                 record = {
                     "epoch": len(self.history) + 1,
                     "stage": name,
@@ -439,9 +524,11 @@ class LossTrainer(Trainer):
                     )
                 position.epoch, position.batch, position.order = position.epoch + 1, 0, None
                 position.totals, position.seconds = (0.0, 0.0, 0.0), 0.0
-                self._average_epoch(position)
+                if self._average is not None:
+                    self._average.after_epoch(position.epoch)
                 stop = self._judge(job, position, record)
                 self._close_epoch(job, record)
+                record = broadcast_object(record)
                 self.history.append(record)
                 bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k in _SHOWN and v is not None})
                 logger.info(
@@ -454,7 +541,8 @@ class LossTrainer(Trainer):
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
                 self._save(job, position, each_batch, each_epoch)
-                self._stop_if(interrupted)
+                if self._agreement.settle(STOP * interrupted.is_set()) == STOP:
+                    self._stop()
 
     def _epoch(
         self,
@@ -482,87 +570,78 @@ class LossTrainer(Trainer):
             if batch < position.batch:
                 continue
             if len(index) > 1 or len(job.x) == 1:
-                loss, correct = self._step(job.x[index], job.y[index], position.epoch + batch / job.steps)
-                totals += torch.stack([loss * len(index), correct, torch.full_like(loss, len(index))])
+                begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
+                totals += self._step(*self._part(job, index), Step(begin, end, len(index)))
             if each_batch is not None:
                 each_batch.step()
             bar.update()
             position.batch = batch + 1
-            if interrupted.is_set() or time.monotonic() - saved > SAVE_EVERY:
-                position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
-                if position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
-                    self._save(job, position, each_batch, each_epoch)
-                    self._stop_if(interrupted)
+            wish = STOP if interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
+            if wish:
                 saved = time.monotonic()
+            agreed = self._agreement.reach(wish)
+            if agreed and position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
+                position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
+                self._save(job, position, each_batch, each_epoch)
+                if agreed == STOP:
+                    self._stop()
         position.seconds = time.perf_counter() - start
-        loss_sum, count_correct, count = totals.tolist()
+        loss_sum, count_correct, count = total(totals).tolist()
         return loss_sum / count, count_correct / count
 
-    def _step(self, x: torch.Tensor, y: torch.Tensor, epoch: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimizer step; the loss and the number of correct predictions, still on the device."""
-        if x.dtype == torch.uint8:
-            x = x.float() / 255.0
-        if self.augmentation is not None:
-            x = self.augmentation(x, self._order)
+    def _part(self, job: Job, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The process' inputs and labels of a batch, augmented."""
+        part = shard(len(index))
+        if self.augmentation is None:
+            x = _floats(job.x[index[part]])
+        else:  # the whole batch, so that each sample gets the same random numbers in whatever process it is
+            x = self.augmentation(_floats(job.x[index]), self._order)[part]
         if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        return x, job.y[index[part]]
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
+        """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            loss, logits = self._batch_loss(x, y, epoch)
-        (loss.sum() if loss.ndim else loss).backward()
+            loss, logits = self._batch_loss(x, y, step)
+        if loss.ndim:
+            loss = loss.sum()
+        size = world().size
+        if len(x) == 0:  # a mean over nothing is no number; yet the gradient's sum over the processes needs this one
+            loss = 0.0 * logits.sum()
+        # each process has the mean over its part of the batch, and the gradient is the mean over the processes
+        mean = getattr(self._classifier.loss, "reduction", "mean") == "mean"
+        stands_for = len(x) if mean else step.samples
+        (loss if size == 1 else loss * (size * stands_for / step.samples)).backward()
         optimizer.step()
-        if self._average is not None and self.averaging == "ema":
-            self._average.update_parameters(self._classifier.model)
+        if self._average is not None:
+            self._average.after_step()
         true = y if y.ndim == 1 else y.argmax(dim=1)
-        return loss.detach().double(), (logits.detach().argmax(dim=1) == true).sum().double()
+        correct = (logits.detach().argmax(dim=1) == true).sum()
+        seen = loss.detach().double()
+        return torch.stack([seen * stands_for, correct.double(), torch.full_like(seen, len(x))])
 
     # ------------------------------------------------------------------------------------------ averages, judgement
 
-    def _average_epoch(self, position: Position) -> None:
-        """Begin the average when its time has come; add the epoch's weights to it."""
-        if self.averaging is None or position.epoch < max(1, self.averaging_start):
-            return
-        net = self._classifier.model
-        if self._average is None:
-            self._average = self._new_average()
-            self._average.update_parameters(net)
-        elif self.averaging == "swa":
-            self._average.update_parameters(net)
+    def _new_average(self) -> WeightAverage | None:
+        if self.averaging is None:
+            return None
+        return WeightAverage(self._classifier.model, self.averaging, self.averaging_decay, self.averaging_start)
 
-    def _new_average(self) -> AveragedModel:
-        ema = get_ema_multi_avg_fn(self.averaging_decay) if self.averaging == "ema" else None
-        return AveragedModel(self._classifier.model, multi_avg_fn=ema)
-
-    @contextmanager
-    def _averaged(self, job: Job) -> Iterator[None]:
-        """The network with the averaged weights and with batch statistics computed for them, for a while."""
-        net = self._classifier.model
-        if self._average is None:
-            yield
-            return
-        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-        self._install_average(job)
-        try:
-            yield
-        finally:
-            net.load_state_dict(before)
-
-    def _install_average(self, job: Job) -> None:
-        """Put the averaged weights into the network; new batch statistics come from the clean training data."""
-        assert self._average is not None
-        net = self._classifier.model
-        net.load_state_dict(self._average.module.state_dict())
-        batches = (job.x[i : i + job.batch_size] for i in range(0, len(job.x) - 1, job.batch_size))
-        with torch.no_grad():
-            update_bn(((x.float() / 255.0 if x.dtype == torch.uint8 else x) for x in batches), net)
+    def _clean_batches(self, job: Job) -> Iterator[torch.Tensor]:
+        """The process' parts of the training inputs, by which batch statistics of averaged weights are computed."""
+        for start in range(0, len(job.x) - 1, job.batch_size):
+            batch = job.x[start : start + job.batch_size]
+            yield _floats(batch[shard(len(batch))])
 
     def _judge(self, job: Job, position: Position, record: dict[str, Any]) -> bool:
         """Validate, keep the best, and say whether to stop."""
         if job.validation is None:
             return False
-        with self._averaged(job):
-            figure = self._validate(job.validation, record)
+        with self._average.installed(self._clean_batches(job)) if self._average else contextlib.nullcontext():
+            figure = broadcast_object(self._validate(job.validation, record))
             if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
                 return False
             if figure > position.best:
@@ -577,15 +656,18 @@ class LossTrainer(Trainer):
 
     def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
         """Write validation figures into the epoch's record; the one by which the best weights are chosen."""
-        x, y = validation
+        n, part = len(validation[0]), shard(len(validation[0]))
+        x, y = (each[part] for each in validation)
+        loss, correct = 0.0, 0
         with self._classifier.using_objective("loss"):
-            losses = [
-                self._classifier.compute_loss(x[start : start + 1000], y[start : start + 1000], reduction="none")
-                for start in range(0, len(x), 1000)
-            ]
-        true = y if y.ndim == 1 else y.argmax(axis=1)
-        record["val_loss"] = float(np.mean(np.concatenate(losses)))
-        record["val_accuracy"] = float((self._classifier.predict(x).argmax(axis=1) == true).mean())
+            for start in range(0, len(x), 1000):
+                some, labels = x[start : start + 1000], y[start : start + 1000]
+                losses = np.asarray(self._classifier.compute_loss(some, labels, reduction="none"), dtype=np.float64)
+                loss += float(losses.sum())
+                true = labels if labels.ndim == 1 else labels.argmax(axis=1)
+                correct += int((self._classifier.predict(some).argmax(axis=1) == true).sum())
+        sums = total(torch.tensor([loss, correct], dtype=torch.float64, device=self._device))
+        record["val_loss"], record["val_accuracy"] = (sums / n).tolist()
         return record["val_accuracy"]
 
     def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
@@ -596,7 +678,7 @@ class LossTrainer(Trainer):
         if self.keep == "best" and self._best is not None:
             self._classifier.model.load_state_dict(self._best)
         elif self._average is not None:
-            self._install_average(job)
+            self._average.install(self._clean_batches(job))
 
     # ------------------------------------------------------------------------------------------ interruption, resume
 
@@ -619,19 +701,14 @@ class LossTrainer(Trainer):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _stop_if(self, interrupted: threading.Event) -> None:
-        if interrupted.is_set() and self.folder is not None:
-            raise TrainingInterrupted(self.folder.path)
+    def _stop(self) -> None:
+        assert self.folder is not None
+        wait_for_all()  # the first process to end would have torchrun end the one that still writes
+        raise TrainingInterrupted(self.folder.path)
 
     def _fingerprint(self, job: Job) -> dict[str, Any]:
         """What must be the same for a run to go on as if never interrupted."""
-        return {
-            "trainer": repr(self),
-            "samples": len(job.x),
-            "data": [float(job.x.sum(dtype=torch.float64)), float(job.y.sum(dtype=torch.float64))],
-            "batch_size": job.batch_size,
-            "stages": [[name, epochs] for name, _, epochs in job.stages],
-        }
+        return {"trainer": repr(self), **job.fingerprint}
 
     def __repr__(self) -> str:
         """Return the settings that decide the result of a training."""
@@ -645,6 +722,14 @@ class LossTrainer(Trainer):
         if self.folder is None:
             return
         cuda = self._device.type == "cuda"
+        processes = gather_objects(
+            {
+                "totals": position.totals,
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self._device).cpu() if cuda else None,
+                "numpy": list(np.random.get_state()),
+            }
+        )
         training = {
             "fingerprint": self._fingerprint(job),
             "finished": finished,
@@ -653,13 +738,9 @@ class LossTrainer(Trainer):
             "schedulers": [None if s is None else s.state_dict() for s in (each_batch, each_epoch)],
             "average": None if self._average is None else self._average.state_dict(),
             "best": self._best,
-            "random": {
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
-                "numpy": list(np.random.get_state()),
-                "order": self._order.get_state(),
-                "noise": self._noise.get_state(),
-            },
+            "order": self._order.get_state(),
+            "noise": self._noise.get_state(),
+            "processes": processes,
         }
         loss, self._classifier._loss = self._classifier._loss, self._own_loss
         try:
@@ -671,7 +752,7 @@ class LossTrainer(Trainer):
     def _read(self, job: Job) -> dict[str, Any] | None:
         """The saved state of this very run, its weights loaded, or None if there is none yet."""
         assert self.folder is not None
-        saved = self.folder.read_state()
+        saved = broadcast_object(self.folder.read_state())
         if saved is None:
             return None
         there, here = saved["training"]["fingerprint"], self._fingerprint(job)
@@ -686,28 +767,39 @@ class LossTrainer(Trainer):
         self.history = saved["training"]["position"]["history"]
         return saved
 
-    def _restore(self, training: dict[str, Any], each_batch: Any, each_epoch: Any) -> None:
-        """Optimizer, schedules, averages and random states as they were saved."""
+    def _restore(self, training: dict[str, Any], position: Position, each_batch: Any, each_epoch: Any) -> None:
+        """Optimizer, schedules, averages, totals and random states as they were saved."""
         self._classifier.optimizer.load_state_dict(training["optimizer"])
         for scheduler, state in zip((each_batch, each_epoch), training["schedulers"], strict=True):
             if scheduler is not None and state is not None:
                 scheduler.load_state_dict(state)
-        if training["average"] is not None:
-            self._average = self._new_average()
+        if self._average is not None:
             self._average.load_state_dict(training["average"])
         self._best = training["best"]
-        random = training["random"]
-        torch.set_rng_state(random["torch"].cpu())
-        if random["cuda"] is not None:
-            torch.cuda.set_rng_state(random["cuda"].cpu(), self._device)
-        name, keys, *rest = random["numpy"]
+        self._order.set_state(training["order"].cpu())
+        self._noise.set_state(training["noise"].cpu())
+        processes, (rank, size) = training["processes"], world()
+        if len(processes) != size:
+            logger.warning(
+                "The run was begun by %s processes and goes on with %s: equal to one that was never interrupted up to "
+                "rounding, but for dropout and ART attacks, whose random numbers are others.",
+                len(processes),
+                size,
+            )
+            sums = [sum(column) for column in zip(*(process["totals"] for process in processes), strict=True)]
+            position.totals = (sums[0], sums[1], sums[2]) if rank == 0 else (0.0, 0.0, 0.0)
+            return
+        own = processes[rank]
+        position.totals = own["totals"]
+        torch.set_rng_state(own["torch"].cpu())
+        if own["cuda"] is not None:
+            torch.cuda.set_rng_state(own["cuda"].cpu(), self._device)
+        name, keys, *rest = own["numpy"]
         np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-        self._order.set_state(random["order"].cpu())
-        self._noise.set_state(random["noise"].cpu())
 
     def _warn_if_stuck(self) -> None:
         accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
-        if accuracy < chance + 0.1 * (1 - chance):
+        if world().is_main and accuracy < chance + 0.1 * (1 - chance):
             logger.warning(
                 "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
                 "or a warm-up, may help.",
@@ -716,6 +808,10 @@ class LossTrainer(Trainer):
             )
 
 
+_PASS_A_FUNCTION = (
+    "pass a function that makes one from an optimizer, e.g. lambda optimizer: MultiStepLR(optimizer, [50], 0.2)."
+)
+
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
 
 
@@ -723,6 +819,11 @@ def _difference(old: Any, new: Any) -> str:
     """What differs between two descriptions, without the parts that they share."""
     was, now = str(old).split(", "), str(new).split(", ")
     return f"was {', '.join(p for p in was if p not in now)}, is {', '.join(p for p in now if p not in was)}"
+
+
+def _floats(x: torch.Tensor) -> torch.Tensor:
+    """What :func:`_compact` stored, as floats."""
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
 
 
 def _compact(x: torch.Tensor) -> torch.Tensor:
@@ -755,11 +856,6 @@ class WarmUpTrainer(LossTrainer):
 
     def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
         """Warm-up, then the defence's own loss."""
-        if hasattr(scheduler, "step"):
-            raise TypeError(
-                "scheduler: two stages need two schedulers; pass a function that makes one from an optimizer, e.g. "
-                "lambda optimizer: MultiStepLR(optimizer, [50], 0.2)."
-            )
         warmup = self.warmup_epochs
         if warmup is None:
             warmup = self._plan.warmup_epochs if self._plan and self._plan.warmup_epochs else nb_epochs // 2
@@ -767,5 +863,7 @@ class WarmUpTrainer(LossTrainer):
             raise ValueError(
                 f"warmup_epochs={warmup} leaves nothing of nb_epochs={nb_epochs} for the defence's own loss."
             )
+        if warmup and hasattr(scheduler, "step"):
+            raise TypeError(f"scheduler: two stages need two schedulers; {_PASS_A_FUNCTION}")
         own = super()._stages(nb_epochs - warmup, scheduler)
         return [("warm-up", SoftmaxCrossEntropyLoss(), warmup), *own] if warmup else own

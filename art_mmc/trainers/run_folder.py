@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from art_mmc.checkpoint import describe, read_payload, write_payload
+from art_mmc.distributed import main_process_only
 
 if TYPE_CHECKING:
     from art_mmc.classifiers import LossDefendedClassifier
@@ -38,7 +39,7 @@ class RunMismatchError(ValueError):
 class RunFolder:
     """
     Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
-    moment leaves the old one or the new one.
+    moment leaves the old one or the new one. Of several processes the main one alone writes.
 
     :param path: The folder; made at once, so that a folder that can't be written fails before the training.
     :raises OSError: When the folder can't be made or written.
@@ -62,6 +63,7 @@ class RunFolder:
         """The classifier that was best on the validation data."""
         return self.path / "best.pt"
 
+    @main_process_only
     def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
         """
         Write `last.pt`, which is also a checkpoint for :func:`.load_classifier` if the classifier can be described.
@@ -85,8 +87,10 @@ class RunFolder:
         payload = read_payload(self.last)
         if "training" not in payload:
             raise ValueError(f"{self.last} is a classifier's checkpoint, but no state of a training run.")
+        self._written = len(payload["training"]["position"]["history"])
         return payload
 
+    @main_process_only
     def write_best(self, classifier: LossDefendedClassifier) -> None:
         """
         Write `best.pt`.
@@ -96,6 +100,7 @@ class RunFolder:
         if classifier.defence is not None:
             classifier.save_checkpoint(self.best)
 
+    @main_process_only
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """
         Write `history.csv`, and the same figures for TensorBoard where it is installed.
@@ -120,7 +125,8 @@ class RunFolder:
             except ImportError:
                 self._writer = False
             else:
-                self._writer = SummaryWriter(str(self.path))
+                # what an earlier run left in the folder from here on is no part of this one
+                self._writer = SummaryWriter(str(self.path), purge_step=self._written + 1)
         if not self._writer:
             return
         for record in history[self._written :]:

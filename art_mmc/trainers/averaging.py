@@ -1,0 +1,96 @@
+"""
+Averaged weights of a network under training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+
+
+class WeightAverage:
+    """
+    The average of a network's weights over the steps or epochs of a training, with batch statistics of its own.
+
+    | Paper link: https://arxiv.org/abs/1803.05407 (stochastic weight averaging)
+
+    :param network: The network under training.
+    :param kind: "ema" for the exponential average over steps, "swa" for the plain mean over epochs.
+    :param decay: Decay of the exponential average, in [0, 1).
+    :param start: Epochs before the average begins; it begins with the weights after the first epoch at the earliest.
+    """
+
+    def __init__(self, network: torch.nn.Module, kind: str, decay: float = 0.999, start: int = 0) -> None:
+        self._network = network
+        self._kind = kind
+        self._decay = decay
+        self._start = start
+        self._average: AveragedModel | None = None
+
+    def after_step(self) -> None:
+        """Add the weights after a step to an exponential average that has begun."""
+        if self._average is not None and self._kind == "ema":
+            self._average.update_parameters(self._network)
+
+    def after_epoch(self, epochs: int) -> None:
+        """
+        Begin when the time has come; add the weights after an epoch to a plain mean.
+
+        :param epochs: Epochs finished.
+        """
+        if self._average is None and epochs >= max(1, self._start):
+            self._average = self._new()
+            self._average.update_parameters(self._network)
+        elif self._average is not None and self._kind == "swa":
+            self._average.update_parameters(self._network)
+
+    def install(self, batches: Iterable[torch.Tensor]) -> None:
+        """
+        Put the average, if it has begun, into the network.
+
+        :param batches: Inputs (B, C, H, W) by which the batch statistics are computed anew for it.
+        """
+        if self._average is not None:
+            self._network.load_state_dict(self._average.module.state_dict())
+            with torch.no_grad():
+                update_bn(batches, self._network)
+
+    @contextmanager
+    def installed(self, batches: Iterable[torch.Tensor]) -> Iterator[None]:
+        """
+        As :meth:`install`, for a while.
+
+        :param batches: As in :meth:`install`.
+        """
+        if self._average is None:
+            yield
+            return
+        before = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+        self.install(batches)
+        try:
+            yield
+        finally:
+            self._network.load_state_dict(before)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """
+        :return: The state, None before the beginning.
+        """
+        return None if self._average is None else self._average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """
+        :param state: What :meth:`state_dict` gave.
+        """
+        self._average = None
+        if state is not None:
+            self._average = self._new()
+            self._average.load_state_dict(state)
+
+    def _new(self) -> AveragedModel:
+        ema = get_ema_multi_avg_fn(self._decay) if self._kind == "ema" else None
+        return AveragedModel(self._network, multi_avg_fn=ema)

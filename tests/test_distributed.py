@@ -1,0 +1,484 @@
+"""
+Training in two processes, started by torchrun as a user would, against one process.
+
+Run as a script this file is what the two processes do; the tests look at what they left behind. Networks are float64
+where two curves are compared, so that rounding stays far below what any wrong share of a batch would do.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from art_mmc import create_classifier, load_classifier, load_dataset
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.cli import main
+from art_mmc.distributed import (
+    Agreement,
+    World,
+    broadcast_object,
+    gather_objects,
+    launched,
+    main_process_only,
+    process_group,
+    shard,
+    total,
+    world,
+)
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    TRADES,
+    AdversarialLossTrainer,
+    TrainingInterrupted,
+    create_trainer,
+    loss_trainer,
+)
+
+#: seconds after which two processes that wait for each other have failed
+LIMIT = 240
+
+
+class NormedNet(nn.Module):
+    """Batch normalisation in two and in no dimensions, and dropout if asked."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 64, 16)
+        self.last_norm = nn.BatchNorm1d(16, affine=False)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.drop(torch.relu(self.last_norm(self.fc(torch.relu(self.norm(self.conv(x))).flatten(1)))))
+
+
+#: defence, backbone, crafting, arguments of the trainer, arguments of fit
+SETTINGS = {
+    "sce-clean": ("sce", "cnn", None, {"augmentation": "crop-flip", "recipe": "default"}, {}),
+    "sce-float32": ("sce", "cnn", None, {}, {}),
+    "mmc-pgd": ("mmc", "cnn", PGD(0.1, steps=3, eps_min=0.02), {"averaging": "ema", "keep": "best"}, {}),
+    "mmc-l2-targeted": ("mmc", "cnn", PGD(0.5, steps=2, norm=2, targeted="random"), {"eps_warmup": 2.0}, {}),
+    "center-pgd-batch-statistics": ("center", "norm", PGD(0.1, steps=2, batch_norm="train"), {"averaging": "swa"}, {}),
+    "pc-fgsm-warm-up": ("pc", "cnn", FGSM(0.05, 0.1), {"warmup_epochs": 1, "adv_ratio": 0.5}, {}),
+    "gce-trades": ("gce", "norm", TRADES(0.1, steps=2), {}, {}),
+    "few-adversarial": ("sce", "norm", PGD(0.1, steps=2), {"adv_ratio": 0.01}, {}),
+    "one-sample": ("mmc", "cnn", PGD(0.1, steps=2), {}, {"n": 1}),
+    "sum-of-losses": ("own", "cnn", FGSM(0.05, 0.1), {}, {}),
+}
+FLOAT32 = ("sce-float32",)
+EPOCHS, N, BATCH = 3, 333, 64  # 6 batches, the last one of 13
+STOPS = (3, 6, 8)
+
+
+def make_trainer(setting, folder=None, seed=0):
+    name, backbone, attack, kwargs, _ = SETTINGS[setting]
+    torch.manual_seed(seed)
+    if name == "own":
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(reduction="sum"), (1, 8, 8), 10)
+        classifier.optimizer.param_groups[0]["lr"] = 1e-3
+    else:
+        net = NormedNet() if backbone == "norm" else backbone
+        classifier = create_classifier(name, net, input_shape=(1, 8, 8), nb_classes=10)
+    if setting not in FLOAT32:
+        classifier.model.double()
+    kwargs = {"seed": 1, "verbose": False, "folder": folder, **kwargs}
+    return AdversarialLossTrainer(classifier, attack, **kwargs) if attack else create_trainer(classifier, **kwargs)
+
+
+def fit(trainer, setting, data, **kwargs):
+    n = SETTINGS[setting][4].get("n", N)
+    validation = (data.x_test[:61], data.y_test[:61])
+    trainer.fit(data.x_train[:n], data.y_train[:n], validation, BATCH, EPOCHS, **kwargs)
+
+
+def report(trainer):
+    state = trainer.classifier.model.state_dict()
+    return {"history": trainer.history, "state": state, "kinds": kinds(trainer)}
+
+
+def kinds(trainer):
+    return [type(module).__name__ for module in trainer.classifier.model.modules()]
+
+
+# ------------------------------------------------------------------------------------------ what the processes do
+
+
+def stop_at(trainer, batch, rank=0):
+    """Press Ctrl-C in a batch, in one process."""
+    seen, batch_loss = [], trainer._batch_loss
+
+    def spy(x, y, step):
+        seen.append(step)
+        if len(seen) == batch and world().rank == rank:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch_loss(x, y, step)
+
+    trainer._batch_loss = spy
+    return seen
+
+
+def interrupted_and_resumed(data, out, here):
+    """Ctrl-C reaches the second process alone; both stop after the same batch, and go on."""
+
+    def run(folder, stop=None, **kwargs):
+        torch.manual_seed(here.rank)  # the weights of the first process are those that count
+        classifier = create_classifier("center", NormedNet(0.3), input_shape=(1, 8, 8), nb_classes=10)
+        pgd = PGD(0.1, steps=2)
+        trainer = AdversarialLossTrainer(classifier, pgd, folder=folder, averaging="ema", seed=1, verbose=False)
+        seen = [] if stop is None else stop_at(trainer, stop, rank=1)
+        try:
+            x, y, validation = data.x_train[:N], data.y_train[:N], (data.x_test[:61], data.y_test[:61])
+            trainer.fit(x, y, validation, BATCH, EPOCHS, **kwargs)
+        except TrainingInterrupted:
+            return len(seen)
+        return report(trainer)
+
+    results = {"whole": run(out / "whole")}
+    for batch in STOPS:
+        results[f"stopped {batch}"] = run(out / str(batch), stop=batch)
+        results[f"resumed {batch}"] = run(out / str(batch), resume=True)
+    left = make_trainer("sce-clean", out / "left")
+    stop_at(left, 8)
+    try:
+        fit(left, "sce-clean", data)
+    except TrainingInterrupted:
+        results["left"] = True
+    return results
+
+
+def mismatched(data, here):
+    """The second process has the samples in another order."""
+    trainer = make_trainer("sce-clean")
+    order = slice(None, None, -1) if here.rank else slice(None)
+    try:
+        trainer.fit(data.x_train[:64][order], data.y_train[:64][order], nb_epochs=1)
+    except ValueError as err:
+        return str(err)
+    return None
+
+
+def idle_parameter(data):
+    trainer = make_trainer("sce-clean")
+    trainer.classifier.model.backbone.spare = nn.Linear(2, 2)
+    try:
+        trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)
+    except ValueError as err:
+        return str(err)
+    return None
+
+
+def work(out: Path):
+    """Everything that the tests look at, in one start of the processes: importing ART takes most of the time."""
+    torch.set_num_threads(1)
+    data = load_dataset("digits")
+    results = {}
+    alone = torch.zeros(1)
+    results["before"] = (world(), launched(), float(total(alone)))
+    with process_group("cpu") as here:
+        things = np.arange(7)
+        results["helpers"] = {
+            "world": here,
+            "part": things[shard(7)],
+            "total": total(torch.tensor([1.0, here.rank])),
+            "gathered": gather_objects({"rank": here.rank}),
+            "broadcast": broadcast_object(f"from {here.rank}"),
+            "main": main_process_only(lambda value: value)("done"),
+        }
+        agreement = Agreement()
+        results["agreed"] = [agreement.reach(value) for value in (0, 2 * here.rank, 1 - here.rank, 0)]
+        results["agreed"].append(agreement.settle(3 * here.rank))
+        for setting in SETTINGS:
+            trainer = make_trainer(setting, out / setting, seed=here.rank)
+            loss_trainer.SAVE_EVERY = 0.0 if here.is_main else 1e9  # one clock decides
+            fit(trainer, setting, data)
+            results[setting] = report(trainer)
+        loss_trainer.SAVE_EVERY = 300.0
+        results["resumed"] = interrupted_and_resumed(data, out, here)
+        results["mismatched"] = mismatched(data, here)
+        results["idle"] = idle_parameter(data)
+        torch.save(results, out / f"rank{here.rank}.pt")
+
+        failing, steps = make_trainer("mmc-pgd"), []
+        batch_loss = failing._batch_loss
+
+        def fail(x, y, step):
+            steps.append(step)
+            if here.rank == 1 and len(steps) == 3:
+                raise RuntimeError("planted")
+            return batch_loss(x, y, step)
+
+        failing._batch_loss = fail
+        fit(failing, "mmc-pgd", data)
+
+
+def files(folder):
+    """Names of all files but TensorBoard's, which are there or not."""
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path for path in paths if "tfevents" not in path}
+
+
+def torchrun(*args, **kwargs):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)]
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def ended(out):
+    """How torchrun ended: the last thing that happens is an error in one of the processes."""
+    process = torchrun(__file__, out)
+    try:
+        _, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def ranks(ended, out):
+    files = [out / f"rank{rank}.pt" for rank in (0, 1)]
+    assert all(file.is_file() for file in files), ended[1]
+    return [torch.load(file, weights_only=False) for file in files]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+# ------------------------------------------------------------------------------------------ the tests
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    """The same trainings in this process, made when asked for."""
+    made = {}
+
+    def train(setting):
+        if setting not in made:
+            trainer = make_trainer(setting)
+            fit(trainer, setting, data)
+            made[setting] = report(trainer)
+        return made[setting]
+
+    return train
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_curve_is_that_of_one_process(setting, ranks, alone):
+    tolerance = 1e-4 if setting in FLOAT32 else 1e-8
+    one, two = alone(setting), ranks[0][setting]
+    assert len(two["history"]) == EPOCHS
+    for record, expected in zip(two["history"], one["history"], strict=True):
+        assert record.keys() == expected.keys()
+        for name in record.keys() - {"seconds"}:
+            if isinstance(expected[name], float):
+                assert record[name] == pytest.approx(expected[name], rel=tolerance, abs=1e-12), name
+            else:
+                assert record[name] == expected[name], name
+    assert list(two["state"]) == list(one["state"])
+    for name, tensor in one["state"].items():
+        # Adam divides by the root of the squared gradient: where that is all rounding, so is the step
+        torch.testing.assert_close(two["state"][name], tensor, rtol=0, atol=1e-3 if setting in FLOAT32 else 1e-7)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_both_processes_end_with_the_same(setting, ranks):
+    first, second = (rank[setting] for rank in ranks)
+    assert first["history"] == second["history"]
+    for name, tensor in first["state"].items():
+        assert torch.equal(second["state"][name], tensor), name
+    assert first["kinds"] == second["kinds"] == kinds(make_trainer(setting))
+
+
+@pytest.mark.parametrize("batch", STOPS)
+def test_a_run_that_is_resumed_equals_one_that_was_not(batch, ranks):
+    """Bit for bit, dropout included, which is another one in each process."""
+    # both stopped after the same batch: that of the signal, or the next
+    stopped = [rank["resumed"][f"stopped {batch}"] for rank in ranks]
+    assert stopped[0] == stopped[1]
+    assert batch <= stopped[0] <= batch + 1
+    for rank in ranks:
+        whole, resumed = rank["resumed"]["whole"], rank["resumed"][f"resumed {batch}"]
+        for key, tensor in whole["state"].items():
+            assert torch.equal(resumed["state"][key], tensor), key
+        timeless = [[{**record, "seconds": 0} for record in each["history"]] for each in (whole, resumed)]
+        assert timeless[0] == timeless[1]
+
+
+def test_a_run_of_two_processes_goes_on_in_one(ranks, out, data, alone, tmp_path, caplog):
+    """Up to rounding, and it says so."""
+    assert all(rank["resumed"]["left"] for rank in ranks)
+    shutil.copytree(out / "left", tmp_path / "left")
+    trainer = make_trainer("sce-clean", tmp_path / "left", seed=3)
+    with caplog.at_level(logging.WARNING):
+        fit(trainer, "sce-clean", data, resume=True)
+    assert "begun by 2 processes and goes on with 1" in caplog.text
+    expected = alone("sce-clean")
+    for name in ("loss", "accuracy", "val_loss"):
+        figures = [[record[name] for record in history] for history in (trainer.history, expected["history"])]
+        assert figures[0] == pytest.approx(figures[1], rel=1e-8), name
+
+
+def test_one_process_writes(ranks, out):
+    """And a checkpoint knows nothing of the other one."""
+    folder = out / "mmc-pgd"
+    assert files(folder) == {"best.pt", "history.csv", "last.pt"}
+    state = load_classifier(folder / "last.pt").model.state_dict()
+    assert list(state) == list(ranks[0]["mmc-pgd"]["state"])
+    for name, tensor in ranks[0]["mmc-pgd"]["state"].items():
+        assert torch.equal(state[name], tensor)
+    with open(folder / "history.csv", encoding="utf-8") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses == [record["loss"] for record in ranks[0]["mmc-pgd"]["history"]]
+
+
+def test_helpers(ranks):
+    for rank, results in enumerate(ranks):
+        assert results["before"] == (World(0, 1), True, 0.0)
+        helpers = results["helpers"]
+        assert helpers["world"] == (rank, 2)
+        assert helpers["part"].tolist() == [[0, 2, 4, 6], [1, 3, 5]][rank]
+        assert helpers["total"].tolist() == [2.0, 1.0]
+        assert helpers["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert helpers["broadcast"] == "from 0"
+        assert helpers["main"] == (None if rank else "done")
+        # the largest number of the call before; `settle` waits for that of its own
+        assert results["agreed"] == [0, 0, 2, 1, 3]
+
+
+def test_helpers_in_one_process():
+    assert world() == (0, 1)
+    assert not launched()
+    assert np.arange(3)[shard(3)].tolist() == [0, 1, 2]
+    tensor = torch.ones(2)
+    assert total(tensor) is tensor
+    assert gather_objects("x") == ["x"]
+    assert broadcast_object("x") == "x"
+    assert main_process_only(lambda: "done")() == "done"
+    assert [Agreement().reach(2), Agreement().settle(1)] == [2, 1]
+    with process_group() as here:
+        assert here == (0, 1)
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [0, 1, 4, 11])
+def test_shards_are_a_partition(n, size):
+    whole, again = np.arange(n), np.full(n, -1)
+    worlds = [World(rank, size) for rank in range(size)]
+    for each in worlds:
+        assert each.share(n) == len(whole[each.shard(n)])
+        again[each.rank :: size] = whole[each.shard(n)]
+    assert (again == whole).all()
+    shares = [each.share(n) for each in worlds]
+    assert max(shares) - min(shares) <= 1
+
+
+def test_processes_with_other_data_are_refused(ranks):
+    for results in ranks:
+        assert "processes 0 and 1 are not about to train the same: data: was" in results["mismatched"]
+
+
+def test_a_parameter_that_plays_no_part_is_named(ranks):
+    for results in ranks:
+        assert "backbone.spare.weight, backbone.spare.bias: parameters without a part in" in results["idle"]
+
+
+def test_an_error_in_one_process_ends_all(ended):
+    status, err = ended
+    assert status != 0
+    assert "RuntimeError: planted" in err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in {
+        "RANK": 2,
+        "LOCAL_RANK": 2,
+        "WORLD_SIZE": 3,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="process 2 of this machine has no GPU of its own, there are 2"):
+        process_group("gpu").__enter__()
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False)])
+def test_a_mistake_is_told_once(rank, told, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert main(["train", "--defence", "mcm"]) == 2
+    assert ("unknown defence 'mcm'" in capsys.readouterr().err) == told
+
+
+def test_the_command_line(tmp_path):
+    """Ctrl-C, --resume, and the files and the curve of one process."""
+    command = [*("train", "--defence", "mmc", "--adversarial", "pgd", "--eps", "0.1", "--attack-steps", "2")]
+    command += ["--epochs", "12", "--device", "cpu", "--quiet", "--output"]
+    two = tmp_path / "two" / "mmc.pt"
+    first = torchrun("-m", "art_mmc.cli", *command, two)
+    try:
+        deadline = time.monotonic() + LIMIT
+        while not (two.parent / "mmc.run" / "last.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=LIMIT)
+    finally:
+        first.kill()
+    assert first.returncode != 0
+    assert out == ""
+    assert err.count("art-mmc: interrupted; the same command with --resume goes on") == 1, err
+    assert not two.exists()
+
+    second = torchrun("-m", "art_mmc.cli", *command, two, "--resume")
+    try:
+        out, err = second.communicate(timeout=LIMIT)
+    finally:
+        second.kill()
+    assert second.returncode == 0, err
+    assert out.count("mmc: clean test accuracy") == out.count("wrote") == 1
+    assert len(out.splitlines()) == 2
+    assert files(two.parent) == {"mmc.pt", "mmc.json", "mmc.run/last.pt", "mmc.run/best.pt", "mmc.run/history.csv"}
+
+    one = tmp_path / "one" / "mmc.pt"
+    assert main([*command, str(one)]) == 0
+    losses = [
+        [record["loss"] for record in json.loads(file.with_suffix(".json").read_text())["history"]]
+        for file in (one, two)
+    ]
+    assert len(losses[1]) == 12
+    # in float32 the smallest difference grows with the sign of the gradient
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-6)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    load_classifier(two)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
