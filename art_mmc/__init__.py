@@ -12,6 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+    from art_mmc.attacks import SPSA as SPSA
+    from art_mmc.attacks import GaussianNoise as GaussianNoise
+    from art_mmc.attacks import RandomRotation as RandomRotation
     from art_mmc.classifiers import CenterLossClassifier as CenterLossClassifier
     from art_mmc.classifiers import GCEClassifier as GCEClassifier
     from art_mmc.classifiers import ISCEClassifier as ISCEClassifier
@@ -26,8 +29,19 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.classifiers import load_classifier as load_classifier
     from art_mmc.data import load_dataset as load_dataset
     from art_mmc.defences import DEFENCES as DEFENCES
+    from art_mmc.detectors import DETECTORS as DETECTORS
+    from art_mmc.detectors import CenterDistanceDetector as CenterDistanceDetector
+    from art_mmc.detectors import ConfidenceDetector as ConfidenceDetector
+    from art_mmc.detectors import KernelDensityDetector as KernelDensityDetector
+    from art_mmc.detectors import LIDDetector as LIDDetector
+    from art_mmc.detectors import MahalanobisDetector as MahalanobisDetector
+    from art_mmc.detectors import NonMaximalEntropyDetector as NonMaximalEntropyDetector
+    from art_mmc.detectors import ThresholdedClassifier as ThresholdedClassifier
+    from art_mmc.detectors import create_detector as create_detector
     from art_mmc.geometry import max_mahalanobis_centers as max_mahalanobis_centers
     from art_mmc.geometry import random_centers as random_centers
+    from art_mmc.theory import inspect_classifier as inspect_classifier
+    from art_mmc.theory import rank_study as rank_study
     from art_mmc.trainers import RECIPES as RECIPES
     from art_mmc.trainers import AdversarialLossTrainer as AdversarialLossTrainer
     from art_mmc.trainers import CenterLossTrainer as CenterLossTrainer
@@ -47,6 +61,7 @@ __version__ = "0.1.0"
 
 #: module -> the public names that live there
 _HOMES = {
+    "attacks": ("SPSA", "GaussianNoise", "RandomRotation"),
     "classifiers": (
         "CenterLossClassifier",
         "GCEClassifier",
@@ -63,7 +78,19 @@ _HOMES = {
     ),
     "data": ("load_dataset",),
     "defences": ("DEFENCES",),
+    "detectors": (
+        "DETECTORS",
+        "CenterDistanceDetector",
+        "ConfidenceDetector",
+        "KernelDensityDetector",
+        "LIDDetector",
+        "MahalanobisDetector",
+        "NonMaximalEntropyDetector",
+        "ThresholdedClassifier",
+        "create_detector",
+    ),
     "geometry": ("max_mahalanobis_centers", "random_centers"),
+    "theory": ("inspect_classifier", "rank_study"),
     "trainers": (
         "RECIPES",
         "AdversarialLossTrainer",

@@ -13,7 +13,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models.passes import channels_last, favours_channels_last, fewer_operations, run, takes_channels_last
 from art_mmc.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
     from art.utils import CLIP_VALUES_TYPE, PREPROCESSING_TYPE
 
 logger = logging.getLogger(__name__)
+
+#: how a network may be computed where it does not learn; see :class:`LossDefendedClassifier`
+ARITHMETICS = ("fast", "exact", "bfloat16")
+
+#: up to so many gradients of logits, one a sample and a class, are computed in one backward pass, by kind of device.
+#: On a CPU it is the overhead of small batches that is saved, on a GPU it is memory that sets the bound.
+_GRADIENTS_AT_ONCE = {"cpu": 64, "cuda": 2048}
 
 NO_AMP = "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
 
@@ -51,7 +59,7 @@ class LossDefendedClassifier(PyTorchClassifier):
     follows the loss. On its own training loss a defended network looks several times more robust than it is.
     """
 
-    estimator_params = PyTorchClassifier.estimator_params + ["objective"]
+    estimator_params = PyTorchClassifier.estimator_params + ["objective", "arithmetic", "compile"]
 
     #: name of the row in the table of defences; None for a loss of the user's own
     defence: str | None = None
@@ -79,6 +87,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         device_type: str = "gpu",
         *,
         objective: str = "adaptive",
+        arithmetic: str = "fast",
+        compile: bool | str = False,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         embedding_dim: int | None = None,
@@ -106,6 +116,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param objective: What `loss_gradient` and `compute_loss` follow: "adaptive" for the first objective of the
                defence's row, "loss" for the training loss (the papers' own-loss attack), or one of "margin",
                "cross_entropy", "rescaled_cross_entropy", "dlr" and "targeted_dlr".
+        :param arithmetic: How predictions and gradients are computed. "fast": float32, in the memory format that suits
+               network and device, batch normalisation folded into the convolutions before it; equal to "exact" to
+               within rounding. "exact": operation by operation as ART's class does, bit for bit. "bfloat16": as "fast",
+               under `torch.autocast`. Training is in float32, in the memory format of "fast" unless "exact".
+        :param compile: Whether predictions and gradients run a `torch.compile`d network, or the name of a backend. The
+               first call of each kind then takes long.
         :param mean: Mean subtracted inside the network, one number or one a channel (when `model` is a backbone); None
                for 0.
         :param std: Standard deviation divided by inside the network, likewise; None for 1.
@@ -143,6 +159,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         )
         self._opt_level, self._loss_scale = opt_level, loss_scale
         self.objective = objective
+        self.arithmetic = arithmetic
+        self.compile = compile
         self._kinship = object()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
@@ -223,6 +241,29 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise unknown_name("objective", name, ("adaptive", "loss", *OBJECTIVES))
         self._objective = name
 
+    @property
+    def arithmetic(self) -> str:
+        """How predictions and gradients are computed: "fast", "exact" or "bfloat16"."""
+        return self._arithmetic
+
+    @arithmetic.setter
+    def arithmetic(self, name: str) -> None:
+        if name not in ARITHMETICS:
+            raise unknown_name("arithmetic", name, ARITHMETICS)
+        self._arithmetic = name
+
+    @property
+    def compile(self) -> bool | str:
+        """Whether predictions and gradients run a compiled network, or the name of a backend."""
+        return self._compile
+
+    @compile.setter
+    def compile(self, backend: bool | str) -> None:
+        if not isinstance(backend, (bool, str)):
+            raise TypeError(f"compile: expected True, False or the name of a backend, got {backend!r}.")
+        self._compile = backend
+        self._compiled: tuple[torch.nn.Module, Any] | None = None
+
     @contextmanager
     def using_objective(self, name: str) -> Iterator[None]:
         """
@@ -278,8 +319,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         mode = self._model.training
         view._model = view._make_model_wrapper(_Softmax(self.model, float(temperature)))
         view._model.training = view.model.training = mode
-        view._layer_names = view._model.get_layers
         return view
+
+    @property
+    def _network(self) -> torch.nn.Module:
+        """The network that gives logits: without the softmax of a view."""
+        return self.model.network if isinstance(self.model, _Softmax) else self.model
 
     def __eq__(self, other: object) -> bool:
         """
@@ -350,18 +395,35 @@ class LossDefendedClassifier(PyTorchClassifier):
         modules = list(self._model.modules())
         flags = [module.training for module in modules]
         buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()] if training_mode else []
-        self._model.train(mode=training_mode or self.is_rnn)
+        mode = training_mode or self.is_rnn
+        if not all(flag is mode for flag in flags):
+            self._model.train(mode=mode)
         if self.is_rnn and not training_mode:  # cuDNN has no backward pass for RNNs in eval mode
             self.set_batchnorm(train=False)
             self.set_dropout(train=False)
+        as_it_is = mode or self._arithmetic == "exact" or self._compile
         try:
-            yield
+            with nullcontext() if as_it_is else fewer_operations(modules):
+                yield
         finally:
             for module, flag in zip(modules, flags, strict=True):
-                module.training = flag
+                if module.training is not flag:
+                    module.training = flag
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
+
+    @contextmanager
+    def _not_learning(self) -> Iterator[None]:
+        """The parameters ask for no gradients: a pass backward computes those with respect to the inputs alone."""
+        learning = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     @contextmanager
     def _keep_gradients(self) -> Iterator[None]:
@@ -374,6 +436,24 @@ class LossDefendedClassifier(PyTorchClassifier):
         finally:
             for parameter, grad in before:
                 parameter.grad = grad
+
+    def _outputs(self, x: torch.Tensor, network: torch.nn.Module | None = None) -> torch.Tensor:
+        """The network, or the part of a view that is asked for, on a batch, computed as `arithmetic` says."""
+        network = self.model if network is None else network
+        call = self._compile_once(network) if self._compile else network
+        as_it_is = self._arithmetic == "exact" or network.training
+        if self._arithmetic == "bfloat16":
+            with torch.autocast(self._device.type, dtype=torch.bfloat16):
+                favoured = not as_it_is and favours_channels_last(network, x)
+                outputs = run(network, x, call) if favoured else call(x)
+            return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+        return run(network, x, call) if not as_it_is and favours_channels_last(network, x) else call(x)
+
+    def _compile_once(self, network: torch.nn.Module) -> Any:
+        if self._compiled is None or self._compiled[0] is not network:
+            backend = self._compile if isinstance(self._compile, str) else "inductor"
+            self._compiled = network, torch.compile(network, backend=backend)
+        return self._compiled[1]
 
     # ------------------------------------------------------------------------------------------ prediction, gradients
 
@@ -393,8 +473,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             with torch.no_grad():
                 for start in range(0, len(x_preprocessed), batch_size):
                     batch = self._as_tensor(x_preprocessed[start : start + batch_size])
-                    outputs.append(self._model(batch)[-1].float().cpu())
-            results = torch.cat(outputs).numpy()
+                    outputs.append(self._outputs(batch).float())
+            results = torch.cat(outputs).cpu().numpy()
         return self._apply_postprocessing(preds=results[:, None] if results.ndim == 1 else results, fit=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -404,7 +484,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param x: Inputs (B, C, H, W), on the device.
         :return: Logits (B, K).
         """
-        return self.model(x)
+        return self._outputs(x)
 
     def bounds(self, x: torch.Tensor) -> tuple[Any, Any]:
         """
@@ -426,19 +506,12 @@ class LossDefendedClassifier(PyTorchClassifier):
 
         :param training_mode: Whether batch normalisation uses the statistics of the batch.
         """
-        learning = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        with self._as_found(training_mode):
-            for parameter in learning:
-                parameter.requires_grad_(False)
-            try:
-                yield
-            finally:
-                for parameter in learning:
-                    parameter.requires_grad_(True)
+        with self._as_found(training_mode), self._not_learning():
+            yield
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         """What losses and objectives take: the network's outputs without the softmax of a view."""
-        return self.model.network(x) if isinstance(self.model, _Softmax) else self._model(x)[-1]
+        return self._outputs(x, self._network)
 
     def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
         """
@@ -493,20 +566,20 @@ class LossDefendedClassifier(PyTorchClassifier):
                  else of the sum.
         """
         x = self._inputs(x)
-        with self._as_found(training_mode), torch.enable_grad():
+        with self._as_found(training_mode), self._not_learning(), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             labels = self._labels(y, len(x))
             values = self.attack_values(self._logits(inputs), labels)
             total = values.mean() if getattr(self._loss, "reduction", "mean") == "mean" else values.sum()
-            (grads,) = torch.autograd.grad(total, leaf, allow_unused=True)
+            grads = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
         if grads is None:
             raise ValueError("Gradient term in PyTorch model is `None`: the output does not depend on the input.")
         if isinstance(x, torch.Tensor):
-            return grads
+            return grads.contiguous()  # attacks reshape it several times a step
         return self._numpy_gradient(x, grads)
 
     def _numpy_gradient(self, x: np.ndarray, grads: torch.Tensor) -> np.ndarray:
-        result = grads.cpu().numpy()
+        result = grads.contiguous().cpu().numpy()
         if not self.all_framework_preprocessing:
             result = self._apply_preprocessing_gradient(x, result)
         return result
@@ -560,21 +633,37 @@ class LossDefendedClassifier(PyTorchClassifier):
         classes = None if label is None else np.broadcast_to(np.asarray(label), (len(x),))
         if classes is not None:
             check_labels(classes, self.nb_classes, name="label")
-        with self._as_found(training_mode), torch.enable_grad():
+        with self._as_found(training_mode), self._not_learning(), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
-            outputs = self._model(inputs)[-1]
+            outputs = self._outputs(inputs)
             if classes is not None and not training_mode:
                 # the samples of a batch do not mix, so one backward pass of the sum serves all of them
                 index = torch.as_tensor(classes.astype(np.int64), device=outputs.device)[:, None]
-                targets = [outputs.gather(1, index).sum()]
+                grads = torch.autograd.grad(outputs.gather(1, index).sum(), leaf)[0][:, None]
             else:
-                targets = list(outputs.sum(dim=0))
-            grads = torch.stack(
-                [torch.autograd.grad(target, leaf, retain_graph=len(targets) > 1)[0] for target in targets], dim=1
-            )
+                grads = self._jacobian(outputs.sum(dim=0), leaf)
         if classes is not None and training_mode:  # batch statistics mix them: each label's own pass, as in ART
             grads = grads[torch.arange(len(x)), torch.as_tensor(classes.astype(np.int64))][:, None]
         return self._numpy_gradient(x, grads)
+
+    def _jacobian(self, targets: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+        """Gradients of each of K numbers, each the sum of one a sample, with respect to the inputs: (N, K, ...)."""
+        count = len(targets)
+        together = _GRADIENTS_AT_ONCE.get(leaf.device.type, 1) // len(leaf)
+        if together > 1 and self._arithmetic != "exact":
+            directions = torch.eye(count, dtype=targets.dtype, device=targets.device)
+            try:
+                parts = [
+                    torch.autograd.grad(targets, leaf, part, retain_graph=True, is_grads_batched=True)[0]
+                    for part in directions.split(together)
+                ]
+                return torch.cat(parts).transpose(0, 1)
+            except RuntimeError:  # an operation of the user's own that torch can't run for several gradients at once
+                logger.debug("class gradients one by one", exc_info=True)
+        grads = torch.empty(leaf.shape[0], count, *leaf.shape[1:], dtype=leaf.dtype, device=leaf.device)
+        for k, target in enumerate(targets):
+            grads[:, k] = torch.autograd.grad(target, leaf, retain_graph=k + 1 < count)[0]
+        return grads
 
     def custom_loss_gradient(self, *args: Any, **kwargs: Any) -> np.ndarray | torch.Tensor:
         """
@@ -604,7 +693,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: The layer's output, (N, ...).
         :raises ValueError: For a layer that is not there.
         """
-        modules = dict(self.model.named_modules())
+        modules = dict(self._network.named_modules())
         if isinstance(layer, str):
             if layer not in modules:
                 raise unknown_name("layer", layer, [name for name in modules if name])
@@ -632,10 +721,10 @@ class LossDefendedClassifier(PyTorchClassifier):
                 results = []
                 with torch.no_grad():
                     for start in range(0, len(x_preprocessed), batch_size):
-                        self._model(self._as_tensor(x_preprocessed[start : start + batch_size]))
-                        results.append(last().cpu())
+                        self._outputs(self._as_tensor(x_preprocessed[start : start + batch_size]))
+                        results.append(last().contiguous())
                         seen.clear()
-                return torch.cat(results).numpy()
+                return torch.cat(results).cpu().numpy()
         finally:
             hook.remove()
 
@@ -740,7 +829,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise ValueError("An optimizer is needed to train the model, but none is provided.")
         self._model.train(mode=training_mode)
         try:
-            yield
+            with nullcontext() if self._arithmetic == "exact" else fewer_operations(list(self._model.modules())):
+                yield
         finally:
             self._model.eval()
 
@@ -754,7 +844,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         optimizer: Any = self._optimizer
         optimizer.zero_grad(set_to_none=True)
-        outputs = self._model(x.to(self._device))[-1]
+        network = self._network
+        x = x.to(self._device)
+        if self._arithmetic != "exact" and favours_channels_last(network, x) and takes_channels_last(network, x):
+            x = channels_last(x)
+        outputs = network(x)
         loss = self._loss(outputs, y.to(self._device))
         (loss.sum() if loss.ndim else loss).backward()
         optimizer.step()
@@ -864,7 +958,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
                  by the clock.
         """
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device", "_compiled")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -874,6 +968,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         state = dict(state)
         model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
         self.__dict__.update(state)
+        self._compiled = None
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
         self._model.training = model.training

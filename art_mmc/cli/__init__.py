@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from art_mmc.checks import unknown_name
-from art_mmc.cli import bench, compare, listings, train
+from art_mmc.cli import bench, compare, detect, evaluate, inspect, listings, report, reproduce, train
 from art_mmc.cli.common import Parser, UsageError, user_errors
 
 _DESCRIPTION = """\
@@ -29,6 +29,8 @@ examples:
   art-mmc compare --dataset my.npz --eps 4/255,8/255 --backbone resnet20
   art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
   art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
+  art-mmc evaluate mmc.pt --suite strong               attacks, diagnostics and a verdict; any network of your own too
+  art-mmc reproduce li2021-table1 --data-dir ~/data --budget 0.1
 """
 
 
@@ -42,7 +44,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     parser.commands = commands.choices
-    for module in (compare, train, bench, listings):
+    for module in (compare, train, evaluate, report, reproduce, detect, inspect, bench, listings):
         module.add(commands)
     return parser
 
@@ -98,21 +100,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     The command line.
 
     :param argv: Arguments without the program's name; None for those of the process.
-    :return: Exit status: 0, 2 for a user's mistake, 130 for Ctrl-C.
+    :return: Exit status: 0, 1 for what `evaluate --fail-under` asks, 2 for a user's mistake, 130 for Ctrl-C.
     """
     try:
         args = _parse(argv)
-        args.run(args)
+        status = args.run(args)
     except UsageError as err:
-        print(f"art-mmc: error: {err}", file=sys.stderr)
+        _tell(f"error: {err}")
         return 2
     except KeyboardInterrupt as err:
         resume = "; the same command with --resume goes on" if getattr(err, "folder", None) else ""
-        print(f"art-mmc: {'interrupted' if resume else str(err) or 'interrupted'}{resume}", file=sys.stderr)
+        _tell(f"{'interrupted' if resume else str(err) or 'interrupted'}{resume}")
         return 130
     except BrokenPipeError:  # `art-mmc recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except SystemExit as err:  # --help and --version
         return int(err.code or 0)
-    return 0
+    return int(status or 0)
+
+
+def _tell(message: str) -> None:
+    """One line; under torchrun all processes of a machine have the same to say, and the first says it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"art-mmc: {message}", file=sys.stderr)

@@ -5,7 +5,9 @@ Runs plans of attacks on a classifier, batch by batch, and judges every example 
 from __future__ import annotations
 
 import math
+import random
 import time
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +17,9 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
-from art_mmc.acceleration import accelerate, share_network
+from art_mmc.acceleration import share_network
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.evaluation.plans import METHODS, AttackPlan
+from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
 
 #: rounding may take an example this far out of the ball or the box
@@ -36,19 +38,29 @@ class AttackError(RuntimeError):
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """
-    Seed the global random states of numpy and torch, which ART's attacks and torch's layers draw from; afterwards they
-    are as before.
+    Seed the global random states of numpy, torch and Python, which ART's attacks and torch's layers draw from;
+    afterwards they are as before.
 
     :param seed: The seed.
     """
-    state = np.random.get_state()
+    state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         np.random.seed(seed)
         torch.manual_seed(seed)
+        random.seed(seed)
         try:
             yield
         finally:
             np.random.set_state(state)
+            random.setstate(python_state)
+
+
+def class_indices(y: np.ndarray) -> np.ndarray:
+    """
+    :param y: Labels: indices (N,) or (N, 1), or one-hot (N, K).
+    :return: Indices (N,), int64.
+    """
+    return y.reshape(-1).astype(np.int64) if y.ndim == 1 or y.shape[1] == 1 else y.argmax(axis=1)
 
 
 def derived_seed(*parts: int) -> int:
@@ -111,28 +123,33 @@ class Target:
         if not isinstance(classifier, PyTorchClassifier):
             raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
         self.classifier = classifier
-        try:
-            self._base = accelerate(classifier)
-            #: whether the class has a `predict` or gradients of its own, which the attacks on the network go around
-            self.own_methods = False
-        except TypeError:
-            self._base, self.own_methods = share_network(classifier), True
+        #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them
+        self.own_methods = _own_methods(classifier)
+        ours = isinstance(classifier, LossDefendedClassifier) and not self.own_methods
+        self._base = classifier if ours else share_network(classifier)
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
         self.cut = _is_cut(self._base, x[:2])
         if self.cut:
             self._base = share_network(self._base, Bridged(self._base.model))
         #: whether the network gives probabilities instead of logits
-        self.probabilities = all(is_probability(row) for row in self._base.predict(x[:16]))
+        self.probabilities = all(is_probability(row) for row in _outputs(self._base, x[:16]))
         self._logits = self._base
         if self.probabilities:
-            network = LogProbabilities(self._base.model)
-            self._logits = share_network(self._base, network)
+            self._logits = share_network(self._base, LogProbabilities(self._base.model))
 
     @property
     def adaptive(self) -> str:
         """The objective that the defence's row names first; the margin for any other network."""
-        row = self._base.row
+        row = getattr(self.classifier, "row", None)
         return row.objectives[0] if row else "margin"
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the inputs; None if they are no images."""
+        shape = self.classifier.input_shape
+        if len(shape) != 3:
+            return None
+        return (shape[1], shape[2]) if self.classifier.channels_first else (shape[0], shape[1])
 
     def view(self, objective: str | None) -> LossDefendedClassifier:
         """
@@ -146,13 +163,20 @@ class Target:
         """
         :param x: Inputs (N, C, H, W).
         :param batch_size: Samples in one pass.
-        :return: The classifier's own outputs (N, K).
+        :return: The classifier's own outputs (N, K). Its modules' modes are as before, which ART's `predict` changes.
         :raises FloatingPointError: When they are not finite: NaN would pass for some class.
         """
-        outputs = self.classifier.predict(x, batch_size=batch_size)
+        modes = [(module, module.training) for module in self.classifier._model.modules()]
+        try:
+            outputs = self.classifier.predict(x, batch_size=batch_size)
+        finally:
+            for module, mode in modes:
+                module.training = mode
         if not np.isfinite(outputs).all():
+            bad = int((~np.isfinite(outputs)).any(axis=1).sum())
             raise FloatingPointError(
-                "the classifier's logits are not finite: its training has diverged, or its weights are damaged."
+                f"the classifier's logits are not finite for {bad} of {len(x)} inputs: its training has diverged, its "
+                "weights are damaged, or it divides by zero."
             )
         return outputs
 
@@ -165,6 +189,25 @@ class Target:
         return self.predict(x, batch_size).argmax(axis=1)
 
 
+#: methods that decide what attacks see and how examples are judged
+_METHODS = ("predict", "forward", "loss_gradient", "class_gradient", "compute_loss", "attack_values")
+
+
+def _own_methods(classifier: PyTorchClassifier) -> tuple[str, ...]:
+    """The methods in which a user's class differs from ART's or from this package's."""
+    ours = isinstance(classifier, LossDefendedClassifier)
+    base = LossDefendedClassifier if ours else PyTorchClassifier
+    own = [name for name in _METHODS if getattr(type(classifier), name, None) is not getattr(base, name, None)]
+    return tuple(own + [name for name in _METHODS if name in vars(classifier)])  # those put on the object itself
+
+
+def _outputs(classifier: LossDefendedClassifier, x: np.ndarray) -> np.ndarray:
+    """What the network gives, (N, K), without the defences behind it."""
+    with classifier.crafting(), torch.no_grad():
+        _, inputs = classifier._differentiable_input(classifier._inputs(x))
+        return classifier.forward(inputs).cpu().numpy()
+
+
 def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
     """Whether the outputs do not depend on the inputs by a graph."""
     with classifier.crafting(), torch.enable_grad():
@@ -175,22 +218,26 @@ def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
 
 class Watch:
     """
-    Stands on a view's methods while an attack runs: counts what it asks for, and keeps for each sample a point at
-    which it was misclassified, where each point that the attack visits is in the ball.
+    Stands on a view's methods while an attack runs: counts what it asks for, looks out for gradients that are no
+    numbers, which ART would replace by zeros, and keeps for each sample the first point at which it was misclassified.
 
     :param view: The view; it is the attack's alone.
     :param y: True labels of the samples that the attack gets, (B,).
-    :param keep: Whether to keep points.
+    :param keep: Whether to keep points; they are in the ball only if each point that the attack visits is.
+    :param remember: Whether an input that was predicted in one of the last three calls is not predicted again: ART's
+           Square asks for each point three times.
     """
 
-    def __init__(self, view: LossDefendedClassifier, y: np.ndarray, keep: bool) -> None:
+    def __init__(self, view: LossDefendedClassifier, y: np.ndarray, keep: bool, remember: bool = False) -> None:
         self.gradients = 0
         self.queries = 0
-        self._keep = keep and not view.preprocessing_operations
+        self._keep = keep
         self._y = torch.as_tensor(y, device=view.device)
         self._points: torch.Tensor | None = None
         self._found = torch.zeros(len(y), dtype=torch.bool, device=view.device)
+        self._broken = torch.zeros((), dtype=torch.bool, device=view.device)
         self._at: Any = None
+        self._remembered: deque[dict[bytes, np.ndarray]] | None = deque(maxlen=3) if remember else None
         for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "attack_values"):
             setattr(view, name, getattr(self, f"_{name}")(getattr(view, name)))
 
@@ -199,7 +246,7 @@ class Watch:
             self.gradients += len(x)
             self._at = x
             try:
-                return method(x, y, *args, **kwargs)
+                return self._looked_at(method(x, y, *args, **kwargs))
             finally:
                 self._at = None
 
@@ -218,22 +265,36 @@ class Watch:
 
     def _class_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def class_gradient(x: Any, label: Any = None, *args: Any, **kwargs: Any) -> Any:
-            result = method(x, label, *args, **kwargs)
+            result = self._looked_at(method(x, label, *args, **kwargs))
             self.gradients += result.shape[0] * result.shape[1]
             return result
 
         return class_gradient
 
+    def _looked_at(self, gradient: Any) -> Any:
+        self._broken |= ~torch.isfinite(torch.as_tensor(gradient)).all()  # no waiting for the device
+        return gradient
+
     def _predict(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def predict(x: Any, *args: Any, **kwargs: Any) -> Any:
-            self.queries += len(x)
-            return method(x, *args, **kwargs)
+            if self._remembered is None:
+                self.queries += len(x)
+                return method(x, *args, **kwargs)
+            keys = [row.tobytes() for row in x]
+            known = dict(ChainMap(*self._remembered))
+            new = [i for i, key in enumerate(keys) if key not in known]
+            if new:
+                self.queries += len(new)
+                known.update(zip((keys[i] for i in new), method(x[new], *args, **kwargs), strict=True))
+            self._remembered.append({key: known[key] for key in keys})
+            return np.stack([known[key] for key in keys])
 
         return predict
 
     def _attack_values(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def attack_values(outputs: torch.Tensor, y: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            if self._keep and self._at is not None and len(outputs) == len(self._y):
+            # an attack that leaves samples out, or preprocessing that makes several of one, is beyond this
+            if self._keep and self._at is not None and len(self._at) == len(outputs) == len(self._y):
                 with torch.no_grad():
                     new = (outputs.argmax(dim=1) != self._y) & ~self._found
                     x = torch.as_tensor(self._at, device=new.device).detach()
@@ -245,12 +306,23 @@ class Watch:
 
         return attack_values
 
+    def check(self) -> None:
+        """
+        :raises FloatingPointError: When a gradient was NaN or infinite.
+        """
+        if bool(self._broken):
+            raise FloatingPointError("a gradient is NaN or infinite: an attack along it goes nowhere.")
+
     def points(self) -> tuple[np.ndarray, np.ndarray | None]:
         """
         :return: For which samples a point was kept, bool (B,), and the points (B, C, H, W) or None.
         """
         points = None if self._points is None else self._points.cpu().numpy()
         return self._found.cpu().numpy(), points
+
+
+#: () -> views of the classifiers on which transfer attacks craft
+Substitutes = Callable[[], Sequence[LossDefendedClassifier]]
 
 
 class Outcome:
@@ -287,7 +359,7 @@ def attack_batch(
     y: np.ndarray,
     plan: AttackPlan,
     seed: int,
-    substitutes: Sequence[LossDefendedClassifier] = (),
+    substitutes: Substitutes = tuple,
 ) -> Outcome:
     """
     Run a plan on one batch.
@@ -297,15 +369,17 @@ def attack_batch(
     :param y: True labels (B,).
     :param plan: The plan.
     :param seed: Seed of this batch.
-    :param substitutes: Classifiers on which a transfer attack crafts.
+    :param substitutes: Gives the classifiers on which a transfer attack crafts.
     :return: What it made of the batch.
     :raises AttackError: When the attack crashes, gives numbers that are none, or leaves the ball or the box.
+    :raises FloatingPointError: When the classifier's logits for its examples are not finite.
     """
-    method = METHODS[plan.method]
     logits = target.predict(x) if plan.targets is not None or plan.labels == "predicted" else None
     shown = y if plan.labels == "true" or logits is None else logits.argmax(axis=1)
     outcome = Outcome(x)
-    sources: Sequence[LossDefendedClassifier | None] = substitutes if plan.method == "transfer" else (None,)
+    sources: Sequence[LossDefendedClassifier | None] = substitutes() if plan.transfer else (None,)
+    if not sources:
+        raise AttackError(f"{_called(plan)} needs a substitute to craft on.")
     for source_index, source in enumerate(sources):
         for restart in range(plan.restarts):
             for round_index, aims in enumerate(_aims(plan, shown, logits, target.classifier.nb_classes, seed)):
@@ -313,22 +387,33 @@ def attack_batch(
                 if not len(live):
                     return outcome
                 own = derived_seed(seed, source_index, restart, round_index)
-                view = target.view(plan.objective) if source is None else source.with_objective("adaptive")
-                watch = Watch(view, y[live], method.watched)
+                view = target.view(plan.objective)
+                if source is not None:
+                    view = source.with_objective(plan.objective or "adaptive")
+                watch = Watch(view, y[live], plan.watched, remember=plan.method == "square")
                 labels = shown[live] if aims is None else aims[live]
-                examples = _generate(plan, view, x[live], labels, restart, own)
+                examples = _generate(plan, view, watch, x[live], labels, restart, own)
                 check_examples(examples, x[live], plan, target.classifier.clip_values)
-                predictions = target.classes(examples)
+                predictions = _judge(plan, target, examples)
                 outcome.gradients += watch.gradients
                 outcome.queries += watch.queries
                 found, points = watch.points()
-                on_the_way = np.flatnonzero(found & (predictions == y[live]))
-                if points is not None and len(on_the_way):
-                    check_examples(points[on_the_way], x[live][on_the_way], plan, target.classifier.clip_values)
-                    examples[on_the_way] = points[on_the_way]
-                    predictions[on_the_way] = target.classes(examples[on_the_way])
+                found &= predictions == y[live]
+                if points is not None and found.any():
+                    points = np.where(found.reshape(-1, *[1] * (x.ndim - 1)), points, examples)
+                    check_examples(points, x[live], plan, target.classifier.clip_values)
+                    # judged with all others, for networks whose samples have each their own layer
+                    examples, predictions = points, np.where(found, _judge(plan, target, points), predictions)
                 outcome.take(live, examples, predictions, y[live])
     return outcome
+
+
+def _judge(plan: AttackPlan, target: Target, examples: np.ndarray) -> np.ndarray:
+    """The classifier's classes for examples, (B,)."""
+    try:
+        return target.classes(examples)
+    except FloatingPointError as err:
+        raise FloatingPointError(f"{_called(plan)}: {err}") from err
 
 
 def _aims(
@@ -351,14 +436,25 @@ def _aims(
 
 
 def _generate(
-    plan: AttackPlan, view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, restart: int, seed: int
+    plan: AttackPlan,
+    view: LossDefendedClassifier,
+    watch: Watch,
+    x: np.ndarray,
+    y: np.ndarray,
+    restart: int,
+    seed: int,
 ) -> np.ndarray:
+    """The examples (B, C, H, W); whatever the attack raises comes under its name."""
     try:
         with seeded(seed):
             attack = plan.build(view, restart, len(x), seed)
-            return np.array(attack.generate(x, y=y))
+            examples = np.array(attack.generate(x.copy(), y=y))
+        watch.check()
     except Exception as err:
         raise AttackError(f"{_called(plan)} failed: {type(err).__name__}: {err}") from err
+    if examples.shape != x.shape:
+        raise AttackError(f"{_called(plan)} gave shape {examples.shape} for inputs of shape {x.shape}.")
+    return examples
 
 
 def _called(plan: AttackPlan) -> str:
@@ -407,7 +503,23 @@ def norm_name(norm: float) -> str:
     return "L-inf" if norm == math.inf else f"L{norm:g}"
 
 
-def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int) -> AttackRecord:
+def predict_clean(
+    target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256
+) -> tuple[AttackRecord, np.ndarray]:
+    """
+    :param target: The classifier.
+    :param x: Inputs (N, C, H, W).
+    :param y: True labels (N,).
+    :param batch_size: Samples in one pass.
+    :return: The record without attack, and the predicted classes (N,).
+    """
+    start = time.perf_counter()
+    predictions = target.classes(x, batch_size)
+    record = AttackRecord(CLEAN, None, 0.0, 0.0, 0, time.perf_counter() - start, predictions == y, queries=len(x))
+    return record, predictions
+
+
+def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> AttackRecord:
     """
     :param target: The classifier.
     :param x: Inputs (N, C, H, W).
@@ -415,12 +527,7 @@ def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int) 
     :param batch_size: Samples in one pass.
     :return: The record without attack.
     """
-    start = time.perf_counter()
-    standing = target.classes(x, batch_size) == y
-    return AttackRecord(CLEAN, None, 0.0, 0.0, 0, time.perf_counter() - start, standing, queries=len(x))
-
-
-Batch = Callable[[np.ndarray, Callable[[], Outcome]], Outcome]
+    return predict_clean(target, x, y, batch_size)[0]
 
 
 def run_plan(
@@ -431,7 +538,7 @@ def run_plan(
     standing: np.ndarray,
     seed: int,
     batch_size: int = 256,
-    substitutes: Sequence[LossDefendedClassifier] = (),
+    substitutes: Substitutes = tuple,
     on_batch: Callable[[int, np.ndarray, Callable[[], Outcome]], Outcome] | None = None,
 ) -> tuple[AttackRecord, np.ndarray, np.ndarray]:
     """
@@ -444,13 +551,13 @@ def run_plan(
     :param standing: Which samples to attack, bool (N,); with labels "predicted" all are.
     :param seed: Seed of this plan.
     :param batch_size: Samples that are attacked at once.
-    :param substitutes: Classifiers on which a transfer attack crafts.
+    :param substitutes: Gives the classifiers on which a transfer attack crafts; asked only when one runs.
     :param on_batch: Called as (number, indices, run) for each batch instead of `run()`, to keep results or take kept
            ones.
     :return: The record; the examples (N, C, H, W), clean where not attacked; the classes that they are taken for (N,),
              -1 where not attacked.
     """
-    chosen = np.flatnonzero(np.ones_like(standing) if plan.labels == "predicted" else standing)[: plan.samples]
+    chosen = (np.arange(len(x)) if plan.labels == "predicted" else np.flatnonzero(standing))[: plan.samples]
     after, attacked = standing.copy(), np.zeros_like(standing)
     examples, predictions = x.copy(), np.full(len(x), -1)
     gradients, queries, seconds = 0, 0, 0.0
@@ -488,5 +595,6 @@ def run_plan(
         gradients,
         queries,
         away,
+        plan.black_box,
     )
     return record, examples, predictions

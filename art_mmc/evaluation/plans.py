@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
+from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
 from art_mmc.checks import unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.objectives import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class AttackPlan:
     :param name: Name in tables.
     :param method: Name in :data:`METHODS`.
     :param objective: What it climbs: "loss", "adaptive" or a name in :data:`.OBJECTIVES`; None where it follows the
-           logits themselves (C&W, DeepFool, JSMA) or climbs nothing.
+           logits themselves (C&W, DeepFool, JSMA, Square) or climbs nothing.
     :param eps: Radius of the ball; 0 for a method without one.
     :param norm: Norm of the ball, infinity or 2.
     :param steps: Number of steps, or of queries for Square.
@@ -41,7 +44,10 @@ class AttackPlan:
     :param samples: Attack at most so many samples, the first ones; None for all.
     :param independent: Whether it attacks all that were classified correctly when clean, which figures to compare need;
            else only what still stands, which is faster and gives the same worst case.
-    :param options: More arguments of the attack.
+    :param transfer: Whether it crafts on the substitutes and not on the classifier: a black-box attack.
+    :param every_point: Whether each point on the way counts; if not only the last one does, as in the papers. Of effect
+           for PGD and its kin, which ART has return their last point.
+    :param options: More arguments of the attack, by ART's names.
     """
 
     name: str
@@ -56,26 +62,50 @@ class AttackPlan:
     labels: str = "true"
     samples: int | None = None
     independent: bool = True
+    transfer: bool = False
+    every_point: bool = True
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise unknown_name("attack method", self.method, METHODS)
+        if self.objective not in (None, "adaptive", "loss", *OBJECTIVES):
+            raise unknown_name("objective", self.objective, ("adaptive", "loss", *OBJECTIVES))
         if self.targets not in (None, "random", "least_likely", "all"):
             raise unknown_name("targets", self.targets, ("random", "least_likely", "all"))
         if self.labels not in ("true", "predicted"):
             raise unknown_name("labels", self.labels, ("true", "predicted"))
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
-        if self.bounded and not self.eps > 0:
+        if self.bounded and not 0 < self.eps < math.inf:
             raise ValueError(f"attack '{self.name}' needs an eps above 0, got {self.eps!r}.")
-        if self.restarts < 1 or self.steps < 1:
-            raise ValueError(f"attack '{self.name}': steps and restarts are at least 1.")
+        if min(self.restarts, self.steps, 1 if self.samples is None else self.samples) < 1 or not self.step_sizes:
+            raise ValueError(f"attack '{self.name}': steps, step sizes, restarts and samples are at least 1.")
+        aims = METHODS[self.method].aims
+        if aims is not None and aims != (self.targets is not None):
+            raise ValueError(
+                f"attack '{self.name}': {self.method} "
+                + ("always aims at a class: targets is needed." if aims else "aims at no class: targets must be None.")
+            )
+        if self.transfer and not METHODS[self.method].white_box:
+            raise ValueError(f"attack '{self.name}': {self.method} takes no gradients and needs no substitute.")
+        if self.method == "spsa" and self.objective == "loss":
+            raise ValueError(f"attack '{self.name}': SPSA climbs a function of the logits, e.g. 'margin'.")
 
     @property
     def bounded(self) -> bool:
         """Whether the attack keeps to the ball."""
         return METHODS[self.method].bounded
+
+    @property
+    def black_box(self) -> bool:
+        """Whether it takes no gradients of the classifier."""
+        return self.transfer or not METHODS[self.method].white_box
+
+    @property
+    def watched(self) -> bool:
+        """Whether each point at which it asks for a gradient counts."""
+        return METHODS[self.method].watched and self.every_point and not self.transfer
 
     @property
     def step_sizes(self) -> tuple[float, ...]:
@@ -109,33 +139,35 @@ class Method:
 
     :param build: (plan, view, step size, batch size, seed) -> attack.
     :param bounded: Whether it keeps to a ball.
-    :param watched: Whether each point at which it asks for a gradient is in the ball and counts.
-    :param random: Whether it has a random part, without which restarts are all the same.
+    :param watched: Whether each point at which it asks for a gradient is in the ball and may count.
     :param white_box: Whether it takes gradients.
+    :param aims: Whether it aims at a class: True for always, False for never, None for as the plan says.
     """
 
     build: Build
     bounded: bool = True
     watched: bool = False
-    random: bool = True
     white_box: bool = True
+    aims: bool | None = None
 
 
 def _fgsm(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
     return evasion.FastGradientMethod(
-        view, norm=plan.norm, eps=plan.eps, eps_step=plan.eps, targeted=plan.targets is not None, batch_size=batch
+        view,
+        norm=plan.norm,
+        eps=plan.eps,
+        eps_step=plan.eps,
+        targeted=plan.targets is not None,
+        batch_size=batch,
+        **plan.options,
     )
 
 
-def _iterative(cls: type[EvasionAttack], starts: int) -> Build:
+def _iterative(cls: type[EvasionAttack], **settings: Any) -> Build:
     def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-        settings: dict[str, Any] = {"norm": plan.norm, "num_random_init": starts}
-        if cls is evasion.BasicIterativeMethod:  # L-inf without a start, by its name
-            settings = {}
-        elif cls is evasion.MomentumIterativeMethod:
-            settings.pop("num_random_init")
         return cls(  # type: ignore[call-arg]
             view,
+            norm=plan.norm,
             eps=plan.eps,
             eps_step=step,
             max_iter=plan.steps,
@@ -149,37 +181,32 @@ def _iterative(cls: type[EvasionAttack], starts: int) -> Build:
     return build
 
 
-def _apgd(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    # loss_type None is the view's objective; with a name ART would rebuild the classifier and drop the view
-    return evasion.AutoProjectedGradientDescent(
+def _square(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+    if view.clip_values is None:  # ART's Square clips without asking
+        view.set_params(clip_values=(-np.inf, np.inf))
+    height, width = view.input_shape[1:] if view.channels_first else view.input_shape[:2]
+    # ART's first windows are of this share of the image, and must be smaller than its shorter side
+    share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))
+    return evasion.SquareAttack(
         view,
         norm=plan.norm,
         eps=plan.eps,
-        eps_step=step,
         max_iter=plan.steps,
-        targeted=plan.targets is not None,
-        nb_random_init=1,
+        nb_restarts=1,
         batch_size=batch,
         verbose=False,
-    )
-
-
-def _square(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return evasion.SquareAttack(
-        view, norm=plan.norm, eps=plan.eps, max_iter=plan.steps, nb_restarts=1, batch_size=batch, verbose=False
+        **{"p_init": share, **plan.options},
     )
 
 
 def _spsa(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    from art_mmc.attacks import SPSA
-
     return SPSA(
         view,
         norm=plan.norm,
         eps=plan.eps,
         max_iter=plan.steps,
         learning_rate=step,
-        objective=plan.objective or "margin",
+        objective=view.objective,
         targeted=plan.targets is not None,
         batch_size=batch,
         seed=seed,
@@ -209,31 +236,26 @@ def _saliency(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch
     return evasion.SaliencyMapMethod(view, batch_size=batch, verbose=False, **plan.options)
 
 
-def _noise(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    from art_mmc.attacks import GaussianNoise
+def _trials(cls: type[EvasionAttack]) -> Build:
+    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+        return cls(view, batch_size=batch, seed=seed, verbose=False, **plan.options)  # type: ignore[call-arg]
 
-    return GaussianNoise(view, batch_size=batch, seed=seed, verbose=False, **plan.options)
-
-
-def _rotation(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    from art_mmc.attacks import RandomRotation
-
-    return RandomRotation(view, batch_size=batch, seed=seed, verbose=False, **plan.options)
+    return build
 
 
-#: name -> how it is built
+#: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
+#: rebuild the classifier and drop the view. BIM is PGD from the input itself, in either norm.
 METHODS: dict[str, Method] = {
-    "fgsm": Method(_fgsm, random=False),
-    "pgd": Method(_iterative(evasion.ProjectedGradientDescent, 1), watched=True),
-    "bim": Method(_iterative(evasion.BasicIterativeMethod, 0), watched=True, random=False),
-    "mim": Method(_iterative(evasion.MomentumIterativeMethod, 0), watched=True, random=False),
-    "apgd": Method(_apgd, watched=True),
-    "square": Method(_square, white_box=False),
+    "fgsm": Method(_fgsm),
+    "pgd": Method(_iterative(evasion.ProjectedGradientDescent, num_random_init=1), watched=True),
+    "bim": Method(_iterative(evasion.ProjectedGradientDescent, num_random_init=0), watched=True),
+    "mim": Method(_iterative(evasion.MomentumIterativeMethod), watched=True),
+    "apgd": Method(_iterative(evasion.AutoProjectedGradientDescent, nb_random_init=1), watched=True),
+    "square": Method(_square, white_box=False, aims=False),
     "spsa": Method(_spsa, white_box=False),
-    "cw": Method(_carlini, bounded=False, random=False),
-    "deepfool": Method(_deepfool, bounded=False, random=False),
-    "jsma": Method(_saliency, bounded=False, random=False),
-    "noise": Method(_noise, bounded=False, white_box=False),
-    "rotation": Method(_rotation, bounded=False, white_box=False),
-    "transfer": Method(_iterative(evasion.MomentumIterativeMethod, 0), random=False, white_box=False),
+    "cw": Method(_carlini, bounded=False),
+    "deepfool": Method(_deepfool, bounded=False, aims=False),
+    "jsma": Method(_saliency, bounded=False, aims=True),
+    "noise": Method(_trials(GaussianNoise), bounded=False, white_box=False, aims=False),
+    "rotation": Method(_trials(RandomRotation), bounded=False, white_box=False, aims=False),
 }

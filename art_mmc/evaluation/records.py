@@ -5,7 +5,7 @@ What an evaluation found, sample by sample; every figure follows from these reco
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class AttackRecord:
     :param gradients: Samples times passes backward that it took.
     :param queries: Samples times passes forward without a gradient.
     :param distances: For an attack without a ball, the 2-norm of each sample's perturbation (N,), NaN where it failed.
+    :param black_box: Whether it took no gradients of the classifier.
     """
 
     attack: str
@@ -66,6 +67,7 @@ class AttackRecord:
     gradients: int = 0
     queries: int = 0
     distances: np.ndarray | None = field(default=None, repr=False)
+    black_box: bool = False
 
     @property
     def n(self) -> int:
@@ -109,6 +111,7 @@ class AttackRecord:
             "targets": self.targets,
             "labels": self.labels,
             "bounded": self.bounded,
+            "black_box": self.black_box,
             "n": self.n,
             "correct": self.correct,
             "accuracy": self.accuracy,
@@ -126,16 +129,17 @@ class AttackRecord:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> AttackRecord:
         """
-        :param data: What :meth:`to_dict` gave; counts and interval follow from `standing`.
+        :param data: What :meth:`to_dict` gave; counts and interval follow from `standing`. What an older version did
+               not write has its default.
         :return: The record.
         """
-        names = ("attack", "objective", "eps", "eps_step", "steps", "seconds", "restarts", "targets", "labels")
-        distances = data["distances"]
+        plain = [each.name for each in fields(cls) if each.name not in ("norm", "standing", "attacked", "distances")]
+        attacked, distances = data.get("attacked"), data.get("distances")
         return cls(
-            **{name: data[name] for name in (*names, "bounded", "gradients", "queries")},
-            norm=float(data["norm"]),
+            **{name: data[name] for name in plain if name in data},
+            norm=float(data.get("norm", "inf")),
             standing=_from_bits(data["standing"]),
-            attacked=None if data["attacked"] is None else _from_bits(data["attacked"]),
+            attacked=None if attacked is None else _from_bits(attacked),
             distances=None if distances is None else np.array([math.nan if d is None else d for d in distances]),
         )
 
@@ -290,9 +294,13 @@ class RobustnessRecord:
             for k in np.unique(self.labels)
         }
 
+    def _class_accuracy(self, eps: float) -> dict[str, Any]:
+        classes = [{"class": k, "correct": c, "n": n} for k, (c, n) in self.class_accuracy(eps).items()]
+        return {"eps": eps, "classes": classes}
+
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: Plain data that JSON can hold; the worst cases too, for readers without this package.
+        :return: Plain data that JSON can hold; worst cases and figures by class too, for readers without this package.
         """
         return {
             "suite": self.suite,
@@ -300,6 +308,7 @@ class RobustnessRecord:
             "clean": self.clean.to_dict(),
             "attacks": [record.to_dict() for record in self.attacks],
             "worst_case": [self.worst_case(eps).to_dict() for eps in self.eps],
+            "class_accuracy": [] if self.labels is None else [self._class_accuracy(eps) for eps in self.eps],
             "labels": None if self.labels is None else self.labels.tolist(),
             "predictions": None if self.predictions is None else self.predictions.tolist(),
             "diagnostics": [each.to_dict() for each in self.diagnostics],
@@ -311,19 +320,19 @@ class RobustnessRecord:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RobustnessRecord:
         """
-        :param data: What :meth:`to_dict` gave.
-        :return: The record.
+        :param data: What :meth:`to_dict` gave; what an older version did not write has its default.
+        :return: The record, without the examples.
         """
-        verdict, labels, predictions = data["verdict"], data["labels"], data["predictions"]
+        verdict, labels, predictions = (data.get(name) for name in ("verdict", "labels", "predictions"))
         return cls(
             clean=AttackRecord.from_dict(data["clean"]),
             attacks=tuple(AttackRecord.from_dict(each) for each in data["attacks"]),
             seed=data["seed"],
-            suite=data["suite"],
+            suite=data.get("suite", ""),
             labels=None if labels is None else np.array(labels),
-            diagnostics=tuple(Diagnostic(**each) for each in data["diagnostics"]),
+            diagnostics=tuple(Diagnostic(**each) for each in data.get("diagnostics", ())),
             verdict=None if verdict is None else Verdict(verdict["status"], tuple(verdict["reasons"])),
-            provenance=data["provenance"],
+            provenance=data.get("provenance", {}),
             predictions=None if predictions is None else np.array(predictions),
-            diagnostics_seconds=data["diagnostics_seconds"],
+            diagnostics_seconds=data.get("diagnostics_seconds", 0.0),
         )

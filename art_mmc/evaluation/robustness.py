@@ -11,22 +11,27 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import art
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 from tqdm.auto import tqdm
 
+import art_mmc
 from art_mmc.checks import check_eps, check_images, check_labels
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
-from art_mmc.evaluation.engine import Outcome, Target, clean_record, derived_seed, run_plan
+from art_mmc.evaluation.engine import TOLERANCE, Outcome, Target, class_indices, derived_seed, predict_clean, run_plan
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
 from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, get_suite
@@ -59,7 +64,7 @@ class StateFolder:
 
     :param path: The folder.
     :param fingerprint: What must be the same for the batches to be those of this evaluation.
-    :raises ValueError: When it holds those of another one.
+    :raises ValueError: When it holds those of another one, or a file is damaged.
     """
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -67,7 +72,10 @@ class StateFolder:
         path.mkdir(parents=True, exist_ok=True)
         description = path / "evaluation.json"
         if description.exists():
-            there = json.loads(description.read_text(encoding="utf-8"))
+            try:
+                there = dict(json.loads(description.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as err:
+                raise ValueError(f"{description} is damaged ({err}): take another folder, or delete this one.") from err
             different = [name for name in fingerprint if there.get(name) != fingerprint[name]]
             if different:
                 raise ValueError(
@@ -90,13 +98,10 @@ class StateFolder:
         """
         file = self.path / f"{plan:03d}-{number:04d}.npz"
         if file.exists():
-            with np.load(file) as kept:
-                outcome = Outcome(x[index])
-                outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
-                outcome.examples[kept["moved"]] = kept["examples"]
-                outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
-                outcome.seconds = float(kept["seconds"])
-            return outcome
+            try:
+                return self._read(file, x[index])
+            except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
+                raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         outcome = run()
         moved = np.flatnonzero(~outcome.standing)
         _write_atomically(
@@ -112,6 +117,19 @@ class StateFolder:
                 seconds=outcome.seconds,
             ),
         )
+        return outcome
+
+    @staticmethod
+    def _read(file: Path, x: np.ndarray) -> Outcome:
+        outcome = Outcome(x)
+        with np.load(file) as kept:
+            for name in ("standing", "predictions"):
+                if kept[name].shape != (len(x),):
+                    raise ValueError(f"{name} of shape {kept[name].shape} for {len(x)} samples")
+            outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
+            outcome.examples[kept["moved"]] = kept["examples"]
+            outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
+            outcome.seconds = float(kept["seconds"])
         return outcome
 
 
@@ -156,9 +174,10 @@ class RobustnessEvaluation(Evaluation):
         """
         Create an evaluation.
 
-        :param suite: Name of a suite, see :data:`.SUITES`, or plans of your own.
-        :param eps: Radius or radii of the ball, inputs being in [0, 1]; None for the radii of a paper's protocol.
-        :param norm: Norm of the ball, infinity or 2.
+        :param suite: Name of a suite, see :data:`.SUITES`, or plans of your own, all with balls of one norm or without.
+        :param eps: Radius or radii of the ball, inputs being in [0, 1]; None for the radii of a paper's protocol, and
+               for plans of your own, which have theirs.
+        :param norm: Norm of the ball, infinity or 2; for plans of your own it is theirs.
         :param quirks: What a paper's code did differently, by name; see :data:`.QUIRKS`.
         :param diagnostics: Whether to look for masked gradients and to judge, at the largest radius.
         :param substitutes: Classifiers on which transfer attacks craft; None for one that is trained on the evaluated
@@ -168,21 +187,27 @@ class RobustnessEvaluation(Evaluation):
         :param folder: Folder for the finished batches: the same evaluation goes on from there after a kill. None for
                none.
         :param verbose: Whether to show a progress bar.
-        :raises ValueError: For an unknown suite or quirk, or radii out of range.
+        :raises ValueError: For an unknown suite or quirk, radii out of range, or what does not fit together.
         """
         self.suite = get_suite(suite) if isinstance(suite, str) else None
         self.plans = None if isinstance(suite, str) else list(suite)
-        if self.plans is not None and not any(plan.bounded for plan in self.plans):
-            raise ValueError("suite: expected at least one plan with a ball.")
         if batch_size < 1:
             raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}.")
         if norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {norm!r}.")
-        if eps is None and self.suite is not None:
+        if self.suite is None:
+            balls = [plan for plan in self.plans or () if plan.bounded]
+            norms = {plan.norm for plan in balls}
+            if len(norms) != 1:
+                raise ValueError("suite: expected at least one plan with a ball, and balls of one norm.")
+            if eps is not None or quirks:
+                raise ValueError("eps and quirks: plans of your own have their radii, and no quirks.")
+            norm, eps = norms.pop(), [plan.eps for plan in balls]
+        elif eps is None:
             eps = self.suite.eps_for("")
             if eps is None:
                 raise ValueError(f"suite '{self.suite.name}' is no paper's protocol: eps is needed, e.g. eps=8 / 255.")
-        self.eps = [] if eps is None else check_radii(eps, norm)
+        self.eps = check_radii(eps, norm)
         self.norm, self.quirks = norm, tuple(quirks)
         self.diagnostics = diagnostics
         self.substitutes = substitutes
@@ -215,43 +240,44 @@ class RobustnessEvaluation(Evaluation):
         check_images(x, classifier.input_shape)
         check_labels(y, classifier.nb_classes, length=len(x))
         x = x.astype(np.float32, copy=False)
-        y = y.reshape(-1).astype(np.int64) if y.ndim == 1 or y.shape[1] == 1 else y.argmax(axis=1)
+        y = class_indices(y)
+        if classifier.clip_values is not None:
+            low, high = classifier.clip_values
+            if (x < low - TOLERANCE).any() or (x > high + TOLERANCE).any():
+                raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
         target = Target(classifier, x)
         plans = self.plans
         if self.suite is not None:
-            plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks)
+            plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, target.image_size)
         return self._run(target, x, y, list(plans or ()))
 
     def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
-        state = None
-        if self.folder is not None:
-            state = StateFolder(self.folder, self._fingerprint(target, x, y, plans))
-        clean = clean_record(target, x, y, self.batch_size)
+        fingerprint = self._fingerprint(target, x, y, plans)
+        state = None if self.folder is None else StateFolder(self.folder, fingerprint)
+        clean, predictions = predict_clean(target, x, y, self.batch_size)
         records: list[AttackRecord] = []
-        standing = clean.standing.copy()  # under all bounded attacks so far, at this and the smaller radii
-        examples, predictions = x.copy(), np.where(clean.standing, y, target.classes(x, self.batch_size))
-        substitutes = None
+        examples = x.copy()
+        fallen = ~clean.standing  # under any attack in any ball: these have their example
+        substitutes = _Substitutes(self, target, x)
         with tqdm(total=len(plans), disable=not self.verbose, desc="attacks", unit="attack", leave=False) as bar:
             for number, plan in enumerate(plans):
                 bar.set_postfix_str(plan.name + (f", eps {plan.eps:.4g}" if plan.bounded else ""))
-                if plan.method == "transfer" and substitutes is None:
-                    substitutes = self._substitutes(target, x, plan.eps)
                 record, x_adv, classes = run_plan(
                     target,
                     x,
                     y,
                     plan,
-                    clean.standing if plan.independent or not plan.bounded else standing,
+                    clean.standing if plan.independent or not plan.bounded else _standing(clean, records, plan.eps),
                     derived_seed(self.seed, 10, number),
                     self.batch_size,
-                    substitutes or (),
+                    substitutes,
                     None if state is None else _keeper(state, number, x),
                 )
                 records.append(record)
                 if plan.bounded:
-                    fell = standing & ~record.standing
-                    examples[fell], predictions[fell] = x_adv[fell], classes[fell]
-                    standing &= record.standing
+                    new = ~fallen & ~record.standing
+                    examples[new], predictions[new] = x_adv[new], classes[new]
+                    fallen |= new
                 bar.update()
         found = RobustnessRecord(
             clean,
@@ -259,42 +285,72 @@ class RobustnessEvaluation(Evaluation):
             self.seed,
             "own plans" if self.suite is None else self.suite.name,
             y,
+            provenance={**fingerprint, "device": str(target.classifier.device), "quirks": list(self.quirks)},
             predictions=predictions,
             examples=examples,
         )
         if not self.diagnostics:
             return found
-        eps = found.eps[-1]
         start = time.perf_counter()
-        samples = SAMPLES // 2 if self.suite is not None and self.suite.name == "quick" else SAMPLES
-        seed = derived_seed(self.seed, 11)
-        examination = Examination(target, x, y, clean.standing, eps, plans[0].norm, seed, samples)
-        diagnostics = tuple(examination.run(found, examples, x, y))
+        samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
+        diagnostics = tuple(Examination(target, x, y, found, derived_seed(self.seed, 11), samples).run())
         seconds = time.perf_counter() - start
         verdict = judge(found, diagnostics, target.classifier.nb_classes)
         return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=seconds)
 
-    def _substitutes(self, target: Target, x: np.ndarray, eps: float) -> list[LossDefendedClassifier]:
-        """Those that were given, or a distilled one."""
-        if self.substitutes is None:
-            return [distilled_substitute(target, x, eps, self.seed)]
-        return [Target(substitute, x).view("adaptive") for substitute in self.substitutes]
-
     def _fingerprint(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> dict[str, Any]:
         """What decides the outcome."""
-        weights = hashlib.sha256()
-        for name, tensor in sorted(target.classifier.model.state_dict().items()):
-            weights.update(name.encode())
-            weights.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
         data = hashlib.sha256(np.ascontiguousarray(x).tobytes() + y.astype(np.int64).tobytes())
         return {
-            "classifier": f"{type(target.classifier).__name__} {weights.hexdigest()[:32]}",
+            "classifier": _identity(target.classifier),
             "data": data.hexdigest()[:32],
             "attacks": hashlib.sha256("\n".join(map(repr, plans)).encode()).hexdigest()[:32],
+            "substitutes": [] if self.substitutes is None else [_identity(each) for each in self.substitutes],
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "versions": f"torch {torch.__version__}",
+            "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
         }
+
+
+class _Substitutes:
+    """
+    The classifiers on which transfer attacks craft: those that were given, or one that is distilled when it is needed.
+    """
+
+    def __init__(self, evaluation: RobustnessEvaluation, target: Target, x: np.ndarray) -> None:
+        self._evaluation, self._target, self._x = evaluation, target, x
+        self._views: list[LossDefendedClassifier] | None = None
+
+    def __call__(self) -> list[LossDefendedClassifier]:
+        if self._views is None:
+            given, largest = self._evaluation.substitutes, self._evaluation.eps[-1]
+            if given is None:
+                given = [distilled_substitute(self._target, self._x, largest, self._evaluation.seed)]
+            self._views = [Target(each, self._x).view("adaptive") for each in given]
+        return self._views
+
+
+def _standing(clean: AttackRecord, records: Sequence[AttackRecord], eps: float) -> np.ndarray:
+    """Which samples no attack in a ball of this or a smaller radius has felled so far, (N,)."""
+    inside = [record.standing for record in records if record.bounded and record.eps <= eps]
+    return np.logical_and.reduce([clean.standing, *inside])
+
+
+def _identity(classifier: PyTorchClassifier) -> str:
+    """What tells a classifier from another one: its class, settings and weights; the same in another process."""
+    told = hashlib.sha256()
+    around = [*classifier.preprocessing_operations, *(classifier.postprocessing_defences or ())]
+    settings = [
+        classifier.model,
+        classifier.loss,
+        classifier.clip_values,
+        *(f"{type(each).__name__} {[getattr(each, name, None) for name in each.params]}" for each in around),
+    ]
+    told.update(re.sub(r" at 0x\w+", "", "\n".join(map(str, settings))).encode())
+    for name, tensor in sorted(classifier.model.state_dict().items()):
+        told.update(name.encode())
+        told.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    return f"{type(classifier).__name__} {told.hexdigest()[:32]}"
 
 
 def _keeper(state: StateFolder, plan: int, x: np.ndarray) -> Callable[..., Outcome]:
@@ -352,7 +408,5 @@ def evaluate_robustness(
                 step = max(2.5 / steps, 0.1) * radius
                 objective = "loss" if attack == PGD_LOSS else adaptive
                 plans.append(AttackPlan(attack, "pgd", objective, radius, steps=steps, step_size=step))
-    evaluation = RobustnessEvaluation(
-        plans, radii, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose
-    )
+    evaluation = RobustnessEvaluation(plans, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose)
     return evaluation.evaluate(classifier, x, y)

@@ -1,6 +1,6 @@
 """
-Suites: which attacks an evaluation runs, as lists of plans. `quick`, `standard` and `strong` are ours; the others are
-the papers' protocols with their exact settings, each followed by the adaptive attack that the paper lacks.
+Suites of attacks: three of ours, and the papers' protocols with their exact settings, each followed by the adaptive
+attack that the paper lacks.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from art_mmc.checks import check_eps, unknown_name
-from art_mmc.evaluation.plans import METHODS, AttackPlan
+from art_mmc.evaluation.plans import AttackPlan
 
 #: quirks of the papers' code that a protocol can be run with
 QUIRKS = {
-    "predicted_labels": "untargeted attacks are given the network's own prediction as label (MMC paper)",
+    "predicted_labels": "untargeted attacks with gradients are given the network's own prediction as label (MMC paper)",
     "eps256": "eps and steps are multiples of 1/256 instead of 1/255 (MMC paper)",
 }
 
 #: names of plans that other parts of the package look for
 FGSM, PGD_LOSS, PGD_CROSS_ENTROPY, PGD_ADAPTIVE = "FGSM", "PGD own loss", "PGD cross-entropy", "PGD adaptive"
+
+#: (eps, norm) -> plans
+Plans = Callable[[float, float], list[AttackPlan]]
+
+
+def _none(eps: float, norm: float) -> list[AttackPlan]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -30,68 +37,88 @@ class Suite:
 
     :param name: Its name.
     :param description: What it is, in one line.
-    :param plans: (eps, norm) -> the plans at this radius. For a protocol, a plan's steps are absolute.
+    :param plans: (eps, norm) -> the plans at this radius. For a protocol they are the paper's, its steps absolute.
     :param eps: The radii of the paper, by name of the data set; None for a suite of ours, which takes any.
-    :param unbounded: Plans without a ball, run once.
-    :param samples: As many samples as the paper has; None for all that are given.
+    :param once: Plans without a ball, run once.
+    :param beside: (eps, norm) -> what we put beside the paper's plans at this radius.
+    :param quirks: Those of :data:`QUIRKS` that the paper's code has.
     """
 
     name: str
     description: str
-    plans: Callable[[float, float], list[AttackPlan]]
+    plans: Plans
     eps: Mapping[str, tuple[float, ...]] | None = None
-    unbounded: tuple[AttackPlan, ...] = ()
-    samples: int | None = None
+    once: tuple[AttackPlan, ...] = ()
+    beside: Plans = _none
+    quirks: tuple[str, ...] = ()
 
     def eps_for(self, dataset: str) -> tuple[float, ...] | None:
         """
         :param dataset: Name of a data set.
-        :return: The paper's radii on it, or its first ones; None for a suite of ours.
+        :return: The paper's radii on it, or on its first data set; None for a suite of ours.
         """
         if self.eps is None:
             return None
         return self.eps.get(dataset, next(iter(self.eps.values())))
 
     def build(
-        self, eps: Sequence[float], norm: float = math.inf, nb_classes: int = 10, quirks: Sequence[str] = ()
+        self,
+        eps: Sequence[float],
+        norm: float = math.inf,
+        nb_classes: int = 10,
+        quirks: Sequence[str] = (),
+        image_size: tuple[int, int] | None = (28, 28),
     ) -> list[AttackPlan]:
         """
         :param eps: The radii, ascending.
         :param norm: Norm of the ball.
         :param nb_classes: Number of classes K; plans that need more are left out.
         :param quirks: Names in :data:`QUIRKS`.
+        :param image_size: Height and width of the inputs, None for inputs that are no images: plans for larger ones are
+               left out.
         :return: The plans, in the order in which they run.
-        :raises ValueError: For an unknown quirk.
+        :raises ValueError: For a quirk that is unknown or not this paper's, or a norm that is not the paper's.
         """
         for quirk in quirks:
             if quirk not in QUIRKS:
                 raise unknown_name("quirk", quirk, QUIRKS)
-        plans = [plan for radius in eps for plan in self.plans(check_eps(radius) if norm == math.inf else radius, norm)]
-        plans = [plan for plan in [*plans, *self.unbounded] if _fits(plan, nb_classes)]
-        if "predicted_labels" in quirks:
-            plans = [
-                replace(plan, labels="predicted") if _papers_own(plan) and plan.targets is None else plan
-                for plan in plans
-            ]
-        if "eps256" in quirks:
-            plans = [_in_256ths(plan) if _papers_own(plan) else plan for plan in plans]
-        return plans
+            if quirk not in self.quirks:
+                raise ValueError(f"suite '{self.name}' has no quirk '{quirk}'.")
+        if self.eps is not None and norm != math.inf:
+            raise ValueError(f"suite '{self.name}': the paper's attacks are in the L-inf norm.")
+        plans: list[AttackPlan] = []
+        for radius in eps:
+            radius = check_eps(radius) if norm == math.inf else radius
+            plans += [_with_quirks(plan, quirks) for plan in self.plans(radius, norm)] + self.beside(radius, norm)
+        plans += [_with_quirks(plan, quirks) for plan in self.once]
+        return [plan for plan in plans if fits(plan, nb_classes, image_size)]
 
 
-def _fits(plan: AttackPlan, nb_classes: int) -> bool:
-    """Whether the objective has a meaning for so many classes."""
+def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) -> bool:
+    """
+    :param plan: A plan.
+    :param nb_classes: Number of classes K.
+    :param image_size: Height and width of the inputs; None if they are no images.
+    :return: Whether the plan has a meaning for them.
+    """
+    if plan.method == "square":
+        # ART's windows are smaller than the image; in the 2-norm it tiles a square of at least five by five of two
+        least = 2 if plan.norm == math.inf else 10
+        if image_size is None or min(image_size) < least or (plan.norm == 2 and image_size[0] != image_size[1]):
+            return False
+    if image_size is None and (plan.transfer or plan.method == "rotation"):
+        return False
     need = {"dlr": 3, "targeted_dlr": 4}.get(plan.objective or "", 2)
-    return nb_classes >= need and not (plan.targets is not None and nb_classes == 2 and plan.targets != "random")
+    return nb_classes >= need and not (plan.targets == "all" and nb_classes == 2)
 
 
-def _papers_own(plan: AttackPlan) -> bool:
-    """Whether a plan is the paper's, not the adaptive one that we put beside it."""
-    return plan.objective not in ("adaptive", "margin") and METHODS[plan.method].white_box
-
-
-def _in_256ths(plan: AttackPlan) -> AttackPlan:
-    steps = tuple(step * 255 / 256 for step in plan.step_sizes)
-    return replace(plan, eps=plan.eps * 255 / 256, step_size=steps)
+def _with_quirks(plan: AttackPlan, quirks: Sequence[str]) -> AttackPlan:
+    if "predicted_labels" in quirks and plan.targets is None and not plan.black_box:
+        plan = replace(plan, labels="predicted")
+    if "eps256" in quirks and plan.bounded:
+        steps = plan.step_sizes if plan.method == "spsa" else tuple(step * 255 / 256 for step in plan.step_sizes)
+        plan = replace(plan, eps=plan.eps * 255 / 256, step_size=steps if len(steps) > 1 else steps[0])
+    return plan
 
 
 # --------------------------------------------------------------------------------------------------------------- ours
@@ -113,43 +140,53 @@ def _after(plans: Sequence[AttackPlan]) -> list[AttackPlan]:
     return [replace(plan, independent=False) for plan in plans]
 
 
+def _all_targets(eps: float, norm: float, steps: int, share: float) -> AttackPlan:
+    """
+    PGD towards each other class. Where the untargeted margin follows the runner-up into a dead end, as on networks
+    trained by PC, a few large steps towards another class find what a hundred do not find.
+    """
+    return AttackPlan("PGD margin, all targets", "pgd", "margin", eps, norm, steps, share * eps, targets="all")
+
+
 def _quick(eps: float, norm: float) -> list[AttackPlan]:
-    rest = [AttackPlan("PGD rescaled cross-entropy", "pgd", "rescaled_cross_entropy", eps, norm, 20, eps / 4)]
-    return _figures(eps, norm, 20) + _after(rest)
+    return _figures(eps, norm, 20) + _after([_all_targets(eps, norm, 5, 0.5)])
 
 
 def _standard(eps: float, norm: float) -> list[AttackPlan]:
     rest = [
-        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 40, (eps / 4, eps / 2), restarts=2),
-        AttackPlan("PGD rescaled cross-entropy", "pgd", "rescaled_cross_entropy", eps, norm, 40, eps / 4),
-        AttackPlan("APGD DLR", "apgd", "dlr", eps, norm, 40, 2 * eps),
+        _all_targets(eps, norm, 10, 0.25),
+        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 40, 2 * eps),
+        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 40, (eps, eps / 4), restarts=2),
+        AttackPlan("PGD rescaled cross-entropy", "pgd", "rescaled_cross_entropy", eps, norm, 40, eps / 2),
         AttackPlan("Square", "square", None, eps, norm, 300),
     ]
     return _figures(eps, norm, 40) + _after(rest)
 
 
 def _strong(eps: float, norm: float) -> list[AttackPlan]:
-    steps = (eps / 2, eps / 4, eps / 10, eps)  # no single one is right for every network
+    steps = (eps, eps / 2, eps / 4, eps / 10)  # no single one is right for every network
     rest = [
-        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 100, steps, restarts=4),
-        AttackPlan("PGD rescaled CE, restarts", "pgd", "rescaled_cross_entropy", eps, norm, 100, steps, restarts=2),
+        _all_targets(eps, norm, 5, 0.5),
+        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 100, 2 * eps),
+        AttackPlan("APGD DLR", "apgd", "dlr", eps, norm, 50, 2 * eps),
+        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 50, steps, restarts=4),
+        AttackPlan("PGD rescaled CE, restarts", "pgd", "rescaled_cross_entropy", eps, norm, 50, steps[1:3], restarts=2),
         AttackPlan("PGD own loss, long", "pgd", "loss", eps, norm, 100, eps / 2),
-        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 100, 2 * eps, restarts=2),
-        AttackPlan("APGD DLR", "apgd", "dlr", eps, norm, 100, 2 * eps),
-        AttackPlan("PGD margin, all targets", "pgd", "margin", eps, norm, 40, eps / 4, targets="all"),
-        AttackPlan("APGD targeted DLR", "apgd", "targeted_dlr", eps, norm, 40, 2 * eps, targets="all"),
-        AttackPlan("transfer", "transfer", None, eps, norm, 40, eps / 10),
+        AttackPlan("APGD margin, all targets", "apgd", "margin", eps, norm, 20, 2 * eps, targets="all"),
+        AttackPlan("transfer", "mim", "adaptive", eps, norm, 40, eps / 10, transfer=True),
         AttackPlan("Square", "square", None, eps, norm, 1000),
-        AttackPlan("SPSA", "spsa", "margin", eps, norm, 40, eps / 5, samples=100),
+        AttackPlan("SPSA", "spsa", "margin", eps, norm, 20, eps / 5, samples=32),
     ]
     return _figures(eps, norm, 40) + _after(rest)
 
 
+#: C in the attack of Carlini and Wagner is searched by doubling and halving in ART, where the papers' code goes by
+#: tens: from 1, nine rounds reach from 1/256 to 256. ART searches the length of each step too, from the given one.
+_SEARCH = MappingProxyType({"confidence": 0.0, "binary_search_steps": 9, "initial_const": 1.0})
+
 _MINIMUM_NORM = (
-    AttackPlan("DeepFool", "deepfool", steps=50, samples=100),
-    AttackPlan(
-        "C&W L2", "cw", steps=50, step_size=0.05, samples=50, options=MappingProxyType({"binary_search_steps": 6})
-    ),
+    AttackPlan("DeepFool", "deepfool", steps=50, samples=100, options=MappingProxyType({"epsilon": 0.02})),
+    AttackPlan("C&W L2", "cw", steps=30, step_size=0.05, samples=32, options=_SEARCH),
 )
 
 
@@ -161,51 +198,61 @@ def _adaptive(eps: float, norm: float, steps: int, step: float) -> AttackPlan:
 
 
 def _pang2020_pgd(eps: float, norm: float) -> list[AttackPlan]:
-    step = 2 / 255
     return [
-        AttackPlan(f"PGD-{steps} {kind}", "pgd", "loss", eps, norm, steps, step, targets=targets)
+        AttackPlan(f"PGD-{steps} {kind}", "pgd", "loss", eps, norm, steps, 2 / 255, targets=targets, every_point=False)
         for steps in (10, 50)
         for kind, targets in (("targeted", "random"), ("untargeted", None))
-    ] + [_adaptive(eps, norm, 50, step)]
+    ]
 
 
-_PANG2020_SPSA = MappingProxyType({"nb_samples": 128, "delta": 0.01, "early_stop": False})
+def _pang2020_beside(eps: float, norm: float) -> list[AttackPlan]:
+    return [_adaptive(eps, norm, 50, 2 / 255)]
 
 
 def _pang2020_spsa(eps: float, norm: float) -> list[AttackPlan]:
-    # variant 2 of method (margin), which the paper used for SPSA
+    # the margin is the paper's second objective, which it used for SPSA
+    options = MappingProxyType({"nb_samples": 128, "delta": 0.01, "early_stop": False})
     return [
-        AttackPlan(f"SPSA-10 {kind}", "spsa", "margin", eps, norm, 10, 0.01, targets=targets, options=_PANG2020_SPSA)
+        AttackPlan(
+            f"SPSA-10 {kind}", "spsa", "margin", eps, norm, 10, 0.01, targets=targets, options=options, samples=1000
+        )
         for kind, targets in (("targeted", "random"), ("untargeted", None))
-    ] + [_adaptive(eps, norm, 50, 2 / 255)]
+    ]
 
 
-_PANG2020_CW = MappingProxyType(
-    {"confidence": 0.0, "binary_search_steps": 9, "initial_const": 0.01, "max_halving": 0, "max_doubling": 0}
-)
-_PANG2020_UNBOUNDED = (
-    AttackPlan("C&W targeted", "cw", steps=1000, step_size=5e-3, targets="random", samples=500, options=_PANG2020_CW),
-    AttackPlan("C&W untargeted", "cw", steps=1000, step_size=5e-3, samples=500, options=_PANG2020_CW),
+_PANG2020_ONCE = (
+    AttackPlan("C&W targeted", "cw", steps=1000, step_size=5e-3, targets="random", samples=500, options=_SEARCH),
+    AttackPlan("C&W untargeted", "cw", steps=1000, step_size=5e-3, samples=500, options=_SEARCH),
     AttackPlan("Gaussian noise", "noise", samples=1000, options=MappingProxyType({"sigma": 0.05, "clip": False})),
     AttackPlan("rotation", "rotation", samples=1000, options=MappingProxyType({"degrees": 30.0})),
 )
 
 
-def _li2021(steps: int, scale: float | None, names: Sequence[str]) -> Callable[[float, float], list[AttackPlan]]:
+def _li2021(steps: int, share: float | None, names: Sequence[str]) -> Plans:
     """The PC paper's attacks: advertorch's, on cross-entropy, with steps of 0.01 or of a share of eps."""
 
     def plans(eps: float, norm: float) -> list[AttackPlan]:
-        step = 0.01 if scale is None else scale * eps
+        step = 0.01 if share is None else share * eps
+        spsa = MappingProxyType({"nb_samples": 128, "delta": 0.01})
         rows = {
             "FGSM": AttackPlan("FGSM", "fgsm", "cross_entropy", eps, norm, 1, eps),
-            "BIM": AttackPlan("BIM-10", "bim", "cross_entropy", eps, norm, 10, step),
-            "PGD": AttackPlan(f"PGD-{steps}", "pgd", "cross_entropy", eps, norm, steps, step),
-            "MIM": AttackPlan(f"MIM-{steps}", "mim", "cross_entropy", eps, norm, steps, step),
-            "own": AttackPlan(f"PGD-{steps} own loss", "pgd", "loss", eps, norm, steps, step),
-            "SPSA": AttackPlan("SPSA", "spsa", "margin", eps, norm, 10, 0.01, options=_PANG2020_SPSA, samples=1000),
-            "transfer PGD": AttackPlan("transfer", "transfer", None, eps, norm, steps, step),
+            "BIM": AttackPlan("BIM-10", "bim", "cross_entropy", eps, norm, 10, step, every_point=False),
+            "PGD": AttackPlan(f"PGD-{steps}", "pgd", "cross_entropy", eps, norm, steps, step, every_point=False),
+            "MIM": AttackPlan(f"MIM-{steps}", "mim", "cross_entropy", eps, norm, steps, step, every_point=False),
+            "SPSA": AttackPlan("SPSA", "spsa", "margin", eps, norm, 10, 0.01, options=spsa, samples=1000),
+            "transfer PGD": AttackPlan("transfer PGD", "pgd", "cross_entropy", eps, norm, steps, step, transfer=True),
+            "transfer MIM": AttackPlan("transfer MIM", "mim", "cross_entropy", eps, norm, steps, step, transfer=True),
         }
-        return [rows[name] for name in names] + [
+        return [rows[name] for name in names]
+
+    return plans
+
+
+def _li2021_beside(steps: int, share: float | None = None) -> Plans:
+    def plans(eps: float, norm: float) -> list[AttackPlan]:
+        step = 0.01 if share is None else share * eps
+        return [
+            AttackPlan(f"PGD-{steps} own loss", "pgd", "loss", eps, norm, steps, step),
             _adaptive(eps, norm, steps, step),
             AttackPlan("PGD-100 adaptive, large steps", "pgd", "adaptive", eps, norm, 100, (eps / 2, eps / 4), 2),
         ]
@@ -215,22 +262,15 @@ def _li2021(steps: int, scale: float | None, names: Sequence[str]) -> Callable[[
 
 def _li2021_cw(steps: int) -> tuple[AttackPlan, ...]:
     # the paper's "accuracy" under it is the share of images that a search without a ball failed to fool in its steps
-    options = MappingProxyType({"confidence": 0.0, "binary_search_steps": 9, "max_halving": 0, "max_doubling": 0})
-    return (AttackPlan(f"C&W, {steps} steps", "cw", steps=steps, step_size=0.001, options=options, samples=1000),)
+    return (AttackPlan(f"C&W, {steps} steps", "cw", steps=steps, step_size=0.001, options=_SEARCH, samples=1000),)
 
 
 _GREY, _COLOUR, _MANY = (0.1, 0.2, 0.3), (0.04, 0.12, 0.2), (0.005, 0.010, 0.015)
-_LI2021_EPS = MappingProxyType(
-    {
-        "mnist": _GREY,
-        "kmnist": _GREY,
-        "fashion-mnist": _GREY,
-        "cifar10": _COLOUR,
-        "svhn": _COLOUR,
-        "cifar100": _MANY,
-        "tiny-imagenet": _MANY,
-    }
-)
+
+
+def _li2021_eps(colour: tuple[float, ...] = _COLOUR) -> Mapping[str, tuple[float, ...]]:
+    grey = dict.fromkeys(("mnist", "kmnist", "fashion-mnist"), _GREY)
+    return MappingProxyType({**grey, "cifar10": colour, "svhn": colour})
 
 
 def _pang2018(eps: float, norm: float) -> list[AttackPlan]:
@@ -238,30 +278,43 @@ def _pang2018(eps: float, norm: float) -> list[AttackPlan]:
     step = eps / 10
     return [
         AttackPlan("FGSM", "fgsm", "cross_entropy", eps, norm, 1, eps, labels="predicted"),
-        AttackPlan("BIM", "bim", "cross_entropy", eps, norm, 10, step, labels="predicted"),
-        AttackPlan("ILCM", "bim", "cross_entropy", eps, norm, 10, step, targets="least_likely", labels="predicted"),
-        _adaptive(eps, norm, 40, max(step, eps / 10)),
+        AttackPlan("BIM", "bim", "cross_entropy", eps, norm, 10, step, labels="predicted", every_point=False),
+        AttackPlan(
+            "ILCM",
+            "bim",
+            "cross_entropy",
+            eps,
+            norm,
+            10,
+            step,
+            targets="least_likely",
+            labels="predicted",
+            every_point=False,
+        ),
     ]
 
 
-_PANG2018_UNBOUNDED = (
-    AttackPlan("JSMA", "jsma", samples=500, options=MappingProxyType({"theta": 1.0, "gamma": 0.2})),
+def _pang2018_beside(eps: float, norm: float) -> list[AttackPlan]:
+    return [_adaptive(eps, norm, 40, eps / 10)]
+
+
+_PANG2018_ONCE = (
     AttackPlan(
-        "C&W",
-        "cw",
-        steps=100,
-        step_size=0.01,
-        targets="random",
+        "JSMA",
+        "jsma",
+        targets="least_likely",
+        labels="predicted",
         samples=500,
-        options=MappingProxyType({"binary_search_steps": 9, "initial_const": 1.0}),
+        options=MappingProxyType({"theta": 1.0, "gamma": 0.2}),
     ),
+    AttackPlan("C&W", "cw", steps=100, step_size=0.01, targets="random", samples=500, options=_SEARCH),
 )
 
 
 def _pang2021(eps: float, norm: float) -> list[AttackPlan]:
     # AutoAttack's four by what ART has: no FAB; the objectives are computed on the view
     return [
-        AttackPlan("PGD-10", "pgd", "cross_entropy", eps, norm, 10, 2 / 255),
+        AttackPlan("PGD-10", "pgd", "cross_entropy", eps, norm, 10, 2 / 255, every_point=False),
         AttackPlan("APGD cross-entropy", "apgd", "cross_entropy", eps, norm, 100, 2 * eps),
         *_after(
             [
@@ -269,84 +322,98 @@ def _pang2021(eps: float, norm: float) -> list[AttackPlan]:
                 AttackPlan("Square", "square", None, eps, norm, 5000),
             ]
         ),
-        _adaptive(eps, norm, 50, 2 / 255),
     ]
 
 
-_WHITE_BOX = ("FGSM", "BIM", "PGD", "MIM", "own")
+_PANG2020 = ("predicted_labels", "eps256")
 _CIFAR_PANG = MappingProxyType({"cifar10": (8 / 255, 16 / 255)})
 
 _ROWS = (
     Suite("quick", "own loss, cross-entropy and margin with 20 steps; seconds", _quick),
-    Suite("standard", "40 steps, restarts, APGD, Square; for a first answer", _standard, unbounded=_MINIMUM_NORM),
+    Suite("standard", "40 steps, restarts, APGD, Square; for a first answer", _standard, once=_MINIMUM_NORM),
     Suite(
         "strong",
         "several objectives, restarts, step sizes, APGD, all targets, transfer, Square, SPSA; the one to quote",
         _strong,
-        unbounded=_MINIMUM_NORM,
+        once=_MINIMUM_NORM,
     ),
     Suite(
-        "pang2020-table1", "MMC paper: PGD-10 and PGD-50 on the own loss, targeted and not", _pang2020_pgd, _CIFAR_PANG
+        "pang2020-table1",
+        "MMC paper: PGD-10 and PGD-50 on the own loss, targeted and not",
+        _pang2020_pgd,
+        _CIFAR_PANG,
+        beside=_pang2020_beside,
+        quirks=_PANG2020,
     ),
     Suite(
         "pang2020-table2",
         "MMC paper: SPSA, C&W, Gaussian noise, rotation",
         _pang2020_spsa,
         _CIFAR_PANG,
-        _PANG2020_UNBOUNDED,
-        1000,
+        _PANG2020_ONCE,
+        _pang2020_beside,
+        _PANG2020,
     ),
     Suite(
         "pang2020-table3",
         "MMC paper, across depth: PGD-10 and PGD-50 on the own loss",
         _pang2020_pgd,
-        _CIFAR_PANG,
+        MappingProxyType({**_CIFAR_PANG, "cifar100": _CIFAR_PANG["cifar10"]}),
+        beside=_pang2020_beside,
+        quirks=_PANG2020,
     ),
     Suite(
         "li2021-table1",
         "PC paper: FGSM, BIM, PGD, MIM on cross-entropy, C&W with 100 steps",
-        _li2021(40, None, _WHITE_BOX),
-        _LI2021_EPS,
+        _li2021(40, None, ("FGSM", "BIM", "PGD", "MIM")),
+        _li2021_eps(),
         _li2021_cw(100),
+        _li2021_beside(40),
     ),
     Suite(
         "li2021-table2",
         "PC paper: as Table 1, C&W with 1,000 steps",
-        _li2021(40, None, _WHITE_BOX),
-        _LI2021_EPS,
+        _li2021(40, None, ("FGSM", "BIM", "PGD", "MIM")),
+        MappingProxyType({"mnist": _GREY, "cifar10": _COLOUR}),
         _li2021_cw(1000),
+        _li2021_beside(40),
     ),
     Suite(
         "li2021-table3",
         "PC paper, black box: transfer and SPSA",
-        _li2021(40, None, ("transfer PGD", "SPSA")),
-        _LI2021_EPS,
+        _li2021(40, None, ("transfer PGD", "transfer MIM", "SPSA")),
+        _li2021_eps((*_COLOUR, 0.3)),  # 0.3 for SPSA
+        beside=_li2021_beside(40),
     ),
     Suite(
         "li2021-table4",
         "PC paper, 100 and 200 classes: PGD and MIM with 10 steps of eps / 10, SPSA",
-        _li2021(10, 0.1, ("PGD", "MIM", "own", "SPSA")),
+        _li2021(10, 0.1, ("PGD", "MIM", "SPSA")),
         MappingProxyType({"cifar100": _MANY, "tiny-imagenet": _MANY}),
+        beside=_li2021_beside(10, 0.1),
     ),
     Suite(
         "li2021-table5",
         "PC paper with adversarial training: BIM, PGD, MIM, SPSA, C&W",
-        _li2021(40, None, ("BIM", "PGD", "MIM", "own", "SPSA")),
-        MappingProxyType({"mnist": (0.3,), "cifar10": (0.04,)}),
+        _li2021(40, None, ("BIM", "PGD", "MIM", "SPSA")),
+        MappingProxyType({"mnist": (0.3,), "kmnist": (0.3,), "fashion-mnist": (0.3,), "cifar10": (0.04, 0.3)}),
         _li2021_cw(100),
+        _li2021_beside(40),
     ),
     Suite(
         "pang2018-rce",
         "RCE paper: FGSM, BIM, ILCM, JSMA, C&W as accuracy; for detection see art-mmc detect",
         _pang2018,
         MappingProxyType({"mnist": (0.16,), "cifar10": (0.16,)}),
-        _PANG2018_UNBOUNDED,
+        _PANG2018_ONCE,
+        _pang2018_beside,
     ),
     Suite(
         "pang2021-tricks",
         "Bag of Tricks paper: PGD-10, and AutoAttack's parts as far as ART has them",
         _pang2021,
         MappingProxyType({"cifar10": (8 / 255,)}),
+        beside=_pang2020_beside,
     ),
 )
 

@@ -5,7 +5,8 @@ Black box: examples crafted on one classifier, tried on another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_labels
+from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
-from art_mmc.evaluation.engine import Target, derived_seed, seeded
+from art_mmc.evaluation.engine import AttackError, Target, class_indices, derived_seed, seeded
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
 
@@ -25,8 +26,8 @@ _STEPS, _BATCH = 600, 64
 
 def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 0) -> SoftmaxClassifier:
     """
-    A substitute that knows the target by its answers alone: a small network trained on the inputs and on noisy copies
-    of them, labelled by the target's predictions.
+    A substitute that knows the target by its answers alone: a small network (the PC paper's 3-layer CNN if grey)
+    trained on the inputs and on noisy copies of them, labelled by the target's predictions.
 
     | Paper link: https://arxiv.org/abs/1602.02697 (substitutes trained on the target's labels)
 
@@ -35,18 +36,23 @@ def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 
     :param eps: Radius of the noise, uniform, inputs being in [0, 1].
     :param seed: Seed of weights, noise and order; torch's global state is as before.
     :return: The substitute, trained.
+    :raises ValueError: For inputs that are no images.
     """
     shape = tuple(x.shape[1:])
-    small, colour = min(shape[1:]) < 12, shape[0] > 1
-    rng = np.random.default_rng(derived_seed(seed, 2))
-    noisy = (x + rng.uniform(-eps, eps, x.shape)).clip(0, 1).astype(np.float32)
-    inputs = np.concatenate([x, noisy])
+    size = target.image_size
+    if size is None:
+        raise ValueError(f"a substitute can be trained for images, got inputs of shape {shape}: give substitutes.")
+    clip = target.classifier.clip_values
+    low, high = (x.min(), x.max()) if clip is None else clip
+    noise = np.random.default_rng(derived_seed(seed, 2)).uniform(-eps, eps, x.shape)
+    inputs = np.concatenate([x, np.clip(x + noise, low, high).astype(np.float32)])
     labels = target.classes(inputs)
     with seeded(derived_seed(seed, 3)):
         substitute = SoftmaxClassifier(
-            create_backbone("cnn" if small else "resnet20" if colour else "cnn3", shape),
+            create_backbone("cnn" if min(size) < 20 else "resnet20" if shape[0] > 1 else "cnn3", shape),
             input_shape=shape,
             nb_classes=target.classifier.nb_classes,
+            clip_values=clip,
             device_type="cpu" if target.classifier.device.type == "cpu" else "gpu",
         )
         epochs = max(1, math.ceil(_STEPS * _BATCH / len(inputs)))
@@ -82,6 +88,13 @@ class TransferMatrix:
         :return: Share of the samples that it classifies correctly.
         :raises ValueError: For a name that is not there.
         """
+        for kind, name, known in (
+            ("attack", attack, self.attacks),
+            ("substitute", substitute, self.names),
+            ("target", target, self.names),
+        ):
+            if name not in known:
+                raise unknown_name(kind, name, known)
         index = self.attacks.index(attack), self.names.index(substitute), self.names.index(target)
         return int(self.correct[index]) / self.n
 
@@ -134,10 +147,11 @@ def transfer_matrix(
     :param x: Inputs (N, C, H, W).
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param attacks: Name -> function that builds an ART attack on a classifier.
-    :param seed: Seed of the attacks; the global random states are as before.
+    :param seed: Seed of the attacks; the global random states, and modes and gradients of the networks, are as before.
     :param batch_size: Samples in one forward pass of the targets.
     :return: The matrix.
     :raises ValueError: For no classifiers or attacks, or data that do not fit.
+    :raises AttackError: When an attack crashes, or gives NaN.
     """
     if not classifiers or not attacks:
         raise ValueError("at least one classifier and one attack are needed.")
@@ -145,14 +159,35 @@ def transfer_matrix(
     for name, classifier in classifiers.items():
         check_images(x, classifier.input_shape, name=f"x (for '{name}')")
         check_labels(y, classifier.nb_classes, length=len(x))
-    y = y if y.ndim == 1 else y.argmax(axis=1)
+    y = class_indices(y)
     targets = {name: Target(classifier, x) for name, classifier in classifiers.items()}
     clean = np.array([(target.classes(x, batch_size) == y).sum() for target in targets.values()])
     correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)
-    for a, build in enumerate(attacks.values()):
-        for s, substitute in enumerate(classifiers.values()):
-            with seeded(seed):
-                x_adv = build(substitute).generate(x, y=y)
+    for a, (attack, build) in enumerate(attacks.items()):
+        for s, (name, substitute) in enumerate(classifiers.items()):
+            try:
+                with seeded(seed), _as_found(substitute):
+                    x_adv = build(substitute).generate(x.copy(), y=y)
+            except Exception as err:
+                raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
+            if not np.isfinite(x_adv).all():
+                raise AttackError(f"attack '{attack}' on '{name}' gave NaN or infinite values.")
             for t, target in enumerate(targets.values()):
                 correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
     return TransferMatrix(tuple(classifiers), tuple(attacks), correct, len(x), clean, seed)
+
+
+@contextmanager
+def _as_found(classifier: PyTorchClassifier) -> Iterator[None]:
+    """Modes and gradients of the network are as before afterwards; ART's own class changes both."""
+    modes = [(module, module.training) for module in classifier._model.modules()]
+    grads = [(parameter, parameter.grad) for parameter in classifier.model.parameters()]
+    for parameter, _ in grads:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, grad in grads:
+            parameter.grad = grad

@@ -1,0 +1,662 @@
+"""
+Attacks to judge detectors by: those of the RCE paper through ART, which know the classifier alone, and two that know
+the detector too.
+
+Among the latter, :class:`DensityAwareCarliniL2` is the paper's own white-box attack and :class:`DetectorAwarePGD` works
+in a ball. Both give up nothing that the detector's score can tell: the score has a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks import EvasionAttack
+from art.attacks.evasion import (
+    BasicIterativeMethod,
+    CarliniL2Method,
+    FastGradientMethod,
+    SaliencyMapMethod,
+)
+from art.config import ART_NUMPY_DTYPE
+from art.estimators.classification import PyTorchClassifier
+from tqdm.auto import trange
+
+from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.detectors.base import ScoreDetector, check_count, evaluation_mode
+from art_mmc.evaluation import seeded
+from art_mmc.objectives import margin
+
+#: keeps arctanh finite at the borders of the box, as in ART's C&W
+_TANH_SMOOTHER = 0.999999
+
+#: how far past the boundary, in units of the clean margin, PGD pushes a sample
+_LEAD = 0.1
+
+
+# ------------------------------------------------------------------------------------------------ the paper's attacks
+
+
+@dataclass(frozen=True)
+class PaperAttack:
+    """
+    An attack of the RCE paper, which knows the classifier and not the detector.
+
+    :param title: Name in words.
+    :param make: Makes the ART attack from classifier, eps, the share of the paper's iterations, and batch size.
+    :param targets: None, "least_likely" or "random" (any class but the predicted one).
+    :param has_eps: Whether it stays in an L-inf ball.
+    """
+
+    title: str
+    make: Callable[[PyTorchClassifier, float, float, int], EvasionAttack]
+    targets: str | None = None
+    has_eps: bool = False
+
+
+def _fgsm(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
+    return FastGradientMethod(classifier, eps=eps, batch_size=batch_size)
+
+
+def _bim(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
+    return BasicIterativeMethod(classifier, eps, eps / 10, 10, batch_size=batch_size, verbose=False)
+
+
+def _ilcm(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
+    return BasicIterativeMethod(classifier, eps, eps / 10, 10, targeted=True, batch_size=batch_size, verbose=False)
+
+
+def _jsma(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
+    # the paper changes one pixel in each of 100 steps, ART two in one step; a changed pixel is full on
+    gamma = min(1.0, 100 / math.prod(classifier.input_shape))
+    return SaliencyMapMethod(classifier, theta=1.0, gamma=gamma, batch_size=batch_size, verbose=False)
+
+
+def _carlini(confidence: float) -> Callable[[PyTorchClassifier, float, float, int], EvasionAttack]:
+    def make(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
+        # an iteration of ART is a line search of up to ten steps: 1,000 stand for the paper's 10,000 steps of Adam
+        return CarliniL2Method(
+            classifier,
+            confidence=confidence,
+            targeted=True,
+            learning_rate=0.01,
+            binary_search_steps=9,
+            max_iter=scaled(1000, budget),
+            initial_const=1.0,
+            batch_size=batch_size,
+            verbose=False,
+        )
+
+    return make
+
+
+#: name -> attack of the RCE paper, https://arxiv.org/abs/1706.00633 (Section 4), with the settings of its released code
+PAPER_ATTACKS: dict[str, PaperAttack] = {
+    "fgsm": PaperAttack("FGSM", _fgsm, has_eps=True),
+    "bim": PaperAttack("BIM", _bim, has_eps=True),
+    "ilcm": PaperAttack("ILCM", _ilcm, "least_likely", has_eps=True),
+    "jsma": PaperAttack("JSMA", _jsma, "least_likely"),
+    "cw": PaperAttack("C&W", _carlini(0.0), "random"),
+    "cw-hc": PaperAttack("C&W-hc", _carlini(10.0), "random"),
+}
+
+
+def scaled(iterations: int, budget: float) -> int:
+    """
+    :param iterations: The paper's number of iterations.
+    :param budget: Share of them, in (0, 1].
+    :return: That share, but at least 10.
+    """
+    return max(10, round(iterations * budget))
+
+
+@dataclass(frozen=True, eq=False)
+class Crafted:
+    """
+    Attacked inputs and how they came about.
+
+    :param x: Attacked inputs (N, C, H, W).
+    :param targets: Classes that were aimed at (N,); None for an untargeted attack.
+    :param settings: The attack's settings; plain data.
+    :param seconds: Time that it took.
+    """
+
+    x: np.ndarray = field(repr=False)
+    targets: np.ndarray | None = field(repr=False)
+    settings: dict[str, Any]
+    seconds: float
+
+
+def craft(
+    name: str,
+    classifier: PyTorchClassifier,
+    x: np.ndarray,
+    eps: float,
+    budget: float = 1.0,
+    objective: str = "cross_entropy",
+    batch_size: int = 128,
+    seed: int = 0,
+) -> Crafted:
+    """
+    Run an attack of the RCE paper. True labels are not used: the source class is the predicted one.
+
+    :param name: "fgsm", "bim", "ilcm", "jsma", "cw" or "cw-hc".
+    :param classifier: The classifier.
+    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param eps: Radius of the L-inf ball of FGSM, BIM and ILCM, in (0, 1]; the steps of the latter two are a tenth.
+    :param budget: Share, in (0, 1], of the iterations of the paper's C&W attacks.
+    :param objective: What FGSM, BIM and ILCM climb on a :class:`.LossDefendedClassifier`: the paper's cross-entropy, or
+           another one; a classifier of another kind has its training loss climbed.
+    :param batch_size: Samples that are attacked at once.
+    :param seed: Seed of the random targets.
+    :return: The attacked inputs; an attack that fails may give back its input.
+    :raises ValueError: For an unknown attack, or a budget or eps out of range.
+    """
+    if name not in PAPER_ATTACKS:
+        raise unknown_name("attack", name, PAPER_ATTACKS)
+    check_budget(budget)
+    row = PAPER_ATTACKS[name]
+    start = time.perf_counter()
+    logits = classifier.predict(x, batch_size=batch_size)
+    attack = row.make(classifier, check_eps(eps), budget, batch_size)
+    targets = choose_targets(logits, row.targets, seed)
+    defended = isinstance(classifier, LossDefendedClassifier)
+    with classifier.using_objective(objective) if defended else nullcontext(), seeded(seed):
+        x_adv = attack.generate(x, y=logits.argmax(axis=1) if targets is None else targets)
+    settings = plain_settings(attack)
+    if row.has_eps:
+        settings["objective"] = objective if defended else "loss"
+    return Crafted(x_adv, targets, settings, time.perf_counter() - start)
+
+
+def choose_targets(logits: np.ndarray, rule: str | None, seed: int = 0) -> np.ndarray | None:
+    """
+    :param logits: Logits of the clean inputs (N, K).
+    :param rule: "least_likely", "random" (any class but the predicted one), or None.
+    :param seed: Seed of the random ones.
+    :return: Classes (N,), int64, or None.
+    """
+    if rule is None:
+        return None
+    if rule == "least_likely":
+        return logits.argmin(axis=1)
+    shift = np.random.default_rng(seed).integers(1, logits.shape[1], len(logits))
+    return (logits.argmax(axis=1) + shift) % logits.shape[1]
+
+
+def plain_settings(attack: EvasionAttack) -> dict[str, Any]:
+    """
+    :param attack: An ART attack.
+    :return: Its parameters that are plain data, the progress bar left out, and its class.
+    """
+    settings: dict[str, Any] = {"class": type(attack).__name__}
+    for name in attack.attack_params:
+        value = getattr(attack, name, None)
+        value = list(value) if isinstance(value, tuple) else value
+        if name not in ("verbose", "summary_writer") and isinstance(value, (bool, int, float, str, list)):
+            settings[name] = "inf" if value == math.inf else value
+    return settings
+
+
+def check_budget(budget: float) -> None:
+    """
+    :param budget: Share of the paper's iterations.
+    :raises ValueError: When it is no number in (0, 1].
+    """
+    if isinstance(budget, bool) or not 0 < budget <= 1:
+        raise ValueError(f"budget: expected a share in (0, 1], got {budget!r}.")
+
+
+# --------------------------------------------------------------------------------------- attacks that know the detector
+
+
+class _DetectorAwareAttack(EvasionAttack):
+    """What the two attacks share: checks, and batches of tensors."""
+
+    _estimator_requirements = (PyTorchClassifier,)
+
+    detector: ScoreDetector
+    batch_size: int
+    seed: int
+    verbose: bool
+
+    def _check_detector(self) -> None:
+        if not isinstance(self.detector, ScoreDetector):
+            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(self.detector).__name__}.")
+        if self.detector.classifier is not self.estimator and self.detector.classifier != self.estimator:
+            raise ValueError("detector: it was made for another classifier than the one that is attacked.")
+        check_count("batch_size", self.batch_size)
+        check_count("seed", self.seed, low=0)
+        if not isinstance(self.verbose, bool):
+            raise ValueError(f"verbose: expected a bool, got {self.verbose!r}.")
+
+    def _check_labels(self, y: np.ndarray, length: int) -> np.ndarray:
+        """Labels in any format as indices (N,)."""
+        y = np.asarray(y)
+        check_labels(y, self.estimator.nb_classes, length=length)
+        return y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(length).astype(np.int64)
+
+    def _box(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest values of an input; without clip values those of the batch, as in ART's C&W."""
+        if self.estimator.clip_values is None:
+            return x.amin(), x.amax()
+        low, high = self.estimator.clip_values
+        return torch.as_tensor(low).to(x), torch.as_tensor(high).to(x)
+
+
+class DensityAwareCarliniL2(_DetectorAwareAttack):
+    """
+    C&W-wb: Carlini and Wagner's L2 attack with one more term for a detector,
+
+    `||x' - x||^2 + c (f_1(x') + f_2(x'))`, `f_1 = max(max_{k != t} a_k - a_t + confidence, 0)`,
+    `f_2 = max(-log KD_t(x') - eta, 0)`,
+
+    with the same constant c, found by binary search, and eta the median score of clean inputs of the target class t. An
+    example counts where f_1 = 0, on the logits, and f_2 = 0; the nearest such one to the clean input wins. With another
+    detector than the kernel density its score takes the place of -log KD. Targeted.
+
+    First, as in the paper, an attack that knows nothing of the detector looks for a start. Where no example counts,
+    that start is the result, or the input itself where that fails too; :meth:`outcome` tells them apart.
+
+    Two quirks of the released code can be switched on: `success_on="softmax"` subtracts the confidence from softmax
+    outputs, so that with a confidence of 1 or more no example ever counts, and `distance_from="start"` measures the
+    distance from the start instead of the clean input.
+
+    | Paper link: https://arxiv.org/abs/1706.00633 (Section 4.3)
+    | Paper link: https://arxiv.org/abs/1705.07263
+    """
+
+    attack_params = EvasionAttack.attack_params + [
+        "detector",
+        "confidence",
+        "eta",
+        "learning_rate",
+        "binary_search_steps",
+        "max_iter",
+        "initial_const",
+        "start_binary_search_steps",
+        "start_max_iter",
+        "start_initial_const",
+        "success_on",
+        "distance_from",
+        "batch_size",
+        "seed",
+        "verbose",
+    ]
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        detector: ScoreDetector,
+        confidence: float = 5.0,
+        eta: float | str = "median",
+        learning_rate: float = 0.01,
+        binary_search_steps: int = 9,
+        max_iter: int = 10000,
+        initial_const: float = 100.0,
+        start_binary_search_steps: int = 3,
+        start_max_iter: int = 5000,
+        start_initial_const: float = 10.0,
+        success_on: str = "logits",
+        distance_from: str = "clean",
+        batch_size: int = 128,
+        seed: int = 0,
+        verbose: bool = True,
+    ) -> None:
+        """
+        Create a :class:`.DensityAwareCarliniL2` instance. The defaults are the paper's settings.
+
+        :param classifier: The classifier.
+        :param detector: A fitted detector of it; in the paper a :class:`.KernelDensityDetector`.
+        :param confidence: By how much the target's logit must lead.
+        :param eta: Score that the detector may see at most: "median" of the clean inputs predicted as the target,
+               "threshold", which is just undetected, or a number.
+        :param learning_rate: Step of Adam, in the space of arctanh.
+        :param binary_search_steps: Number of constants c that are tried.
+        :param max_iter: Steps for each c.
+        :param initial_const: The first c.
+        :param start_binary_search_steps: The same of the search for a start; 0 for the clean input as the start.
+        :param start_max_iter: Likewise.
+        :param start_initial_const: Likewise.
+        :param success_on: "logits", or "softmax" as in the released code.
+        :param distance_from: "clean", or "start" as in the released code.
+        :param batch_size: Samples that are attacked at once.
+        :param seed: Seed of the random targets, where none are given.
+        :param verbose: Whether to show a progress bar.
+        """
+        super().__init__(estimator=classifier)
+        self.detector = detector
+        self.confidence = confidence
+        self.eta = eta
+        self.learning_rate = learning_rate
+        self.binary_search_steps = binary_search_steps
+        self.max_iter = max_iter
+        self.initial_const = initial_const
+        self.start_binary_search_steps = start_binary_search_steps
+        self.start_max_iter = start_max_iter
+        self.start_initial_const = start_initial_const
+        self.success_on = success_on
+        self.distance_from = distance_from
+        self.batch_size = batch_size
+        self.seed = seed
+        self.verbose = verbose
+        self._targeted = True
+        self._check_params()
+
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """
+        Attack inputs.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: Target classes: indices (N,) or one-hot (N, K). None for random ones, other than the predicted.
+        :param kwargs: Ignored, as in ART.
+        :return: Attacked inputs (N, C, H, W).
+        :raises ValueError: For bad inputs or targets, or a detector that has not been fitted.
+        """
+        targets = self._targets(x, y)
+        limits = self._limits(targets)
+        x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
+        batches = math.ceil(len(x) / self.batch_size)
+        with evaluation_mode(self.detector.network):
+            for i in trange(batches, desc="C&W-wb", disable=not self.verbose):
+                index = slice(i * self.batch_size, (i + 1) * self.batch_size)
+                clean = torch.tensor(x_adv[index], device=self.estimator.device)
+                target, limit = torch.as_tensor(targets[index]), torch.as_tensor(limits[index])
+                start, _ = self._search(clean, clean, target, None)
+                x_adv[index] = self._search(clean, start, target, limit)[0].cpu().numpy()
+        return x_adv
+
+    def targets(self, x: np.ndarray) -> np.ndarray:
+        """
+        The random targets that :meth:`generate` takes where none are given.
+
+        :param x: Inputs (N, C, H, W).
+        :return: Classes (N,), int64, none the predicted one.
+        """
+        targets = choose_targets(self.estimator.predict(x, batch_size=self.batch_size), "random", self.seed)
+        assert targets is not None
+        return targets
+
+    def outcome(self, x_adv: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Whether attacked inputs reach the two goals.
+
+        :param x_adv: What :meth:`generate` gave, (N, C, H, W).
+        :param y: The targets: indices (N,) or one-hot (N, K).
+        :return: Whether the target is predicted, bool (N,), and f_2 (N,), 0 where the detector sees no more than eta.
+        """
+        targets = self._targets(x_adv, y)
+        hit, excess = [], []
+        with evaluation_mode(self.detector.network), torch.no_grad():
+            for start in range(0, len(x_adv), self.batch_size):
+                batch = torch.tensor(x_adv[start : start + self.batch_size], dtype=torch.float32)
+                target = torch.as_tensor(targets[start : start + self.batch_size])
+                logits, z = self.detector.forward(batch)
+                hit.append(logits.argmax(dim=1).cpu() == target)
+                excess.append(self.detector.score_tensors(logits, z, target).cpu())
+        limits = torch.as_tensor(self._limits(targets))
+        return torch.cat(hit).numpy(), (torch.cat(excess) - limits).clamp_min(0).numpy()
+
+    def _targets(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+        check_images(np.asarray(x), self.estimator.input_shape)
+        return self.targets(x) if y is None else self._check_labels(y, len(x))
+
+    def _limits(self, targets: np.ndarray) -> np.ndarray:
+        """The eta of each target, (N,)."""
+        if self.eta == "median":
+            return self.detector.typical_scores(targets)
+        return np.full(len(targets), self.detector.threshold if self.eta == "threshold" else float(self.eta))
+
+    def _search(
+        self, clean: torch.Tensor, start: torch.Tensor, target: torch.Tensor, limit: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Binary search for c.
+
+        :param clean: Clean inputs (B, C, H, W).
+        :param start: Where to start from (B, C, H, W).
+        :param target: Target classes (B,), on the CPU.
+        :param limit: eta (B,); None to know nothing of the detector.
+        :return: The examples (B, C, H, W), `start` where none counts, and where one does, bool (B,).
+        """
+        aware = limit is not None
+        steps, iterations, const = (
+            (self.binary_search_steps, self.max_iter, self.initial_const)
+            if aware
+            else (self.start_binary_search_steps, self.start_max_iter, self.start_initial_const)
+        )
+        low, high = self._box(clean)
+        width = torch.where(high > low, high - low, torch.ones_like(high - low))
+        labels = target.to(clean.device)
+        limit = None if limit is None else limit.to(clean.device)
+        anchor = start if aware and self.distance_from == "start" else clean
+        origin = ((2 * (start - low) / width - 1) * _TANH_SMOOTHER).atanh()
+        best, best_distance = start.clone(), torch.full((len(clean),), torch.inf, device=clean.device)
+        c = torch.full_like(best_distance, const)
+        lower, upper = torch.zeros_like(c), torch.full_like(c, torch.inf)
+        for _ in range(steps):
+            w = origin.clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([w], lr=self.learning_rate)
+            found = torch.zeros_like(c, dtype=torch.bool)
+            checked = math.inf
+            for iteration in range(iterations):
+                x_adv = low + width * (w.tanh() / _TANH_SMOOTHER + 1) / 2
+                logits, z = self.detector.forward(x_adv)
+                distance = (x_adv - anchor).square().flatten(1).sum(dim=1)
+                f_1 = (margin(logits, labels) + self.confidence).clamp_min(0)
+                outputs = logits.softmax(dim=1) if aware and self.success_on == "softmax" else logits
+                lead = margin(outputs, labels)
+                counts = (lead + self.confidence <= 0) & (lead < 0)
+                loss = distance + c * f_1
+                if limit is not None:
+                    f_2 = (self.detector.score_tensors(logits, z, target) - limit).clamp_min(0)
+                    counts &= f_2 == 0
+                    loss = loss + c * f_2
+                (w.grad,) = torch.autograd.grad(loss.sum(), w)
+                better = counts & (distance.detach() < best_distance)
+                best_distance = torch.where(better, distance.detach(), best_distance)
+                best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), x_adv.detach(), best)
+                found |= counts
+                optimizer.step()
+                # as in Carlini and Wagner's code: no progress over a tenth of the steps ends them; but not soon, as
+                # pixels at the border of the box are slow to leave it
+                if iteration % max(100, iterations // 10) == 0:
+                    total = float(loss.detach().sum())
+                    if total > 0.9999 * checked:
+                        break
+                    checked = total
+            upper = torch.where(found, torch.minimum(upper, c), upper)
+            lower = torch.where(found, lower, torch.maximum(lower, c))
+            c = torch.where(upper < torch.inf, (lower + upper) / 2, 10 * c)
+        # the smoothing of arctanh may leave the box by a millionth of its width
+        return torch.minimum(torch.maximum(best, low), high), best_distance < torch.inf
+
+    def _check_params(self) -> None:
+        self._check_detector()
+        for name in ("learning_rate", "initial_const", "start_initial_const"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}.")
+        for name in ("binary_search_steps", "max_iter", "start_max_iter"):
+            check_count(name, getattr(self, name))
+        check_count("start_binary_search_steps", self.start_binary_search_steps, low=0)
+        if not 0 <= self.confidence < math.inf:
+            raise ValueError(f"confidence: expected a number from 0, got {self.confidence!r}.")
+        if isinstance(self.eta, str):
+            if self.eta not in ("median", "threshold"):
+                raise ValueError(f"eta: expected 'median', 'threshold' or a number, got '{self.eta}'.")
+        elif not math.isfinite(self.eta):
+            raise ValueError(f"eta: expected a finite number, got {self.eta!r}.")
+        for name, values in (("success_on", ("logits", "softmax")), ("distance_from", ("clean", "start"))):
+            if getattr(self, name) not in values:
+                raise unknown_name(name, getattr(self, name), values)
+
+
+class DetectorAwarePGD(_DetectorAwareAttack):
+    """
+    Projected gradient descent on both goals at once, in an L-inf ball: to be misclassified, and to score no more than
+    the detector's threshold T. It climbs
+
+    `min(m / g, 0.1) - w max(s, M) / u`
+
+    with the margin `m = max_{k != y} a_k - a_y`, the score s, the median M of clean scores, and their units: g, the
+    clean input's gap between its two largest logits, and u, the spread of the clean scores. Each goal stops pulling
+    soon after it is reached. The weights w are tried one after the other, each from the input and from random points of
+    the ball, on the inputs that still stand. Of the points that reach both goals the one with the lowest score is the
+    result; where none does, the point nearest to them.
+
+    | Paper link: https://arxiv.org/abs/1706.06083
+    | Paper link: https://arxiv.org/abs/1705.07263 (a detector belongs in the attacker's objective)
+    """
+
+    attack_params = EvasionAttack.attack_params + [
+        "detector",
+        "eps",
+        "eps_step",
+        "max_iter",
+        "weights",
+        "num_random_init",
+        "targeted",
+        "batch_size",
+        "seed",
+        "verbose",
+    ]
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        detector: ScoreDetector,
+        eps: float = 0.3,
+        eps_step: float | None = None,
+        max_iter: int = 100,
+        weights: Sequence[float] = (1.0, 0.1, 10.0),
+        num_random_init: int = 0,
+        targeted: bool = False,
+        batch_size: int = 128,
+        seed: int = 0,
+        verbose: bool = True,
+    ) -> None:
+        """
+        Create a :class:`.DetectorAwarePGD` instance.
+
+        :param classifier: The classifier.
+        :param detector: A fitted detector of it.
+        :param eps: Radius of the L-inf ball, in (0, 1].
+        :param eps_step: Length of a step; None for 2.5 eps / max_iter, but at least eps / 20.
+        :param max_iter: Number of steps for each start and weight.
+        :param weights: Weights w of the score, not negative, in the order in which they are tried.
+        :param num_random_init: Number of random starts after the one from the input.
+        :param targeted: Whether `y` are classes to aim at.
+        :param batch_size: Samples that are attacked at once.
+        :param seed: Seed of the random starts.
+        :param verbose: Whether to show a progress bar.
+        """
+        super().__init__(estimator=classifier)
+        self.detector = detector
+        self.eps = eps
+        self.eps_step = eps_step
+        self.max_iter = max_iter
+        self.weights = tuple(weights)
+        self.num_random_init = num_random_init
+        self._targeted = targeted
+        self.batch_size = batch_size
+        self.seed = seed
+        self.verbose = verbose
+        self._check_params()
+
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """
+        Attack inputs.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: True labels, or targets: indices (N,) or one-hot (N, K). None for the predicted classes, untargeted.
+        :param kwargs: Ignored, as in ART.
+        :return: Attacked inputs (N, C, H, W).
+        :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
+        """
+        check_images(np.asarray(x), self.estimator.input_shape)
+        if y is None:
+            if self.targeted:
+                raise ValueError("y: target labels are needed for a targeted attack.")
+            y = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
+        labels = self._check_labels(y, len(x))
+        x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
+        generator = torch.Generator().manual_seed(self.seed)
+        with evaluation_mode(self.detector.network):
+            for i in trange(math.ceil(len(x) / self.batch_size), desc="PGD-wb", disable=not self.verbose):
+                index = slice(i * self.batch_size, (i + 1) * self.batch_size)
+                clean = torch.tensor(x_adv[index], device=self.estimator.device)
+                target = torch.as_tensor(labels[index], device=clean.device)
+                x_adv[index] = self._attack(clean, target, generator).cpu().numpy()
+        return x_adv
+
+    def _attack(self, clean: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """All weights and starts on a batch; each on the samples that still stand."""
+        with torch.no_grad():
+            top = self.detector.forward(clean)[0].topk(2, dim=1).values
+        gap = (top[:, 0] - top[:, 1]).double().clamp_min(1e-6)
+        best, best_value = clean.clone(), torch.full(
+            (len(clean),), -torch.inf, dtype=torch.float64, device=clean.device
+        )
+        for weight in self.weights:
+            for restart in range(1 + self.num_random_init):
+                rest = (best_value < 0).nonzero()[:, 0]
+                if not len(rest):
+                    return best
+                noise = torch.zeros_like(clean[rest])
+                if restart:
+                    noise = ((2 * torch.rand(noise.shape, generator=generator) - 1) * self.eps).to(clean)
+                x_adv, value = self._climb(clean[rest], y[rest], gap[rest], noise, weight)
+                better = value > best_value[rest]
+                best[rest[better]], best_value[rest[better]] = x_adv[better], value[better]
+        return best
+
+    def _climb(
+        self, clean: torch.Tensor, y: torch.Tensor, gap: torch.Tensor, noise: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One run of PGD: the best points (B, C, H, W), and their worth (B,), negative where a goal is missed."""
+        box = self._box(clean)
+        low, high = torch.maximum(clean - self.eps, box[0]), torch.minimum(clean + self.eps, box[1])
+        step = max(2.5 / self.max_iter, 0.05) * self.eps if self.eps_step is None else self.eps_step
+        # the score is pushed on to that of a typical clean input: one just below the threshold still looks suspicious
+        threshold, typical = self.detector.threshold, self.detector.threshold_at(0.5)
+        unit = self.detector.spread
+        x_adv = torch.minimum(torch.maximum(clean + noise, low), high)
+        best, best_value = x_adv, torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
+        for iteration in range(self.max_iter + 1):
+            x_adv = x_adv.detach().requires_grad_(True)
+            logits, z = self.detector.forward(x_adv)
+            lead = (margin(logits, y) * (-1 if self.targeted else 1)).double()
+            score = self.detector.score_tensors(logits, z)
+            with torch.no_grad():
+                # misclassified strictly: a tie of logits does not count
+                lack = (lead / gap).clamp_max(0) - (score - threshold).clamp_min(0) / unit - 1e-9 * (lead <= 0)
+                value = torch.where(lack < 0, lack, (threshold - score.clamp_min(typical)) / unit)
+                better = value > best_value
+                best_value = torch.where(better, value, best_value)
+                best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), x_adv, best)
+            if iteration == self.max_iter:
+                break
+            goal = (lead / gap).clamp_max(_LEAD) - weight * score.clamp_min(typical) / unit
+            (gradient,) = torch.autograd.grad(goal.sum(), x_adv)
+            with torch.no_grad():
+                x_adv = torch.minimum(torch.maximum(x_adv + step * gradient.sign(), low), high)
+        return best.detach(), best_value
+
+    def _check_params(self) -> None:
+        self._check_detector()
+        check_eps(self.eps)
+        if self.eps_step is not None and not 0 < self.eps_step <= 1:
+            raise ValueError(f"eps_step: expected a number in (0, 1], or None, got {self.eps_step!r}.")
+        check_count("max_iter", self.max_iter)
+        check_count("num_random_init", self.num_random_init, low=0)
+        if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
+            raise ValueError(f"weights: expected numbers from 0, at least one, got {self.weights!r}.")
+        if not isinstance(self.targeted, bool):
+            raise ValueError(f"targeted: expected a bool, got {self.targeted!r}.")

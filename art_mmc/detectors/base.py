@@ -1,0 +1,646 @@
+"""
+What all detectors share: features and logits of a classifier, fitting, the threshold, ART's contract.
+
+A detector is a few lines: what it keeps of clean training data (`_fit`), and a differentiable score of features and
+logits (`_scores`), larger = more suspicious.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, final, overload
+
+import numpy as np
+import torch
+from art.defences.detector.evasion import EvasionDetector
+from art.estimators.classification import PyTorchClassifier
+from sklearn.exceptions import NotFittedError
+
+from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.classifiers import _Softmax
+
+#: the layer of a :class:`.DefendedNet` that carries the features that the head reads
+EMBEDDING = "embedding"
+
+#: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
+_PAIRS = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkOutputs:
+    """
+    What a network says about N inputs: all that a detector knows of them.
+
+    :param logits: Logits (N, K), float32.
+    :param features: Features (N, d), float32; None where only the logits were asked for.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray | None
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted classes (N,)."""
+        return self.logits.argmax(axis=1)
+
+    def take(self, index: np.ndarray) -> NetworkOutputs:
+        """
+        :param index: Indices or mask of samples.
+        :return: The outputs of these samples.
+        """
+        return NetworkOutputs(self.logits[index], None if self.features is None else self.features[index])
+
+
+@contextmanager
+def evaluation_mode(network: torch.nn.Module) -> Iterator[None]:
+    """
+    Evaluation mode for a while; afterwards every module's own flag is as before.
+
+    :param network: The network.
+    """
+    flags = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def find_layer(network: torch.nn.Module, layer: int | str | None) -> torch.nn.Module:
+    """
+    :param network: The network.
+    :param layer: Name of any of its modules, index of a direct child, or None for the embedding of a
+           :class:`.DefendedNet`.
+    :return: The module.
+    :raises ValueError: When there is no such layer.
+    """
+    modules = dict(network.named_modules())
+    if layer is None and EMBEDDING not in modules:
+        raise ValueError(
+            f"layer is needed: the network, a {type(network).__name__}, has no '{EMBEDDING}'; name the module whose "
+            f"output are the features, one of {', '.join(name for name in modules if name)}."
+        )
+    if isinstance(layer, (int, np.integer)) and not isinstance(layer, bool):
+        children = [module for _, module in network.named_children()]
+        if not -len(children) <= layer < len(children):
+            raise ValueError(f"layer {layer} is out of range: the network has {len(children)} layers.")
+        return children[layer]
+    name = EMBEDDING if layer is None else layer
+    if name not in modules or not name:
+        raise unknown_name("layer", name, [name for name in modules if name])
+    return modules[name]
+
+
+def run_network(
+    network: torch.nn.Module, x: torch.Tensor, layer: torch.nn.Module | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    One forward pass, for logits and features.
+
+    :param network: The network, (B, C, H, W) -> (B, K), in the mode that it is in.
+    :param x: Inputs (B, C, H, W), on the device.
+    :param layer: The module whose output are the features; None for no features.
+    :return: Logits (B, K) and features (B, d), flattened, with graph if gradients are on.
+    :raises ValueError: When the layer takes no part in the forward pass.
+    """
+    seen: list[torch.Tensor] = []
+    hook = None if layer is None else layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        logits = network(x)
+    finally:
+        if hook is not None:
+            hook.remove()
+    if layer is not None and not seen:
+        raise ValueError(f"layer {type(layer).__name__} is no step of its own in the network's forward pass.")
+    return logits, seen[-1].flatten(1) if seen else None
+
+
+def network_outputs(
+    classifier: PyTorchClassifier,
+    x: np.ndarray,
+    layer: int | str | None = None,
+    batch_size: int = 128,
+    with_features: bool = True,
+) -> NetworkOutputs:
+    """
+    Logits and features of inputs, from one forward pass, without a trace on the network. Several detectors of one
+    classifier can share them.
+
+    :param classifier: The classifier.
+    :param x: Inputs (N, C, H, W).
+    :param layer: As in :func:`find_layer`.
+    :param batch_size: Samples in one forward pass.
+    :param with_features: Whether the features are wanted.
+    :return: The outputs.
+    :raises ValueError: For bad inputs or an unknown layer.
+    """
+    x = np.asarray(x)
+    check_images(x, None if classifier.preprocessing_defences else classifier.input_shape)
+    network = _network(classifier)
+    module = find_layer(network, layer) if with_features else None
+    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    logits, features = [], []
+    with evaluation_mode(network), torch.no_grad():
+        x, _ = classifier._apply_preprocessing(x.astype(np.float32, copy=False), y=None, fit=False)
+        for start in range(0, len(x), batch_size):
+            # a copy: a network may work in place on its input
+            batch = torch.tensor(x[start : start + batch_size], dtype=dtype, device=classifier.device)
+            a, z = run_network(network, batch, module)
+            logits.append(a.float().cpu().numpy())
+            features += [] if z is None else [z.float().cpu().numpy()]
+    return NetworkOutputs(np.concatenate(logits), np.concatenate(features) if features else None)
+
+
+def _network(classifier: PyTorchClassifier) -> torch.nn.Module:
+    """The network that gives logits, also in a view that ends in a softmax."""
+    network = classifier.model
+    return network.network if isinstance(network, _Softmax) else network
+
+
+class ScoreDetector(EvasionDetector):
+    """
+    Base class: a score of each input, larger = more suspicious, and a threshold above which an input counts as
+    adversarial.
+
+    The threshold comes from clean data: with n scores of clean inputs it is the ceil((n + 1) (1 - rate))-th smallest,
+    so that a fresh clean input, drawn like them, lies above it with a probability of at most `false_positive_rate`. The
+    clean data are what `fit` is given as `x_calibration`, or else a share `holdout` of the fitting data, of each class
+    alike, that the detector itself does not see. A network is surer of the images that it was trained on than of new
+    ones: for a rate that holds on new images give `x_calibration` that the network has not seen.
+    """
+
+    defence_params = ["classifier", "layer", "false_positive_rate", "holdout", "seed"]
+
+    #: whether the score depends on features; if not, no layer is needed
+    needs_features: ClassVar[bool] = True
+    #: whether fitting needs labels, of every class
+    needs_labels: ClassVar[bool] = True
+
+    _tensors: dict[str, torch.Tensor] | None  # what `_fit` kept; None before fitting
+    _calibration: tuple[np.ndarray, np.ndarray]  # scores of clean data, ascending, and their predicted classes
+    _width: int | None  # width of the features at fitting
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        layer: int | str | None = None,
+        false_positive_rate: float = 0.05,
+        holdout: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        """
+        Create a detector for a classifier. A subclass sets parameters of its own first: they are checked here.
+
+        :param classifier: The trained classifier, a :class:`.LossDefendedClassifier` or any `PyTorchClassifier` whose
+               network gives logits.
+        :param layer: Where the features are: name of any module of the network, or index of a direct child. None for
+               the embedding, which the networks of this package's classifiers have.
+        :param false_positive_rate: Share of clean inputs that may be called adversarial, in (0, 1).
+        :param holdout: Share of the fitting data, in (0, 1), that sets the threshold where no data are given for it.
+        :param seed: Seed of that split and of all other draws.
+        """
+        super().__init__()
+        self.classifier = classifier
+        self.layer = layer
+        self.false_positive_rate = false_positive_rate
+        self.holdout = holdout
+        self.seed = seed
+        self._tensors, self._width = None, None
+        #: which clean data the threshold was set on, in words
+        self.calibrated_on = ""
+        self._check_params()
+
+    # ------------------------------------------------------------------------------------------ hooks
+
+    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Learn from clean data.
+
+        :param z: Features (N, d), float64; (N, 0) where the detector needs none.
+        :param logits: Logits (N, K), float64.
+        :param y: Labels (N,), int64; predictions where no labels were given.
+        :return: What :meth:`_scores` needs, by name.
+        """
+        raise NotImplementedError
+
+    def _scores(
+        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Score features and logits, differentiably.
+
+        :param fitted: What :meth:`_fit` gave, on the device of `z`.
+        :param z: Features (B, d), float64; (B, 0) where the detector needs none.
+        :param logits: Logits (B, K), float64.
+        :param classes: Classes (B,), int64, that the inputs claim to be of: predicted ones, or an attacker's targets.
+        :return: Scores (B,), larger = more suspicious.
+        """
+        raise NotImplementedError
+
+    def _pairs(self, fitted: dict[str, torch.Tensor]) -> int:
+        """How many reference features a query is compared with at once; what bounds the memory."""
+        return 1
+
+    # ------------------------------------------------------------------------------------------ fitting
+
+    @final
+    def fit(  # type: ignore[override]
+        self,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        batch_size: int = 128,
+        nb_epochs: int = 20,
+        x_calibration: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Fit on clean training data, and set the threshold.
+
+        :param x: Clean inputs (N, C, H, W), of every class.
+        :param y: Their labels: indices (N,) or one-hot (N, K). None where the detector needs none.
+        :param batch_size: Samples in one forward pass.
+        :param nb_epochs: Not used; part of ART's interface.
+        :param x_calibration: Clean inputs (M, C, H, W) for the threshold; None for a held-out share of x.
+        :param kwargs: None are known.
+        :raises ValueError: For bad inputs or labels, a class without samples, a single class, unknown arguments, or too
+                few clean samples for the false-positive rate.
+        :raises FloatingPointError: When features or logits are not finite.
+        """
+        self._refuse(kwargs)
+        self.fit_outputs(
+            self.outputs(x, batch_size),
+            y,
+            None if x_calibration is None else self.outputs(x_calibration, batch_size),
+        )
+
+    @final
+    def fit_outputs(
+        self, outputs: NetworkOutputs, y: np.ndarray | None = None, calibration: NetworkOutputs | None = None
+    ) -> None:
+        """
+        As :meth:`fit`, from what the network says about the inputs; several detectors can share it.
+
+        :param outputs: The outputs of the clean training data.
+        :param y: Their labels: indices (N,) or one-hot (N, K). None where the detector needs none.
+        :param calibration: The outputs of clean data for the threshold; None for a held-out share.
+        :raises ValueError: As in :meth:`fit`.
+        :raises FloatingPointError: When features or logits are not finite.
+        """
+        self._tensors, self._width = None, None
+        nb_classes = outputs.logits.shape[1]
+        labels = self._check_labels(outputs, y, nb_classes)
+        self._as_tensors(outputs)  # refuses what is not finite, by its place in the data
+        if calibration is None:
+            held_out = self._split(labels)
+            calibration = outputs.take(held_out)
+            outputs, labels = outputs.take(~held_out), labels[~held_out]
+            self.calibrated_on = f"{held_out.sum()} held-out samples of the {len(held_out)} fitting data"
+        else:
+            self.calibrated_on = f"{len(calibration.logits)} clean samples given for it"
+        if self.needs_labels:
+            empty = np.flatnonzero(np.bincount(labels, minlength=nb_classes) == 0)
+            if len(empty):
+                raise ValueError(
+                    f"the fitting data have no samples of class {', '.join(map(str, empty))}: {type(self).__name__} "
+                    f"needs some of each of the {nb_classes} classes."
+                )
+        z, logits = self._as_tensors(outputs)
+        device = self.classifier.device
+        with torch.no_grad():
+            tensors = self._fit(
+                z.to(device).double(), logits.to(device).double(), torch.as_tensor(labels, device=device)
+            )
+        self._tensors, self._width = tensors, z.shape[1]
+        scores, predicted = self.score_outputs(calibration), calibration.predictions
+        order = np.argsort(scores, kind="stable")
+        self._calibration = (scores[order], predicted[order])
+        try:
+            self.threshold_at(self.false_positive_rate)
+        except ValueError:
+            self._tensors = None
+            raise
+
+    def _check_labels(self, outputs: NetworkOutputs, y: np.ndarray | None, nb_classes: int) -> np.ndarray:
+        """Labels as indices (N,); the predictions stand in for them where none are needed."""
+        if y is None:
+            if self.needs_labels:
+                raise ValueError(f"y is needed: {type(self).__name__} is fitted class by class.")
+            return outputs.predictions
+        y = np.asarray(y)
+        check_labels(y, nb_classes, length=len(outputs.logits))
+        labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y)).astype(np.int64)
+        if self.needs_labels and len(np.unique(labels)) == 1:
+            raise ValueError(
+                f"the fitting data are all of class {labels[0]}: {type(self).__name__} needs samples of each of the "
+                f"{nb_classes} classes."
+            )
+        return labels
+
+    def _split(self, labels: np.ndarray) -> np.ndarray:
+        """Mask (N,) of the samples that are held out: the same share of each class, at least one of a class stays."""
+        rng = np.random.default_rng(self.seed)
+        held_out = np.zeros(len(labels), bool)
+        for each in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == each))
+            held_out[members[: min(round(self.holdout * len(members)), len(members) - 1)]] = True
+        if not held_out.any():
+            raise ValueError(
+                f"holdout={self.holdout:g} of {len(labels)} samples leaves none to set the threshold on: more data, or "
+                "x_calibration, are needed."
+            )
+        return held_out
+
+    # ------------------------------------------------------------------------------------------ threshold
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the detector has been fitted."""
+        return self._tensors is not None
+
+    @property
+    def threshold(self) -> float:
+        """The score above which an input counts as adversarial."""
+        return self.threshold_at(self.false_positive_rate)
+
+    def threshold_at(self, false_positive_rate: float) -> float:
+        """
+        The threshold for another rate.
+
+        :param false_positive_rate: Share of clean inputs that may be called adversarial, in (0, 1).
+        :return: The threshold.
+        :raises NotFittedError: (a ValueError) Before :meth:`fit`.
+        :raises ValueError: For a rate out of range, or one so small that more clean samples are needed.
+        """
+        self._state()
+        _check_share("false_positive_rate", false_positive_rate)
+        scores = self._calibration[0]
+        # a product such as 100 * 0.95 must not be rounded up past the whole number that it stands for
+        rank = math.ceil((len(scores) + 1) * (1 - false_positive_rate) - 1e-9)
+        if rank > len(scores):
+            raise ValueError(
+                f"false_positive_rate={false_positive_rate:g} needs at least {math.ceil(1 / false_positive_rate) - 1} "
+                f"clean samples to set the threshold on, there are {len(scores)}: give x_calibration, or a larger "
+                "holdout or rate."
+            )
+        return float(scores[rank - 1])
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the clean scores, 1 where they are all the same: the unit of differences of scores."""
+        self._state()
+        return float(self._calibration[0].std()) or 1.0
+
+    def typical_scores(self, classes: np.ndarray) -> np.ndarray:
+        """
+        Median scores of the clean data that the threshold was set on.
+
+        :param classes: Classes (N,).
+        :return: For each the median over the data predicted as that class, (N,); over all data for a class without any.
+        """
+        self._state()
+        scores, predicted = self._calibration
+        medians = {k: np.median(scores[predicted == k] if (predicted == k).any() else scores) for k in set(classes)}
+        return np.array([medians[k] for k in classes])
+
+    # ------------------------------------------------------------------------------------------ scores
+
+    @final
+    def detect(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> tuple[dict, np.ndarray]:
+        """
+        Say which inputs are adversarial.
+
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one forward pass.
+        :param kwargs: None are known.
+        :return: A report with "scores" (N,), "threshold" and "predictions", the classifier's classes (N,); and whether
+                 each score is above the threshold, bool (N,).
+        :raises NotFittedError: (a ValueError) Before :meth:`fit`.
+        :raises ValueError: For bad inputs, unknown arguments, or features of another width than at fitting.
+        :raises FloatingPointError: When features or logits are not finite.
+        """
+        self._refuse(kwargs)
+        threshold = self.threshold
+        outputs = self.outputs(x, batch_size)
+        scores = self.score_outputs(outputs)
+        return {"scores": scores, "threshold": threshold, "predictions": outputs.predictions}, scores > threshold
+
+    @overload
+    def scores(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray: ...
+
+    @overload
+    def scores(self, x: torch.Tensor, batch_size: int = 128) -> torch.Tensor: ...
+
+    @final
+    def scores(self, x: np.ndarray | torch.Tensor, batch_size: int = 128) -> np.ndarray | torch.Tensor:
+        """
+        Scores, larger = more suspicious.
+
+        :param x: Inputs (N, C, H, W); a tensor to get a tensor with its graph, computed in one pass.
+        :param batch_size: Samples in one forward pass, for an array.
+        :return: Scores (N,), float64.
+        :raises NotFittedError: (a ValueError) Before :meth:`fit`.
+        :raises ValueError: For bad inputs, or features of another width than at fitting.
+        :raises FloatingPointError: For an array, when features or logits are not finite.
+        """
+        if not isinstance(x, torch.Tensor):
+            self._state()
+            return self.score_outputs(self.outputs(x, batch_size))
+        with evaluation_mode(self.network):
+            return self.score_tensors(*self.forward(x))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Logits and features of a batch from one pass, in the mode that the network is in.
+
+        :param x: Inputs (B, C, H, W).
+        :return: Logits (B, K), and features (B, d) or None where the detector needs none; with graph.
+        """
+        classifier = self.classifier
+        x = x.to(classifier.device)
+        if classifier.preprocessing_operations:
+            if not classifier.all_framework_preprocessing:
+                raise NotImplementedError("Tensors as inputs need preprocessing that is all in PyTorch.")
+            x, _ = classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
+        network = self.network
+        dtype = next((p.dtype for p in network.parameters()), x.dtype)
+        return run_network(network, x.to(dtype), find_layer(network, self.layer) if self.needs_features else None)
+
+    def score_tensors(
+        self, logits: torch.Tensor, z: torch.Tensor | None, classes: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Scores of what :meth:`forward` gave, with graph.
+
+        :param logits: Logits (B, K).
+        :param z: Features (B, d), or None where the detector needs none.
+        :param classes: Classes (B,) that the inputs claim to be of; None for the predicted ones. Classes on the CPU
+               save the wait for a GPU.
+        :return: Scores (B,), float64, larger = more suspicious.
+        :raises NotFittedError: (a ValueError) Before :meth:`fit`.
+        :raises ValueError: For features of another width than at fitting.
+        """
+        fitted = {name: tensor.to(logits.device) for name, tensor in self._state().items()}
+        classes = logits.argmax(dim=1) if classes is None else classes
+        z = logits.new_zeros(len(logits), 0) if z is None or not self.needs_features else z
+        if z.shape[1] != self._width:
+            raise ValueError(
+                f"features have width {z.shape[1]}, the detector was fitted on features of width {self._width}: the "
+                "network or the layer has changed since; fit it again."
+            )
+        return self._scores(fitted, z.double(), logits.double(), classes)
+
+    @final
+    def score_outputs(self, outputs: NetworkOutputs) -> np.ndarray:
+        """
+        Scores from what the network says about the inputs; several detectors can share it.
+
+        :param outputs: The outputs.
+        :return: Scores (N,), float64, larger = more suspicious.
+        :raises NotFittedError: (a ValueError) Before :meth:`fit`.
+        :raises ValueError: For features of another width than at fitting.
+        :raises FloatingPointError: When features or logits are not finite.
+        """
+        rows = max(1, _PAIRS // max(1, self._pairs(self._state())))
+        z, logits = self._as_tensors(outputs)
+        device = self.classifier.device
+        # in the order of the predicted classes: a chunk then meets few classes' references
+        order = torch.from_numpy(np.argsort(outputs.predictions, kind="stable"))
+        scores = torch.empty(len(logits), dtype=torch.float64)
+        with torch.no_grad():
+            for index in order.split(rows):
+                scores[index] = self.score_tensors(logits[index].to(device), z[index].to(device)).cpu()
+        if not torch.isfinite(scores).all():
+            raise FloatingPointError(
+                f"{type(self).__name__}: scores that are not finite; features of enormous size? "
+                f"(largest: {z.abs().max() if z.numel() else 0:g})"
+            )
+        return scores.numpy()
+
+    @final
+    def outputs(self, x: np.ndarray, batch_size: int = 128) -> NetworkOutputs:
+        """
+        What the detector needs to know of inputs.
+
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one forward pass.
+        :return: Logits, and features if the detector needs them.
+        :raises ValueError: For bad inputs or an unknown layer.
+        """
+        return network_outputs(self.classifier, x, self.layer, batch_size, self.needs_features)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The classifier's network, (B, C, H, W) -> logits (B, K)."""
+        return _network(self.classifier)
+
+    def _as_tensors(self, outputs: NetworkOutputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features, of width 0 where none are needed, and logits, as they are but checked; on the CPU."""
+        if self.needs_features and outputs.features is None:
+            raise ValueError(f"{type(self).__name__} needs features, the outputs hold none.")
+        features = outputs.features if self.needs_features else np.empty((len(outputs.logits), 0), np.float32)
+        for name, array in (("features", features), ("logits", outputs.logits)):
+            assert array is not None
+            bad = ~np.isfinite(array).all(axis=1)
+            if bad.any():
+                raise FloatingPointError(
+                    f"the network's {name} are not finite for {bad.sum()} of {len(array)} samples (first: "
+                    f"{bad.argmax()}): its training has diverged, or its weights are damaged."
+                )
+        return torch.from_numpy(np.asarray(features)), torch.from_numpy(outputs.logits)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        if self._tensors is None:
+            raise NotFittedError(
+                f"this {type(self).__name__} has not been fitted: call fit(x, y) with clean training data first."
+            )
+        return self._tensors
+
+    def _refuse(self, kwargs: dict[str, Any]) -> None:
+        for name in kwargs:
+            raise unknown_name("argument", name, ["x", "y", "batch_size", "nb_epochs", "x_calibration"])
+
+    # ------------------------------------------------------------------------------------------ parameters, files
+
+    @final
+    def set_params(self, **kwargs: Any) -> None:
+        """
+        Set parameters by name. A new `false_positive_rate` moves the threshold; any other change needs a new
+        :meth:`fit`.
+
+        :param kwargs: Parameters by name; see `defence_params`.
+        :raises ValueError: For an unknown name or a value out of range; nothing is changed then.
+        """
+        for name in kwargs:
+            if name not in self.defence_params:
+                raise unknown_name("parameter", name, self.defence_params)
+        before = dict(self.__dict__)
+        try:
+            super().set_params(**kwargs)
+            if kwargs.keys() - {"false_positive_rate"}:
+                self._tensors, self._width = None, None
+            elif kwargs and self.is_fitted:
+                self.threshold_at(self.false_positive_rate)
+        except Exception:
+            self.__dict__.update(before)
+            raise
+
+    def _check_params(self) -> None:
+        if not isinstance(self.classifier, PyTorchClassifier):
+            raise TypeError(
+                "classifier: expected a LossDefendedClassifier or an ART PyTorchClassifier, got "
+                f"{type(self.classifier).__name__}."
+            )
+        if self.needs_features:
+            find_layer(self.network, self.layer)
+        _check_share("false_positive_rate", self.false_positive_rate)
+        _check_share("holdout", self.holdout)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(f"seed: expected a whole number from 0, got {self.seed!r}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """
+        :return: All that pickle needs; tensors on the CPU.
+        """
+        tensors = self._tensors
+        return {**self.__dict__, "_tensors": tensors and {name: tensor.cpu() for name, tensor in tensors.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """
+        :param state: As :meth:`__getstate__` gave it; the tensors go where the classifier is.
+        """
+        self.__dict__.update(state)
+        if self._tensors is not None:
+            self._tensors = {name: tensor.to(self.classifier.device) for name, tensor in self._tensors.items()}
+
+
+def _check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+        raise ValueError(f"{name}: expected a share in (0, 1), got {value!r}.")
+
+
+def check_count(name: str, value: Any, low: int = 1) -> None:
+    """
+    :param name: Name of a parameter.
+    :param value: Its value.
+    :param low: The least value.
+    :raises ValueError: When it is no whole number of at least `low`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}.")
+
+
+def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """
+    Squared Euclidean distances by one matrix product, (n, m) memory; differentiable. In float64 the cancellation costs
+    no more than 1e-15 of the squared norms.
+
+    :param a: Points (n, d).
+    :param b: Points (m, d).
+    :return: (n, m), not negative.
+    """
+    norms = a.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1)
+    return torch.addmm(norms, a, b.T, alpha=-2).clamp_min(0)

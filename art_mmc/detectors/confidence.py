@@ -1,0 +1,81 @@
+"""
+Detectors that read the logits alone: confidence and non-maximal entropy.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from art_mmc.detectors.base import ScoreDetector
+
+
+def log_other_mass(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    `log(1 - f_k)`, f the softmax and k a class: 1 - confidence in logarithms, where it does not round to zero.
+
+    :param logits: Logits (B, K).
+    :param classes: The classes k (B,); None for the predicted ones.
+    :return: (B,), at most 0.
+    """
+    classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
+    others = logits.scatter(1, classes, -torch.inf)
+    return others.logsumexp(dim=1) - logits.logsumexp(dim=1)
+
+
+def non_maximal_entropy(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Non-ME: the entropy of the softmax over all classes but one, `-sum_{i != k} q_i log q_i` with
+    `q_i = f_i / sum_{j != k} f_j`.
+
+    | Paper link: https://arxiv.org/abs/1706.00633 (Section 3)
+
+    :param logits: Logits (B, K), K >= 3.
+    :param classes: The classes k (B,) that are left out; None for the predicted ones.
+    :return: (B,), in [0, log(K - 1)]; log(K - 1) where the other classes are equally likely.
+    """
+    classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
+    log_q = logits.scatter(1, classes, -torch.inf).log_softmax(dim=1)
+    # 0 log 0 = 0, in the value and in the gradient
+    return -(log_q.exp() * log_q.scatter(1, classes, 0.0)).sum(dim=1)
+
+
+class ConfidenceDetector(ScoreDetector):
+    """
+    Low confidence is suspicious: the score is `log(1 - max_i f_i)`, f being the softmax of the logits. The logarithm
+    keeps the order of the confidences and does not saturate at 1.
+
+    | Paper link: https://arxiv.org/abs/1610.02136
+    """
+
+    needs_features = False
+    needs_labels = False
+
+    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _scores(
+        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
+    ) -> torch.Tensor:
+        return log_other_mass(logits, classes)
+
+
+class NonMaximalEntropyDetector(ConfidenceDetector):
+    """
+    Uneven probabilities of the classes that are not predicted are suspicious, since reverse cross-entropy trains a
+    network to make them even: the score is the negative :func:`.non_maximal_entropy`, in [-log(K - 1), 0].
+
+    | Paper link: https://arxiv.org/abs/1706.00633
+    """
+
+    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        if logits.shape[1] < 3:
+            raise ValueError(
+                f"non-maximal entropy needs at least 3 classes, got {logits.shape[1]}: of two, one is left, and its "
+                "entropy is always 0. Use the confidence."
+            )
+        return {}
+
+    def _scores(
+        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
+    ) -> torch.Tensor:
+        return -non_maximal_entropy(logits, classes)

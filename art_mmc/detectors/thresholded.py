@@ -1,0 +1,213 @@
+"""
+The thresholding test strategy: a classifier that says "rejected" where its detector is suspicious.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from art_mmc.checks import check_labels, unknown_name
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.detectors.base import ScoreDetector, find_layer, run_network
+from art_mmc.detectors.evaluation import SelectiveRecord, selective_records
+
+#: the label of an input that is rejected
+REJECTED = -1
+
+
+class RejectingNet(torch.nn.Module):
+    """
+    A network with one more logit, that of rejection: `max_k a_k + (s - T) / u` with the detector's score s, its
+    threshold T and its unit u, the spread of the clean scores. It is the largest exactly where s > T, and everything is
+    differentiable: an attacker sees the detector.
+
+    | Paper link: https://arxiv.org/abs/1705.07263 (Section 2.4: a detector as one more class)
+
+    :param detector: The detector, fitted.
+    :param threshold: T.
+    """
+
+    def __init__(self, detector: ScoreDetector, threshold: float) -> None:
+        super().__init__()
+        self.network = detector.network
+        self.detector = detector
+        self.spread = detector.spread
+        self.threshold = float(threshold)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W), of any floating type; cast to the network's own.
+        :return: Logits (B, K + 1), the last of which is that of rejection.
+        """
+        x = x.to(next((p.dtype for p in self.network.parameters()), x.dtype))
+        layer = find_layer(self.network, self.detector.layer) if self.detector.needs_features else None
+        logits, z = run_network(self.network, x, layer)
+        excess = self.detector.score_tensors(logits, z) - self.threshold
+        largest = logits.amax(dim=1)
+        reject = largest + (excess / self.spread).to(logits.dtype)
+        # an excess below the logits' rounding still rejects
+        above = torch.nextafter(largest.detach(), torch.full_like(largest, torch.inf))
+        reject = torch.where((excess > 0) & (reject <= largest), above, reject)
+        return torch.cat([logits, reject[:, None]], dim=1)
+
+
+class ThresholdedClassifier(LossDefendedClassifier):
+    """
+    A classifier and its detector as one ART classifier of K + 1 classes, the last of which means "rejected": the label
+    where the score is at most the threshold, else none. :meth:`predict_labels` gives -1 for it.
+
+    ART's attacks run on it and see the detector, since it is part of the network. "adaptive", the objective that
+    `loss_gradient` follows by default, is an attacker's real goal, to be misclassified and accepted: the largest logit
+    of a wrong class minus the larger one of the true class and of rejection. For targeted attacks, to which ART gives
+    the target as the label, use `objective="margin"`: towards the target, away from all others and from rejection.
+
+    It is not to be trained: train the classifier, fit the detector, and wrap them.
+
+    | Paper link: https://arxiv.org/abs/1706.00633 (Section 3, thresholding test strategy)
+    """
+
+    estimator_params = LossDefendedClassifier.estimator_params + ["threshold"]
+
+    def __init__(self, detector: ScoreDetector, threshold: float | None = None, objective: str = "adaptive") -> None:
+        """
+        Create a :class:`.ThresholdedClassifier` instance.
+
+        :param detector: The detector, fitted; it brings its classifier along, whose network is shared, not copied.
+        :param threshold: Score above which an input is rejected; None for the detector's threshold as it is now.
+        :param objective: What `loss_gradient` and `compute_loss` follow; see the class.
+        :raises TypeError: For anything but a detector of this package.
+        :raises ValueError: For a detector that has not been fitted, or an unknown objective.
+        """
+        if not isinstance(detector, ScoreDetector):
+            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(detector).__name__}.")
+        threshold = _checked(detector.threshold if threshold is None else threshold)
+        classifier = detector.classifier
+        super().__init__(
+            RejectingNet(detector, threshold),
+            torch.nn.CrossEntropyLoss(),
+            classifier.input_shape,
+            classifier.nb_classes + 1,
+            channels_first=classifier.channels_first,
+            clip_values=classifier.clip_values,
+            preprocessing_defences=classifier.preprocessing_defences,
+            preprocessing=classifier.preprocessing,
+            device_type="cpu" if classifier.device.type == "cpu" else "gpu",
+            objective=objective,
+        )
+
+    @property
+    def detector(self) -> ScoreDetector:
+        """The detector."""
+        return self.model.detector
+
+    @property
+    def threshold(self) -> float:
+        """Score above which an input is rejected."""
+        return self.model.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.model.threshold = _checked(value)
+
+    def predict_labels(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
+        """
+        Labels, or "rejected".
+
+        :param x: Inputs (N, C, H, W).
+        :param batch_size: Samples in one forward pass.
+        :return: Classes (N,), int64; -1 where the input is rejected.
+        """
+        labels = self.predict(x, batch_size=batch_size).argmax(axis=1)
+        return np.where(labels == self.nb_classes - 1, REJECTED, labels)
+
+    def coverage_and_accuracy(
+        self, x: np.ndarray, y: np.ndarray, thresholds: np.ndarray | None = None, batch_size: int = 128
+    ) -> list[SelectiveRecord]:
+        """
+        What is accepted, and how much of that is right, at each threshold.
+
+        :param x: Inputs (N, C, H, W).
+        :param y: True labels: indices (N,) or one-hot (N, K).
+        :param thresholds: Thresholds; None for those that accept 5 %, 10 %, ..., 100 % of the inputs.
+        :param batch_size: Samples in one forward pass.
+        :return: One record a threshold, ascending.
+        :raises ValueError: For bad inputs or labels.
+        """
+        y = np.asarray(y)
+        check_labels(y, self.nb_classes - 1, length=len(x))
+        y = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
+        outputs = self.detector.outputs(x, batch_size)
+        scores = self.detector.score_outputs(outputs)
+        if thresholds is None:
+            thresholds = np.quantile(scores, np.linspace(0.05, 1, 20), method="inverted_cdf")
+        return selective_records(scores, outputs.predictions == y, np.unique(thresholds))
+
+    def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """
+        The objective that an attacker climbs.
+
+        :param outputs: Logits (B, K + 1).
+        :param y: Labels: indices (B,) or probabilities (B, K + 1).
+        :param name: Name of the objective; None for the classifier's own.
+        :return: One value a sample, (B,); for "adaptive" positive exactly where the input is misclassified and
+                 accepted.
+        """
+        if (self.objective if name is None else name) != "adaptive":
+            return super().attack_values(outputs, y, name)
+        y = (y if y.ndim == 1 else y.argmax(dim=1))[:, None]
+        true, reject = outputs.gather(1, y)[:, 0], outputs[:, -1]
+        wrong = outputs.scatter(1, y, -torch.inf)[:, :-1].amax(dim=1)
+        return wrong - torch.maximum(true, reject)
+
+    def set_params(self, **kwargs: Any) -> None:
+        """
+        Set parameters by name.
+
+        :param kwargs: "threshold", "objective" or "clip_values".
+        :raises ValueError: For another name; what else there is belongs to the classifier or the detector.
+        """
+        for name in kwargs:
+            if name not in ("threshold", "objective", "clip_values"):
+                raise unknown_name("parameter", name, ("threshold", "objective", "clip_values"))
+        super().set_params(**kwargs)
+
+    def fit(self, x: np.ndarray, y: np.ndarray, *args: Any, **kwargs: Any) -> NoReturn:
+        """
+        Not to be trained.
+
+        :param x: Inputs.
+        :param y: Labels.
+        :param args: More.
+        :param kwargs: More.
+        :raises NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "a ThresholdedClassifier is not to be trained: train the classifier, fit the detector, and wrap them."
+        )
+
+    def fit_generator(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """
+        Not to be trained.
+
+        :param args: As in :meth:`.LossDefendedClassifier.fit_generator`.
+        :param kwargs: As in :meth:`.LossDefendedClassifier.fit_generator`.
+        :raises NotImplementedError: Always.
+        """
+        self.fit(None, None)  # type: ignore[arg-type]
+
+    def clone_for_refitting(self) -> NoReturn:
+        """
+        Not to be trained.
+
+        :raises NotImplementedError: Always.
+        """
+        self.fit(None, None)  # type: ignore[arg-type]
+
+
+def _checked(threshold: float) -> float:
+    if isinstance(threshold, bool) or not np.isfinite(threshold):
+        raise ValueError(f"threshold: expected a finite number, got {threshold!r}.")
+    return float(threshold)

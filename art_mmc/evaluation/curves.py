@@ -1,0 +1,207 @@
+"""
+Curves for a report: what PGD on each objective leaves over eps and over the number of its steps, and where its gradient
+is exactly zero. On few samples: they are to be looked at, not to be quoted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.checks import check_images, check_labels
+from art_mmc.evaluation.diagnostics import zero_gradient
+from art_mmc.evaluation.engine import Target, class_indices, derived_seed, run_plan
+from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.robustness import check_radii
+
+#: numbers of steps of the second curve, and steps of PGD on the first one
+STEPS, STEPS_OVER_EPS = (1, 2, 5, 10, 20, 50, 100), 20
+
+#: shares of the largest radius at which the first curve is measured; beyond 1 to see whether it goes on down
+SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """
+    Counts of samples, by objective; the samples are the first ones of the evaluation.
+
+    :param n: Number of samples, misclassified clean ones included.
+    :param clean: How many are classified correctly when clean.
+    :param eps: Radii of the curve over eps, ascending.
+    :param over_eps: Objective -> how many stand at each radius under PGD with `steps_over_eps` steps.
+    :param steps_over_eps: Its steps.
+    :param at: Radius of the curve over steps.
+    :param steps: Numbers of steps, ascending.
+    :param over_steps: Objective -> how many stand after so many steps of PGD at radius `at`.
+    :param zero: Objective -> of the `clean` samples, for how many the gradient is exactly zero: first at the clean
+           input, then at a random point of the ball of each radius.
+    :param norm: Norm of the ball, infinity or 2.
+    :param seed: Seed of random starts and points.
+    :param seconds: Time that it took.
+    """
+
+    n: int
+    clean: int
+    eps: tuple[float, ...]
+    over_eps: dict[str, tuple[int, ...]]
+    steps_over_eps: int
+    at: float
+    steps: tuple[int, ...]
+    over_steps: dict[str, tuple[int, ...]]
+    zero: dict[str, tuple[int, ...]]
+    norm: float = math.inf
+    seed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What PGD climbed: the loss that the network was trained by ("loss"), the cross-entropy, the adaptive one."""
+        return tuple(self.over_eps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold; an infinite norm as "inf".
+        """
+        return {
+            **{name: _plain(value) for name, value in vars(self).items()},
+            "norm": "inf" if self.norm == math.inf else self.norm,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Curves:
+        """
+        :param data: What :meth:`to_dict` gave.
+        :return: The curves.
+        """
+        by_objective = {
+            name: {objective: tuple(counts) for objective, counts in data[name].items()}
+            for name in ("over_eps", "over_steps", "zero")
+        }
+        return cls(
+            **{
+                **data,
+                **by_objective,
+                "eps": tuple(data["eps"]),
+                "steps": tuple(data["steps"]),
+                "norm": float(data["norm"]),
+            }
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: list(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def curve_radii(eps: float | Sequence[float], norm: float = math.inf) -> tuple[float, ...]:
+    """
+    Radii for a curve: those of the evaluation, parts of the largest one, and up to twice that.
+
+    :param eps: Radius or radii of the evaluation.
+    :param norm: Norm of the ball.
+    :return: The radii, ascending; in the L-inf norm at most 1, where any image is allowed.
+    """
+    radii = check_radii(eps, norm)
+    grid = list(radii)
+    for share in SHARES:
+        radius = share * radii[-1]
+        if (norm == math.inf and radius > 1) or any(math.isclose(radius, each, rel_tol=1e-6) for each in grid):
+            continue
+        grid.append(radius)
+    return tuple(sorted(grid))
+
+
+def measure_curves(
+    classifier: PyTorchClassifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    eps: float | Sequence[float],
+    norm: float = math.inf,
+    *,
+    samples: int = 64,
+    steps: Sequence[int] = STEPS,
+    steps_over_eps: int = STEPS_OVER_EPS,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Curves:
+    """
+    Measure the curves: PGD with one random start on the loss, the cross-entropy and the adaptive objective, with steps
+    of 2.5 eps / steps, but no less than eps / 10.
+
+    :param classifier: The classifier, any ART `PyTorchClassifier`.
+    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param y: True labels: indices (N,) or one-hot (N, K).
+    :param eps: Radius or radii of the evaluation; see :func:`curve_radii`. The curve over steps is at the largest.
+    :param norm: Norm of the ball, infinity or 2.
+    :param samples: Look at the first so many samples.
+    :param steps: Numbers of steps of the second curve.
+    :param steps_over_eps: Steps of the first one.
+    :param batch_size: Samples that are attacked at once.
+    :param seed: Seed of random starts and points.
+    :return: The curves.
+    :raises ValueError: For bad inputs, labels, radii or numbers.
+    :raises AttackError: When an attack crashes or breaks its rules.
+    """
+    if samples < 1 or not steps or min(steps) < 1 or steps_over_eps < 1:
+        raise ValueError("samples and steps: expected whole numbers of at least 1.")
+    start = time.perf_counter()
+    x, y = np.asarray(x), np.asarray(y)
+    check_images(x, classifier.input_shape)
+    check_labels(y, classifier.nb_classes, length=len(x))
+    x, y = x[:samples].astype(np.float32, copy=False), class_indices(y)[:samples]
+    target = Target(classifier, x)
+    standing = target.classes(x, batch_size) == y
+    radii = curve_radii(eps, norm)
+    at = check_radii(eps, norm)[-1]
+    ladder = tuple(sorted(set(steps)))
+
+    def left(objective: str, radius: float, count: int) -> int:
+        plan = AttackPlan("PGD", "pgd", objective, radius, norm, count, max(2.5 / count, 0.1) * radius)
+        # the same seed for each, so that the random starts of all curves point the same way
+        record, _, _ = run_plan(target, x, y, plan, standing, derived_seed(seed, 20), batch_size)
+        return record.correct
+
+    points = [x[standing], *(_random_points(x[standing], radius, norm, classifier, seed) for radius in radii)]
+    over_eps, over_steps, zero = {}, {}, {}
+    for objective in dict.fromkeys(("loss", "cross_entropy", target.adaptive)):
+        over_eps[objective] = tuple(left(objective, radius, steps_over_eps) for radius in radii)
+        over_steps[objective] = tuple(left(objective, at, count) for count in ladder)
+        view = target.view(objective)
+        zero[objective] = tuple(int(zero_gradient(view, each, y[standing]).sum()) for each in points)
+    return Curves(
+        len(x),
+        int(standing.sum()),
+        radii,
+        over_eps,
+        steps_over_eps,
+        at,
+        ladder,
+        over_steps,
+        zero,
+        norm,
+        seed,
+        time.perf_counter() - start,
+    )
+
+
+def _random_points(x: np.ndarray, radius: float, norm: float, classifier: PyTorchClassifier, seed: int) -> np.ndarray:
+    """A point of each ball, uniform in it, cut to the box, (N, C, H, W)."""
+    rng = np.random.default_rng(derived_seed(seed, 21))
+    if norm == math.inf:
+        move = rng.uniform(-1, 1, x.shape)
+    else:
+        move = rng.normal(size=x.shape)
+        shape = (-1, *[1] * (x.ndim - 1))
+        size = int(np.prod(x.shape[1:]))
+        length = np.sqrt(np.square(move).reshape(len(x), -1).sum(axis=1)).reshape(shape)
+        move = move / length * rng.uniform(size=len(x)).reshape(shape) ** (1 / size)
+    low, high = (-math.inf, math.inf) if classifier.clip_values is None else classifier.clip_values
+    return np.clip(x + radius * move, low, high).astype(np.float32)
