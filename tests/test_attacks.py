@@ -345,14 +345,17 @@ def test_estimate_is_its_formula(max_queries, masked):
     x = rng.uniform(0, 1, (3, 2, 5)).astype(np.float32)
     mask = rng.uniform(size=x.shape) < 0.5 if masked else None
     asked: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    most_asked = 0
 
     def function(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        assert len(points) == len(owners) <= max_queries
+        assert len(points) == len(owners) <= most_asked
         for point, owner in zip(points, owners, strict=True):
             asked[owner].append(point)
         return np.sin(7 * points.astype(np.float64)).sum(axis=(1, 2)) * (1 + owners)
 
     def run(most: int) -> np.ndarray:
+        nonlocal most_asked
+        most_asked = most
         generators = [np.random.default_rng([5, i]) for i in range(3)]
         return spsa_gradient(function, x, generators, 40, 0.01, 0.0, 1.0, mask, most)
 
@@ -376,7 +379,6 @@ def test_estimate_is_its_formula(max_queries, masked):
         difference = (values[up] - values[down])[:, None, None]
         expected = np.where(width > 0, (difference * signs).mean(axis=0) / np.where(width > 0, width, 1), 0)
         np.testing.assert_allclose(result[i], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    max_queries = 60
     np.testing.assert_allclose(run(60), result, rtol=1e-4, atol=1e-4 * np.abs(result).max())
 
 
