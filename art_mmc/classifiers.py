@@ -387,10 +387,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         return torch.as_tensor(self.reduce_labels(y), device=self._device)
 
     @contextmanager
-    def _as_found(self, training_mode: bool = False) -> Iterator[None]:
+    def _as_found(self, training_mode: bool = False, learning: bool = True) -> Iterator[None]:
         """
         Set the mode for a call that does not train; afterwards every module's own flag and, after training mode, every
-        buffer (batch statistics, the center loss' centers) are as before.
+        buffer (batch statistics, the center loss' centers) are as before. Not learning, the parameters ask for no
+        gradients inside: a pass backward computes those with respect to the inputs alone.
         """
         modules = list(self._model.modules())
         flags = [module.training for module in modules]
@@ -401,29 +402,23 @@ class LossDefendedClassifier(PyTorchClassifier):
         if self.is_rnn and not training_mode:  # cuDNN has no backward pass for RNNs in eval mode
             self.set_batchnorm(train=False)
             self.set_dropout(train=False)
+        parameters = [each for module in modules for each in module._parameters.values() if not learning]
+        asking = [parameter for parameter in parameters if parameter is not None and parameter.requires_grad]
         as_it_is = mode or self._arithmetic == "exact" or self._compile
         try:
+            for parameter in asking:
+                parameter.requires_grad_(False)
             with nullcontext() if as_it_is else fewer_operations(modules):
                 yield
         finally:
+            for parameter in asking:
+                parameter.requires_grad_(True)
             for module, flag in zip(modules, flags, strict=True):
                 if module.training is not flag:
                     module.training = flag
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
-
-    @contextmanager
-    def _not_learning(self) -> Iterator[None]:
-        """The parameters ask for no gradients: a pass backward computes those with respect to the inputs alone."""
-        learning = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in learning:
-                parameter.requires_grad_(True)
 
     @contextmanager
     def _keep_gradients(self) -> Iterator[None]:
@@ -506,7 +501,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 
         :param training_mode: Whether batch normalisation uses the statistics of the batch.
         """
-        with self._as_found(training_mode), self._not_learning():
+        with self._as_found(training_mode, learning=False):
             yield
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -566,7 +561,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                  else of the sum.
         """
         x = self._inputs(x)
-        with self._as_found(training_mode), self._not_learning(), torch.enable_grad():
+        with self._as_found(training_mode, learning=False), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             labels = self._labels(y, len(x))
             values = self.attack_values(self._logits(inputs), labels)
@@ -633,7 +628,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         classes = None if label is None else np.broadcast_to(np.asarray(label), (len(x),))
         if classes is not None:
             check_labels(classes, self.nb_classes, name="label")
-        with self._as_found(training_mode), self._not_learning(), torch.enable_grad():
+        with self._as_found(training_mode, learning=False), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             outputs = self._outputs(inputs)
             if classes is not None and not training_mode:

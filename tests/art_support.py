@@ -536,7 +536,8 @@ TRAINERS: dict[str, dict[str, Any]] = {
         "variants": ("",),
         "note": "one-hot labels only (adversarial_trainer_fbf_pytorch.py:226); rates up to 0.21 are built in, for SGD "
         "and not for Adam; ART trains in the mode that it finds, which is evaluation mode: batch statistics and the "
-        "center loss' centers stand still",
+        "center loss' centers stand still, unless `classifier.model.train()` comes before `fit`; "
+        "`AdversarialLossTrainer(classifier, 'fast')` needs none of this",
     },
     "AdversarialTrainerMadryPGD": {
         "variants": ("",),

@@ -27,6 +27,7 @@ from art.defences.trainer import (
 from torch import nn
 
 from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc.trainers import AdversarialLossTrainer
 from tests.art_support import TRAINERS, failure, to_markdown, trainers
 from tests.conftest import NAMES, Digits
 
@@ -298,6 +299,40 @@ def test_batch_statistics_and_centers_move_while_training(trainer, trains, digit
     assert (norm.num_batches_tracked > 0) == trains
     assert bool((classifier.model.head.centers != 0).any()) == trains
     assert not classifier.model.training
+
+
+def test_fbf_trains_a_network_that_is_in_training_mode_before(digits):
+    """As the table says: no gradient that ART asks for changes the mode."""
+    classifier = create_classifier("center", Normed(), input_shape=(1, 8, 8), nb_classes=10)
+    classifier.set_params(optimizer=torch.optim.SGD(classifier.model.parameters(), lr=0.001))
+    classifier.model.train()
+    validation = (digits.x_test[:64], one_hot(digits.y_test[:64]))
+    build("AdversarialTrainerFBFPyTorch", "", classifier).fit(
+        digits.x_train[:64], one_hot(digits.y_train[:64]), validation, batch_size=32, nb_epochs=2
+    )
+    (norm,) = (module for module in classifier.model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 4  # the steps; crafting and validation move nothing
+    assert (classifier.model.head.centers != 0).any()
+    assert classifier.model.training
+
+
+def test_the_trainer_to_take_instead_of_fbf(digits):
+    """The same training, labels as indices, any optimizer, and in training mode."""
+    classifier = create_classifier("center", Normed(), input_shape=(1, 8, 8), nb_classes=10)
+    AdversarialLossTrainer(classifier, "fast", seed=0, verbose=False).fit(
+        digits.x_train[:64], digits.y_train[:64], batch_size=32, nb_epochs=2
+    )
+    (norm,) = (module for module in classifier.model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 4
+    assert not classifier.model.training
+
+
+def test_the_trainer_to_take_where_art_refuses_a_scheduler(trained, digits):
+    classifier = copy.deepcopy(trained["sce"])
+    scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, step_size=1, gamma=0.5)
+    trainer = AdversarialLossTrainer(classifier, "trades", seed=0, verbose=False)
+    trainer.fit(digits.x_train[:64], digits.y_train[:64], batch_size=32, nb_epochs=2, scheduler=scheduler)
+    assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4])
 
 
 def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):

@@ -220,7 +220,8 @@ def test_help_and_errors_of_usage_import_nothing_heavy():
         "import sys\n"
         "from art_mmc.cli import main\n"
         "lines = ('--help', 'compare --help', 'compare --eps 8', 'train', '--nope')\n"
-        "assert [main(line.split()) for line in lines] == [0, 0, 2, 2, 2]\n"
+        "lines += ('evaluate --help', 'report --help', 'reproduce --help', 'evaluate x.pt --eps 8', 'reproduce')\n"
+        "assert [main(line.split()) for line in lines] == [0, 0, 2, 2, 2, 0, 0, 0, 2, 2]\n"
         "assert not {'torch', 'art', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -229,7 +230,7 @@ def test_help_and_errors_of_usage_import_nothing_heavy():
 # --------------------------------------------------------------------------------------------------------------- errors
 
 ERRORS = {
-    "": "a command is needed: compare, train, bench, defences, recipes, backbones; see art-mmc --help",
+    "": "a command is needed: compare, train, evaluate, report, reproduce, detect, inspect, bench, defences, recipes, backbones; see",
     "comapre": "unknown command 'comapre'. Did you mean 'compare'?",
     "--quiet": "unknown option '--quiet'",
     "compare --epoch 3": "unknown option '--epoch'. Did you mean '--epochs'?",

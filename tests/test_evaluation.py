@@ -1,27 +1,59 @@
-"""The evaluation: against closed forms on linear models, and against attacks that misbehave."""
+"""
+The evaluation: against closed forms on linear models, against attacks that misbehave, and against being killed.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import random
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from art.attacks import evasion
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+from art.defences.postprocessor import ReverseSigmoid
+from art.defences.preprocessor.preprocessor import Preprocessor
+from art.estimators.classification import PyTorchClassifier
 
-from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc import LossDefendedClassifier, attacks, create_classifier
 from art_mmc.evaluation import (
     ATTACKS,
     FGSM,
+    HOLDS,
+    METHODS,
     PGD_ADAPTIVE,
     PGD_LOSS,
     WORST_CASE,
+    AttackError,
+    AttackPlan,
     AttackRecord,
+    Diagnostic,
+    RobustnessEvaluation,
     RobustnessRecord,
+    Verdict,
     evaluate_robustness,
     seeded,
     wilson_interval,
+)
+from art_mmc.evaluation.engine import Target, Watch, attack_batch, check_examples, derived_seed, run_plan
+from tests.planted import (
+    Around,
+    Hidden,
+    Linear,
+    adversarially_trained,
+    around,
+    plain,
+    undefended,
+)
+from tests.planted import (
+    digits as small,
 )
 
 EPS = (0.02, 0.05, 0.1)
@@ -34,18 +66,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Linear(torch.nn.Module):
-    """A linear classifier."""
-
-    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.from_numpy(weight))
-        self.bias = torch.nn.Parameter(torch.from_numpy(bias))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(x.flatten(1), self.weight, self.bias)
 
 
 def linear_classifier(nb_classes: int, loss: torch.nn.Module | None = None) -> LossDefendedClassifier:
@@ -99,6 +119,92 @@ def test_two_linear_classes_against_the_closed_form(inner):
             np.testing.assert_array_equal(found.get(attack, eps).standing, left > 0, err_msg=f"{attack} {eps}")
     assert found.get(FGSM, EPS[0]).correct > 0
     assert found.get(FGSM, EPS[-1]).correct < found.get(FGSM, EPS[0]).correct
+
+
+CLIMBED = {
+    "margin": {},
+    "cross_entropy": {},
+    "rescaled_cross_entropy": {},
+    "dlr": {},
+    "loss": {},
+    "margin, targeted": {"targets": "all"},
+    "targeted_dlr": {"targets": "all"},
+}
+
+
+def one_direction(box: tuple[float, float] | None) -> PyTorchClassifier:
+    """
+    Four classes, of which two matter: their logits are +-(w x + b), those of the others are far below. All objectives
+    then climb along w. The margin of class 0 is so large that nothing breaks it: attacks go to their end.
+    """
+    w = np.random.default_rng(5).normal(size=16) / 4
+    bias = 10 - w.sum() / 2
+    model = Linear(np.stack([w, -w, 0 * w, 0 * w]), np.array([bias, -bias, -40, -41]))
+    return plain(model, input_shape=(1, 4, 4), nb_classes=4, clip_values=box)
+
+
+def furthest(x: np.ndarray, w: np.ndarray, eps: float, norm: float, box: tuple[float, float] | None) -> np.ndarray:
+    """
+    The largest fall of w x in the ball and the box, (N,). In L-inf each coordinate goes eps far or to the wall; in L2
+    the solution of the optimality conditions is -t w, cut off at the walls, with t such that it is eps long.
+    """
+    low, high = (-np.inf, np.inf) if box is None else box
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    least, most = low - flat, high - flat
+    if norm == math.inf:
+        return -(np.clip(-eps * np.sign(w), least, most) @ w)
+    small, large = np.zeros((len(flat), 1)), np.full((len(flat), 1), 1e6)
+    for _ in range(200):
+        middle = (small + large) / 2
+        long = np.linalg.norm(np.clip(-middle * w, least, most), axis=1, keepdims=True) > eps
+        small, large = np.where(long, small, middle), np.where(long, middle, large)
+    return -(np.clip(-small * w, least, most) @ w)
+
+
+@pytest.mark.parametrize("climbed", CLIMBED)
+@pytest.mark.parametrize("box", [(0.0, 1.0), None], ids=["box", "no box"])
+@pytest.mark.parametrize(("norm", "eps"), [(math.inf, 0.2), (2, 0.4)], ids=["Linf", "L2"])
+def test_fgsm_equals_the_closed_form_and_pgd_reaches_it(climbed, box, norm, eps, monkeypatch):
+    monkeypatch.setattr("art_mmc.evaluation.engine.MOST_TARGETS", 1)  # the likeliest other class
+    classifier = one_direction(box)
+    x = np.random.default_rng(6).uniform(0, 1, size=(20, 1, 4, 4)).astype(np.float32)  # many are near a wall
+    w = classifier.model.weight[0].detach().numpy().astype(np.float64)
+    best = furthest(x, w, eps, norm, box)
+    target, y = Target(classifier, x), np.zeros(len(x), int)
+    objective, settings = climbed.split(",")[0], CLIMBED[climbed]
+
+    def fall(plan: AttackPlan) -> np.ndarray:
+        record, examples, _ = run_plan(target, x, y, plan, np.ones(len(x), bool), 0)
+        assert record.standing.all()
+        return (x - examples).reshape(len(x), -1) @ w
+
+    walls = box is not None and norm == 2  # there one step is cut off, and many large ones end 3 % short
+    if not walls:
+        np.testing.assert_allclose(fall(AttackPlan("FGSM", "fgsm", objective, eps, norm, **settings)), best, rtol=1e-3)
+    steps, step = (200, eps / 40) if walls else (40, eps / 8)
+    for method in ("pgd", "mim"):
+        reached = fall(AttackPlan(method, method, objective, eps, norm, steps, step, **settings))
+        assert (reached <= best * (1 + 1e-4)).all()
+        assert (reached >= 0.99 * best).all()
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2], ids=["Linf", "L2"])
+@pytest.mark.parametrize("objective", ["margin", "targeted_dlr"])
+def test_all_targets_in_turn_find_exactly_what_no_certificate_covers(inner, objective, norm):
+    """Five linear classes: a sample falls if for some class the gap is below eps times the dual norm of w_y - w_k."""
+    classifier = linear_classifier(5)
+    logits = classifier.predict(inner)
+    y = logits.argmax(axis=1)
+    weight = classifier.model.weight.detach().numpy()
+    ways = weight[y][:, None] - weight[None]  # (N, K, 16)
+    reach = np.abs(ways).sum(axis=2) if norm == math.inf else np.linalg.norm(ways, axis=2)
+    reach[np.arange(len(y)), y] = 1e-9
+    radius = ((logits.max(axis=1, keepdims=True) - logits) / reach + 1e9 * (np.arange(5) == y[:, None])).min(axis=1)
+    eps = float(np.median(radius))
+    plan = AttackPlan("PGD", "pgd", objective, eps, norm, 20, eps / 4, targets="all")
+    record, _, _ = run_plan(Target(classifier, inner), inner, y, plan, np.ones(len(y), bool), 0)
+    assert record.standing[radius > 1.001 * eps].all()
+    assert not record.standing[radius < 0.99 * eps].any()
 
 
 def test_no_attack_beats_the_certificate_of_a_linear_model(inner):
@@ -185,7 +291,8 @@ def test_json_round_trip(record):
     np.testing.assert_array_equal(again.worst_case(0.1).standing, record.worst_case(0.1).standing)
     data = record.attacks[0].to_dict()
     names = {"attack", "objective", "eps", "eps_step", "steps", "n", "correct", "accuracy", "interval", "seconds"}
-    names |= {"norm", "restarts", "targets", "labels", "bounded", "gradients", "queries", "attacked", "distances"}
+    names |= {"norm", "restarts", "targets", "labels", "bounded", "black_box", "gradients", "queries", "attacked"}
+    names |= {"distances"}
     assert set(data) == names | {"standing"}
     assert data["correct"] == data["standing"].count("1")
 
@@ -322,6 +429,799 @@ def test_a_loss_without_gradient_flatters_and_the_adaptive_objective_sees_throug
     found = evaluate_robustness(classifier, inner, y, 0.05, steps=5, verbose=False)
     assert found.get(PGD_LOSS, 0.05).accuracy > found.get(PGD_ADAPTIVE, 0.05).accuracy + 0.1
     assert found.worst_case(0.05).correct <= found.get(PGD_ADAPTIVE, 0.05).correct
+
+
+# ------------------------------------------------------------------------------------------- each attack, if it crashes
+
+
+#: method -> the class whose `generate` runs, and what its plan needs
+CLASSES = {
+    "fgsm": (evasion.FastGradientMethod, {}),
+    "pgd": (evasion.ProjectedGradientDescent, {"steps": 2, "step_size": 0.05}),
+    "bim": (evasion.ProjectedGradientDescent, {"steps": 2, "step_size": 0.05}),
+    "mim": (evasion.MomentumIterativeMethod, {"steps": 2, "step_size": 0.05}),
+    "apgd": (evasion.AutoProjectedGradientDescent, {"steps": 3, "step_size": 0.2}),
+    "square": (evasion.SquareAttack, {"steps": 2}),
+    "spsa": (attacks.SPSA, {"steps": 1, "step_size": 0.05, "options": {"nb_samples": 2}}),
+    "cw": (evasion.CarliniL2Method, {"steps": 2, "step_size": 0.05, "options": {"binary_search_steps": 2}}),
+    "deepfool": (evasion.DeepFool, {"steps": 2}),
+    "jsma": (evasion.SaliencyMapMethod, {"targets": "least_likely", "options": {"gamma": 0.05}}),
+    "noise": (attacks.GaussianNoise, {}),
+    "rotation": (attacks.RandomRotation, {}),
+}
+
+
+def plan_of(method: str, **changes) -> AttackPlan:
+    ours = METHODS[method]
+    settings = {"objective": "margin" if ours.white_box else None, "eps": 0.1 if ours.bounded else 0.0}
+    return AttackPlan(**{"name": "the one", "method": method, **settings, **CLASSES[method][1], **changes})
+
+
+def run(plans: list[AttackPlan], classifier=None, n: int = 20, **settings) -> RobustnessRecord:
+    _, _, x, y = small()
+    evaluation = RobustnessEvaluation(plans, **{"diagnostics": False, "verbose": False, **settings})
+    return evaluation.evaluate(classifier or undefended(), x[:n], y[:n])
+
+
+FIRST = AttackPlan("first", "fgsm", "margin", 0.001)
+
+
+def test_each_method_is_tested():
+    assert set(CLASSES) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_each_method_crashes_by_name(method, monkeypatch):
+    def generate(self, x, y=None, **kwargs):
+        raise IndexError("planted")
+
+    monkeypatch.setattr(CLASSES[method][0], "generate", generate)
+    plan = plan_of(method)
+    if method != "fgsm":
+        assert run([FIRST]).attacks[0].correct  # the one before is sane
+        plans = [FIRST, plan]
+    else:
+        plans = [plan]
+    with pytest.raises(AttackError, match=r"attack 'the one'.* failed: IndexError: planted"):
+        run(plans)
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_each_method_fells_some_of_an_undefended_network(method):
+    """A method that is built so that it cannot succeed would pass for robustness."""
+    large = {
+        "spsa": {"steps": 10, "options": {"nb_samples": 32}},
+        "square": {"steps": 50},
+        "cw": {"steps": 20, "options": {"binary_search_steps": 6, "initial_const": 1.0}},
+        "deepfool": {"steps": 20},
+        "jsma": {"options": {"gamma": 0.3}},
+        "noise": {"options": {"sigma": 0.5}},
+        "rotation": {"options": {"degrees": 180.0}},
+    }
+    found = run([FIRST, plan_of(method, **large.get(method, {}), **({"eps": 0.2} if METHODS[method].bounded else {}))])
+    assert found.clean.correct >= 18
+    assert found.attacks[1].correct <= found.clean.correct - 5
+    if not found.attacks[1].bounded:
+        fell = found.clean.standing & ~found.attacks[1].standing
+        assert (found.attacks[1].distances[fell] > 0).all()
+        assert np.isnan(found.attacks[1].distances[~fell]).all()
+
+
+@pytest.mark.parametrize("plan", [AttackPlan("the one", "mim", None, 0.1, steps=2, step_size=0.05, transfer=True)])
+def test_a_transfer_attack_that_crashes(plan, monkeypatch):
+    monkeypatch.setattr(evasion.MomentumIterativeMethod, "generate", lambda self, x, y=None: 1 / 0)
+    with pytest.raises(AttackError, match="'the one' at eps 0.1 failed: ZeroDivisionError"):
+        run([plan], substitutes=[undefended()])
+
+
+def test_an_example_of_another_shape(monkeypatch):
+    monkeypatch.setattr(FastGradientMethod, "generate", lambda self, x, y=None: x[:, :, :4])
+    with pytest.raises(AttackError, match=r"gave shape \(\d+, 1, 4, 8\) for inputs of shape"):
+        run([plan_of("fgsm")])
+
+
+def test_the_ball_of_the_2_norm(monkeypatch):
+    monkeypatch.setattr(FastGradientMethod, "generate", lambda self, x, y=None: np.clip(x - 0.05, 0, 1))
+    with pytest.raises(AttackError, match=r"left the ball: L2 distance 0\.[2-4]"):
+        run([plan_of("fgsm", norm=2)])
+    run([plan_of("fgsm", norm=2, eps=0.4)])
+
+
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "mim", "apgd", "cw", "deepfool"])
+def test_gradients_that_are_no_numbers_stop_the_evaluation(method):
+    """ART's PGD would replace them by zeros, and the network would pass for robust."""
+    classifier = around(before=lambda x: Hidden.apply(x, float("nan")))
+    plans = [plan_of("square", name="sane", steps=1), plan_of(method)]
+    with pytest.raises(AttackError, match="attack 'the one'.* failed: .*(NaN|not finite)"):
+        run(plans, classifier)
+    if method == "pgd":
+        with pytest.raises(AttackError, match="gradient is NaN or infinite"):
+            run(plans, classifier)
+
+
+def test_logits_that_are_no_numbers_at_the_examples_alone():
+    classifier = around(behind=lambda logits: torch.where(logits.amax(dim=1, keepdim=True) < 1, torch.nan, logits))
+    assert np.isfinite(classifier.predict(small()[2][:20])).all()
+    with pytest.raises(
+        FloatingPointError, match=r"'the one' at eps 0\.9: the classifier's logits are not finite for \d+"
+    ):
+        run([plan_of("pgd", objective="margin", eps=0.9, steps=10, step_size=0.2)], classifier)
+
+
+# ------------------------------------------------------------------------------------------------ the points on the way
+
+
+class Wavy(torch.nn.Module):
+    """Two classes; which of them is likelier changes back and forth with the mean of the input."""
+
+    def __init__(self, waves: float = 40.0) -> None:
+        super().__init__()
+        self.waves = torch.nn.Parameter(torch.tensor(waves))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = torch.cos(self.waves * (x.flatten(1).mean(dim=1) - 0.5)) - 0.3
+        return torch.stack([value, -value], dim=1)
+
+
+def wavy(**settings) -> PyTorchClassifier:
+    return plain(Wavy(), input_shape=(1, 2, 2), nb_classes=2, **settings)
+
+
+@pytest.fixture
+def flat() -> tuple[np.ndarray, np.ndarray]:
+    x = np.full((12, 1, 2, 2), 0.5, np.float32) + np.linspace(-0.02, 0.02, 12, dtype=np.float32).reshape(-1, 1, 1, 1)
+    return x, np.zeros(12, int)
+
+
+@pytest.mark.parametrize("settings", [{}, {"preprocessing": None}, {"preprocessing": (0.1, 1.0)}], ids=str)
+@pytest.mark.parametrize("method", ["pgd", "mim"])
+def test_every_point_counts_or_only_the_last(flat, method, settings):
+    """Large steps go over the class and come back: the last point is right again. With ART's preprocessing too."""
+    x, _ = flat
+    target = Target(wavy(**settings), x)
+    y = target.classes(x)
+    plan = AttackPlan("PGD", method, "margin", 0.16, steps=2, step_size=0.075)
+    standing = np.ones(12, bool)
+    all_points, examples, classes = run_plan(target, x, y, plan, standing, 3)
+    last = AttackPlan("PGD", method, "margin", 0.16, steps=2, step_size=0.075, every_point=False)
+    last_point, _, _ = run_plan(target, x, y, last, standing, 3)
+    assert not (all_points.standing & ~last_point.standing).any()
+    assert all_points.correct < last_point.correct
+    fell = ~all_points.standing
+    np.testing.assert_array_equal(target.classes(examples[fell]), classes[fell])
+    assert (classes[fell] != y[fell]).all()
+    assert (np.abs(examples - x) <= 0.16 + 1e-6).all()
+
+
+def test_the_points_kept_are_those_of_an_independent_run(flat):
+    x, y = flat
+    classifier = wavy()
+    visited = []
+
+    class Spied(PyTorchClassifier):
+        def loss_gradient(self, x, y, **kwargs):
+            visited.append(np.array(x))
+            return super().loss_gradient(x, y, **kwargs)
+
+    plan = AttackPlan("PGD", "pgd", "cross_entropy", 0.16, steps=6, step_size=0.075)
+    target = Target(classifier, x)
+    outcome = attack_batch(target, x, y, plan, 11)
+    spied = Spied(Wavy(), torch.nn.CrossEntropyLoss(), (1, 2, 2), 2, clip_values=(0.0, 1.0), device_type="cpu")
+    attack = ProjectedGradientDescent(
+        spied, eps=0.16, eps_step=0.075, max_iter=6, num_random_init=1, batch_size=12, verbose=False
+    )
+    with seeded(derived_seed(11, 0, 0, 0)):
+        last = attack.generate(x, y)
+    points = np.stack([*visited, last])
+    wrong = np.stack([target.classes(each) != y for each in points])
+    np.testing.assert_array_equal(outcome.standing, ~wrong.any(axis=0))
+    assert (wrong[:-1] & ~wrong[-1]).any()
+    for i in np.flatnonzero(wrong.any(axis=0)):
+        first = -1 if wrong[-1, i] else wrong[:, i].argmax()
+        np.testing.assert_allclose(outcome.examples[i], points[first, i], atol=1e-6)
+
+
+def test_an_attack_that_changes_the_order_of_its_samples_keeps_no_wrong_point(monkeypatch):
+    _, _, x, y = small()
+    right = undefended().predict(x).argmax(axis=1) == y
+    x, y = x[right][:20], y[right][:20]
+
+    def generate(self, x, y=None, **kwargs):
+        self.estimator.loss_gradient(x[::-1].copy(), np.eye(10, dtype=np.float32)[np.asarray(y)[::-1]])
+        return x
+
+    monkeypatch.setattr(ProjectedGradientDescent, "generate", generate)
+    outcome = attack_batch(Target(undefended(), x), x, y, plan_of("pgd"), 0)
+    assert outcome.standing.all()
+    np.testing.assert_array_equal(outcome.examples, x)
+
+
+# --------------------------------------------------------------------------------------------------- what attacks cost
+
+
+class Counted(torch.nn.Module):
+    """Counts the samples that go through it, with and without a gradient being asked for."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network, self.with_gradient, self.without = network, 0, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            self.with_gradient += len(x)
+        else:
+            self.without += len(x)
+        return self.network(x)
+
+
+@pytest.mark.parametrize("method", CLASSES)
+def test_gradients_and_queries_are_what_the_network_saw(method):
+    _, _, x, y = small()
+    right = undefended().predict(x).argmax(axis=1) == y
+    x, y = x[right][:10], y[right][:10]
+    counted = Counted(undefended().model)
+    target = Target(plain(counted), x)
+    counted.with_gradient = counted.without = 0
+    judged = []
+    target.classes = lambda x: judged.append(len(x)) or Target.classes(target, x)
+    plan = plan_of(method, **({"eps": 0.001} if METHODS[method].bounded else {}))
+    outcome = attack_batch(target, x, y, plan, 0)
+    if plan.targets is not None:
+        judged.append(10)  # the logits from which the target is chosen
+    passes = {"deepfool": 10}.get(method, 1)  # backward passes for one forward
+    assert outcome.gradients == passes * counted.with_gradient
+    if method == "square":
+        # ART asks for each point three times; here it is predicted once: clean, stripes, and a new point a step, unless
+        # it is the old one
+        assert 30 < outcome.queries <= (2 + plan.steps) * 10
+        assert outcome.queries == counted.without - sum(judged)
+    else:
+        assert outcome.queries == counted.without - sum(judged)
+    by_hand = {"fgsm": 10, "pgd": 20, "bim": 20, "mim": 20, "apgd": 30, "square": 0, "spsa": 0, "noise": 0}
+    if method in by_hand:
+        assert outcome.gradients == by_hand[method]
+    if method == "spsa":
+        assert outcome.queries == (1 + 1 + 2 + 1) * 10  # the input, the start, two samples, the step
+
+
+def test_square_finds_the_same_with_and_without_remembering(monkeypatch):
+    _, _, x, y = small()
+    plan = AttackPlan("Square", "square", None, 0.15, steps=60)
+    target = Target(undefended(), x)
+    standing = target.classes(x) == y
+    quick, examples, _ = run_plan(target, x, y, plan, standing, 5)
+    forgetful = lambda view, y, keep, remember=False: Watch(view, y, keep)  # noqa: E731
+    monkeypatch.setattr("art_mmc.evaluation.engine.Watch", forgetful)
+    slow, slow_examples, _ = run_plan(target, x, y, plan, standing, 5)
+    np.testing.assert_array_equal(quick.standing, slow.standing)
+    np.testing.assert_array_equal(examples, slow_examples)
+    assert quick.correct < standing.sum()
+    assert quick.queries < 0.4 * slow.queries
+
+
+# ------------------------------------------------------------------------------------------------ killed, and run again
+
+
+BATCHES = [
+    AttackPlan("PGD", "pgd", "margin", 0.05, steps=3, step_size=0.02, restarts=2),
+    AttackPlan("PGD", "pgd", "margin", 0.1, steps=3, step_size=0.04, independent=False),
+    AttackPlan("transfer", "mim", None, 0.1, steps=2, step_size=0.05, transfer=True, independent=False),
+    AttackPlan("random target", "cw", steps=2, step_size=0.1, targets="random", options={"binary_search_steps": 2}),
+]
+
+
+def facts(record: RobustnessRecord) -> str:
+    """All but the time that it took."""
+
+    def timeless(value):
+        if isinstance(value, dict):
+            return {key: timeless(entry) for key, entry in value.items() if not key.endswith("seconds")}
+        return [timeless(entry) for entry in value] if isinstance(value, list) else value
+
+    return json.dumps(timeless(record.to_dict()))
+
+
+def keeping(folder: Path, plans=BATCHES, **settings) -> RobustnessRecord:
+    return run(plans, n=40, folder=folder, **{"batch_size": 16, "seed": 3, **settings})
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_record(tmp_path):
+    """A child is killed by signal 9 while it writes its fourth batch."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover (it never comes back)
+        import art_mmc.evaluation.robustness as robustness
+
+        write, written = robustness._write_atomically, []
+
+        def stops(path, content):
+            written.append(path)
+            if len(written) == 5:  # the description and three batches are there
+                (tmp_path / "now.tmp").write_bytes(b"half of a")
+                time.sleep(600)
+            write(path, content)
+
+        robustness._write_atomically = stops
+        try:
+            keeping(tmp_path)
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "now.tmp").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    assert len(kept) == 3
+    again = keeping(tmp_path)
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in kept} == kept  # they did not run again
+    through = run(BATCHES, n=40, batch_size=16, seed=3)
+    assert facts(again) == facts(through)
+    np.testing.assert_array_equal(again.examples, through.examples)
+    assert 0 < again.worst_case(0.1).correct < again.clean.correct
+    third = keeping(tmp_path)  # all is there, and not even the substitute is trained again
+    assert facts(third) == facts(through)
+    assert third.attacks[2].seconds == again.attacks[2].seconds
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 4}, "another seed"),
+        ({"batch_size": 8}, "another batch_size"),
+        ({"plans": BATCHES[:3]}, "another attacks"),
+        ({"classifier": "other weights"}, "another classifier"),
+        ({"classifier": "other box"}, "another classifier"),
+        ({"n": 39}, "another data"),
+        ({"substitutes": "other"}, "another substitutes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_folder_of_another_evaluation_is_refused(tmp_path, changes, named):
+    plans = BATCHES[:1]
+    run(plans, folder=tmp_path)
+    changes = dict(changes)
+    if changes.get("classifier") == "other weights":
+        changes["classifier"] = adversarially_trained()
+    elif changes.get("classifier") == "other box":
+        changes["classifier"] = plain(undefended().model, clip_values=(-1.0, 1.0))
+    if "substitutes" in changes:
+        changes["substitutes"] = [adversarially_trained()]
+    with pytest.raises(ValueError, match=rf"holds another evaluation \({named}\): take another folder, or delete"):
+        run(**{"plans": plans, "folder": tmp_path, **changes})
+    run(plans, folder=tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "empty", "of another batch"])
+def test_a_damaged_batch_is_named(tmp_path, damage):
+    keeping(tmp_path, BATCHES[:1])
+    file = tmp_path / "000-0001.npz"
+    content = file.read_bytes()
+    broken = {
+        "cut": content[: len(content) // 2],
+        "overwritten": content[:100] + bytes(200) + content[300:],
+        "empty": b"",
+        "of another batch": (tmp_path / "000-0002.npz").read_bytes(),
+    }
+    file.write_bytes(broken[damage])
+    with pytest.raises(ValueError, match=r"000-0001\.npz is damaged \(.*\): delete it, and its batch runs again"):
+        keeping(tmp_path, BATCHES[:1])
+    file.unlink()
+    assert facts(keeping(tmp_path, BATCHES[:1])) == facts(run(BATCHES[:1], n=40, batch_size=16, seed=3))
+
+
+def test_a_damaged_description_is_named(tmp_path):
+    (tmp_path / "evaluation.json").write_text('{"classifier": ', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
+        keeping(tmp_path, BATCHES[:1])
+
+
+# --------------------------------------------------------------------------------------------------- plans side by side
+
+
+def test_what_fell_in_a_larger_ball_still_counts_in_a_smaller_one():
+    """Plans may come in any order of radii: only what fell in this or a smaller ball is left out."""
+    large = AttackPlan("large", "pgd", "margin", 0.3, steps=5, step_size=0.1)
+    little = AttackPlan("little", "pgd", "margin", 0.01, steps=2, step_size=0.01, independent=False)
+    found = run([large, little])
+    assert found.eps == (0.01, 0.3)
+    assert found.get("large", 0.3).correct < 5
+    assert found.worst_case(0.01).correct >= found.clean.correct - 1
+    np.testing.assert_array_equal(found.get("little", 0.01).attacked, found.clean.standing)
+    again = run([little, large, AttackPlan("later", "pgd", "loss", 0.3, steps=2, step_size=0.1, independent=False)])
+    np.testing.assert_array_equal(again.get("later", 0.3).attacked, again.get("large", 0.3).standing)
+
+
+def test_the_first_samples_alone():
+    found = run([FIRST, plan_of("fgsm", samples=5, eps=0.3)])
+    attacked = found.attacks[1].attacked
+    np.testing.assert_array_equal(np.flatnonzero(attacked), np.flatnonzero(found.clean.standing)[:5])
+    np.testing.assert_array_equal(found.attacks[1].standing[~attacked], found.clean.standing[~attacked])
+    assert found.attacks[1].gradients == 5
+
+
+def test_labels_that_the_network_predicts_by_hand():
+    """A misclassified sample is pushed away from its wrong class, onto the right one at times (MMC paper's code)."""
+    _, _, x, y = small()
+    classifier = undefended()
+    clean = classifier.predict(x).argmax(axis=1)
+    y = np.where(np.arange(len(y)) < 20, (clean + 1) % 10, y)  # the first twenty count as misclassified
+    view = classifier.with_objective("loss")
+    attack = ProjectedGradientDescent(view, eps=0.1, eps_step=0.04, max_iter=5, batch_size=100, verbose=False)
+    by_hand = classifier.predict(attack.generate(x, clean)).argmax(axis=1) == y
+    plan = AttackPlan("BIM", "bim", "loss", 0.1, steps=5, step_size=0.04, labels="predicted", every_point=False)
+    evaluation = RobustnessEvaluation([plan], diagnostics=False, verbose=False)
+    found = evaluation.evaluate(classifier, x, y)
+    np.testing.assert_array_equal(found.attacks[0].standing, by_hand)
+    assert found.attacks[0].attacked.all()
+    turned = found.attacks[0].standing & ~found.clean.standing
+    assert turned.any()  # wrong ones that the attack has made right: in the paper's figure,
+    assert not found.worst_case(0.1).standing[turned].any()  # but not in the worst case
+    np.testing.assert_array_equal(found.worst_case(0.1).standing, by_hand & (clean == y))
+
+
+def test_targets():
+    """Another class than the true one; the least likely; all of them, the likeliest first."""
+    _, _, x, _ = small()
+    target = Target(undefended(), x)
+    y = target.classes(x)
+    logits = undefended().predict(x)
+    seen = []
+
+    class Spy(FastGradientMethod):
+        def generate(self, x, y=None, **kwargs):
+            seen.append(np.array(y))
+            assert self.targeted
+            return x
+
+    def aims(kind: str) -> list[np.ndarray]:
+        seen.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evasion, "FastGradientMethod", Spy)
+            attack_batch(target, x, y, AttackPlan("aimed", "fgsm", "margin", 0.1, targets=kind), 4)
+        return list(seen)
+
+    (random_ones,) = aims("random")
+    assert (random_ones != y).all()
+    assert len(np.unique(random_ones)) == 10
+    others = np.where(np.arange(10) == y[:, None], -np.inf, logits)
+    np.testing.assert_array_equal(aims("least_likely")[0], np.where(np.isinf(others), np.inf, others).argmin(axis=1))
+    in_turn = np.stack(aims("all"), axis=1)
+    np.testing.assert_array_equal(in_turn, np.argsort(-others, axis=1, kind="stable")[:, :9])
+    np.testing.assert_array_equal(np.sort(np.column_stack([in_turn, y]), axis=1), np.tile(np.arange(10), (100, 1)))
+
+
+# ------------------------------------------------------------------------------------------------ any ART classifier
+
+
+class OneHotHinge(torch.nn.Module):
+    """A user's loss: takes one-hot labels, has no `reduction`, gives one number."""
+
+    def forward(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert y.shape == logits.shape
+        true = (logits * y).sum(dim=1)
+        return (1 + (logits - 1e9 * y).amax(dim=1) - true).clamp_min(0).mean()
+
+
+def sequential() -> torch.nn.Sequential:
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.BatchNorm1d(32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+    )
+    x, y, _, _ = small()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    with seeded(0):
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+            optimizer.step()
+    network.zero_grad(set_to_none=True)
+    return network
+
+
+class Rounded(Preprocessor):
+    """A defence in numpy, before the network: 64 grey values. ART takes its gradient for one."""
+
+    def __init__(self) -> None:
+        super().__init__(apply_fit=False, apply_predict=True)
+
+    def __call__(self, x, y=None):
+        return np.round(63 * x) / np.float32(63), y
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"preprocessing": (0.5, 0.25)},
+        {"preprocessing": (np.full((1, 8, 8), 0.5, np.float32), np.full((1, 8, 8), 0.25, np.float32))},
+        {"preprocessing_defences": Rounded(), "preprocessing": None},
+        {"loss": OneHotHinge()},
+        {"clip_values": None},
+        {"clip_values": (-0.5, 1.5)},
+    ],
+    ids=["defaults", "mean and std", "arrays", "numpy defence", "one-hot loss", "no box", "another box"],
+)
+@pytest.mark.parametrize("suite", ["standard", "quick"])
+def test_a_user_s_classifier_comes_back_as_it_was(settings, suite):
+    with seeded(1):
+        network = sequential()
+    classifier = plain(network, optimizer=torch.optim.SGD(network.parameters(), 0.1), **settings)
+    classifier._model.train()
+    network[3].eval()
+    network[1].weight.requires_grad_(False)
+    network[4].weight.grad = torch.ones_like(network[4].weight)
+    _, _, x, y = small()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in classifier._model.modules()]
+    globals_before = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
+    plans = [
+        AttackPlan(**{**vars(plan), "steps": min(plan.steps, 3), "samples": 5 if not plan.bounded else None})
+        for plan in RobustnessEvaluation(suite, 0.1).suite.build([0.1], nb_classes=10, image_size=(8, 8))
+    ]
+    found = run(plans, classifier, diagnostics=suite == "quick", n=30)
+    assert found.clean.accuracy > 0.5
+    assert found.worst_case(0.1).correct < found.clean.correct
+    assert [module.training for module in classifier._model.modules()] == modes
+    assert [parameter.requires_grad for parameter in network.parameters()] == [False] + [True] * 5
+    assert torch.equal(network[4].weight.grad, torch.ones_like(network[4].weight))
+    assert network[1].weight.grad is None
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    np.testing.assert_array_equal(np.random.get_state()[1], globals_before[0])
+    assert torch.equal(torch.get_rng_state(), globals_before[1])
+    assert random.getstate() == globals_before[2]
+
+
+def test_the_same_network_in_art_s_class_and_in_ours_has_the_same_record():
+    ours = run(BATCHES[:2] + [plan_of("square")])
+    arts = run(BATCHES[:2] + [plan_of("square")], plain(undefended().model))
+    for one, other in zip(ours.attacks, arts.attacks, strict=True):
+        np.testing.assert_array_equal(one.standing, other.standing)
+
+
+def test_a_network_of_probabilities_is_attacked_by_their_logarithms():
+    """Not by what a defence behind the network makes of its logits."""
+    probabilities = around(behind=lambda logits: logits.softmax(dim=1))
+    x = small()[2]
+    target = Target(probabilities, x)
+    assert target.probabilities
+    logits = undefended().predict(x[:5])
+    found = target.view("margin").predict(x[:5])
+    np.testing.assert_allclose(
+        found - found.max(axis=1, keepdims=True), logits - logits.max(axis=1, keepdims=True), atol=1e-3
+    )
+    np.testing.assert_allclose(target.view("loss").predict(x[:5]).sum(axis=1), 1, rtol=1e-5)
+    plan = [plan_of("pgd", steps=5)]
+    np.testing.assert_array_equal(run(plan, probabilities).attacks[0].standing, run(plan).attacks[0].standing)
+    behind = plain(Around(undefended().model, behind=lambda z: z), postprocessing_defences=ReverseSigmoid())
+    assert not Target(behind, x).probabilities
+
+
+def test_two_classes():
+    """Whatever needs more classes is left out; margin and cross-entropy are one and the same."""
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (30, 1, 4, 4)).astype(np.float32)
+    classifier = linear_classifier(2)
+    y = classifier.predict(x).argmax(axis=1)
+    found = RobustnessEvaluation("quick", 0.02, verbose=False, diagnostics=False).evaluate(classifier, x, y)
+    assert [each.attack for each in found.attacks] == [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE]
+
+
+# ------------------------------------------------------------------------------------------------- the whole record
+
+
+@pytest.fixture(scope="module")
+def whole() -> RobustnessRecord:
+    plans = [*BATCHES, plan_of("square", independent=False), plan_of("deepfool", steps=20)]
+    return run(plans, adversarially_trained(), n=60, diagnostics=True)
+
+
+def test_json_round_trip_of_everything(whole):
+    data = whole.to_dict()
+    text = json.dumps(data, allow_nan=False)
+    again = RobustnessRecord.from_dict(json.loads(text))
+    assert json.dumps(again.to_dict()) == text
+    assert again.verdict == whole.verdict
+    assert isinstance(again.verdict, Verdict)
+    assert again.diagnostics == whole.diagnostics
+    assert isinstance(again.diagnostics[0], Diagnostic)
+    np.testing.assert_array_equal(again.attacks[-1].distances, whole.attacks[-1].distances)
+    np.testing.assert_array_equal(again.predictions, whole.predictions)
+    assert again.provenance == whole.provenance
+    assert {"classifier", "data", "attacks", "seed", "batch_size", "versions", "device", "quirks"} <= set(
+        data["provenance"]
+    )
+    assert again.class_accuracy(0.1) == whole.class_accuracy(0.1)
+    assert [each.black_box for each in again.attacks] == [False, False, True, False, True, False]
+    assert data["worst_case"][-1]["correct"] == whole.worst_case(0.1).correct
+    assert again.examples is None
+
+
+def test_a_record_of_an_older_version_is_read(whole):
+    data = json.loads(json.dumps(whole.to_dict()))
+    for name in ("suite", "diagnostics", "verdict", "provenance", "predictions", "labels", "diagnostics_seconds"):
+        del data[name]
+    for each in (data["clean"], *data["attacks"]):
+        for name in ("attacked", "distances", "norm", "restarts", "targets", "labels", "bounded", "black_box"):
+            del each[name]
+    again = RobustnessRecord.from_dict(data)
+    assert again.attacks[0].norm == math.inf
+    assert again.attacks[0].attacked is None
+    np.testing.assert_array_equal(again.worst_case(0.05).standing, whole.worst_case(0.05).standing)
+
+
+def test_accuracy_by_class(whole):
+    _, _, _, y = small()
+    by_class = whole.class_accuracy(0.1)
+    standing = whole.worst_case(0.1).standing
+    assert by_class == {k: (int(standing[y[:60] == k].sum()), int((y[:60] == k).sum())) for k in range(10)}
+    assert sum(correct for correct, _ in by_class.values()) == whole.worst_case(0.1).correct
+    (last,) = (each for each in whole.to_dict()["class_accuracy"] if each["eps"] == 0.1)
+    assert {each["class"]: (each["correct"], each["n"]) for each in last["classes"]} == by_class
+
+
+def test_the_examples_of_a_record(whole):
+    _, _, x, y = small()
+    x, y = x[:60], y[:60]
+    classifier = adversarially_trained()
+    fell = whole.clean.standing & ~whole.worst_case(0.1).standing
+    assert fell.any()
+    classes = classifier.predict(whole.examples).argmax(axis=1)
+    assert (classes[fell] != y[fell]).all()
+    np.testing.assert_array_equal(whole.predictions, classes)
+    np.testing.assert_array_equal(whole.examples[~fell], x[~fell])
+    assert np.abs(whole.examples - x).max() <= 0.1 + 1e-6
+    assert whole.examples.min() >= 0
+    assert whole.examples.max() <= 1
+    fell_early = whole.clean.standing & ~whole.worst_case(0.05).standing
+    assert np.abs(whole.examples - x)[fell_early].max() <= 0.05 + 1e-6  # found in the small ball, kept from there
+
+
+def test_figures_of_a_record(whole):
+    worst = whole.worst_case(0.1)
+    inside = [each for each in whole.attacks if each.bounded]
+    assert worst.gradients == sum(each.gradients for each in inside)
+    assert worst.queries == sum(each.queries for each in inside)
+    assert whole.seconds == pytest.approx(
+        whole.clean.seconds + sum(each.seconds for each in whole.attacks) + whole.diagnostics_seconds
+    )
+    assert whole.get(WORST_CASE, 0.1).correct == worst.correct
+    assert worst.accuracy_of(np.zeros(60, bool)) != worst.accuracy_of(np.zeros(60, bool))  # NaN
+    assert worst.accuracy_of(worst.standing) == 1
+    with pytest.raises(ValueError, match="no labels"):
+        RobustnessRecord(whole.clean, whole.attacks, 0).class_accuracy(0.1)
+
+
+def test_verdicts_of_an_honest_network(whole):
+    assert whole.verdict.status == HOLDS
+    assert whole.verdict.reasons[0].startswith(
+        "No diagnostic is flagged, and the worst case over 4 attacks at eps 0.1 is"
+    )
+
+
+def test_a_second_run_is_the_same_whatever_the_global_state(whole):
+    plans = [*BATCHES, plan_of("square", independent=False), plan_of("deepfool", steps=20)]
+    with seeded(99):
+        again = run(plans, adversarially_trained(), n=60, diagnostics=True)
+    assert facts(again) == facts(whole)
+
+
+# ------------------------------------------------------------------------------------------------- step sizes (PC + LC)
+
+
+def test_no_fixed_step_beats_the_suite_on_a_network_trained_by_pc(trained, digits):
+    """The attack's step size decides how robust PC looks; the suite has several, and aims at each class."""
+    classifier = trained["pc"]
+    x, y = digits.x_test[:60], digits.y_test[:60]
+    eps = 0.1
+    steps = [
+        AttackPlan(f"PGD {share}", "pgd", objective, eps, steps=40, step_size=share * eps)
+        for share in (0.05, 0.1, 0.25, 0.5, 1.0)
+        for objective in ("loss", "cross_entropy", "margin")
+    ]
+    fixed = RobustnessEvaluation(steps, diagnostics=False, verbose=False).evaluate(classifier, x, y)
+    found = {
+        suite: RobustnessEvaluation(suite, eps, diagnostics=False, verbose=False).evaluate(classifier, x, y)
+        for suite in ("quick", "standard")
+    }
+    best = min(each.correct for each in fixed.attacks)
+    assert max(each.correct for each in fixed.attacks) > best  # it matters
+    assert found["standard"].worst_case(eps).correct <= best
+    assert found["quick"].worst_case(eps).correct <= best + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("ART_MMC_DATA"), reason="ART_MMC_DATA is not set")
+def test_no_fixed_step_beats_strong_on_mnist():
+    """PC + LC by its recipe, LeNet-5: the paper's PGD leaves half, more and larger steps far less, `strong` nothing."""
+    from art_mmc import create_trainer, load_dataset
+    from art_mmc.evaluation import BROKEN
+
+    data = load_dataset("mnist", os.environ["ART_MMC_DATA"])
+    with seeded(0):
+        classifier = create_classifier("pc", "lenet5", input_shape=(1, 28, 28), nb_classes=10)
+    create_trainer(classifier, "li2021-mnist", seed=0, verbose=False).fit(data.x_train, data.y_train)
+    x, y = data.x_test[:300], data.y_test[:300]
+    fixed = [AttackPlan(f"PGD {s}", "pgd", "margin", 0.2, steps=100, step_size=s) for s in (0.01, 0.02, 0.05, 0.1, 0.2)]
+    best = RobustnessEvaluation(fixed, diagnostics=False, verbose=False).evaluate(classifier, x, y)
+    for suite in ("quick", "strong"):
+        found = RobustnessEvaluation(suite, 0.2, verbose=False).evaluate(classifier, x, y)
+        assert found.worst_case(0.2).correct <= min(each.correct for each in best.attacks)
+        assert found.verdict.status == BROKEN
+
+
+# -------------------------------------------------------------------------------------------------------- own plans
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suite": []}, "at least one plan with a ball"),
+        ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "at least one plan with a ball"),
+        ({"suite": [FIRST, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]}, "balls of one norm"),
+        ({"suite": [FIRST], "eps": 0.1}, "plans of your own have their radii"),
+        ({"suite": [FIRST], "quirks": ["eps256"]}, "plans of your own have their radii, and no quirks"),
+        ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
+        ({"suite": "quik", "eps": 0.1}, "unknown suite 'quik'. Did you mean 'quick'"),
+        ({"suite": "quick", "eps": 0.1, "norm": 1}, "norm: expected 2 or infinity"),
+        ({"suite": "quick", "eps": 0.1, "batch_size": 0}, "batch_size: expected"),
+        ({"suite": "quick", "eps": -1.0, "norm": 2}, "eps: expected positive numbers"),
+    ],
+)
+def test_bad_evaluations(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RobustnessEvaluation(**changes)
+
+
+def test_bad_calls():
+    _, _, x, y = small()
+    evaluation = RobustnessEvaluation("quick", 0.1, verbose=False)
+    with pytest.raises(TypeError, match="expected an ART PyTorchClassifier, got str"):
+        evaluation.evaluate("net", x, y)
+    with pytest.raises(TypeError, match="unknown arguments: epsilon"):
+        evaluation.evaluate(undefended(), x, y, epsilon=1)
+    with pytest.raises(ValueError, match="x ranges from 0 to 16, beyond the classifier's clip_values"):
+        evaluation.evaluate(undefended(), 16 * x, y)
+    with pytest.raises(AttackError, match="needs a substitute"):
+        run([AttackPlan("transfer", "mim", None, 0.1, steps=1, step_size=0.1, transfer=True)], substitutes=[])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "pgdd"}, "unknown attack method 'pgdd'. Did you mean 'pgd'"),
+        ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'"),
+        ({"targets": "every"}, "unknown targets 'every'"),
+        ({"labels": "mine"}, "unknown labels 'mine'"),
+        ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
+        ({"eps": 0.0}, "'A' needs an eps above 0, got 0.0"),
+        ({"eps": float("inf")}, "'A' needs an eps above 0"),
+        ({"steps": 0}, "at least 1"),
+        ({"restarts": 0}, "at least 1"),
+        ({"samples": 0}, "at least 1"),
+        ({"step_size": ()}, "at least 1"),
+        ({"method": "jsma", "eps": 0.0}, "jsma always aims at a class"),
+        ({"method": "square", "targets": "all"}, "square aims at no class"),
+        ({"method": "deepfool", "targets": "random"}, "deepfool aims at no class"),
+        ({"method": "square", "transfer": True}, "takes no gradients and needs no substitute"),
+        ({"method": "spsa", "objective": "loss"}, "SPSA climbs a function of the logits"),
+    ],
+)
+def test_bad_plans(changes, message):
+    with pytest.raises(ValueError, match=message):
+        AttackPlan(**{"name": "A", "method": "pgd", "objective": "margin", "eps": 0.1, **changes})
+
+
+def test_a_plan_shows_all_that_decides_the_outcome():
+    plan = plan_of("cw")
+    assert all(f"{name}=" in repr(plan) for name in vars(plan))
+    assert "mappingproxy" not in repr(plan)
+
+
+def test_check_examples_knows_rounding():
+    x = np.zeros((1, 1, 2, 2), np.float32)
+    check_examples(x + np.float32(0.1), x, AttackPlan("A", "fgsm", "margin", 0.1), (0.0, 1.0))
+    with pytest.raises(AttackError, match="left the ball: L-inf distance 0.10001"):
+        check_examples(x + np.float32(0.10001), x, AttackPlan("A", "fgsm", "margin", 0.1), (0.0, 1.0))
+    check_examples(x + 5, x, AttackPlan("A", "deepfool"), (0.0, 1.0))  # no ball, and the paper's noise has no box
 
 
 # ------------------------------------------------------------------------------------------------------- user's errors

@@ -33,7 +33,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
 
 def test_every_block_is_covered():
     assert {language for language, _ in BLOCK.findall(TEXT)} == {"python", "bash"}
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
     known = ("python3 -m venv", "art-mmc ")
     assert all(line.startswith(known) for line in SHELL)
 
@@ -77,6 +77,7 @@ def test_examples_run(script: Path, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     expected = {
         "get_started.py": ["clean ", "PGD on MMC's own loss", "predictions equal: True"],
+        "break_mmc.py": ["worst case, the number to quote", "own loss", "no gradient of the cross-entropy", "broken"],
         "art_script.py": ["PyTorchClassifier", "MMCClassifier", "APGD-DLR", "Square"],
     }[script.name]
     for text in expected:

@@ -14,7 +14,6 @@ from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, AttackRecord, RobustnessRecord
 from art_mmc.reporting import (
-    _tick_labels,
     curves_figure,
     curves_png,
     flattery_sentences,
@@ -25,7 +24,9 @@ from art_mmc.reporting import (
     markdown_report,
     markdown_table,
     provenance_line,
+    radius_labels,
     text_table,
+    three_numbers_table,
     training_table,
     write_files,
     write_report,
@@ -124,6 +125,13 @@ def test_markdown_tables(comparison):
     assert lines[5] == "| mmc | 90.0 | 80.0 / 80.0 / 60.0 / **60.0** | 50.0 / 60.0 / 10.0 / **10.0** |"
     # Wilson for 9 and 1 of 10
     assert "| mmc | 90.0 (59.6 to 98.2) | 60.0 (31.3 to 83.2) | 10.0 (1.8 to 40.4) |" in headline_table(comparison)
+
+
+def test_three_numbers_side_by_side(comparison):
+    lines = three_numbers_table(comparison, 0.2).splitlines()
+    assert lines[0] == "| Defence | PGD own loss | PGD adaptive | Worst case |"
+    assert lines[3] == "| mmc | 60.0 | 10.0 (margin) | **10.0 (1.8 to 40.4)** |"
+    assert three_numbers_table(comparison, 0.2) in markdown_report(comparison)
 
 
 def test_history_table_shows_ten_epochs_and_the_last():
@@ -252,9 +260,9 @@ def test_curves_are_the_records(comparison):
 
 
 def test_labels_of_crowded_radii_are_left_out():
-    assert _tick_labels([0, 0.05, 0.1, 0.15, 0.2]) == ["0", "0.05", "0.1", "0.15", "0.2"]
-    assert _tick_labels([0, 2 / 255, 4 / 255, 8 / 255, 16 / 255]) == ["0", "", "4/255", "8/255", "16/255"]
-    assert _tick_labels([0, 0.01, 0.29, 0.3]) == ["0", "", "", "0.3"]
+    assert radius_labels([0, 0.05, 0.1, 0.15, 0.2]) == ["0", "0.05", "0.1", "0.15", "0.2"]
+    assert radius_labels([0, 2 / 255, 4 / 255, 8 / 255, 16 / 255]) == ["0", "", "4/255", "8/255", "16/255"]
+    assert radius_labels([0, 0.01, 0.29, 0.3]) == ["0", "", "", "0.3"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 11])

@@ -586,8 +586,9 @@ def test_rank_study_says_what_is_wrong():
 def test_features_are_the_activations(classifier, digits):
     x = digits.x_test[:50]
     z, logits = features_and_logits(classifier, x, batch_size=16)
-    np.testing.assert_array_equal(z, classifier.get_activations(x, layer="embedding", batch_size=16))
-    np.testing.assert_array_equal(logits, classifier.predict(x, batch_size=16))
+    expected = classifier.get_activations(x, layer="embedding", batch_size=16)
+    np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, classifier.predict(x, batch_size=16), rtol=1e-4, atol=1e-5)
     assert z.dtype == np.float64
 
 
@@ -625,7 +626,7 @@ def test_features_of_a_user_s_classifier(rng):
     assert not any(module._forward_hooks for module in classifier.model.modules())
     with pytest.raises(ValueError, match="unknown layer 'parts.body.7'. Did you mean 'parts.body."):
         features_and_logits(classifier, x, "parts.body.7")
-    with pytest.raises(ValueError, match="gave 0 rows for 7 inputs"):
+    with pytest.raises(ValueError, match="no step of its own"):
         features_and_logits(classifier, x, "parts")
 
 
@@ -974,7 +975,7 @@ def test_inspection_of_mmc(trained, dataset):
     assert found.shell_centers == "head's centers"
     scale = feature_scale(z, y)
     np.testing.assert_allclose(
-        found.density["contour shells"]["train"], contour_shell_density(z / scale, y, centers / scale)
+        found.density["contour shells"]["train"], contour_shell_density(z / scale, y, centers / scale), atol=1e-2
     )
     assert found.density_trend("contour shells", "train") < -0.99
     assert found.density_trend("k nearest neighbours", "test") < -0.5

@@ -16,12 +16,9 @@ from art_mmc.evaluation.engine import Target, attack_batch, derived_seed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.models import DefendedNet
 
-#: points of the ball that a planted classifier tells from the planted one, and share of eps that they keep to
-INNER, INNER_SHARE = 200, 0.95
-
-#: places on the edge of the ball that are tried for each image, and random points there and inside that must not be
-#: taken for the planted one
-CORNERS, NOISE = 5, 200
+#: random points inside the ball, and as many on its edge, that a planted classifier tells from the planted one; as many
+#: again must not be taken for it; places on the edge that are tried for each image
+NOISE, CORNERS = 100, 5
 
 #: methods that ask for all samples of a batch at once and in their order, which the planted layers need
 METHODS = ("fgsm", "pgd", "bim", "mim")
@@ -79,8 +76,8 @@ class Planted(nn.Module):
 def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int = 0) -> tuple[int, int]:
     """
     Plant an adversarial example in the ball of each image and see whether an attack finds one: the network's features
-    get a new linear layer that tells a point on the edge of the ball from many random ones inside it. The test is a
-    hard one: layers that new random points of the ball or of its edge get past are not planted.
+    get a new linear layer that tells a point on the edge of the ball from many random ones there and inside. The test
+    is a hard one: layers that new random points get past are not planted.
 
     | Paper link: https://arxiv.org/abs/2206.13991 (binarisation test; the layer is trained by logistic regression there
       and Fisher's discriminant, in closed form, here)
@@ -162,21 +159,21 @@ def _plant(
             return np.sign(moves)
         return moves / np.sqrt((moves**2).reshape(count, -1).sum(axis=1)).reshape(-1, *[1] * image.ndim)
 
-    inner = features(INNER_SHARE * np.concatenate([inside(INNER), np.zeros((1, *image.shape))]))
-    noise = features(np.concatenate([inside(NOISE), edge(NOISE)]))
-    mean = inner.mean(dim=0)
-    centred = inner - mean
+    known = features(np.concatenate([inside(NOISE), edge(NOISE), np.zeros((1, *image.shape))]))
+    new = features(np.concatenate([inside(NOISE), edge(NOISE)]))
+    mean = known.mean(dim=0)
+    centred = known - mean
     # Fisher's discriminant with a ridge, by the inverse of the smaller matrix (Woodbury)
     ridge = 0.1 * (float(centred.square().mean()) or 1.0)
-    gram = centred @ centred.T + len(inner) * ridge * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+    gram = centred @ centred.T + len(known) * ridge * torch.eye(len(known), dtype=known.dtype, device=known.device)
     for _ in range(CORNERS):
         point = features(edge(1))[0]
         away = point - mean
         weight = (away - centred.T @ torch.linalg.solve(gram, centred @ away)) / ridge
-        nearest, reached = float((inner @ weight).max()), float(point @ weight)
+        nearest, reached = float((known @ weight).max()), float(point @ weight)
         if not reached > nearest + 1e-6 * abs(nearest):
             continue
         weight, half = weight / (reached - nearest), (nearest + reached) / 2 / (reached - nearest)
-        if float((noise @ weight).max()) < half:
+        if float((new @ weight).max()) < half:
             return weight.float(), torch.tensor(-half, device=weight.device).float()
     return None

@@ -398,7 +398,8 @@ def attack_batch(
                 outcome.gradients += watch.gradients
                 outcome.queries += watch.queries
                 found, points = watch.points()
-                found &= predictions == y[live]
+                if points is not None:  # an attack that changes the order of its samples has points elsewhere
+                    found &= (predictions == y[live]) & (distances(points, x[live], plan.norm) <= _reach(plan))
                 if points is not None and found.any():
                     points = np.where(found.reshape(-1, *[1] * (x.ndim - 1)), points, examples)
                     check_examples(points, x[live], plan, target.classifier.clip_values)
@@ -476,12 +477,17 @@ def check_examples(x_adv: np.ndarray, x: np.ndarray, plan: AttackPlan, clip_valu
     if not plan.bounded:
         return
     far = distances(x_adv, x, plan.norm).max(initial=0)
-    if far > plan.eps + TOLERANCE * (1 if plan.norm == math.inf else 10):
+    if far > _reach(plan):
         raise AttackError(f"{_called(plan)} left the ball: {norm_name(plan.norm)} distance {far:.8g}.")
     if clip_values is not None and (
         (x_adv < clip_values[0] - TOLERANCE).any() or (x_adv > clip_values[1] + TOLERANCE).any()
     ):
         raise AttackError(f"{_called(plan)} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
+
+
+def _reach(plan: AttackPlan) -> float:
+    """The radius, and what rounding adds to it."""
+    return plan.eps + TOLERANCE * (1 if plan.norm == math.inf else 10)
 
 
 def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:

@@ -31,7 +31,16 @@ import art_mmc
 from art_mmc.checks import check_eps, check_images, check_labels
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
-from art_mmc.evaluation.engine import TOLERANCE, Outcome, Target, class_indices, derived_seed, predict_clean, run_plan
+from art_mmc.evaluation.engine import (
+    TOLERANCE,
+    Outcome,
+    Target,
+    class_indices,
+    derived_seed,
+    predict_clean,
+    run_plan,
+    seeded,
+)
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
 from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, get_suite
@@ -249,7 +258,9 @@ class RobustnessEvaluation(Evaluation):
         plans = self.plans
         if self.suite is not None:
             plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, target.image_size)
-        return self._run(target, x, y, list(plans or ()))
+        # networks that draw random numbers, and ART's `predict` too
+        with seeded(derived_seed(self.seed, 12)):
+            return self._run(target, x, y, list(plans or ()))
 
     def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
         fingerprint = self._fingerprint(target, x, y, plans)

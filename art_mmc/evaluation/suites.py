@@ -167,11 +167,11 @@ def _strong(eps: float, norm: float) -> list[AttackPlan]:
     steps = (eps, eps / 2, eps / 4, eps / 10)  # no single one is right for every network
     rest = [
         _all_targets(eps, norm, 5, 0.5),
-        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 100, 2 * eps),
+        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 50, 2 * eps, restarts=2),
         AttackPlan("APGD DLR", "apgd", "dlr", eps, norm, 50, 2 * eps),
         AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 50, steps, restarts=4),
         AttackPlan("PGD rescaled CE, restarts", "pgd", "rescaled_cross_entropy", eps, norm, 50, steps[1:3], restarts=2),
-        AttackPlan("PGD own loss, long", "pgd", "loss", eps, norm, 100, eps / 2),
+        AttackPlan("PGD own loss, large steps", "pgd", "loss", eps, norm, 40, eps / 2),
         AttackPlan("APGD margin, all targets", "apgd", "margin", eps, norm, 20, 2 * eps, targets="all"),
         AttackPlan("transfer", "mim", "adaptive", eps, norm, 40, eps / 10, transfer=True),
         AttackPlan("Square", "square", None, eps, norm, 1000),

@@ -21,7 +21,7 @@ from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
 
 #: optimizer steps and batch size of a substitute
-_STEPS, _BATCH = 600, 64
+_STEPS, _BATCH = 300, 64
 
 
 def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 0) -> SoftmaxClassifier:
@@ -160,6 +160,18 @@ def transfer_matrix(
         check_images(x, classifier.input_shape, name=f"x (for '{name}')")
         check_labels(y, classifier.nb_classes, length=len(x))
     y = class_indices(y)
+    with seeded(derived_seed(seed, 4)):
+        return _transfer_matrix(classifiers, x, y, attacks, seed, batch_size)
+
+
+def _transfer_matrix(
+    classifiers: Mapping[str, PyTorchClassifier],
+    x: np.ndarray,
+    y: np.ndarray,
+    attacks: Mapping[str, Callable[[PyTorchClassifier], EvasionAttack]],
+    seed: int,
+    batch_size: int,
+) -> TransferMatrix:
     targets = {name: Target(classifier, x) for name, classifier in classifiers.items()}
     clean = np.array([(target.classes(x, batch_size) == y).sum() for target in targets.values()])
     correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import unknown_name
+from art_mmc.detectors import network_outputs
 from art_mmc.heads import DistanceHead, LinearHead, ReversedLinearHead
 
 
@@ -44,38 +44,25 @@ def undisturbed(classifier: PyTorchClassifier) -> Iterator[None]:
 
 
 def features_and_logits(
-    classifier: PyTorchClassifier, x: np.ndarray, layer: str = "embedding", batch_size: int = 256
+    classifier: PyTorchClassifier, x: np.ndarray, layer: int | str | None = None, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    The output of a layer and the network's outputs, from one pass.
+    The output of a layer and the network's logits, from one pass that leaves no trace.
 
     :param classifier: Any ART `PyTorchClassifier`.
     :param x: Inputs (N, C, H, W).
-    :param layer: Name of any module of the network; "embedding" for the features that the head of a
+    :param layer: Name of any module of the network or index of a direct child; None for the features that the head of a
            :class:`.LossDefendedClassifier` reads.
     :param batch_size: Samples in one forward pass.
-    :return: Features (N, d), float64, what comes after the first axis flattened, and outputs (N, K), float32.
-    :raises ValueError: For a layer that is not there, or that does not run once for each batch.
-    :raises FloatingPointError: When features or outputs are not finite.
+    :return: Features (N, d), float64, what comes after the first axis flattened, and logits (N, K), float32.
+    :raises ValueError: For bad inputs, or a layer that is not there.
+    :raises FloatingPointError: When features or logits are not finite.
     """
-    modules = dict(classifier.model.named_modules())
-    if layer not in modules:
-        raise unknown_name("layer", layer, [name for name in modules if name])
-    seen: list[torch.Tensor] = []
-    hook = modules[layer].register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach().cpu()))
-    try:
-        with undisturbed(classifier), torch.no_grad():
-            logits = classifier.predict(x, batch_size=batch_size)
-    finally:
-        hook.remove()
-    rows = sum(len(batch) for batch in seen)
-    if rows != len(x):
-        raise ValueError(f"layer '{layer}' gave {rows} rows for {len(x)} inputs: expected a layer that runs once each.")
-    z = torch.cat(seen).flatten(1).double().numpy()
+    outputs = network_outputs(classifier, x, layer, batch_size)
+    z, logits = np.asarray(outputs.features, np.float64), outputs.logits
     if not (np.isfinite(z).all() and np.isfinite(logits).all()):
         raise FloatingPointError(
-            f"features (layer '{layer}') or logits are not finite: the network's training has diverged, or its weights "
-            "are damaged."
+            "the network's features or logits are not finite: its training has diverged, or its weights are damaged."
         )
     return z, logits
 

@@ -184,7 +184,7 @@ def inspect_classifier(
     eps: float | Sequence[float],
     *,
     name: str | None = None,
-    layer: str = "embedding",
+    layer: int | str | None = None,
     nb_train: int | None = None,
     nb_test: int = 500,
     nb_points: int = 300,
@@ -206,7 +206,7 @@ def inspect_classifier(
     :param dataset: The data set that it was trained on.
     :param eps: L-inf radius or radii of the study of ranks, inputs being in [0, 1].
     :param name: Name in tables and pictures; None for the defence's.
-    :param layer: The layer of the features; see :func:`.features_and_logits`.
+    :param layer: The layer of the features where it is not what the head reads; see :func:`.features_and_logits`.
     :param nb_train: Number of training images whose features are measured; None for 2000, or 50 a class where that is
            more.
     :param nb_test: Number of test images, at most; these are attacked.
@@ -334,9 +334,9 @@ def _adversarial(
         return attack.generate(x, y=y)
 
 
-def _head(classifier: PyTorchClassifier, layer: str) -> Any:
+def _head(classifier: PyTorchClassifier, layer: int | str | None) -> Any:
     """The network's head, if the layer is what it reads; else None."""
-    return getattr(classifier.model, "head", None) if layer == "embedding" else None
+    return getattr(classifier.model, "head", None) if layer in (None, "embedding") else None
 
 
 def _densities(
@@ -362,7 +362,7 @@ def _boundaries(
     z: Mapping[str, np.ndarray],
     y: Mapping[str, np.ndarray],
     centers: np.ndarray | None,
-    layer: str,
+    layer: int | str | None,
 ) -> tuple[tuple[BoundaryMeasure, ...], dict[str, np.ndarray], float | None]:
     """The robustness measure, and the distances to the nearest boundary with their limit."""
     measures = []

@@ -1,10 +1,9 @@
 """
-From records to text and pictures: pure functions, and one that writes a folder.
+Reports of `art-mmc compare`: defences trained under the same conditions, side by side.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -14,57 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord
+from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE
+from art_mmc.reporting.figures import COLOURS, DASHES, FAINT, INK, figure_png, new_figure, radius_labels, style_panel
+from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
+from art_mmc.reporting.text import (
+    device_text,
+    format_eps,
+    format_percent,
+    markdown_rows,
+    short_name,
+    versions_text,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: names of the files of a report
-REPORT_MD, REPORT_JSON, CURVES_PNG = "report.md", "report.json", "curves.png"
+#: name of the picture of a report
+CURVES_PNG = "curves.png"
 
 #: by how many points PGD on the own loss may leave more than PGD on the adaptive objective before the report says so
 FLATTERY = 5.0
 
 #: the columns of a table, for each eps, with their short names
 _COLUMNS = {"FGSM": "FGSM", PGD_LOSS: "own", PGD_ADAPTIVE: "adapt", WORST_CASE: "worst"}
-
-#: after Paul Tol's "muted" scheme, which people with any colour vision can tell apart; its two pale colours darker
-_COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#4FA8D8", "#999933", "#882255", "#44AA99", "#D9A441")
-_INK, _FAINT = "#2b2b2b", "#c4c4c4"
-_DASHES = (0, (3.2, 1.6))
-
-#: names of versions where those of the packages are long
-_SHORT_NAMES = {"adversarial-robustness-toolbox": "ART", "python": "Python"}
-
-
-def format_eps(eps: float) -> str:
-    """
-    :param eps: A radius.
-    :return: As people write it: "0.05", or "8/255" where the decimals would go on.
-    """
-    pixels = eps * 255
-    if len(f"{eps:.6g}") > 6 and math.isclose(pixels, round(pixels), abs_tol=1e-6):
-        return f"{round(pixels)}/255"
-    return f"{eps:.4g}"
-
-
-def format_percent(share: float) -> str:
-    """
-    :param share: A number in [0, 1].
-    :return: Percent with one decimal, without the sign.
-    """
-    return f"{100 * share:.1f}"
-
-
-def _short(dataset: str) -> str:
-    """The name of a data set, without the folder of a user's own file."""
-    return dataset.replace("\\", "/").rpartition("/")[2]
-
-
-def _with_interval(record: AttackRecord) -> str:
-    low, high = record.interval
-    return f"{format_percent(record.accuracy)} ({format_percent(low)} to {format_percent(high)})"
 
 
 # ---------------------------------------------------------------------------------------------------------- sentences
@@ -162,11 +135,6 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
     )
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def headline_table(comparison: Comparison) -> str:
     """
     :param comparison: The comparison.
@@ -176,12 +144,26 @@ def headline_table(comparison: Comparison) -> str:
     rows = [
         [
             result.defence,
-            _with_interval(result.robustness.clean),
-            *(_with_interval(result.robustness.worst_case(eps)) for eps in comparison.eps),
+            with_interval(result.robustness.clean),
+            *(with_interval(result.robustness.worst_case(eps)) for eps in comparison.eps),
         ]
         for result in comparison.results
     ]
-    return _markdown(header, rows)
+    return markdown_rows(header, rows)
+
+
+def three_numbers_table(comparison: Comparison, eps: float) -> str:
+    """
+    :param comparison: The comparison.
+    :param eps: A radius that was measured.
+    :return: Markdown: PGD on the own loss, PGD on the adaptive objective and the worst case in three columns.
+    """
+    rows = []
+    for result in comparison.results:
+        own, adaptive, worst = (result.robustness.get(name, eps) for name in (PGD_LOSS, PGD_ADAPTIVE, WORST_CASE))
+        shares = [format_percent(record.accuracy) for record in (own, adaptive)]
+        rows.append([result.defence, shares[0], f"{shares[1]} ({adaptive.objective})", f"**{with_interval(worst)}**"])
+    return markdown_rows(["Defence", "PGD own loss", "PGD adaptive", "Worst case"], rows)
 
 
 def markdown_table(comparison: Comparison) -> str:
@@ -201,7 +183,7 @@ def markdown_table(comparison: Comparison) -> str:
     header = ["Defence", "Clean", *(f"eps {format_eps(eps)}" for eps in comparison.eps)]
     return (
         f"Percent correct of {comparison.provenance['n']} test images; at each eps: {' / '.join(ATTACKS)} / **worst "
-        f"case**, the number to quote.\n\n{_markdown(header, rows)}"
+        f"case**, the number to quote.\n\n{markdown_rows(header, rows)}"
     )
 
 
@@ -218,7 +200,7 @@ def training_table(paths: Iterable[str | os.PathLike[str]]) -> str:
         rows.append(
             [
                 run["defence"],
-                _short(facts["dataset"]),
+                short_name(facts["dataset"]),
                 run["backbone"],
                 facts["recipe"]["name"],
                 str(facts["recipe"]["nb_epochs"]),
@@ -229,7 +211,7 @@ def training_table(paths: Iterable[str | os.PathLike[str]]) -> str:
             ]
         )
     header = ["Defence", "Data set", "Backbone", "Recipe", "Epochs", "Seed", "Clean test accuracy, %", "Seconds", "On"]
-    return _markdown(header, rows)
+    return markdown_rows(header, rows)
 
 
 def provenance_line(comparison: Comparison) -> str:
@@ -239,12 +221,11 @@ def provenance_line(comparison: Comparison) -> str:
     """
     facts = comparison.provenance
     seconds = sum(result.training_seconds + result.evaluation_seconds for result in comparison.results)
-    versions = ", ".join(f"{_SHORT_NAMES.get(name, name)} {version}" for name, version in facts["versions"].items())
     return (
-        f"{_short(facts['dataset'])}, {facts['n']} of {facts['n_test']} test images; {facts['backbone']}, recipe "
+        f"{short_name(facts['dataset'])}, {facts['n']} of {facts['n_test']} test images; {facts['backbone']}, recipe "
         f"{facts['recipe']['name']} ({facts['recipe']['nb_epochs']} epochs), seed {facts['seed']}; PGD with "
-        f"{facts['steps']} steps and one random start; {versions}; {facts['date'][:10]}, {seconds:.0f} s on "
-        f"{facts['processor']} ({facts['device']}, {facts['threads']} threads)."
+        f"{facts['steps']} steps and one random start; {versions_text(facts['versions'])}; {facts['date'][:10]}, "
+        f"{seconds:.0f} s on {facts['processor']} ({facts['device']}, {facts['threads']} threads)."
     )
 
 
@@ -261,13 +242,14 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
     """
     facts = comparison.provenance
     recipe, versions = facts["recipe"], facts["versions"]
+    largest = comparison.eps[-1]
     flattering = flattery_sentences(comparison) or [
         f"No defence: under PGD on its own loss none keeps more than {FLATTERY:g} points above PGD on its adaptive "
         "objective."
     ]
     count = len(comparison.results)
     sections = [
-        f"# Robustness of {count} defence{'s' if count > 1 else ''} on {_short(facts['dataset'])}",
+        f"# Robustness of {count} defence{'s' if count > 1 else ''} on {short_name(facts['dataset'])}",
         "Inputs lie in [0, 1], eps is the radius of an L-inf ball, and accuracy is in percent of the same "
         f"{facts['n']} test images, an image that is misclassified when clean counting as wrong; in brackets the 95 % "
         "Wilson interval. The worst case is the headline: an image counts only if it withstood every attack at this "
@@ -280,6 +262,9 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         sections.append(f"![Accuracy over eps, worst case and PGD on the own loss]({picture})")
     sections += [
         "## Flattered by their own loss",
+        f"The three numbers side by side at eps {format_eps(largest)}: PGD on the loss that the network was trained "
+        "by, as in the papers; PGD on the objective that sees through the defence; the worst case over all attacks.",
+        three_numbers_table(comparison, largest),
         "\n".join(f"- {sentence}" for sentence in flattering),
         "## By attack",
         markdown_table(comparison),
@@ -293,7 +278,7 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         "## Defences",
         "\n".join(_citation(result) for result in comparison.results),
         "## Provenance",
-        _markdown(
+        markdown_rows(
             ["What", "Value"],
             [
                 ["Data set", f"{facts['dataset']}, {facts['n_train']} training images"],
@@ -301,13 +286,14 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
                 ["Backbone", str(facts["backbone"])],
                 ["Recipe", _recipe_text(recipe)],
                 ["Seed", str(facts["seed"])],
-                ["Device", f"{facts['device']} ({facts['processor']}), {facts['threads']} threads"],
+                ["Device", device_text(facts)],
                 ["Versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
                 ["Date", str(facts["date"])],
                 ["Training, seconds", _seconds(comparison, "training_seconds")],
                 ["Attacks, seconds", _seconds(comparison, "evaluation_seconds")],
             ],
-        ).replace("---:", "---"),
+            left=2,
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -350,16 +336,10 @@ def curves_figure(comparison: Comparison) -> Figure:
     :param comparison: The comparison.
     :return: A matplotlib figure that no global state knows.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     results = comparison.results
     columns = min(len(results), {4: 2}.get(len(results), 3 if len(results) <= 9 else 4))
     rows = math.ceil(len(results) / columns)
-    figure = Figure(figsize=(max(3.3 * columns, 5) + 0.4, 2.7 * rows + 1.2), dpi=150)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=0.02, hspace=0.03))
+    figure = new_figure(max(3.3 * columns, 5) + 0.4, 2.7 * rows + 1.2)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for i, panel in enumerate(panels.flat):
         if i >= len(results):
@@ -368,16 +348,16 @@ def curves_figure(comparison: Comparison) -> Figure:
         _draw_panel(panel, comparison, i)
         if i + columns >= len(results):  # the lowest of its column
             panel.tick_params(labelbottom=True)
-            panel.set_xlabel("eps (L-inf)", fontsize=9.5, color=_INK)
+            panel.set_xlabel("eps (L-inf)", fontsize=9.5, color=INK)
     _draw_legend(figure, columns=4 if columns > 2 else 2, others=len(results) > 1)
     facts = comparison.provenance
     figure.suptitle(
-        f"Robust accuracy on {_short(facts['dataset'])} ({facts['n']} test images, {facts['backbone']})",
+        f"Robust accuracy on {short_name(facts['dataset'])} ({facts['n']} test images, {facts['backbone']})",
         fontsize=13,
         fontweight="bold",
-        color=_INK,
+        color=INK,
     )
-    figure.supylabel("accuracy, %", fontsize=9.5, color=_INK)
+    figure.supylabel("accuracy, %", fontsize=9.5, color=INK)
     return figure
 
 
@@ -387,10 +367,10 @@ def _draw_legend(figure: Figure, columns: int, others: bool) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Line2D([], [], color=_INK, linewidth=2.2, marker="o", markersize=4.5, label="worst case"),
-        Line2D([], [], color=_INK, linewidth=1.8, linestyle=_DASHES, label="PGD on its own loss"),
-        Patch(facecolor=_INK, alpha=0.16, label="what its own loss hides"),
-        Line2D([], [], color=_FAINT, linewidth=1.2, label="worst case of the others"),
+        Line2D([], [], color=INK, linewidth=2.2, marker="o", markersize=4.5, label="worst case"),
+        Line2D([], [], color=INK, linewidth=1.8, linestyle=DASHES, label="PGD on its own loss"),
+        Patch(facecolor=INK, alpha=0.16, label="what its own loss hides"),
+        Line2D([], [], color=FAINT, linewidth=1.2, label="worst case of the others"),
     ]
     figure.legend(
         handles=handles if others else handles[:-1],
@@ -398,7 +378,7 @@ def _draw_legend(figure: Figure, columns: int, others: bool) -> None:
         ncols=columns,
         frameon=False,
         fontsize=9.5,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
 
 
@@ -408,37 +388,22 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
     worst, own = (
         [_curve(result, attack, comparison.eps) for result in comparison.results] for attack in (WORST_CASE, PGD_LOSS)
     )
-    colour = _COLOURS[chosen % len(_COLOURS)]
+    colour = COLOURS[chosen % len(COLOURS)]
     for i, curve in enumerate(worst):
         if i != chosen:
-            panel.plot(eps, curve, color=_FAINT, linewidth=0.8, zorder=1)
+            panel.plot(eps, curve, color=FAINT, linewidth=0.8, zorder=1)
     panel.fill_between(eps, worst[chosen], own[chosen], color=colour, alpha=0.16, linewidth=0, zorder=2)
-    panel.plot(eps, own[chosen], color=colour, linewidth=1.8, linestyle=_DASHES, zorder=3)
+    panel.plot(eps, own[chosen], color=colour, linewidth=1.8, linestyle=DASHES, zorder=3)
     panel.plot(eps, worst[chosen], color=colour, linewidth=2.2, marker="o", markersize=4.5, clip_on=False, zorder=4)
     found = flattered(comparison.results[chosen])
     note = "" if found is None else f"own loss: up to +{found[1]:.0f} points"
-    panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=_INK)
-    panel.set_title(comparison.results[chosen].defence, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=5)
+    panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=INK)
+    panel.set_title(comparison.results[chosen].defence, loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
     panel.set_xlim(0, 1.03 * eps[-1])
     panel.set_ylim(0, 104)
-    panel.set_xticks(eps, _tick_labels(eps))
+    panel.set_xticks(eps, radius_labels(eps))
     panel.set_yticks(range(0, 101, 25))
-    panel.tick_params(labelsize=8.5, colors=_INK, length=3)
-    panel.grid(axis="y", color="#ececec", linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color("#9a9a9a")
-
-
-def _tick_labels(eps: Sequence[float]) -> list[str]:
-    """The radii in words, empty where one would run into its neighbour to the right, or into the zero."""
-    labels: list[str] = []
-    right = math.inf
-    for each in reversed(eps[1:]):
-        fits = right - each > 0.15 * eps[-1] and each > 0.08 * eps[-1]
-        labels.append(format_eps(each) if fits else "")
-        right = each if fits else right
-    return ["0", *reversed(labels)]
+    style_panel(panel)
 
 
 def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:
@@ -451,9 +416,7 @@ def curves_png(comparison: Comparison) -> bytes:
     :param comparison: The comparison.
     :return: The picture of :func:`curves_figure` as a PNG file.
     """
-    buffer = io.BytesIO()
-    curves_figure(comparison).savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
+    return figure_png(curves_figure(comparison))
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -467,38 +430,14 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list
     :param folder: The folder; made if need be.
     :return: The files.
     """
-    document = json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n"
     return write_files(
         folder,
         {
             REPORT_MD: markdown_report(comparison).encode(),
-            REPORT_JSON: document.encode(),
+            REPORT_JSON: json_bytes(comparison.to_dict()),
             CURVES_PNG: curves_png(comparison),
         },
     )
-
-
-def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
-    """
-    Write files that belong together: all of them beside their places first, then renamed, so that whatever happens
-    before that, the old ones are untouched.
-
-    :param folder: The folder; made if need be.
-    :param contents: Name of each file -> its bytes.
-    :return: The files.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
-    try:
-        for temporary, content in zip(staged.values(), contents.values(), strict=True):
-            temporary.write_bytes(content)
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-    return list(staged)
 
 
 def load_report(path: str | os.PathLike[str]) -> Comparison:
@@ -507,10 +446,7 @@ def load_report(path: str | os.PathLike[str]) -> Comparison:
     :return: The comparison in it.
     :raises ValueError: When the file holds something else.
     """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise ValueError(f"{path} is damaged, or no report of art_mmc: {err}") from err
-    if not isinstance(data, dict) or data.get("format") != "art_mmc.comparison":
-        raise ValueError(f"{path} is no report of art_mmc.")
+    data = read_document(path)
+    if data["format"] != "art_mmc.comparison":
+        raise ValueError(f"{path} is no report of art_mmc compare, but of kind '{data['format']}'.")
     return Comparison.from_dict(data)

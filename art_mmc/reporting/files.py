@@ -1,0 +1,62 @@
+"""
+Files that belong together, and JSON documents of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: names of the files of a report
+REPORT_MD, REPORT_JSON = "report.md", "report.json"
+
+
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
+    """
+    Write files that belong together: all of them beside their places first, then renamed, so that whatever happens
+    before that, the old ones are untouched.
+
+    :param folder: The folder; made if need be.
+    :param contents: Name of each file -> its bytes.
+    :return: The files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    try:
+        for temporary, content in zip(staged.values(), contents.values(), strict=True):
+            temporary.write_bytes(content)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return list(staged)
+
+
+def json_bytes(document: Any) -> bytes:
+    """
+    :param document: Plain data.
+    :return: A JSON file.
+    :raises ValueError: For NaN or infinity, which JSON does not have.
+    """
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    :param path: A JSON file that this package wrote.
+    :return: Its content, a dictionary with "format".
+    :raises OSError: When it can't be read.
+    :raises ValueError: When the file holds something else.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise ValueError(f"{path} is damaged, or no report of art_mmc: {err}") from err
+    if not isinstance(data, dict) or not str(data.get("format", "")).startswith("art_mmc."):
+        raise ValueError(f"{path} is no report of art_mmc.")
+    return data

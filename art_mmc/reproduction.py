@@ -1,0 +1,386 @@
+"""
+A paper's table once more: train its networks, or take trained ones, attack them by its protocol, and put the figures
+beside the published ones, with the worst case that the paper lacks. What `art-mmc reproduce` runs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.assessment import assess, load_any, reading
+from art_mmc.comparison import build_classifier, machine, train_defence
+from art_mmc.data import Dataset
+from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
+from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
+from art_mmc.trainers import Recipe, get_recipe
+
+FORMAT = "art_mmc.reproduction"
+
+#: published attacks that are several of ours, of which the worst case counts
+PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}
+
+#: what the attacks of a black-box table craft on: the paper's network, for grey and for colour images
+SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduced:
+    """
+    One row of the table, ours.
+
+    :param method: Short name of the row.
+    :param source: How the network came about, in words.
+    :param training_seconds: Time of its training; None for one that was given.
+    :param record: What the attacks left.
+    """
+
+    method: str
+    source: str
+    training_seconds: float | None
+    record: RobustnessRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """
+    A table, or a part of it, reproduced.
+
+    :param table: Name of the published table.
+    :param dataset: Name of the data set.
+    :param results: One result a row.
+    :param provenance: The conditions; plain data.
+    """
+
+    table: str
+    dataset: str
+    results: tuple[Reproduced, ...]
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold.
+        """
+        results = [{**vars(result), "record": result.record.to_dict()} for result in self.results]
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "table": self.table,
+            "dataset": self.dataset,
+            "provenance": self.provenance,
+            "results": results,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reproduction:
+        """
+        :param data: What :meth:`to_dict` gave.
+        :return: The reproduction.
+        """
+        results = tuple(
+            Reproduced(**{**each, "record": RobustnessRecord.from_dict(each["record"])}) for each in data["results"]
+        )
+        return cls(data["table"], data["dataset"], results, data["provenance"])
+
+
+# ------------------------------------------------------------------------------------------------------- side by side
+
+
+@dataclass(frozen=True)
+class Ours:
+    """
+    A measured figure, in the unit of the published one.
+
+    :param value: Percent, or a mean L2 distance.
+    :param interval: Its 95 % interval: Wilson's for a share, the normal one for a mean.
+    :param n: Number of samples.
+    :param seconds: Time of the attack.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class PaperRow:
+    """
+    A published figure and ours. There is none without the worst case.
+
+    :param method: The row of the table.
+    :param cell: The published figure.
+    :param ours: Ours; None where this was not run.
+    :param worst: Our worst case over all attacks: at the radius of the figure, or at the largest one where the figure
+           has none or its radius was not run.
+    """
+
+    method: Method
+    cell: Cell
+    ours: Ours | None
+    worst: AttackRecord
+
+
+def paper_rows(reproduction: Reproduction) -> list[PaperRow]:
+    """
+    :param reproduction: The reproduction.
+    :return: Every published figure of the rows that were reproduced, with ours and the worst case; but for the paper's
+             radii that were left out by choice.
+    """
+    table = get_published(reproduction.table)
+    usual = get_suite(str(table.suite)).eps_for(reproduction.dataset) or ()
+    omitted = [eps for eps in usual if not any(_same(eps, each) for each in reproduction.provenance["eps"])]
+    return [
+        PaperRow(table.method(each.method), cell, ours_of(each.record, cell), _worst(each.record, cell))
+        for each in reproduction.results
+        for cell in table.select(reproduction.dataset, each.method)
+        if cell.eps is None or not any(_same(eps, cell.eps) for eps in omitted)
+    ]
+
+
+def _same(measured: float, published: float) -> bool:
+    """Whether two radii are the same, if need be up to the paper's 256 for 255."""
+    return any(math.isclose(measured, each, rel_tol=1e-6) for each in (published, published * 255 / 256))
+
+
+def _worst(record: RobustnessRecord, cell: Cell) -> AttackRecord:
+    at = [eps for eps in record.eps if cell.eps is not None and _same(eps, cell.eps)]
+    return record.worst_case(at[-1] if at and cell.attack != CLEAN else record.eps[-1])
+
+
+def ours_of(record: RobustnessRecord, cell: Cell) -> Ours | None:
+    """
+    :param record: What the attacks left.
+    :param cell: A published figure.
+    :return: Ours for the same attack at the same radius; None if it did not run.
+    """
+    if cell.attack == CLEAN:
+        low, high = record.clean.interval
+        n = record.clean.n
+        return Ours(100 * record.clean.accuracy, (100 * low, 100 * high), n, record.clean.seconds)
+    wanted = PARTS.get(cell.attack, (cell.attack,))
+    found = [
+        each
+        for each in record.attacks
+        if each.attack in wanted and (cell.eps is None or not each.bounded or _same(each.eps, cell.eps))
+    ]
+    if {each.attack for each in found} != set(wanted):
+        return None
+    views = [reading(record.clean, each) for each in found]
+    seconds = sum(each.seconds for each in found)
+    if cell.unit == DISTANCE:
+        lengths = np.nan_to_num(np.asarray(found[0].distances)[np.asarray(found[0].attacked)])
+        if not len(lengths):
+            return None
+        mean, spread = float(lengths.mean()), 1.96 * float(lengths.std()) / math.sqrt(len(lengths))
+        return Ours(mean, (mean - spread, mean + spread), len(lengths), seconds)
+    part = np.logical_and.reduce([view.part for view in views])
+    standing = np.logical_and.reduce([each.standing for each in found])[part]
+    if not len(standing):
+        return None
+    low, high = wilson_interval(int(standing.sum()), len(standing))
+    return Ours(100 * float(standing.mean()), (100 * low, 100 * high), len(standing), seconds)
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool = False) -> Recipe:
+    """
+    :param method: A row of a published table.
+    :param dataset: Name of the data set.
+    :param budget: Share of the paper's epochs, above 0.
+    :param small: Whether to take the scaled-down twin: a tenth of the epochs, a smaller network.
+    :return: The recipe.
+    :raises ValueError: For a method that is not trained here, or a budget that is no positive number.
+    """
+    name = method.recipe_for(dataset)
+    if method.defence is None or name is None:
+        raise ValueError(f"{method.label} is not trained here: give a network by --checkpoint {method.key}=FILE")
+    if not 0 < budget < math.inf:
+        raise ValueError(f"budget: expected a positive number, got {budget!r}.")
+    recipe = get_recipe(name, dataset)
+    recipe = get_recipe(f"{recipe.name}-small") if small else recipe
+    return recipe.scaled(max(1, round(recipe.nb_epochs * budget)))
+
+
+def check_reproduction(
+    table: PublishedTable,
+    dataset: Dataset,
+    methods: Sequence[str] | None,
+    checkpoints: Mapping[str, str | os.PathLike[str]],
+    budget: float = 1.0,
+    small: bool = False,
+) -> list[Method]:
+    """
+    Which rows a reproduction is about, and whether it can be done.
+
+    :param table: The published table.
+    :param dataset: The data set.
+    :param methods: Short names of rows; None for those that have figures on the data set and can be trained, or have
+           a checkpoint.
+    :param checkpoints: Short name of a row -> file.
+    :param budget: Share of the paper's epochs.
+    :param small: Whether to train scaled-down twins.
+    :return: The rows.
+    :raises ValueError: For unknown names, or what does not fit together.
+    """
+    if dataset.name not in table.datasets:
+        known = ", ".join(table.datasets) or "none"
+        raise ValueError(f"{table.name} has no figures for data set '{dataset.name}', but for: {known}.")
+    with_figures = {cell.method for cell in table.select(dataset.name)}
+    for key in checkpoints:
+        table.method(key)
+    if methods is None:
+        rows = [
+            each
+            for each in table.methods
+            if each.key in with_figures and (each.key in checkpoints or each.defence is not None)
+        ]
+    else:
+        rows = [table.method(key) for key in dict.fromkeys(methods)]
+    if not rows:
+        raise ValueError(f"no row of {table.name} is chosen: expected some of {', '.join(sorted(with_figures))}.")
+    unused = [key for key in checkpoints if key not in {each.key for each in rows}]
+    if unused:
+        raise ValueError(f"a checkpoint for {unused[0]}, which is not among the chosen rows.")
+    for each in rows:
+        if each.key not in with_figures:
+            raise ValueError(f"{table.name} has no figures of '{each.key}' on {dataset.name}.")
+        if each.key not in checkpoints:
+            recipe = method_recipe(each, dataset.name, budget, small)
+            build_classifier(str(each.defence), dataset, _backbone(each, recipe, dataset.name, small), **each.options)
+    return rows
+
+
+def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
+    return recipe.backbone if small else method.backbone_for(dataset) or recipe.backbone
+
+
+def reproduce(
+    table: PublishedTable,
+    dataset: Dataset,
+    *,
+    methods: Sequence[str] | None = None,
+    checkpoints: Mapping[str, str | os.PathLike[str]] | None = None,
+    eps: Sequence[float] | None = None,
+    budget: float = 1.0,
+    small: bool = False,
+    nb_test: int | None = None,
+    quirks: Sequence[str] = (),
+    batch_size: int = 256,
+    seed: int = 0,
+    device_type: str = "cpu",
+    folder: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
+    on_result: Callable[[Reproduced], None] | None = None,
+) -> Reproduction:
+    """
+    Reproduce a table of robust accuracies.
+
+    :param table: The published table, one with a suite.
+    :param dataset: One of its data sets.
+    :param methods: Short names of its rows; None for all that can be.
+    :param checkpoints: Short name of a row -> file of a trained network, which is taken instead of training one.
+    :param eps: Radii; None for the paper's.
+    :param budget: Share of the paper's epochs; 1 is the paper's.
+    :param small: Whether to train scaled-down twins.
+    :param nb_test: Number of test images; None for all.
+    :param quirks: What the paper's code did differently; see :data:`.QUIRKS`.
+    :param batch_size: Samples that are attacked at once.
+    :param seed: Seed of weights, training, choice of the test images and attacks.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :param folder: Folder for trained networks and finished batches, from which a killed run goes on; None for none.
+    :param verbose: Whether to show progress bars.
+    :param on_result: Called with each result as it comes.
+    :return: The reproduction.
+    :raises ValueError: For unknown names, or what does not fit together; before the first training.
+    :raises FloatingPointError: When a training diverges.
+    :raises AttackError: When an attack crashes or breaks its rules.
+    """
+    given = dict(checkpoints or {})
+    if table.suite is None:
+        raise ValueError(f"{table.name} is no table of robust accuracies.")
+    rows = check_reproduction(table, dataset, methods, given, budget, small)
+    suite = get_suite(table.suite)
+    radii = list(eps or suite.eps_for(dataset.name) or ())
+    place = None if folder is None else Path(folder)
+    common: dict[str, Any] = {"quirks": quirks, "batch_size": batch_size, "seed": seed, "verbose": verbose}
+    RobustnessEvaluation(suite.name, radii, **common)  # says now what is wrong
+
+    def train(key: str, defence: str, recipe: Recipe, backbone: str, own_seed: int, options: Mapping[str, Any]) -> Any:
+        settings: dict[str, Any] = {} if place is None else {"folder": place / f"{key}.run", "resume": True}
+        trained = train_defence(
+            defence,
+            dataset,
+            recipe,
+            backbone=backbone,
+            seed=own_seed,
+            device_type=device_type,
+            verbose=verbose,
+            options=options,
+            **settings,
+        )
+        if place is not None:
+            trained.classifier.save_checkpoint(place / f"{key}.pt")
+        return trained
+
+    substitutes: list[PyTorchClassifier] | None = None
+    crafted_on = ""
+    if any(plan.transfer for plan in suite.build(radii, nb_classes=dataset.nb_classes)):
+        backbone = SUBSTITUTES[dataset.input_shape[0]]
+        recipe = _substitute_recipe(table, dataset.name, budget, small)
+        substitutes = [train("substitute", "sce", recipe, backbone, seed + 1, {}).classifier]
+        crafted_on = f"{backbone}, {_epochs(recipe, dataset.name)}"
+    results = []
+    for row in rows:
+        classifier: PyTorchClassifier
+        if row.key in given:
+            classifier, kind = load_any(given[row.key], dataset, None, device_type)
+            source, seconds = f"{kind} {Path(given[row.key]).name}", None
+        else:
+            recipe = method_recipe(row, dataset.name, budget, small)
+            trained = train(
+                row.key, str(row.defence), recipe, _backbone(row, recipe, dataset.name, small), seed, row.options
+            )
+            classifier, seconds = trained.classifier, trained.seconds
+            source = f"{trained.backbone}, {_epochs(recipe, dataset.name)}"
+        state = None if place is None else place / f"{row.key}.state"
+        evaluation = RobustnessEvaluation(suite.name, radii, substitutes=substitutes, folder=state, **common)
+        assessment = assess(classifier, dataset, evaluation, nb_test=nb_test, curves=0, name=row.label)
+        results.append(Reproduced(row.key, source, seconds, assessment.record))
+        if on_result is not None:
+            on_result(results[-1])
+    conditions = {
+        "n": results[0].record.clean.n,
+        "n_test": len(dataset.y_test),
+        "n_train": len(dataset.y_train),
+        "suite": suite.name,
+        "eps": radii,
+        "quirks": list(quirks),
+        "budget": budget,
+        "small": small,
+        "batch_size": batch_size,
+        "seed": seed,
+        "substitute": crafted_on,
+        **machine(classifier.device),
+    }
+    return Reproduction(table.name, dataset.name, tuple(results), conditions)
+
+
+def _substitute_recipe(table: PublishedTable, dataset: str, budget: float, small: bool) -> Recipe:
+    """A substitute is trained as the table's baseline is."""
+    return method_recipe(table.method("sce"), dataset, budget, small)
+
+
+def _epochs(recipe: Recipe, dataset: str) -> str:
+    """The recipe in words, with the epochs that it has in full."""
+    full = get_recipe(recipe.name.removesuffix("-small"), dataset).nb_epochs
+    return f"recipe {recipe.name}, {recipe.nb_epochs} of {full} epochs"

@@ -1,0 +1,128 @@
+"""
+Records made by hand: ten images of a network that looks robust on its own loss and is not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from art_mmc.assessment import Assessment
+from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
+from art_mmc.evaluation.curves import Curves
+
+N = 10
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+
+MACHINE = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "device": "cpu",
+    "processor": "Abacus 1",
+    "threads": 2,
+    "versions": {"art_mmc": "0.1.0", "adversarial-robustness-toolbox": "1.20.1", "torch": "2.9"},
+}
+
+
+def bits(text: str) -> np.ndarray:
+    """Text such as "1101" as an array of booleans."""
+    return np.array([each == "1" for each in text])
+
+
+def attack(name: str, objective: str | None, eps: float, standing: str, **more: Any) -> AttackRecord:
+    """An attack on all images that are correct when clean."""
+    more = {"attacked": bits("1111111110"), "steps": 20, "seconds": 1.5, "eps_step": eps / 4, **more}
+    return AttackRecord(name, objective, eps, standing=bits(standing), **more)
+
+
+#: nine of ten are correct when clean; at 0.1 the worst case is 5, at 0.2 it is 1
+CLEAN = AttackRecord("clean", None, 0.0, 0.0, 0, 0.1, bits("1111111110"), queries=10)
+ATTACKS = (
+    attack("PGD own loss", "loss", 0.1, "1111111100", gradients=180, queries=18),
+    attack("PGD cross-entropy", "cross_entropy", 0.1, "1111111110"),
+    attack("PGD adaptive", "adaptive", 0.1, "1111110000"),
+    attack("Square", None, 0.1, "1111100000", attacked=bits("1111110000"), black_box=True),
+    attack("PGD own loss", "loss", 0.2, "1111111000"),
+    attack("PGD cross-entropy", "cross_entropy", 0.2, "1111111110"),
+    attack("PGD adaptive", "adaptive", 0.2, "1110000000"),
+    attack("PGD margin, restarts", "margin", 0.2, "1100000000", attacked=bits("1110000000"), restarts=2),
+    attack("SPSA", "margin", 0.2, "1000000000", attacked=bits("1100000000"), black_box=True),
+    attack(
+        "C&W",
+        None,
+        0.0,
+        "0011111110",
+        attacked=bits("1110000000"),
+        bounded=False,
+        eps_step=0.01,
+        distances=np.array([0.5, 1.5, *[math.nan] * 8]),
+    ),
+)
+
+DIAGNOSTICS = (
+    Diagnostic("softmax outputs", 0.0, 0.5, False, "The network's outputs are no probabilities."),
+    Diagnostic("gap of own loss", 0.4, 0.1, True, "PGD on the own loss leaves 70.0 %, on the margin 30.0 %."),
+)
+VERDICT = Verdict(BROKEN, ("The worst case is 10.0 % of 10 samples.", "PGD on the own loss leaves 70.0 %."))
+
+RECORD = RobustnessRecord(
+    CLEAN,
+    ATTACKS,
+    seed=3,
+    suite="standard",
+    labels=LABELS,
+    diagnostics=DIAGNOSTICS,
+    verdict=VERDICT,
+    provenance={
+        "name": "my net",
+        "classifier": "MMCClassifier",
+        "checkpoint": "net.pt",
+        "kind": "art_mmc checkpoint",
+        "defence": "mmc",
+        "backbone": "cnn",
+        "options": {"scale": 10.0},
+        "parameters": 1234,
+        "dataset": "some/folder/mine.npz",
+        "nb_classes": 3,
+        "n": N,
+        "n_test": 20,
+        "suite": "standard",
+        "quirks": [],
+        "substitutes": ["other.pt"],
+        "batch_size": 5,
+        "seed": 3,
+        **MACHINE,
+    },
+    predictions=np.array([0, 2, 0, 1, 0, 0, 1, 0, 1, 2]),
+    diagnostics_seconds=4.0,
+)
+
+CURVES = Curves(
+    n=8,
+    clean=8,
+    eps=(0.1, 0.2, 0.4),
+    over_eps={"loss": (8, 7, 6), "cross_entropy": (8, 8, 8), "margin": (6, 3, 0)},
+    steps_over_eps=20,
+    at=0.2,
+    steps=(1, 10, 100),
+    over_steps={"loss": (8, 7, 7), "cross_entropy": (8, 8, 8), "margin": (7, 4, 3)},
+    zero={"loss": (0, 0, 0, 0), "cross_entropy": (8, 8, 6, 4), "margin": (0, 0, 0, 0)},
+)
+
+
+def images(channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Ten clean images, and examples of those that fall at 0.2, exact in float32."""
+    rng = np.random.default_rng(0)
+    x = rng.choice(np.array([0.25, 0.5, 0.75], np.float32), (N, channels, 6, 6))
+    x_adv = x.copy()
+    fallen = np.arange(1, 9)
+    x_adv[fallen] += rng.choice(np.array([-0.125, 0.125], np.float32), x_adv[fallen].shape)
+    return x, x_adv
+
+
+def assessment(channels: int = 1) -> Assessment:
+    """The record with curves, images and examples."""
+    x, x_adv = images(channels)
+    return Assessment(replace(RECORD, examples=x_adv), CURVES, x, np.arange(N) + 5)

@@ -1,0 +1,121 @@
+"""
+Small networks for the tests of the evaluation: honest ones, and planted defences that only look robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_mmc import create_classifier, load_dataset
+from art_mmc.evaluation import seeded
+from art_mmc.trainers import PGD, AdversarialLossTrainer
+
+SHAPE = (1, 8, 8)
+
+
+class Linear(nn.Module):
+    """A linear classifier of flat inputs, which has no layer that the positive control could replace."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.from_numpy(weight.astype(np.float32)))
+        self.bias = nn.Parameter(torch.from_numpy(bias.astype(np.float32)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x.flatten(1), self.weight, self.bias)
+
+
+class Backbone(nn.Module):
+    """Two layers, 64 -> 128 -> 128."""
+
+    out_features = 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 128), nn.Linear(128, 128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.second(torch.relu(self.first(x.flatten(1)))))
+
+
+class Around(nn.Module):
+    """A network with something before it and something behind it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        before: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+        behind: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.network, self.before, self.behind = network, before, behind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.behind(self.network(self.before(x)))
+
+
+class Hidden(torch.autograd.Function):
+    """The identity, whose gradient is what is asked for: zero, or NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, value: float) -> torch.Tensor:
+        ctx.value = value
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.full_like(grad, ctx.value), None
+
+
+@cache
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images and labels for training, and 100 each for tests, read-only."""
+    data = load_dataset("digits")
+    x, y = data.x_test[:100].copy(), data.y_test[:100].copy()
+    x.setflags(write=False)
+    y.setflags(write=False)
+    return data.x_train, data.y_train, x, y
+
+
+def create(defence: str = "sce", **options: Any) -> Any:
+    with seeded(0):
+        return create_classifier(defence, Backbone(), input_shape=SHAPE, nb_classes=10, device_type="cpu", **options)
+
+
+@cache
+def undefended() -> Any:
+    """Plain training: falls with eps as honest networks do. Not to be changed."""
+    x, y, _, _ = digits()
+    classifier = create()
+    with seeded(0):
+        classifier.fit(x, y, nb_epochs=20, batch_size=64)
+    return classifier
+
+
+@cache
+def adversarially_trained() -> Any:
+    """Keeps about 80 % at eps 0.1. Not to be changed."""
+    x, y, _, _ = digits()
+    classifier = create()
+    trainer = AdversarialLossTrainer(classifier, PGD(0.1, steps=5, step_size=1 / 30), seed=0, verbose=False)
+    trainer.fit(x, y, nb_epochs=20, batch_size=64)
+    return classifier
+
+
+def plain(network: nn.Module, cls: type[PyTorchClassifier] = PyTorchClassifier, **settings: Any) -> PyTorchClassifier:
+    """ART's own class, as a user of ART has it."""
+    settings = {"loss": nn.CrossEntropyLoss(), "input_shape": SHAPE, "nb_classes": 10, **settings}
+    return cls(network, clip_values=settings.pop("clip_values", (0.0, 1.0)), device_type="cpu", **settings)
+
+
+def around(before: Any = None, behind: Any = None, network: nn.Module | None = None) -> PyTorchClassifier:
+    """The undefended network, planted into something that masks its gradients."""
+    hiding = {name: value for name, value in (("before", before), ("behind", behind)) if value is not None}
+    return plain(Around(network or undefended().model, **hiding))

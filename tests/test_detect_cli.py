@@ -1,0 +1,267 @@
+"""`art-mmc detect` and the study behind it: what it writes, and that a user's mistake is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from art_mmc import load_dataset
+from art_mmc.cli import main
+from art_mmc.data import Dataset
+from art_mmc.detectors.report import (
+    TITLES,
+    auc_table,
+    details_table,
+    joint_table,
+    load_study,
+    markdown_report,
+    published_tables,
+    text_table,
+    white_box_table,
+    write_report,
+)
+from art_mmc.detectors.study import DetectionStudy, detection_eps, run_detection_study
+
+QUICK = ["--budget", "0.0001", "--nb-test", "9", "--nb-white-box", "3", "--epochs", "2", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 training and 150 test images of the digits, in a file."""
+    data = load_dataset("digits")
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(
+        path, x_train=data.x_train[:400], y_train=data.y_train[:400], x_test=data.x_test[:150], y_test=data.y_test[:150]
+    )
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in an empty folder; status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main(["detect", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def study(trained, digits) -> DetectionStudy:
+    """Two classifiers, two detectors, three attacks."""
+    dataset = Dataset(
+        "mnist", digits.x_train, digits.y_train, digits.x_test, digits.y_test
+    )  # a name that has published figures
+    seen = []
+    study = run_detection_study(
+        {name: trained[name] for name in ("sce", "rce")},
+        dataset,
+        detectors=("confidence", "kernel-density"),
+        attacks=("fgsm", "jsma"),
+        eps=0.2,
+        budget=0.002,
+        nb_test=30,
+        nb_white_box=4,
+        seed=1,
+        verbose=False,
+        pgd_params={"max_iter": 10},
+        carlini_params={"binary_search_steps": 3},
+        on_attack=lambda classifier, attack, records: seen.append((classifier, attack, len(records))),
+    )
+    rows = [("FGSM", 2), ("JSMA", 2), ("C&W-wb", 1), ("PGD-wb", 2)]
+    assert seen == [(name, *row) for name in ("sce", "rce") for row in rows]
+    return study
+
+
+def test_the_records_of_a_study(study, trained, digits):
+    assert study.classifiers == ["sce", "rce"]
+    assert study.detectors == ["confidence", "kernel-density"]
+    assert study.attacks == ["FGSM", "JSMA", "C&W-wb", "PGD-wb"]
+    assert len(study.records) == 14
+    facts = study.provenance
+    assert (facts["n"], facts["n_calibration"], facts["eps"], facts["seed"]) == (30, len(digits.x_test) - 30, 0.2, 1)
+    assert facts["n_fit"] == len(digits.x_train)
+    record = study.get("rce", "kernel-density", "FGSM")
+    assert (record.n, record.eps, record.seed) == (30, 0.2, 1)
+    assert record.settings["eps"] == 0.2
+    assert record.threshold == facts["classifiers"]["rce"]["detectors"]["kernel-density"]["threshold"]
+    assert record.calibrated_on.startswith(str(len(digits.x_test) - 30))
+    assert record.clean_correct.mean() == facts["classifiers"]["rce"]["clean_accuracy"]["value"]
+    assert study.get("rce", "confidence", "C&W-wb") is None
+    assert study.get("rce", "kernel-density", "C&W-wb").n == 4
+    # an attack that knows the detector is another one for each
+    a, b = (study.get("sce", name, "PGD-wb") for name in study.detectors)
+    assert (a.adversarial_correct != b.adversarial_correct).any()
+    assert len(study.white_box) == 2
+
+
+def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
+    dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test[:60], digits.y_test[:60])
+    few = run_detection_study(
+        {"sce": trained["sce"]},
+        dataset,
+        detectors=["confidence"],
+        attacks=["fgsm"],
+        white_box=[],
+        nb_test=40,
+        verbose=False,
+    )
+    assert few.provenance["n_calibration"] == 0  # 20 are too few for 5 %
+    assert "held-out" in few.records[0].calibrated_on
+
+
+def test_a_study_survives_its_files(study, tmp_path):
+    files = write_report(study, tmp_path / "new")
+    assert [path.name for path in files] == ["report.md", "report.json", "roc.png"]
+    again = load_study(files[1])
+    assert again.to_dict() == json.loads(files[1].read_text())
+    assert files[0].read_text() == markdown_report(again)
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
+    with pytest.raises(ValueError, match="art_mmc.detection"):
+        load_study(tmp_path / "other.json")
+
+
+def test_tables_say_what_the_records_say(study):
+    record = study.get("sce", "kernel-density", "FGSM")
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in auc_table(study).splitlines()
+    }
+    assert rows["Attack"] == [
+        "sce: n", "sce: confidence", "sce: K-density", "rce: n", "rce: confidence", "rce: K-density"
+    ]  # fmt: skip
+    assert rows["FGSM"][0] == str(record.kept.sum())
+    assert rows["FGSM"][2] == f"{100 * record.auc().value:.1f}"
+    assert rows["C&W-wb"][1] == "-"
+    joint = next(line for line in joint_table(study).splitlines() if line.startswith("| FGSM"))
+    cells = [cell.strip() for cell in joint.split("|")[2:-1]]
+    assert cells[0] == f"{100 * record.adversarial_correct.mean():.1f}"
+    assert cells[2] == f"{100 * record.correct_or_detected.value:.1f}"
+    assert (
+        next(line for line in joint_table(study).splitlines() if line.startswith("| PGD-wb")).split("|")[2].strip()
+        == "-"
+    )
+    assert len(details_table(study).splitlines()) == 2 + 14
+    assert text_table(study).splitlines()[0].split() == auc_table(study).splitlines()[0].replace("|", " ").split()
+    white = study.white_box[0]
+    assert f"| {white.seconds:.1f} |" in white_box_table(study)
+    assert (white.succeeded.n, white.failed.count) == (4, int((~white.passed).sum()))
+
+
+def test_published_figures_are_cited_and_marked(study):
+    text = published_tables(study)
+    assert "https://arxiv.org/abs/1706.00633" in text
+    assert "could not be verified" in text
+    fgsm = next(line for line in text.splitlines() if line.startswith("| FGSM"))
+    assert [cell.strip() for cell in fgsm.split("|")[2:-1]] == ["79.7*", "66.8*", "98.8*", "98.8*", "98.6*", "99.4*"]
+    assert "| rce | 77.0 | 31.59* |" in text
+    other = DetectionStudy(study.records, study.white_box, {**study.provenance, "dataset": "digits"})
+    assert published_tables(other) == ""
+    assert "Published" not in markdown_report(other)
+
+
+def test_study_refuses_before_the_first_attack(trained, digits):
+    dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test, digits.y_test)
+    classifiers = {"sce": trained["sce"]}
+    for settings, message in (
+        ({"detectors": ["kd"]}, "unknown detector 'kd'"),
+        ({"attacks": ["bmi"]}, "unknown attack 'bmi'. Did you mean 'bim'"),
+        ({"white_box": ["pgd"]}, "unknown white-box attack 'pgd'. Did you mean 'pgd-wb'"),
+        ({"detectors": ["confidence"]}, "'cw-wb' attacks the kernel density"),
+        ({"detectors": ["center-distance"], "white_box": []}, "has no centers"),
+        ({"eps": 8}, "did you mean 8 / 255"),
+        ({"budget": 2}, "budget"),
+        ({"attacks": [], "white_box": []}, "at least one classifier, one detector and one attack"),
+        ({"false_positive_rate": 1.0}, "false_positive_rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_detection_study(classifiers, dataset, verbose=False, **settings)
+
+
+def test_default_radius():
+    x = np.zeros((4, 1, 8, 8), np.float32)
+    assert detection_eps(Dataset("grey", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 0.16
+    x = np.zeros((4, 3, 8, 8), np.float32)
+    assert detection_eps(Dataset("colour", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 8 / 255
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def test_detect_trains_attacks_and_writes(run, tiny):
+    status, out, err = run("--dataset", tiny, *QUICK, "--attack", "fgsm,cw-wb,pgd-wb", "--output", "found")
+    assert (status, err) == (0, "")
+    study = load_study("found/report.json")
+    assert study.classifiers == ["sce", "rce"]
+    assert study.detectors == ["confidence", "non-me", "kernel-density"]
+    assert text_table(study) in out
+    assert out.rstrip().endswith("wrote found/report.md, found/report.json, found/roc.png")
+    assert Path("found/report.md").read_text() == markdown_report(study)
+    source = study.provenance["classifiers"]["sce"]["source"]
+    assert (source["recipe"], source["epochs"], source["backbone"]) == ("default", 2, "cnn")
+    assert study.provenance["n"] == 9
+
+
+def test_detect_takes_checkpoints_and_says_what_it_does(run, tiny, trained, tmp_path, capsys):
+    trained["mmc"].save_checkpoint(tmp_path / "mine.pt")
+    quick = [option for option in QUICK if option not in ("--epochs", "2", "--quiet")]
+    status, out, err = run(
+        "--checkpoint", "mine.pt", "--dataset", tiny, *quick, "--detector", "center-distance,mahalanobis",
+        "--attack", "bim", "--eps", "51/255", "--output", "found",
+    )  # fmt: skip
+    assert status == 0
+    study = load_study("found/report.json")
+    assert study.classifiers == ["mine"]
+    assert study.provenance["classifiers"]["mine"]["source"] == {"checkpoint": "mine.pt"}
+    assert study.provenance["classifiers"]["mine"]["defence"] == "mmc"
+    assert study.provenance["eps"] == 0.2
+    assert f"mine, BIM: {100 * study.records[0].adversarial_correct.mean():.1f} % still correct" in out
+    assert all(TITLES[name] in out for name in ("center-distance", "mahalanobis"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--detector", "kd"], "unknown detector 'kd'"),
+        (["--detector", ","], "--detector: expected a name, got none"),
+        (["--attack", "fsgm"], "unknown attack 'fsgm'. Did you mean 'fgsm'"),
+        (["--attack", "cw-wb", "--detector", "lid"], "--attack cw-wb attacks the kernel density"),
+        (["--defence", "rec"], "unknown defence 'rec'. Did you mean 'rce'"),
+        (["--detector", "center-distance"], "has no centers"),
+        (["--eps", "8"], "did you mean 8/255"),
+        (["--eps", "0.1,0.2"], "--eps: expected one radius"),
+        (["--bandwidth", "wide"], "--bandwidth: expected a number, paper or cross-validation"),
+        (["--bandwidth", "-1"], "bandwidth: expected a positive number"),
+        (["--budget", "2"], "--budget: expected a share above 0 and up to 1"),
+        (["--fpr", "0"], "--fpr"),
+        (["--checkpoint", "none.pt"], "no checkpoint at none.pt"),
+        (["--checkpoint", "none.pt", "--epochs", "3"], "--checkpoint takes the place of training"),
+        (["--nb-test", "0"], "expected a whole number of at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(run, tiny, arguments, message):
+    status, out, err = run("--dataset", tiny, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("art-mmc: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not Path("runs").exists()
+
+
+def test_a_checkpoint_of_another_shape(run, trained, tmp_path):
+    trained["sce"].save_checkpoint(tmp_path / "digits.pt")
+    x = np.zeros((8, 1, 12, 12), np.float32)
+    np.savez(tmp_path / "large.npz", x_train=x, y_train=np.arange(8) % 4, x_test=x, y_test=np.arange(8) % 4)
+    status, _, err = run("--dataset", "large.npz", "--checkpoint", "digits.pt")
+    assert status == 2
+    assert "takes inputs (1, 8, 8) of 10 classes, large.npz has (1, 12, 12) of 4" in err
+    status, _, err = run("--checkpoint", "digits.pt", "--checkpoint", tmp_path / "digits.pt")
+    assert "two files would both be called 'digits'" in err

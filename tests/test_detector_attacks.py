@@ -1,0 +1,398 @@
+"""The attacks that detectors are judged by: those of the RCE paper, and those that know the detector."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from art.attacks import EvasionAttack
+from art.attacks.evasion import BasicIterativeMethod, ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+from art.exceptions import EstimatorError
+
+from art_mmc import ConfidenceDetector, KernelDensityDetector, SoftmaxClassifier
+from art_mmc.detectors.attacks import (
+    PAPER_ATTACKS,
+    DensityAwareCarliniL2,
+    DetectorAwarePGD,
+    choose_targets,
+    craft,
+    plain_settings,
+    scaled,
+)
+from art_mmc.detectors.base import NetworkOutputs
+
+EPS = 0.16
+QUICK = {
+    "learning_rate": 0.15,
+    "max_iter": 50,
+    "binary_search_steps": 3,
+    "start_max_iter": 40,
+    "start_binary_search_steps": 1,
+    "verbose": False,
+}
+
+
+@pytest.fixture(scope="module", params=["sce", "rce"])
+def defended(request, trained, digits) -> SimpleNamespace:
+    """A classifier, its kernel density, and 16 images that it gets right and that look clean."""
+    classifier = trained[request.param]
+    detector = KernelDensityDetector(classifier)
+    detector.fit(digits.x_train, digits.y_train, x_calibration=digits.x_test[200:])
+    report, flagged = detector.detect(digits.x_test[:100])
+    good = np.flatnonzero((report["predictions"] == digits.y_test[:100]) & ~flagged)[:16]
+    return SimpleNamespace(classifier=classifier, detector=detector, x=digits.x_test[good], y=digits.y_test[good])
+
+
+def unnoticed(defended: SimpleNamespace, x_adv: np.ndarray) -> np.ndarray:
+    report, flagged = defended.detector.detect(x_adv)
+    return (report["predictions"] != defended.y) & ~flagged
+
+
+# ------------------------------------------------------------------------------------------------ the paper's attacks
+
+
+@pytest.mark.parametrize("name", list(PAPER_ATTACKS))
+def test_paper_attacks(name, defended):
+    x = defended.x[: 3 if name.startswith("cw") else 8]
+    before = np.random.get_state()[1].copy()
+    crafted = craft(name, defended.classifier, x, EPS, budget=0.01)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    assert crafted.x.shape == x.shape
+    assert crafted.seconds > 0
+    assert crafted.x.min() >= 0
+    assert crafted.x.max() <= 1
+    changed = np.abs(crafted.x - x).max(axis=(1, 2, 3))
+    if PAPER_ATTACKS[name].has_eps:
+        np.testing.assert_allclose(changed, EPS, atol=1e-6)
+        assert crafted.settings["objective"] == "cross_entropy"
+    logits = defended.classifier.predict(x)
+    if name == "cw":
+        assert (defended.classifier.predict(crafted.x).argmax(axis=1) == crafted.targets).any()
+    if name in ("fgsm", "bim"):
+        assert crafted.targets is None
+    elif name in ("cw", "cw-hc"):
+        assert (crafted.targets != logits.argmax(axis=1)).all()
+    else:
+        np.testing.assert_array_equal(crafted.targets, logits.argmin(axis=1))
+    if not name.startswith("cw"):  # those are slow
+        again = craft(name, defended.classifier, x, EPS, budget=0.01)
+        np.testing.assert_array_equal(again.x, crafted.x)
+
+
+def test_attacks_reach_their_goals(defended):
+    crafted = {name: craft(name, defended.classifier, defended.x[:8], EPS, 0.01) for name in ("bim", "jsma")}
+    predicted = {name: defended.classifier.predict(each.x).argmax(axis=1) for name, each in crafted.items()}
+    assert np.mean(predicted["bim"] != defended.y[:8]) > 0.3
+    assert np.mean(predicted["jsma"] == crafted["jsma"].targets) > 0.6
+
+
+def test_bim_is_ten_steps_of_a_tenth_on_the_cross_entropy(defended):
+    with defended.classifier.using_objective("cross_entropy"):
+        attack = BasicIterativeMethod(defended.classifier, EPS, EPS / 10, 10, verbose=False)
+        want = attack.generate(defended.x, defended.y)
+    np.testing.assert_allclose(craft("bim", defended.classifier, defended.x, EPS).x, want, atol=1e-7)
+    least = defended.classifier.predict(defended.x).argmin(axis=1)
+    with defended.classifier.using_objective("cross_entropy"):
+        attack.set_params(targeted=True)
+        want = attack.generate(defended.x, least)
+    np.testing.assert_allclose(craft("ilcm", defended.classifier, defended.x, EPS).x, want, atol=1e-7)
+
+
+def test_settings_of_the_paper(trained):
+    classifier = trained["sce"]
+    carlini = PAPER_ATTACKS["cw-hc"].make(classifier, EPS, 1.0, 32)
+    settings = plain_settings(carlini)
+    assert settings["class"] == "CarliniL2Method"
+    assert (settings["confidence"], settings["binary_search_steps"], settings["initial_const"]) == (10.0, 9, 1.0)
+    assert (settings["targeted"], settings["learning_rate"], settings["max_iter"]) == (True, 0.01, 1000)
+    assert PAPER_ATTACKS["cw"].make(classifier, EPS, 0.05, 32).max_iter == 50
+    assert PAPER_ATTACKS["cw"].make(classifier, EPS, 0.05, 32).confidence == 0
+    assert PAPER_ATTACKS["jsma"].make(classifier, EPS, 1.0, 32).gamma == 1.0  # 100 pixels are more than 64
+    assert [scaled(10000, budget) for budget in (1, 0.01, 0.0001)] == [10000, 100, 10]
+    wb = DensityAwareCarliniL2(classifier, ConfidenceDetector(classifier))
+    assert (wb.confidence, wb.binary_search_steps, wb.max_iter, wb.initial_const) == (5, 9, 10000, 100)
+    assert (wb.start_binary_search_steps, wb.start_max_iter, wb.start_initial_const) == (3, 5000, 10)
+
+
+def test_random_targets_are_any_class_but_the_predicted_one():
+    logits = np.eye(5)[np.arange(2000) % 5]
+    targets = choose_targets(logits, "random", seed=3)
+    assert (targets != logits.argmax(axis=1)).all()
+    for k in range(5):
+        counts = np.bincount(targets[logits.argmax(axis=1) == k], minlength=5)
+        assert counts[k] == 0
+        assert (np.delete(counts, k) > 60).all()
+    np.testing.assert_array_equal(targets, choose_targets(logits, "random", seed=3))
+    assert (targets != choose_targets(logits, "random", seed=4)).any()
+
+
+def test_a_classifier_of_art_s_own_is_attacked_on_its_loss(digits):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    classifier = PyTorchClassifier(
+        net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu"
+    )
+    crafted = craft("fgsm", classifier, digits.x_test[:5], EPS)
+    assert crafted.settings["objective"] == "loss"
+    assert np.abs(crafted.x - digits.x_test[:5]).max() == pytest.approx(EPS, abs=1e-6)
+
+
+def test_craft_refuses(defended):
+    with pytest.raises(ValueError, match="unknown attack 'fsgm'. Did you mean 'fgsm'"):
+        craft("fsgm", defended.classifier, defended.x, EPS)
+    with pytest.raises(ValueError, match=r"budget: expected a share in \(0, 1\]"):
+        craft("fgsm", defended.classifier, defended.x, EPS, budget=0)
+    with pytest.raises(ValueError, match="did you mean 8 / 255"):
+        craft("fgsm", defended.classifier, defended.x, 8)
+
+
+# --------------------------------------------------------------------------------------- C&W with the detector's score
+
+
+@pytest.fixture(scope="module")
+def carlini(defended) -> SimpleNamespace:
+    """What the attack makes with and without the detector, from the same start and to the same targets."""
+    aware = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=0.0, **QUICK)
+    blind = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=0.0, eta=1e9, **QUICK)
+    targets = aware.targets(defended.x)
+    return SimpleNamespace(
+        aware=aware,
+        targets=targets,
+        x_aware=aware.generate(defended.x, targets),
+        x_blind=blind.generate(defended.x, targets),
+    )
+
+
+def test_white_box_attack_evades_a_detector_that_the_plain_attack_does_not(carlini, defended):
+    hit_blind, excess_blind = carlini.aware.outcome(carlini.x_blind, carlini.targets)
+    hit, excess = carlini.aware.outcome(carlini.x_aware, carlini.targets)
+    assert hit_blind.mean() > 0.9
+    assert (excess_blind == 0).mean() < 0.3
+    assert defended.detector.detect(carlini.x_blind)[1].mean() > 0.5
+    succeeded = hit & (excess == 0)
+    assert succeeded.mean() > 0.8
+    assert defended.detector.detect(carlini.x_aware)[1].mean() < 0.2
+    assert not defended.detector.detect(carlini.x_aware[succeeded])[1].any()
+    # to be unnoticed costs distance
+    moved = [
+        np.linalg.norm((x_adv - defended.x).reshape(len(hit), -1), axis=1)
+        for x_adv in (carlini.x_aware, carlini.x_blind)
+    ]
+    both = succeeded & hit_blind
+    assert moved[0][both].mean() > moved[1][both].mean()
+
+
+def test_outcome_is_what_classifier_and_density_say(carlini, defended):
+    hit, excess = carlini.aware.outcome(carlini.x_aware, carlini.targets)
+    np.testing.assert_array_equal(hit, defended.classifier.predict(carlini.x_aware).argmax(axis=1) == carlini.targets)
+    z = torch.tensor(defended.classifier.get_activations(carlini.x_aware, "embedding"))
+    scores = -defended.detector.log_density(z, torch.tensor(carlini.targets)).numpy()
+    eta = defended.detector.typical_scores(carlini.targets)
+    np.testing.assert_allclose(excess, np.maximum(scores - eta, 0), rtol=1e-4, atol=1e-3)
+
+
+def test_softmax_in_the_success_test_never_lets_one_pass(defended):
+    """The released code: the start is all that ever comes back, though on the logits better examples count."""
+    x = defended.x[:5]
+    settings = {**QUICK, "max_iter": 20, "binary_search_steps": 1, "eta": 1e9}
+    attack = DensityAwareCarliniL2(
+        defended.classifier, defended.detector, confidence=1.0, success_on="softmax", **settings
+    )
+    targets = attack.targets(x)
+    clean, target = torch.tensor(x), torch.as_tensor(targets)
+    start, found = attack._search(clean, clean, target, None)
+    np.testing.assert_array_equal(attack.generate(x, targets), start.numpy())
+    attack.set_params(success_on="logits", start_binary_search_steps=0, max_iter=50)
+    assert attack.outcome(attack.generate(x, targets), targets)[0].mean() >= found.float().mean() > 0
+
+
+def linear(weight: np.ndarray) -> tuple[SoftmaxClassifier, ConfidenceDetector]:
+    """A linear classifier of 8 x 8 images and a detector that never objects."""
+    classifier = SoftmaxClassifier(torch.nn.Flatten(), input_shape=(1, 8, 8), nb_classes=len(weight), device_type="cpu")
+    with torch.no_grad():
+        classifier.model.head.linear.weight.copy_(torch.tensor(weight))
+        classifier.model.head.linear.bias.zero_()
+    detector = ConfidenceDetector(classifier, false_positive_rate=0.5)
+    logits = np.random.default_rng(0).standard_normal((20, len(weight))).astype(np.float32)
+    detector.fit_outputs(NetworkOutputs(logits, None), None, NetworkOutputs(logits, None))
+    return classifier, detector
+
+
+def test_nearest_example_of_a_linear_classifier():
+    """Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((2, 64)).astype(np.float32)
+    classifier, detector = linear(weight)
+    x = rng.uniform(0.45, 0.55, (6, 1, 8, 8)).astype(np.float32)
+    logits = classifier.predict(x)
+    target = logits.argmin(axis=1)
+    attack = DensityAwareCarliniL2(
+        classifier, detector, confidence=1.0, eta=1e9, learning_rate=0.02, max_iter=80, binary_search_steps=7,
+        initial_const=1.0, start_binary_search_steps=0, verbose=False,
+    )  # fmt: skip
+    x_adv = attack.generate(x, target)
+    want = (np.abs(logits[:, 0] - logits[:, 1]) + 1) / np.linalg.norm(weight[1] - weight[0])
+    got = np.linalg.norm((x_adv - x).reshape(6, -1), axis=1)
+    assert (got >= want * (1 - 1e-4)).all()
+    np.testing.assert_allclose(got, want, rtol=0.02)
+
+
+def test_distance_from_the_start_keeps_the_start():
+    """The released code: a start that counts is itself the nearest to the start, however far from the input."""
+    weight = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    classifier, detector = linear(weight)
+    x = np.random.default_rng(1).uniform(0.4, 0.6, (4, 1, 8, 8)).astype(np.float32)
+    target = classifier.predict(x).argmin(axis=1)
+    settings = {**QUICK, "confidence": 0.5, "eta": 1e9, "start_initial_const": 1e3}
+    moved = {}
+    for origin in ("clean", "start"):
+        attack = DensityAwareCarliniL2(classifier, detector, distance_from=origin, initial_const=1.0, **settings)
+        start, found = attack._search(torch.tensor(x), torch.tensor(x), torch.as_tensor(target), None)
+        assert found.all()
+        x_adv = attack.generate(x, target)
+        moved[origin] = np.linalg.norm((x_adv - x).reshape(4, -1), axis=1)
+        from_start = np.abs(x_adv - start.numpy()).max()
+        assert from_start < 1e-3 if origin == "start" else from_start > 1e-2
+    assert (moved["clean"] < moved["start"]).all()
+
+
+def test_an_attack_that_fails_gives_back_its_start_or_the_input(defended):
+    settings = {**QUICK, "max_iter": 10, "binary_search_steps": 1}
+    attack = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=1e6, **settings)
+    np.testing.assert_array_equal(attack.generate(defended.x[:3]), defended.x[:3])
+    attack.set_params(confidence=0.0, eta=-1e9, start_binary_search_steps=5)
+    x_adv = attack.generate(defended.x[:3], attack.targets(defended.x[:3]))
+    hit, excess = attack.outcome(x_adv, attack.targets(defended.x[:3]))
+    assert hit.any()
+    assert (excess > 0).all()
+
+
+# ---------------------------------------------------------------------------------------- PGD with the detector's score
+
+
+def test_joint_pgd_evades_more_than_plain_pgd(defended):
+    plain = ProjectedGradientDescent(defended.classifier, eps=EPS, eps_step=0.02, max_iter=40, verbose=False)
+    attack = DetectorAwarePGD(defended.classifier, defended.detector, eps=EPS, max_iter=25, verbose=False)
+    x_adv = attack.generate(defended.x, defended.y)
+    assert np.abs(x_adv - defended.x).max() <= EPS + 1e-6
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    joint, blind = unnoticed(defended, x_adv), unnoticed(defended, plain.generate(defended.x, defended.y))
+    assert joint.mean() > blind.mean() + 0.1
+
+
+def test_weight_0_does_not_see_the_detector(defended):
+    settings = {"eps": EPS, "max_iter": 20, "verbose": False}
+    blind = DetectorAwarePGD(defended.classifier, defended.detector, weights=(0.0,), **settings)
+    aware = DetectorAwarePGD(defended.classifier, defended.detector, weights=(0.0, 1.0), num_random_init=1, **settings)
+    x_blind, x_aware = (attack.generate(defended.x, defended.y) for attack in (blind, aware))
+    # more weights and starts only help: what fell stays fallen
+    assert (unnoticed(defended, x_aware) >= unnoticed(defended, x_blind)).all()
+    assert unnoticed(defended, x_aware).sum() > unnoticed(defended, x_blind).sum()
+
+
+def test_joint_pgd_pushes_the_score_below_that_of_a_clean_input(defended):
+    attack = DetectorAwarePGD(
+        defended.classifier, defended.detector, eps=0.4, max_iter=25, weights=(1.0,), verbose=False
+    )
+    x_adv = attack.generate(defended.x, defended.y)
+    scores = defended.detector.scores(x_adv)[unnoticed(defended, x_adv)]
+    assert len(scores) > 2
+    assert np.median(scores) < np.mean([defended.detector.threshold, defended.detector.threshold_at(0.5)])
+
+
+def test_targeted_joint_pgd(defended):
+    attack = DetectorAwarePGD(
+        defended.classifier, defended.detector, eps=0.5, max_iter=40, targeted=True, weights=(0.1,), verbose=False
+    )
+    target = (defended.y + 1) % 10
+    x_adv = attack.generate(defended.x, target)
+    assert np.mean(defended.classifier.predict(x_adv).argmax(axis=1) == target) > 0.5
+    with pytest.raises(ValueError, match="target labels are needed"):
+        attack.generate(defended.x)
+
+
+def test_fgsm_of_a_linear_classifier_is_the_worst_case():
+    """One step of eps on the margin of a linear classifier; the confidence detector pulls at nothing at weight 0."""
+    weight = np.random.default_rng(1).standard_normal((2, 64)).astype(np.float32)
+    classifier, detector = linear(weight)
+    x = np.full((1, 1, 8, 8), 0.5, np.float32)
+    y = classifier.predict(x).argmax(axis=1)
+    attack = DetectorAwarePGD(classifier, detector, eps=0.01, eps_step=0.01, max_iter=1, weights=(0.0,), verbose=False)
+    step = 0.01 * np.sign(weight[1 - y[0]] - weight[y[0]]).reshape(1, 1, 8, 8)
+    np.testing.assert_allclose(attack.generate(x, y), x + step, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- ART's manners
+
+
+@pytest.mark.parametrize("cls", [DensityAwareCarliniL2, DetectorAwarePGD])
+def test_manners(cls, defended):
+    detector, classifier = defended.detector, copy.deepcopy(defended.classifier)
+    own = copy.deepcopy(detector)
+    own.classifier = classifier
+    classifier.model.train()
+    rng = torch.get_rng_state(), np.random.get_state()[1].copy()
+    quick = {"start_max_iter": 2, "binary_search_steps": 1} if cls is DensityAwareCarliniL2 else {"eps": 0.1}
+    attack = cls(classifier, own, max_iter=3, batch_size=4, verbose=False, **quick)
+    assert isinstance(attack, EvasionAttack)
+    x = defended.x[:6]
+    x.setflags(write=False)
+    x_adv = attack.generate(x)
+    assert x_adv.dtype == np.float32
+    assert x_adv.shape == x.shape
+    assert classifier.model.training
+    assert all(p.grad is None and p.requires_grad for p in classifier.model.parameters())
+    assert not any(module._forward_hooks for module in classifier.model.modules())
+    assert torch.equal(torch.get_rng_state(), rng[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], rng[1])
+    assert all(hasattr(attack, name) for name in attack.attack_params)
+    assert plain_settings(attack)["max_iter"] == 3
+    with pytest.raises(ValueError, match="cannot be set"):
+        attack.set_params(nonsense=1)
+    with pytest.raises(ValueError, match="verbose"):
+        attack.set_params(verbose="yes")
+
+
+@pytest.mark.parametrize(
+    ("cls", "params", "message"),
+    [
+        (DensityAwareCarliniL2, {"confidence": -1}, "confidence: expected a number from 0"),
+        (DensityAwareCarliniL2, {"eta": "mean"}, "eta: expected 'median', 'threshold' or a number"),
+        (DensityAwareCarliniL2, {"eta": math.nan}, "eta"),
+        (DensityAwareCarliniL2, {"learning_rate": 0}, "learning_rate: expected a positive number"),
+        (DensityAwareCarliniL2, {"max_iter": 0}, "max_iter: expected a whole number of at least 1"),
+        (DensityAwareCarliniL2, {"success_on": "logit"}, "unknown success_on 'logit'. Did you mean 'logits'"),
+        (DensityAwareCarliniL2, {"distance_from": "here"}, "unknown distance_from"),
+        (DensityAwareCarliniL2, {"batch_size": 0}, "batch_size"),
+        (DetectorAwarePGD, {"eps": 8}, "did you mean 8 / 255"),
+        (DetectorAwarePGD, {"eps_step": 0}, "eps_step"),
+        (DetectorAwarePGD, {"weights": ()}, "weights: expected numbers from 0, at least one"),
+        (DetectorAwarePGD, {"weights": (-1.0,)}, "weights"),
+        (DetectorAwarePGD, {"num_random_init": -1}, "num_random_init"),
+        (DetectorAwarePGD, {"targeted": "yes"}, "targeted"),
+    ],
+)
+def test_parameters_out_of_range(cls, params, message, trained):
+    with pytest.raises(ValueError, match=message):
+        cls(trained["sce"], ConfidenceDetector(trained["sce"]), **params)
+
+
+@pytest.mark.parametrize("cls", [DensityAwareCarliniL2, DetectorAwarePGD])
+def test_detectors_that_do_not_fit(cls, trained, digits):
+    with pytest.raises(TypeError, match="expected a detector"):
+        cls(trained["sce"], trained["sce"])
+    with pytest.raises(ValueError, match="made for another classifier"):
+        cls(trained["sce"], ConfidenceDetector(trained["rce"]))
+    with pytest.raises(EstimatorError):
+        cls(object(), ConfidenceDetector(trained["rce"]))
+    with pytest.raises(ValueError, match="has not been fitted"):
+        cls(trained["sce"], ConfidenceDetector(trained["sce"]), verbose=False).generate(digits.x_test[:2])
+    with pytest.raises(ValueError, match="y has"):
+        cls(trained["sce"], ConfidenceDetector(trained["sce"]), verbose=False).generate(
+            digits.x_test[:2], np.array([11, 0])
+        )

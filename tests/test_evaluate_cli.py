@@ -1,0 +1,533 @@
+"""`art-mmc evaluate` and `report`: what they write, exit statuses, a kill in the middle, whose networks they take."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc import assessment as assessment_module
+from art_mmc import create_classifier, load_dataset
+from art_mmc.assessment import Assessment, assess, build_network, load_any
+from art_mmc.cli import evaluate, main
+from art_mmc.data import Dataset
+from art_mmc.evaluation import BROKEN, HOLDS, UNTRUSTWORTHY, AttackError, RobustnessEvaluation, Verdict, robustness
+from art_mmc.evaluation.curves import Curves, curve_radii, measure_curves
+from art_mmc.reporting import load_robustness, robustness_report
+from tests.handmade import RECORD
+from tests.handmade import assessment as made
+
+FACTORY = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, pixels, classes):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(pixels, 24), torch.nn.ReLU())
+        self.head = torch.nn.Linear(24, classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x))
+
+def sized(input_shape, nb_classes):
+    channels, height, width = input_shape
+    return Net(channels * height * width, nb_classes)
+
+def plain():
+    return Net(64, 10)
+
+def wrong_size():
+    return Net(32, 10)
+
+def too_few():
+    return Net(64, 9)
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an MMC classifier whose cross-entropy is masked, and a user's network in three kinds of files."""
+    folder = tmp_path_factory.mktemp("networks")
+    data = load_dataset("digits")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mmc = create_classifier("mmc", "cnn", input_shape=(1, 8, 8), nb_classes=10, temperature=0.5, device_type="cpu")
+        mmc.fit(data.x_train[:768], data.y_train[:768], nb_epochs=15, batch_size=64)
+        mmc.save_checkpoint(folder / "mmc.pt")
+        (folder / "usersnets.py").write_text(FACTORY)
+        network = _module(folder).plain()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+        x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+    torch.save(network.state_dict(), folder / "net.pth")
+    torch.save(
+        {"epoch": 7, "state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, folder / "n.pth"
+    )
+    torch.save(network, folder / "pickled.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(network.eval(), x[:2]).save(str(folder / "net.ts"))
+    return folder
+
+
+def _module(folder: Path):
+    sys.path.insert(0, str(folder))
+    try:
+        import usersnets
+    finally:
+        sys.path.remove(str(folder))
+    return usersnets
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys, place) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in an empty folder beside the networks; status, stdout and stderr."""
+    for file in place.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+QUICK = ["--suite", "quick", "--nb-test", "24", "--eps", "0.1", "--device", "cpu", "--quiet", "--curves"]
+
+
+# ------------------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_writes_the_report_that_it_prints(run):
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    status, out, err = run(
+        *("evaluate", "mmc.pt", "--suite", "quick", "--nb-test", 30, "--eps", "0.1", "--eps", "0.2", "--seed", 3),
+        *("--device", "cpu", "--quiet", "--curves", 6, "--output", "here"),
+    )
+    assert (status, err) == (0, "")
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    names = sorted(path.name for path in Path("here").iterdir())
+    assert names == sorted(
+        ["attacks.csv", "examples.npz", "report.json", "report.md", "confusion.png", "eps.png", "examples.png"]
+        + ["steps.png", "zero-gradients.png"]
+    )  # and no state
+    again = load_robustness("here/report.json")
+    record = again.record
+    assert record.eps == (0.1, 0.2)
+    assert record.clean.n == 30
+    assert record.verdict is not None
+    assert f"verdict: {record.verdict.status}" in out
+    # the three numbers of a masked network: cross-entropy, margin, worst case
+    line = next(line for line in out.splitlines() if line.startswith("0.2 "))
+    _, clean, own, cross_entropy, margin, worst, *_ = line.split()
+    assert float(cross_entropy) > float(margin) + 20
+    assert float(worst) <= min(float(own), float(margin), float(cross_entropy))
+    assert float(worst) == pytest.approx(100 * record.worst_case(0.2).accuracy, abs=0.05)
+    assert float(clean) == pytest.approx(100 * record.clean.accuracy, abs=0.05)
+    assert Path("here/report.md").read_text() == robustness_report(again, names)
+    assert (again.curves.n, again.curves.at) == (6, 0.2)
+    facts = record.provenance
+    assert (facts["name"], facts["checkpoint"], facts["kind"]) == ("mmc", "mmc.pt", "art_mmc checkpoint")
+    assert (facts["dataset"], facts["n"], facts["n_test"], facts["suite"]) == ("digits", 30, 400, "quick")
+    assert (facts["defence"], facts["backbone"], facts["seed"], facts["threads"]) == ("mmc", "cnn", 3, 1)
+    with np.load("here/examples.npz") as kept:
+        np.testing.assert_array_equal(kept["x"], load_dataset("digits").x_test[kept["index"]])
+        assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.2 + 1e-6
+        fallen = record.clean.standing & ~record.worst_case(0.2).standing
+        assert (kept["predictions"][fallen] != kept["y"][fallen]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "kind"),
+    [
+        ("net.ts", (), "TorchScript"),
+        ("n.pth", ("--factory", "usersnets:sized"), "state dict, network by usersnets:sized"),
+    ],
+)
+def test_networks_of_the_user_s_own(run, file, options, kind):
+    line = ("evaluate", file, *options, *QUICK, 0, "--output", "here", "--name", "my net", "--fail-under", 0.99)
+    status, out, err = run(*line)
+    assert (status, err) == (1, "")
+    assert "--fail-under 0.99: failed, the worst case at eps 0.1 is 0." in out
+    record = load_robustness("here/report.json").record
+    assert (record.provenance["kind"], record.provenance["name"]) == (kind, "my net")
+    assert record.clean.accuracy > 0.8
+    assert record.worst_case(0.1).accuracy < record.clean.accuracy
+    own, cross_entropy = (record.get(name, 0.1) for name in ("PGD own loss", "PGD cross-entropy"))
+    np.testing.assert_array_equal(own.standing, cross_entropy.standing)  # they are trained on it
+
+
+def test_the_l2_norm(run, monkeypatch):
+    seen = []
+    record = replace(RECORD, attacks=tuple(replace(each, norm=2.0) for each in RECORD.attacks))
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or Assessment(record))
+    status, out, _ = run("evaluate", "net.ts", "--norm", 2, "--eps", "0.5,2", "--eps", 1, "--quiet")
+    assert status == 0
+    assert "images, L2;" in out
+    assert (seen[0].norm, seen[0].eps) == (2, [0.5, 1, 2])
+
+
+def test_default_radii_follow_the_suite_or_the_data(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or Assessment(RECORD)
+    )
+    for options in ((), ("--suite", "li2021-table1"), ("--suite", "pang2020", "--quirk", "eps256", "--nb-test", 7)):
+        assert run("evaluate", "mmc.pt", "--quiet", *options)[0] == 0
+    evaluations = [args[2] for args, _ in seen]
+    assert [each.eps for each in evaluations] == [[0.05, 0.1, 0.15, 0.2], [0.1, 0.2, 0.3], [8 / 255, 16 / 255]]
+    assert [each.suite.name for each in evaluations] == ["standard", "li2021-table1", "pang2020-table1"]
+    assert evaluations[2].quirks == ("eps256",)
+    assert [kwargs["nb_test"] for _, kwargs in seen] == [1000, 1000, 7]
+    assert Path("runs/evaluate-mmc-pang2020-table1/report.md").is_file()
+
+
+def test_substitutes(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or Assessment(RECORD)
+    )
+    assert run("evaluate", "mmc.pt", "--substitute", "net.ts", "--substitute", "mmc.pt")[0] == 0
+    assert run("evaluate", "mmc.pt")[0] == 0
+    assert [len(args[2].substitutes or ()) for args, _ in seen] == [2, 0]
+    assert seen[0][1]["about"]["substitutes"] == ["net.ts", "mmc.pt"]
+
+
+# ---------------------------------------------------------------------------------------------------------- fail-under
+
+
+@pytest.mark.parametrize(
+    ("verdict", "least", "status", "said"),
+    [
+        (HOLDS, 0.05, 0, "passed"),
+        (HOLDS, 0.1, 0, "passed"),  # the worst case is 1 of 10
+        (HOLDS, 0.11, 1, "failed, the worst case at eps 0.2 is 0.100"),
+        (UNTRUSTWORTHY, 0.05, 1, "failed, the verdict is untrustworthy"),
+        (BROKEN, 0.3, 1, "failed, the worst case at eps 0.2 is 0.100 and the verdict is broken"),
+        (BROKEN, None, 0, ""),
+    ],
+)
+def test_fail_under(run, monkeypatch, verdict, least, status, said):
+    record = replace(RECORD, verdict=Verdict(verdict, ("A reason.",)))
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: Assessment(record))
+    options = () if least is None else ("--fail-under", least)
+    found, out, err = run("evaluate", "mmc.pt", "--output", "here", "--quiet", *options)
+    assert (found, err) == (status, "")
+    assert Path("here/report.json").is_file()  # the report is there either way
+    assert said in out
+    assert ("--fail-under" in out) == (least is not None)
+
+
+# ------------------------------------------------------------------------------------------------------- kill and again
+
+
+def figures(path: Path) -> dict:
+    """A record without clocks."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if k not in ("seconds", "diagnostics_seconds", "date")}
+        return [strip(each) for each in value] if isinstance(value, list) else value
+
+    return strip(json.loads(path.read_text()))
+
+
+def test_a_killed_run_goes_on_to_the_same_record(run, place, monkeypatch):
+    line = ["evaluate", "mmc.pt", "--suite", "quick", "--nb-test", "32", "--eps", "0.1", "--batch-size", "4"]
+    line += ["--device", "cpu", "--quiet", "--curves", "0", "--output"]
+    process = subprocess.Popen([sys.executable, "-m", "art_mmc.cli", *line, "killed"])
+    state = Path("killed/state")
+    for _ in range(60_000):
+        if len(list(state.glob("*.npz"))) >= 3:
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = len(list(state.glob("*.npz")))
+    assert 3 <= kept < 40, "killed too late"
+    assert not Path("killed/report.json").exists()
+
+    counts = []
+    attack_batch = robustness.run_plan.__globals__["attack_batch"]
+
+    def counted(*args, **kwargs):
+        counts[-1] += 1
+        return attack_batch(*args, **kwargs)
+
+    monkeypatch.setitem(robustness.run_plan.__globals__, "attack_batch", counted)
+    monkeypatch.setattr(robustness.Examination, "run", lambda self, *args: [])
+    for folder in ("killed", "whole"):
+        counts.append(0)
+        assert run(*line, folder)[0] == 0
+        assert not (Path(folder) / "state").exists()
+    assert counts[0] == counts[1] - kept  # the finished batches did not run again
+    assert figures(Path("killed/report.json")) == figures(Path("whole/report.json"))
+    with np.load("killed/examples.npz") as ours, np.load("whole/examples.npz") as theirs:
+        for name in theirs.files:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_state_of_another_evaluation_is_a_line(run, monkeypatch):
+    monkeypatch.setattr(robustness.RobustnessEvaluation, "_run", _interrupted(robustness.RobustnessEvaluation._run))
+    line = ("evaluate", "mmc.pt", *QUICK, 0, "--output", "here")
+    status, _, err = run(*line)
+    assert (status, err) == (130, "art-mmc: interrupted; the same command goes on from the last finished batch\n")
+    status, _, err = run(*line, "--seed", 1)
+    assert status == 2
+    assert err.startswith("art-mmc: error: here/state holds another evaluation")
+    assert err.count("\n") == 1
+
+
+def _interrupted(method):
+    """Ctrl-C once the state folder is there."""
+
+    def run(self, target, x, y, plans):
+        robustness.StateFolder(self.folder, self._fingerprint(target, x, y, plans))
+        raise KeyboardInterrupt
+
+    return run
+
+
+def test_clear_state_removes_only_what_an_evaluation_wrote(tmp_path):
+    for name in ("000-0000.npz", "evaluation.json", "thesis.tex", "data.npz"):
+        (tmp_path / name).write_text("")
+    evaluate.clear_state(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "thesis.tex"]
+    evaluate.clear_state(tmp_path / "none")
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+ERRORS = {
+    "evaluate": "the following arguments are required: CHECKPOINT",
+    "evaluate none.pt": "no checkpoint at none.pt",
+    "evaluate usersnets.py": "for a state dict of your own give --factory module:function",
+    "evaluate net.pth": "for a state dict of your own give --factory module:function",
+    "evaluate pickled.pth --factory usersnets:plain": "holds more than weights",
+    "evaluate usersnets.py --factory usersnets:plain": "holds more than weights",
+    "evaluate net.pth --factory usersnets": "--factory: expected module:function, got 'usersnets'",
+    "evaluate net.pth --factory nomodule:plain": "--factory nomodule:plain: No module named 'nomodule'",
+    "evaluate net.pth --factory usersnets:plian": "module 'usersnets' has no function 'plian'",
+    "evaluate net.pth --factory usersnets:nothing": "expected a torch.nn.Module, got NoneType",
+    "evaluate net.pth --factory usersnets:wrong_size": "net.pth does not fit the network",
+    "evaluate few.pth --factory usersnets:too_few": "gives (2, 9) for two images, expected logits of shape (2, 10)",
+    "evaluate broken.ts": "broken.ts is damaged",
+    "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
+    "evaluate mmc.pt --eps 8": "did you mean 8/255?",
+    "evaluate mmc.pt --norm 1": "argument --norm: invalid choice: '1'",
+    "evaluate mmc.pt --norm 2": "--norm 2 needs --eps",
+    "evaluate mmc.pt --norm 2 --eps 0": "--eps: expected positive numbers, got 0",
+    "evaluate mmc.pt --norm 2 --eps 1 --suite li2021": "the paper's attacks are in the L-inf norm",
+    "evaluate mmc.pt --quirk eps265": "unknown quirk 'eps265'. Did you mean 'eps256'?",
+    "evaluate mmc.pt --quirk eps256": "suite 'standard' has no quirk 'eps256'",
+    "evaluate mmc.pt --fail-under 30": "argument --fail-under: expected a share in [0, 1], got '30'",
+    "evaluate mmc.pt --fail-under much": "expected a share in [0, 1], got 'much'",
+    "evaluate mmc.pt --nb-test 0": "argument --nb-test: expected a whole number of at least 1",
+    "evaluate mmc.pt --curves -1": "argument --curves: expected a whole number of at least 0",
+    "evaluate mmc.pt --dataset mnist": "mnist: data_dir is needed",
+    "evaluate mmc.pt --dataset large.npz": "for inputs of shape (1, 8, 8) and 10 classes, large.npz has (1, 9, 9)",
+    "evaluate mmc.pt --substitute none.pt": "no checkpoint at none.pt",
+    "evaluate mmc.pt --epochs 3": "unknown option '--epochs'",
+    "report": "the following arguments are required: RECORD.json",
+    "report none.json --output out": "none.json: No such file or directory",
+    "report usersnets.py --output out": "usersnets.py is damaged, or no report of art_mmc",
+    "report none.json": "the following arguments are required: --output",
+}
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_a_mistake_is_one_line(run, monkeypatch, line):
+    """And it comes before any attack."""
+    Path("broken.ts").write_bytes(Path("net.ts").read_bytes()[:-1000])
+    torch.save({f"{k}": v[:9] if k.startswith("head") else v for k, v in torch.load("net.pth").items()}, "few.pth")
+    x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
+    np.savez("large.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: pytest.fail("the attacks have begun"))
+    status, out, err = run(*line.split())
+    assert (status, out) == (2, "")
+    assert err.startswith("art-mmc: error: ")
+    assert err.count("\n") == 1
+    assert ERRORS[line] in err
+
+
+def test_an_attack_that_crashes_is_a_line_with_its_name(run, monkeypatch):
+    def generate(self, x, y=None, **kwargs):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr("art.attacks.evasion.FastGradientMethod.generate", generate)
+    status, out, err = run("evaluate", "mmc.pt", *QUICK, 0)
+    assert (status, out) == (2, "")
+    assert "attack 'FGSM'" in err
+    assert "planted" in err
+    assert not list(Path("runs").rglob("report.*"))  # it never counts as robustness
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError])
+def test_a_bug_keeps_its_traceback(run, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error("planted")
+
+    monkeypatch.setattr(assessment_module, "assess", fail)
+    with pytest.raises(error, match="planted"):
+        run("evaluate", "mmc.pt", "--quiet")
+
+
+def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
+    from art_mmc.cli.common import UsageError
+
+    for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/000-0000.npz is damaged")):
+        with pytest.raises(UsageError), evaluate.evaluating(tmp_path):
+            raise error
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+
+
+def test_report_makes_the_files_again(run):
+    from art_mmc.reporting import write_robustness
+
+    write_robustness(replace(made(), curves=None, x=None), "first")
+    Path("first/report.md").rename("first/old.md")
+    status, out, err = run("report", "first/report.json", "--output", "second")
+    assert (status, err) == (0, "")
+    assert "verdict: broken" in out
+    assert Path("second/report.md").read_bytes() == Path("first/old.md").read_bytes()
+    assert Path("second/confusion.png").read_bytes() == Path("first/confusion.png").read_bytes()
+    status, out, _ = run("report", "first/report.json", "second/report.json", "--output", "both")
+    assert status == 0
+    assert Path("both/report.md").read_text().count("| my net |") == 4
+
+
+# ----------------------------------------------------------------------------------------------- below the command line
+
+
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+def test_load_any_leaves_the_network_in_evaluation_mode(place, monkeypatch):
+    monkeypatch.chdir(place)
+    for file, factory in (("mmc.pt", None), ("net.ts", None), ("net.pth", "usersnets:plain")):
+        classifier, _ = load_any(file, digits(), factory)
+        assert isinstance(classifier, PyTorchClassifier)
+        assert not classifier.model.training
+        assert classifier.clip_values is not None
+        assert (classifier.predict(digits().x_test[:50]).argmax(axis=1) == digits().y_test[:50]).mean() > 0.8
+
+
+def test_a_factory_gets_what_it_asks_for(monkeypatch):
+    seen = []
+
+    def build(nb_classes, width=3):
+        seen.append((nb_classes, width))
+        return torch.nn.Flatten()
+
+    monkeypatch.setitem(sys.modules, "nets", SimpleNamespace(build=build))
+    before = list(sys.path)
+    assert isinstance(build_network("nets:build", digits()), torch.nn.Flatten)
+    assert seen == [(10, 3)]
+    assert sys.path == before
+
+
+def test_assess_keeps_what_the_evaluation_is_about(place):
+    classifier, _ = load_any(place / "mmc.pt", digits())
+    found = assess(classifier, digits(), RobustnessEvaluation("quick", 0.1, diagnostics=False), nb_test=6, curves=0)
+    assert found.curves is None
+    np.testing.assert_array_equal(found.x, digits().x_test[found.index])
+    np.testing.assert_array_equal(found.record.labels, digits().y_test[found.index])
+    assert found.record.provenance["name"] == "mmc"
+    assert found.record.verdict is None
+
+
+# --------------------------------------------------------------------------------------------------------------- curves
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "radii"),
+    [
+        (0.2, np.inf, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
+        ([0.1, 0.2], np.inf, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
+        (0.8, np.inf, (0.2, 0.4, 0.6, 0.8)),  # in [0, 1] no ball is larger than 1
+        (0.8, 2, (0.2, 0.4, 0.6, 0.8, 1.2, 1.6)),
+    ],
+)
+def test_radii_of_curves(eps, norm, radii):
+    assert curve_radii(eps, norm) == pytest.approx(radii)
+
+
+def linear(scale: float) -> tuple[PyTorchClassifier, np.ndarray, np.ndarray]:
+    """Two classes, logits +-scale * (sum of (x - 1/2)): the distance to the boundary in L-inf is |mean(x) - 1/2|."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    with torch.no_grad():
+        network[1].weight[:] = scale * torch.tensor([[-1.0], [1.0]])
+        network[1].bias[:] = scale * torch.tensor([8.0, -8.0])
+    classifier = PyTorchClassifier(
+        model=network, loss=torch.nn.CrossEntropyLoss(), input_shape=(1, 4, 4), nb_classes=2, clip_values=(0, 1)
+    )
+    offsets = np.array([-0.25, -0.15, -0.05, 0.05, 0.15, 0.25], np.float32)
+    x = np.broadcast_to(0.5 + offsets[:, None, None, None], (6, 1, 4, 4)).astype(np.float32).copy()
+    return classifier, x, (offsets > 0).astype(np.int64)
+
+
+def test_curves_of_a_linear_model_are_known():
+    """Samples at distances 0.25, 0.15 and 0.05: PGD on any objective fells exactly those nearer than eps."""
+    classifier, x, y = linear(1.0)
+    curves = measure_curves(classifier, x, y, [0.1, 0.2], steps=(1, 20), steps_over_eps=20)
+    assert curves.objectives == ("loss", "cross_entropy", "margin")
+    assert curves.eps == pytest.approx((0.05, 0.1, 0.15, 0.2, 0.3, 0.4))
+    assert (curves.n, curves.clean, curves.at) == (6, 6, 0.2)
+    for objective in curves.objectives:
+        counts = dict(zip(np.round(curves.eps, 6), curves.over_eps[objective], strict=True))
+        assert [counts[eps] for eps in (0.1, 0.2, 0.3, 0.4)] == [4, 2, 0, 0]
+        assert curves.over_steps[objective] == (2, 2)
+        assert curves.zero[objective] == (0,) * 7
+
+
+def test_zero_gradients_are_counted_where_the_softmax_saturates():
+    """At scale 20 the logits of the far samples are 2 * 20 * 16 * 0.25 = 160 apart, the near ones' 32."""
+    classifier, x, y = linear(20.0)
+    curves = measure_curves(classifier, x, y, 0.02, samples=6, steps=(1,), steps_over_eps=1)
+    assert curves.zero["cross_entropy"][0] == 2
+    assert curves.zero["margin"] == (0,) * 7
+
+
+def test_curves_round_trip_and_repeat():
+    classifier, x, y = linear(1.0)
+    options = {"steps": (1, 3), "steps_over_eps": 3, "samples": 4}
+    first = measure_curves(classifier, x, np.eye(2)[y], 0.2, 2, **options)
+    assert Curves.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+    again = measure_curves(classifier, x, y, 0.2, 2, **options)
+    assert replace(again, seconds=0.0) == replace(first, seconds=0.0)
+    assert first.n == 4
+    with pytest.raises(ValueError, match="samples and steps"):
+        measure_curves(classifier, x, y, 0.2, samples=0)

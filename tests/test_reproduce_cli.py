@@ -1,0 +1,521 @@
+"""`art-mmc reproduce` and its tables: the published figure, ours, and never without the worst case."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import io
+import json
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from art_mmc import assessment as assessment_module
+from art_mmc import comparison, create_classifier, load_dataset
+from art_mmc import reproduction as module
+from art_mmc.assessment import Assessment
+from art_mmc.cli import main
+from art_mmc.data import Dataset
+from art_mmc.evaluation import SUITES, AttackRecord, RobustnessRecord, suites
+from art_mmc.published import CLEAN, DISTANCE, Cell, get_published
+from art_mmc.reporting import (
+    figures_csv,
+    load_reproduction,
+    paper_table,
+    paper_text,
+    reproduction_report,
+    rewrite,
+    write_reproduction,
+)
+from art_mmc.reproduction import PaperRow, Reproduced, Reproduction, check_reproduction, ours_of, paper_rows, reproduce
+from tests.handmade import MACHINE, RECORD, attack, bits
+
+TABLE1 = get_published("li2021-table1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --------------------------------------------------------------------------------------------------------- by hand, MMC
+
+
+def protocol(eps: tuple[float, ...] = (0.1, 0.2)) -> RobustnessRecord:
+    """A part of the PC paper's protocol: PGD-40 leaves 8 and 6 of 10, the adaptive attack 4 and 1."""
+    attacks = []
+    for radius, plain, adaptive in zip(eps, ("1111111100", "1111110000"), ("1111000000", "1000000000"), strict=True):
+        attacks += [
+            attack("FGSM", "cross_entropy", radius, "1111111110", seconds=0.25),
+            attack("PGD-40", "cross_entropy", radius, plain, seconds=2.5),
+            attack("PGD-40 adaptive", "adaptive", radius, adaptive, seconds=2.0),
+        ]
+    attacks.append(
+        attack(
+            "C&W, 100 steps",
+            None,
+            0.0,
+            "1011111110",
+            bounded=False,
+            attacked=bits("1110000000"),
+            distances=np.array([math.nan, 2.0, *[math.nan] * 8]),
+        )
+    )
+    return replace(RECORD, attacks=tuple(attacks), suite="li2021-table1")
+
+
+def made(record: RobustnessRecord | None = None, eps: tuple[float, ...] = (0.1, 0.2, 0.3)) -> Reproduction:
+    conditions = {
+        "n": 10,
+        "n_test": 10000,
+        "n_train": 60000,
+        "suite": "li2021-table1",
+        "eps": list(eps),
+        "quirks": [],
+        "budget": 0.1,
+        "small": False,
+        "batch_size": 256,
+        "seed": 0,
+        "substitute": "",
+        **MACHINE,
+    }
+    results = (
+        Reproduced("sce", "lenet5, recipe li2021-mnist, 10 of 100 epochs", 12.5, record or protocol()),
+        Reproduced("pc", "art_mmc checkpoint pc.pt", None, record or protocol()),
+    )
+    return Reproduction("li2021-table1", "mnist", results, conditions)
+
+
+def row(reproduction: Reproduction, method: str, name: str, eps: float | None) -> PaperRow:
+    found = [
+        each
+        for each in paper_rows(reproduction)
+        if (each.method.key, each.cell.attack, each.cell.eps) == (method, name, eps)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_published_ours_and_worst_case_side_by_side():
+    pgd = row(made(), "pc", "PGD-40", 0.2)
+    assert (pgd.cell.value, pgd.cell.text) == (50.2, "50.2")
+    assert pgd.ours is not None
+    assert (pgd.ours.value, pgd.ours.n, pgd.ours.seconds) == (60.0, 10, 2.5)
+    assert pgd.ours.interval == pytest.approx((31.27, 83.18), abs=0.01)
+    assert (pgd.worst.accuracy, pgd.worst.eps) == (0.1, 0.2)
+    assert row(made(), "pc", "PGD-40", 0.1).worst.accuracy == 0.4
+    clean = row(made(), "sce", CLEAN, None)
+    assert (clean.cell.value, clean.ours.value) == (99.2, 90.0)
+    assert (clean.worst.accuracy, clean.worst.eps) == (0.1, 0.2)  # the largest radius that ran
+
+
+def test_an_attack_with_a_limit_is_about_its_samples():
+    """C&W took three images and fooled one."""
+    carlini = row(made(), "sce", "C&W, 100 steps", None)
+    assert (carlini.ours.value, carlini.ours.n) == (pytest.approx(200 / 3), 3)
+    assert carlini.worst.accuracy == 0.1
+
+
+def test_what_did_not_run_says_so_and_has_its_worst_case():
+    bim = row(made(), "pc", "BIM-10", 0.2)
+    assert bim.ours is None
+    assert bim.worst.accuracy == 0.1
+    beyond = row(made(), "pc", "PGD-40", 0.3)
+    assert beyond.ours is None
+    assert (beyond.worst.accuracy, beyond.worst.eps) == (0.1, 0.2)
+
+
+def test_no_row_without_the_worst_case():
+    """Not in the type, and not in any form of the table."""
+    field = {each.name: each for each in dataclasses.fields(PaperRow)}["worst"]
+    assert field.type == "AttackRecord"
+    assert inspect.signature(PaperRow).parameters["worst"].default is inspect.Parameter.empty
+    rows = paper_rows(made())
+    assert len(rows) == 2 * 14
+    assert all(isinstance(each.worst, AttackRecord) and each.worst.attack == "worst case" for each in rows)
+    lines = [line for line in paper_table(made()).splitlines() if line.startswith("| CE") or line.startswith("| PC")]
+    assert len(lines) == 28
+    assert all(line.count("**") == 2 for line in lines)
+    text = [line for line in paper_text(made()).splitlines() if line.startswith(("CE ", "PC + LC "))]
+    assert len(text) == 28
+    assert all(("10.0 (1.8 to 40.4)" in line) or ("40.0 (16.8 to 68.7)" in line) for line in text)
+    table = list(csv.DictReader(io.StringIO(figures_csv(made()).decode())))
+    assert len(table) == 28
+    assert all(float(each["worst_case"]) in (10.0, 40.0) for each in table)
+
+
+def test_radii_left_out_by_choice_are_left_out():
+    rows = paper_rows(made(eps=(0.1, 0.2)))
+    assert {each.cell.eps for each in rows} == {None, 0.1, 0.2}
+    assert len(rows) == 2 * 10
+
+
+def test_a_figure_in_256ths_finds_ours():
+    record = replace(
+        protocol(),
+        attacks=(
+            attack("PGD-10 untargeted", "loss", 8 / 256, "1111111100"),
+            attack("PGD-50 adaptive", "adaptive", 8 / 255, "1111000000"),
+        ),
+    )
+    cell = get_published("pang2020-table1").find("cifar10", "mmc", "PGD-10 untargeted", 8 / 255)
+    assert ours_of(record, cell).value == 80.0
+    # and the worst case is that of both
+    assert module._worst(record, cell).accuracy == 0.4
+
+
+def test_autoattack_is_the_worst_of_its_parts():
+    eps = 8 / 255
+    parts = (
+        attack("APGD cross-entropy", "cross_entropy", eps, "1111111100", seconds=1.0),
+        attack("APGD targeted DLR", "targeted_dlr", eps, "1111011100", seconds=2.0),
+        attack("Square", None, eps, "1111110000", seconds=4.0),
+        attack("PGD-50 adaptive", "adaptive", eps, "1100000000"),
+    )
+    cell = get_published("pang2021-table16").find("cifar10", "trades", "AutoAttack", eps)
+    ours = ours_of(replace(protocol(), attacks=parts), cell)
+    assert (ours.value, ours.n, ours.seconds) == (50.0, 10, 7.0)
+    assert ours_of(replace(protocol(), attacks=parts[1:]), cell) is None
+
+
+def test_a_mean_distance_counts_failures_as_zero():
+    """Three attacked, distances 1 and 2 and one failure: the mean is 1, its standard error 1.96 * 0.8165 / sqrt(3)."""
+    carlini = attack(
+        "C&W targeted",
+        None,
+        0.0,
+        "0011111110",
+        bounded=False,
+        attacked=bits("1110000000"),
+        distances=np.array([1.0, 2.0, *[math.nan] * 8]),
+    )
+    cell = get_published("pang2020-table2").find("cifar10", "mmc", "C&W targeted")
+    assert cell.unit == DISTANCE
+    ours = ours_of(replace(protocol(), attacks=(carlini,)), cell)
+    assert (ours.value, ours.n) == (1.0, 3)
+    assert ours.interval == pytest.approx((0.0760, 1.9240), abs=1e-4)
+
+
+def test_report():
+    text = reproduction_report(made())
+    assert text.startswith("# White-box accuracy of PC with logit constraint: published, and ours\n")
+    for part in (
+        f"Published: {TABLE1.citation}",
+        "10 test images of mnist, 0.1 of the papers' epochs, on cpu (Abacus 1), 2 threads",
+        "| PC + LC | PGD-40 | 0.2 | 50.2 | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |",
+        "| PC + LC | BIM-10 | 0.2 | 48.6 | not run |  |  | **10.0 (1.8 to 40.4)** | 0.2 |",
+        "| PC + LC | art_mmc checkpoint pc.pt |  | 90.0",
+        "| CE | lenet5, recipe li2021-mnist, 10 of 100 epochs | 12 |",
+        "PC + LC: **broken**. The worst case is 10.0 % of 10 samples.",
+        *(f"- {note}" for note in TABLE1.notes),
+    ):
+        assert part in text, part
+
+
+def test_csv():
+    rows = list(csv.DictReader(io.StringIO(figures_csv(made()).decode())))
+    pgd = next(each for each in rows if (each["method"], each["attack"], each["eps"]) == ("pc", "PGD-40", "0.2"))
+    assert (pgd["published"], pgd["ours"], pgd["n"], pgd["seconds"], pgd["device"]) == (
+        "50.2",
+        "60.0",
+        "10",
+        "2.5",
+        "cpu",
+    )
+    assert (pgd["worst_case"], pgd["worst_case_eps"], pgd["unit"]) == ("10.0", "0.2", "accuracy, %")
+    assert pgd["citation"] == TABLE1.citation
+
+
+def test_written_and_read_again(tmp_path):
+    files = write_reproduction(made(), tmp_path / "a")
+    assert sorted(path.name for path in files) == ["figures.csv", "report.json", "report.md"]
+    again = load_reproduction(tmp_path / "a" / "report.json")
+    assert again.to_dict() == made().to_dict()
+    text, written = rewrite([tmp_path / "a" / "report.json"], tmp_path / "b")
+    assert text == paper_text(made())
+    for path in written:
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+    (tmp_path / "x.json").write_text('{"format": "art_mmc.robustness"}')
+    with pytest.raises(ValueError, match="no report of art-mmc reproduce"):
+        load_reproduction(tmp_path / "x.json")
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+def images(count: int, channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Digits enlarged to other formats."""
+    data = load_dataset("digits")
+    x = np.repeat(np.repeat(data.x_train[:count], size // 8, axis=2), size // 8, axis=3)
+    pad = (size - x.shape[2]) // 2
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    return np.repeat(x, channels, axis=1).astype(np.float32), data.y_train[:count]
+
+
+def dataset(name: str, channels: int = 1, size: int = 28) -> Dataset:
+    x, y = images(60, channels, size)
+    return Dataset(name, x[:40], y[:40], x[40:], y[40:])
+
+
+@pytest.fixture
+def watched(monkeypatch) -> list[tuple]:
+    """Training and attacks that only say what they were asked for."""
+    calls: list[tuple] = []
+
+    def train_defence(defence, data, recipe, **options):
+        calls.append(("train", defence, recipe, options))
+        classifier = create_classifier(
+            defence, "cnn", input_shape=data.input_shape, nb_classes=10, device_type="cpu", **options["options"]
+        )
+        return comparison.TrainedDefence(classifier, options["backbone"], recipe, [], 3.0)
+
+    def assess(classifier, data, evaluation, **options):
+        calls.append(("attack", classifier, evaluation, options))
+        return Assessment(protocol(tuple(evaluation.eps[:2]) if len(evaluation.eps) > 1 else (0.1, 0.2)))
+
+    monkeypatch.setattr(module, "train_defence", train_defence)
+    monkeypatch.setattr(module, "assess", assess)
+    return calls
+
+
+def test_networks_are_trained_by_recipe_and_attacked_by_the_suite(watched):
+    table = get_published("pang2020-table1")
+    found = reproduce(
+        table,
+        dataset("cifar10", 3, 32),
+        methods=["mmc-random", "at-targeted-sce"],
+        budget=0.1,
+        nb_test=15,
+        quirks=["predicted_labels"],
+        seed=4,
+    )
+    trainings = [each[1:] for each in watched if each[0] == "train"]
+    attacks = [each[1:] for each in watched if each[0] == "attack"]
+    assert [(defence, recipe.name, recipe.nb_epochs) for defence, recipe, _ in trainings] == [
+        ("mmc", "pang2020-cifar10", 20),
+        ("sce", "pang2020-cifar10-at-targeted", 20),
+    ]
+    assert [options["options"] for *_, options in trainings] == [{"centers": "random"}, {}]
+    assert {options["backbone"] for *_, options in trainings} == {"mmc-resnet32v2"}
+    assert {options["seed"] for *_, options in trainings} == {4}
+    for _, evaluation, options in attacks:
+        assert evaluation.suite.name == "pang2020-table1"
+        assert evaluation.eps == [8 / 255, 16 / 255]
+        assert (evaluation.quirks, evaluation.seed, evaluation.substitutes) == (("predicted_labels",), 4, None)
+        assert options["nb_test"] == 15
+    assert [each.method for each in found.results] == ["mmc-random", "at-targeted-sce"]
+    assert found.results[0].source == "mmc-resnet32v2, recipe pang2020-cifar10, 20 of 200 epochs"
+    assert found.provenance["budget"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "substitute", "target"), [("mnist", 1, "cnn3", "lenet5"), ("cifar10", 3, "resnet56", "vgg13")]
+)
+def test_black_box_tables_craft_on_the_paper_s_substitute(watched, name, channels, substitute, target):
+    data = dataset(name, channels, 28 if channels == 1 else 32)
+    found = reproduce(get_published("li2021-table3"), data, methods=["pc"], budget=0.02, seed=4)
+    (_, defence, recipe, options), (_, own, _, own_options) = [each for each in watched if each[0] == "train"]
+    assert (defence, options["backbone"], options["seed"]) == ("sce", substitute, 5)
+    assert (own, own_options["backbone"], own_options["seed"]) == ("pc", target, 4)
+    evaluation = next(each for each in watched if each[0] == "attack")[2]
+    assert [each.defence for each in evaluation.substitutes] == ["sce"]
+    assert found.provenance["substitute"].startswith(f"{substitute}, recipe li2021-{name}, {recipe.nb_epochs} of ")
+
+
+def test_small_trains_the_twin(watched):
+    reproduce(get_published("li2021-table1"), dataset("cifar10", 3, 32), methods=["sce"], small=True)
+    _, _, recipe, options = watched[0]
+    assert (recipe.name, recipe.nb_epochs, options["backbone"]) == ("li2021-cifar10-small", 30, "resnet20")
+
+
+def test_all_rows_of_a_data_set_by_default():
+    table = get_published("li2021-table5")
+    assert [each.key for each in check_reproduction(table, dataset("mnist"), None, {})] == [
+        *("at-sce", "at-gce", "at-pc", "pc"),
+    ]
+    assert [each.key for each in check_reproduction(table, dataset("cifar10", 3, 32), None, {})] == ["at-sce", "at-pc"]
+    table = get_published("pang2021-table16")
+    data = dataset("cifar10", 3, 32)
+    assert [each.key for each in check_reproduction(table, data, None, {}, small=True)] == ["trades"]
+    assert [each.key for each in check_reproduction(table, data, None, {"rice2020": "x"}, small=True)] == [
+        *("trades", "rice2020"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["mmc"]}, "unknown method of li2021-table1 'mmc'"),
+        ({"methods": []}, "no row of li2021-table1 is chosen"),
+        ({"methods": ["sce"], "checkpoints": {"pc": "x.pt"}}, "a checkpoint for pc, which is not among the chosen"),
+        ({"checkpoints": {"gce": "x.pt"}}, "unknown method of li2021-table1 'gce'"),
+        ({"budget": -1}, "budget: expected a positive number"),
+        ({"quirks": ["eps256"]}, "suite 'li2021-table1' has no quirk 'eps256'"),
+        ({"eps": [3]}, "eps"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_training(watched, changes, message):
+    with pytest.raises(ValueError, match=message):
+        reproduce(TABLE1, dataset("mnist"), **changes)
+    assert not watched
+
+
+def test_tables_without_figures_are_refused():
+    with pytest.raises(ValueError, match="no figures for data set 'svhn', but for: cifar10"):
+        check_reproduction(get_published("pang2020-table1"), dataset("svhn", 3, 32), None, {})
+    with pytest.raises(ValueError, match="pang2018-table1 is no table of robust accuracies"):
+        reproduce(get_published("pang2018-table1"), dataset("mnist"))
+    with pytest.raises(ValueError, match="Rice et al. 2020, WRN-34-20 is not trained here: give a network by"):
+        check_reproduction(get_published("pang2021-table16"), dataset("cifar10", 3, 32), ["rice2020"], {})
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in torchvision's layout with 120 training and 20 test images of 28 x 28."""
+    folder = tmp_path_factory.mktemp("data")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    x, y = images(140, 1, 28)
+    pixels = (255 * x[:, 0]).round().astype(np.uint8)
+    for prefix, part in (("train", slice(0, 120)), ("t10k", slice(120, 140))):
+        shape = pixels[part].shape
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, *shape) + pixels[part].tobytes())
+        labels = y[part].astype(np.uint8)
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, len(labels)) + labels.tobytes())
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys, mnist) -> Callable[..., tuple[int, str, str]]:
+    (tmp_path / "data").symlink_to(mnist)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_reproduce_end_to_end(run, monkeypatch):
+    """One network trained, one from a file; a second run goes on from what the first left."""
+    small = replace(SUITES["li2021-table1"], once=())  # C&W is slow: its row says that it did not run
+    monkeypatch.setitem(suites.SUITES, "li2021-table1", small)
+    data = load_dataset("mnist", "data")
+    with torch.random.fork_rng():
+        pc = comparison.build_classifier("pc", data, "lenet5")
+    pc.save_checkpoint("mine.pt")
+    line = (
+        "reproduce li2021-table1 --data-dir data --budget 0.01 --eps 0.3 --nb-test 5 --device cpu --threads 1 --quiet"
+    )
+    status, out, err = run(*line.split(), "--checkpoint", "pc=mine.pt", "--output", "here")
+    assert (status, err) == (0, "")
+    found = load_reproduction("here/report.json")
+    assert out.startswith(paper_text(found))
+    assert (found.table, found.dataset, found.provenance["n"], found.provenance["n_test"]) == (
+        *("li2021-table1", "mnist", 5, 20),
+    )
+    sce, given = found.results
+    assert sce.source == "lenet5, recipe li2021-mnist, 1 of 100 epochs"
+    assert sce.training_seconds > 0
+    assert (given.source, given.training_seconds) == ("art_mmc checkpoint mine.pt", None)
+    for each in found.results:
+        assert each.record.verdict is not None
+        assert each.record.eps == (0.3,)
+        assert {"FGSM", "BIM-10", "PGD-40", "MIM-40", "PGD-40 adaptive"} <= {a.attack for a in each.record.attacks}
+    rows = paper_rows(found)
+    assert len(rows) == 2 * 6  # clean, four attacks at 0.3, C&W
+    assert [each.cell.attack for each in rows if each.ours is None] == ["C&W, 100 steps"] * 2
+    names = sorted(path.name for path in Path("here").iterdir())
+    assert names == ["figures.csv", "report.json", "report.md", "sce.pt", "sce.run"]
+    # once more: the network is there, trained
+    monkeypatch.setattr(module, "assess", lambda classifier, *args, **kwargs: Assessment(found.results[0].record))
+    before = Path("here/sce.pt").read_bytes()
+    status, _, err = run(*line.split(), "--defence", "sce", "--output", "here")
+    assert (status, err) == (0, "")
+    assert Path("here/sce.pt").read_bytes() == before
+    # with other settings the folder is in the way, and that is a line
+    status, _, err = run(*line.replace("0.01", "0.02").split(), "--defence", "sce", "--output", "here")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "here" in err
+
+
+def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch):
+    """The networks by the paper's recipe or from files, its attacks, and those that know the detector."""
+    from art_mmc.detectors import report, study
+
+    asked = []
+    monkeypatch.setattr(study, "run_detection_study", lambda *args, **kwargs: asked.append((args, kwargs)) or "study")
+    monkeypatch.setattr(report, "write_report", lambda found, folder: [folder / "report.md"])
+    monkeypatch.setattr(report, "text_table", lambda found: f"the table of the {found}")
+    with torch.random.fork_rng():
+        create_classifier("rce", "lenet5", input_shape=(1, 28, 28), nb_classes=10, device_type="cpu").save_checkpoint(
+            "rce.pt"
+        )
+    line = ["--data-dir", "data", "--device", "cpu", "--quiet", "--defence", "rce", "--checkpoint", "rce=rce.pt"]
+    for table in ("pang2018-table2", "pang2018-table3"):
+        status, out, err = run("reproduce", table, *line)
+        assert (status, err) == (0, "")
+        assert "the table of the study" in out
+    (args, second), (_, third) = asked
+    assert list(args[0]) == ["rce"]
+    assert args[1].name == "mnist"
+    assert "FGSM" in str(second["attacks"]).upper()
+    assert list(second["white_box"]) == ["cw-wb", "pgd-wb"]
+    assert (third["attacks"], list(third["white_box"])) == ([], ["cw-wb"])
+    assert second["sources"] == {"rce": {"checkpoint": "rce.pt"}}
+
+
+ERRORS = {
+    "reproduce": "the following arguments are required: TABLE",
+    "reproduce pang2020-table4": "unknown table 'pang2020-table4'. Did you mean",
+    "reproduce pang2018-table1": "pang2018-table1 has nothing that could be attacked",
+    "reproduce li2021-table1": "mnist: data_dir is needed",
+    "reproduce li2021-table1 --dataset digits": "has figures for mnist, kmnist, fashion-mnist, cifar10, svhn, not",
+    "reproduce li2021-table1 --data-dir nowhere": "mnist not found under nowhere",
+    "reproduce li2021-table1 --data-dir data --defence mmc": "unknown method of li2021-table1 'mmc'",
+    "reproduce li2021-table1 --data-dir data --defence ,": "no row of li2021-table1 is chosen",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc": "--checkpoint: expected NAME=FILE, got 'pc'",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc=none.pt": "no checkpoint at none.pt",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc=data/MNIST/raw/train-labels-idx1-ubyte": "is damaged",
+    "reproduce li2021-table1 --data-dir data --budget 0": "argument --budget: expected a positive number, got '0'",
+    "reproduce li2021-table1 --data-dir data --eps 8": "did you mean 8/255?",
+    "reproduce li2021-table1 --data-dir data --quirk eps256": "suite 'li2021-table1' has no quirk 'eps256'",
+    "reproduce li2021-table1 --data-dir data --nb-test 0": "argument --nb-test: expected a whole number",
+    "reproduce pang2018-table2 --data-dir data --eps 0.1": "--eps is no option of a table of detectors",
+    "reproduce pang2018-table2 --data-dir data --defence mmc": "unknown method of pang2018-table2 'mmc'",
+    "reproduce pang2018-table2 --data-dir data --checkpoint rce=none.pt": "no checkpoint at none.pt",
+}
+
+
+@pytest.mark.parametrize("line", ERRORS)
+def test_a_mistake_is_one_line(run, monkeypatch, line):
+    """And it comes before any training."""
+    for place in (comparison, module):
+        monkeypatch.setattr(place, "train_defence", lambda *args, **kwargs: pytest.fail("training has begun"))
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: pytest.fail("the attacks have begun"))
+    status, out, err = run(*line.split())
+    assert (status, out) == (2, "")
+    assert err.startswith("art-mmc: error: ")
+    assert err.count("\n") == 1
+    assert ERRORS[line] in err
+
+
+def test_a_cell_has_no_ours_where_nothing_was_attacked():
+    record = replace(protocol(), attacks=(attack("SPSA", "margin", 0.3, "1111111110", attacked=bits("0" * 10)),))
+    assert ours_of(record, Cell("mnist", "pc", "SPSA", 0.3, 1.0, "1.0")) is None
+    assert json.dumps(record.to_dict(), allow_nan=False)

@@ -1,0 +1,383 @@
+"""Reports of one evaluation, from records made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from art_mmc.assessment import Assessment, reading
+from art_mmc.evaluation import HOLDS, AttackRecord, RobustnessRecord, Verdict, wilson_interval
+from art_mmc.reporting import (
+    attacks_csv,
+    evaluation_table,
+    load_robustness,
+    records_table,
+    report_files,
+    rewrite,
+    robustness_report,
+    verdict_text,
+    write_robustness,
+)
+from art_mmc.reporting.pictures import (
+    confusion_figure,
+    eps_figure,
+    examples_figure,
+    shown_examples,
+    steps_figure,
+    zero_gradient_figure,
+)
+from art_mmc.reporting.robustness import attacks_table, free_attacks_table, side_by_side, strongest
+from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, assessment, attack, bits
+
+PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]
+FILES = sorted(["attacks.csv", *PICTURES, "examples.npz", "report.json", "report.md"])
+
+
+def squeezed(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------------------- readings
+
+
+def test_reading_of_an_attack_on_all():
+    view = reading(CLEAN, ATTACKS[0])
+    assert (view.n, view.correct, view.accuracy, view.attacked, view.follows) == (10, 8, 0.8, 9, False)
+    assert view.interval == wilson_interval(8, 10)
+
+
+def test_reading_of_an_attack_on_what_others_left():
+    view = reading(CLEAN, ATTACKS[3])
+    assert (view.n, view.correct, view.attacked, view.follows) == (10, 5, 6, True)
+
+
+def test_reading_of_an_attack_that_stops_after_so_many_samples():
+    """C&W took the first three and fooled two: one of three, and not eight of ten, is its figure."""
+    view = reading(CLEAN, ATTACKS[-1])
+    assert (view.n, view.correct, view.attacked, view.follows) == (3, 1, 3, False)
+    np.testing.assert_array_equal(view.found, [0.5, 1.5])
+
+
+def test_misclassified_clean_images_before_the_last_attacked_count():
+    clean = AttackRecord("clean", None, 0, 0, 0, 0.0, bits("0111"))
+    view = reading(clean, attack("SPSA", "margin", 0.1, "0011", attacked=bits("0110")))
+    assert (view.n, view.correct) == (3, 1)
+
+
+def test_reading_of_an_attack_that_took_none():
+    view = reading(CLEAN, attack("SPSA", "margin", 0.1, "1111111110", attacked=bits("0" * 10)))
+    assert (view.n, view.attacked) == (0, 0)
+    assert math.isnan(view.accuracy)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_side_by_side_is_the_strongest_attack_on_all_samples():
+    """At 0.2 the restarts (2 of 10) and SPSA (1) followed others: the margin's own figure is 3 of 10."""
+    assert side_by_side(RECORD, 0.1) == ["80.0", "90.0", "60.0", "50.0 (23.7 to 76.3)"]
+    assert side_by_side(RECORD, 0.2) == ["70.0", "90.0", "30.0", "10.0 (1.8 to 40.4)"]
+    assert strongest(RECORD, 0.2, ("adaptive", "margin")) is ATTACKS[6]
+    assert strongest(RECORD, 0.2, ("dlr",)) is None
+
+
+def test_an_objective_that_did_not_run_is_a_dash():
+    record = replace(RECORD, attacks=(ATTACKS[0],))
+    assert side_by_side(record, 0.1)[:3] == ["80.0", "-", "-"]
+
+
+def test_evaluation_table():
+    lines = squeezed(evaluation_table(RECORD))
+    assert lines[0] == "eps clean own loss cross-entropy margin worst case (95 % interval)"
+    assert lines[2:4] == ["0.1 90.0 80.0 90.0 60.0 50.0 (23.7 to 76.3)", "0.2 90.0 70.0 90.0 30.0 10.0 (1.8 to 40.4)"]
+    assert lines[5].startswith("percent correct of 10 images, L-inf")
+
+
+def test_verdict_text():
+    assert verdict_text(RECORD).splitlines() == [
+        "flagged diagnostics: gap of own loss",
+        "verdict: broken",
+        "- The worst case is 10.0 % of 10 samples.",
+        "- PGD on the own loss leaves 70.0 %.",
+    ]
+    fine = replace(RECORD, diagnostics=RECORD.diagnostics[:1], verdict=Verdict(HOLDS, ("Nothing.",)))
+    assert verdict_text(fine).splitlines()[:2] == ["flagged diagnostics: none of 1", "verdict: holds so far"]
+    assert verdict_text(replace(RECORD, verdict=None)) == "no verdict: the diagnostics did not run"
+
+
+def test_attacks_table():
+    rows = attacks_table(RECORD).splitlines()
+    assert len(rows) == 2 + 9 + 2  # C&W is no attack inside a ball; a note below
+    assert rows[2] == ("| PGD own loss | loss | 0.1 | 0.025 | 20 | 1 |  | 9 | 80.0 (49.0 to 94.3) | 1.5 | 180 | 18 |")
+    assert "| 6 | 50.0 (23.7 to 76.3)\\* |" in rows[5]
+    assert "| 2 |  | 3 | 20.0 (5.7 to 51.0)\\* |" in rows[9]
+    assert rows[12].startswith("\\* ran on what earlier attacks had left")
+
+
+def test_a_sample_limit_is_marked():
+    record = replace(RECORD, attacks=(attack("SPSA", "margin", 0.1, "0111111110", attacked=bits("1100000000")),))
+    text = attacks_table(record)
+    assert "| 2 | 50.0 (9.5 to 90.5)+ |" in text
+    assert "+ ran on the first samples only" in text
+    assert "ran on what earlier" not in text
+
+
+def test_free_attacks_table():
+    assert free_attacks_table(RECORD).splitlines()[2:] == [
+        "| C&W |  | 20 | 3 | 2 | 1.000 | 1.000 | 33.3 (6.1 to 79.2) | 1.5 |"
+    ]
+    assert free_attacks_table(replace(RECORD, attacks=ATTACKS[:1])) == ""
+
+
+def test_report():
+    text = robustness_report(assessment(), PICTURES)
+    places = [
+        text.index(part)
+        for part in (
+            "# How robust is my net on mine.npz?",
+            "**Verdict: broken.**",
+            "- The worst case is 10.0 % of 10 samples.",
+            "## Worst case",
+            "| 0.2 | 90.0 | 70.0 | 90.0 | 30.0 | **10.0 (1.8 to 40.4)** |",
+            "](eps.png)",
+            "](confusion.png)",
+            "## Attacks",
+            "### Without a ball",
+            "## By class",
+            "## Diagnostics of masked gradients",
+            "1 of 2 flagged.",
+            "| **gap of own loss** | **flagged** |",
+            "| softmax outputs |",
+            "## Provenance",
+        )
+    ]
+    assert places == sorted(places)
+    # class 0: samples 0, 3, 6, 9; sample 9 is misclassified when clean, and sample 0 alone stands
+    assert "| 0 | 4 | 75.0 | 25.0 (4.6 to 69.9) |" in text
+    for fact in (
+        "mine.npz, 10 of 20 test images",
+        "| Checkpoint | net.pt |",
+        "scale = 10.0",
+        "cpu (Abacus 1), 2 threads",
+        "ART 1.20.1",
+        "| Substitutes | other.pt |",
+        "| Gradients and queries | 180 samples backward, 18 forward alone |",
+        "| Seconds | 19.1, diagnostics 4.0 of them |",
+    ):
+        assert fact in text, fact
+    assert "some/folder" not in text
+
+
+def test_report_of_a_bare_record():
+    """Attacks alone: no labels, no diagnostics, no verdict, no provenance."""
+    record = RobustnessRecord(CLEAN, ATTACKS[:1], seed=0)
+    text = robustness_report(Assessment(record))
+    assert "**No verdict**" in text
+    assert "## By class" not in text
+    assert "## Diagnostics" not in text
+    assert "![" not in text
+    assert sorted(report_files(Assessment(record))) == ["attacks.csv", "report.json", "report.md"]
+
+
+def test_l2_is_named():
+    record = replace(RECORD, attacks=(replace(ATTACKS[0], norm=2.0),))
+    assert "images, L2;" in evaluation_table(record)
+    assert "radius of an L2 ball" in robustness_report(Assessment(record))
+
+
+def test_records_side_by_side():
+    lines = records_table([RECORD, replace(RECORD, provenance={}, verdict=None)]).splitlines()
+    assert len(lines) == 6
+    cells = (
+        "my net | mine.npz | standard | L-inf 0.2 | 10 | 90.0 | 70.0 | 90.0 | 30.0 | **10.0 (1.8 to 40.4)** | broken"
+    )
+    assert lines[3] == f"| {cells} |"
+    assert lines[4].startswith("| classifier |  | standard |")
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def test_csv_has_one_row_an_attack():
+    rows = list(csv.DictReader(io.StringIO(attacks_csv(RECORD).decode())))
+    assert [row["attack"] for row in rows] == ["clean", *(each.attack for each in ATTACKS), "worst case", "worst case"]
+    assert (rows[0]["correct"], rows[0]["n"], rows[0]["attacked"], rows[0]["norm"]) == ("9", "10", "0", "")
+    square, carlini, worst = rows[4], rows[10], rows[12]
+    assert (square["follows"], square["accuracy"], square["attacked"], square["norm"]) == ("True", "0.5", "6", "inf")
+    assert (carlini["n"], carlini["fooled"], carlini["mean_l2"], carlini["norm"]) == ("3", "2", "1.0", "")
+    assert (worst["eps"], worst["correct"], worst["seconds"]) == ("0.2", "1", "13.5")
+    low, high = wilson_interval(1, 10)
+    assert (float(worst["low"]), float(worst["high"])) == (low, high)
+
+
+def test_written_and_read_again(tmp_path):
+    before = assessment()
+    files = write_robustness(before, tmp_path / "new" / "folder")
+    assert sorted(path.name for path in files) == FILES
+    again = load_robustness(tmp_path / "new" / "folder" / "report.json")
+    assert again.to_dict() == before.to_dict()
+    written = {path.name: path.read_bytes() for path in files if path.suffix != ".npz"}
+    assert report_files(again) == written  # pictures and all
+    np.testing.assert_array_equal(again.x, before.x)
+    np.testing.assert_array_equal(again.record.examples, before.record.examples)
+    np.testing.assert_array_equal(again.index, np.arange(10) + 5)
+
+
+def test_examples_of_another_run_are_left_alone(tmp_path):
+    write_robustness(replace(assessment(), curves=None), tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text())
+    document["predictions"][1] = 0
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    again = load_robustness(tmp_path / "report.json")
+    assert again.x is None
+    assert again.record.examples is None
+
+
+def test_json_is_strict_and_says_what_it_is():
+    document = json.loads(report_files(replace(assessment(), x=None))["report.json"])
+    assert (document["format"], document["version"]) == ("art_mmc.robustness", 1)
+    json.dumps(document, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "no report of art_mmc"),
+        ('{"format": "art_mmc.comparison"}', "no report of art-mmc evaluate, but of kind 'art_mmc.comparison'"),
+        ('{"format": "art_mmc.robustness"}', "damaged: KeyError"),
+    ],
+)
+def test_other_files_are_no_evaluations(tmp_path, text, message):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_robustness(tmp_path / "report.json")
+
+
+def test_rewrite_one(tmp_path):
+    before = write_robustness(replace(assessment(), curves=None), tmp_path / "a")
+    text, files = rewrite([tmp_path / "a" / "report.json"], tmp_path / "b")
+    assert "verdict: broken" in text
+    assert [path.name for path in files] == [path.name for path in before]
+    for path in files:
+        if path.suffix != ".npz":
+            assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes(), path.name
+
+
+def test_rewrite_several(tmp_path):
+    for name in ("x/a", "y/a", "z"):
+        write_robustness(replace(assessment(), curves=None, x=None), tmp_path / name)
+    paths = [tmp_path / name / "report.json" for name in ("x/a", "y/a", "z")]
+    text, _ = rewrite(paths, tmp_path / "all")
+    assert text.count("percent correct of 10 images") == 3
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a", "a-2", "report.md", "z"]
+    assert (tmp_path / "all" / "report.md").read_text().count("| my net |") == 6
+    (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
+    with pytest.raises(ValueError, match="only those go side by side"):
+        rewrite([*paths, tmp_path / "other.json"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_eps_picture_is_the_curves():
+    panel = eps_figure(RECORD, CURVES).axes[0]
+    lines = {line.get_label(): line for line in panel.lines}
+    margin, worst = lines["PGD, margin"], lines["worst case,\nall attacks"]
+    assert list(margin.get_xdata()) == [0, 0.1, 0.2, 0.4]
+    assert list(margin.get_ydata()) == [100, 75, 37.5, 0]
+    # the worst case of the same first eight images: five stand at 0.1, one at 0.2
+    assert list(worst.get_xdata()) == [0, 0.1, 0.2]
+    assert list(worst.get_ydata()) == [100, 62.5, 12.5]
+    assert len({line.get_color() for line in panel.lines}) == 4
+    assert len({line.get_marker() for line in panel.lines}) == 4
+    assert "the first 8 of 10 images" in panel.get_title(loc="left")
+
+
+def test_steps_picture_is_the_curves():
+    panel = steps_figure(RECORD, CURVES).axes[0]
+    lines = {line.get_label(): line for line in panel.lines}
+    assert list(lines["PGD, own loss"].get_ydata()) == [100, 87.5, 87.5]
+    assert list(lines["PGD, own loss"].get_xdata()) == [1, 10, 100]
+    assert set(lines["worst case,\nall attacks"].get_ydata()) == {12.5}
+    assert set(lines["clean"].get_ydata()) == {100}
+
+
+def test_zero_gradient_picture_is_the_counts():
+    panel = zero_gradient_figure(RECORD, CURVES).axes[0]
+    shown = [text.get_text() for text in panel.texts]
+    assert shown == ["0", "0", "0", "0", "100", "100", "75", "50", "0", "0", "0", "0"]
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == ["own loss", "cross-entropy", "margin"]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["0", "0.1", "0.2", "0.4"]
+
+
+def test_confusion_picture_is_the_counts():
+    panel = confusion_figure(RECORD).axes[0]
+    counts = np.zeros((3, 3), dtype=int)
+    for text in panel.texts:
+        column, row = text.get_position()
+        counts[int(row), int(column)] = int(text.get_text())
+    expected = np.zeros((3, 3), dtype=int)
+    for true, predicted in zip(LABELS, RECORD.predictions, strict=True):
+        expected[true, predicted] += 1
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_shown_examples_have_fallen_and_are_of_all_classes():
+    """Samples 1 to 8 have fallen; one of each class in turn."""
+    assert shown_examples(RECORD).tolist() == [3, 1, 2, 6, 4, 5, 7, 8]
+    assert shown_examples(RECORD, 4).tolist() == [3, 1, 2, 6]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_picture(channels):
+    panels = examples_figure(assessment(channels)).axes
+    assert len(panels) == 24
+    assert [panel.get_title() for panel in panels[:3]] == ["0", "1", "2"]
+    assert panels[8].get_title() == "\N{RIGHTWARDS ARROW} 1"  # sample 3 is taken for class 1
+    x = assessment(channels).x[3]
+    shown = np.asarray(panels[0].images[0].get_array())
+    np.testing.assert_allclose(shown if channels == 1 else shown.transpose(2, 0, 1), x[0] if channels == 1 else x)
+    difference = np.asarray(panels[16].images[0].get_array())
+    # magnified: the largest change is at the ends of the scale
+    assert np.abs(difference if channels == 1 else difference - 0.5).max() == pytest.approx(
+        0.125 if channels == 1 else 0.5
+    )
+    if channels == 1:
+        assert panels[16].images[0].get_clim() == (-0.125, 0.125)
+
+
+def test_no_examples_no_picture():
+    every = assessment()
+    held = replace(every.record, attacks=(attack("A", "margin", 0.1, "1111111110"),))
+    assert examples_figure(replace(every, record=held)) is None
+    assert "examples.png" not in report_files(replace(every, record=held))
+
+
+def test_pictures_of_awkward_records():
+    """A hundred classes, a long name, one image."""
+    labels = np.arange(10) * 11
+    record = replace(
+        RECORD,
+        labels=labels,
+        predictions=labels + 1,
+        provenance={**RECORD.provenance, "nb_classes": 101, "name": "a name that goes on " * 6},
+    )
+    figure = confusion_figure(record)
+    assert not figure.axes[0].texts
+    assert all(len(line) < 80 for line in figure.get_suptitle().splitlines())
+    for png in report_files(
+        replace(assessment(), record=replace(record, examples=assessment().record.examples))
+    ).values():
+        if png[:4] == b"\x89PNG":
+            width, height = struct.unpack(">II", png[16:24])
+            assert 500 < width < 2000
+            assert 250 < height < 1200
