@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from art_mmc.classifiers import LossDefendedClassifier, load_classifier
 from art_mmc.comparison import choose_test_images, machine
 from art_mmc.data import Dataset
@@ -146,15 +147,16 @@ def load_any(
 ) -> tuple[PyTorchClassifier, str]:
     """
     A classifier from a file: one of :meth:`.LossDefendedClassifier.save_checkpoint`; a TorchScript file; or, with a
-    factory, the state dict of a network of the user's. The latter two are wrapped in ART's `PyTorchClassifier` with
-    cross-entropy; they must take inputs in [0, 1].
+    factory, the state dict of a network of the user's, or a checkpoint of this package whose backbone is the user's.
+    TorchScript and state dicts are wrapped in ART's `PyTorchClassifier` with cross-entropy; such networks must take
+    inputs in [0, 1].
 
     A TorchScript file and a factory are programs: they are run.
 
     :param path: The file.
     :param dataset: The data set: input shape and classes, and a few images to try the network on.
-    :param factory: "module:function" of the user's that builds the network; called with those of `input_shape` and
-           `nb_classes` that it has as arguments.
+    :param factory: "module:function" of the user's that builds the network or backbone; called with those of
+           `input_shape` and `nb_classes` that it has as arguments.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
     :return: The classifier, and what the file was, in words.
     :raises FileNotFoundError: When the file is not there.
@@ -170,9 +172,13 @@ def load_any(
 def _load(path: Path, dataset: Dataset, factory: str | None, device_type: str) -> tuple[PyTorchClassifier, str]:
     classifier: PyTorchClassifier
     if factory is not None:
-        network = build_network(factory, dataset)
-        _load_state(network, path)
-        classifier, kind = _wrap(network, dataset, device_type), f"state dict, network by {factory}"
+        network, content = build_network(factory, dataset), _read_weights(path)
+        if content.get("format") == CHECKPOINT_FORMAT:
+            classifier = load_classifier(path, backbone=network, device_type=device_type)
+            kind = f"art_mmc checkpoint, backbone by {factory}"
+        else:
+            _load_state(network, content, path)
+            classifier, kind = _wrap(network, dataset, device_type), f"state dict, network by {factory}"
     elif _is_torchscript(path):
         try:
             with warnings.catch_warnings():  # torch wants its users elsewhere, but the files are there
@@ -185,14 +191,15 @@ def _load(path: Path, dataset: Dataset, factory: str | None, device_type: str) -
         try:
             classifier = load_classifier(path, device_type=device_type)
         except ValueError as err:
-            hint = "" if "backbone" in str(err) else "; for a state dict of your own give --factory module:function"
-            raise ValueError(f"{str(err).rstrip('.')}{hint}") from err
+            what = "a backbone" if "backbone of the user's own" in str(err) else "a state dict"
+            text = str(err).rstrip(".")
+            raise ValueError(f"{text}; for {what} of your own give --factory module:function") from err
         kind = "art_mmc checkpoint"
-        if tuple(classifier.input_shape) != dataset.input_shape or classifier.nb_classes != dataset.nb_classes:
-            raise ValueError(
-                f"{path} is for inputs of shape {tuple(classifier.input_shape)} and {classifier.nb_classes} classes, "
-                f"{dataset.name} has {dataset.input_shape} and {dataset.nb_classes}."
-            )
+    if tuple(classifier.input_shape) != dataset.input_shape or classifier.nb_classes != dataset.nb_classes:
+        raise ValueError(
+            f"{path} is for inputs of shape {tuple(classifier.input_shape)} and {classifier.nb_classes} classes, "
+            f"{dataset.name} has {dataset.input_shape} and {dataset.nb_classes}."
+        )
     return classifier, kind
 
 
@@ -242,19 +249,27 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _load_state(network: torch.nn.Module, path: Path) -> None:
+def _read_weights(path: Path) -> dict[str, Any]:
+    """Tensors and plain data; nothing that would run code."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as err:
         raise ValueError(
             f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
             "torch.save(network.state_dict(), ...)"
         ) from err
-    for name in ("state_dict", "model_state_dict", "state", "model"):  # as training scripts like to nest it
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a state dict, names and tensors, got {type(content).__name__}.")
+    return content
+
+
+def _load_state(network: torch.nn.Module, content: dict[str, Any], path: Path) -> None:
+    state = content
+    for name in ("state_dict", "model_state_dict", "model"):  # as training scripts like to nest it
+        if isinstance(state.get(name), dict):
             state = state[name]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a state dict, names and tensors, got {type(state).__name__}.")
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a state dict, names and tensors; found {', '.join(map(str, state))}.")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of torch's DataParallel
     try:
         network.load_state_dict(state)

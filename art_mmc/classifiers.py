@@ -33,10 +33,9 @@ from art_mmc.models.passes import channels_last, favours_channels_last, fewer_op
 from art_mmc.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from art.data_generators import DataGenerator
     from art.utils import CLIP_VALUES_TYPE, PREPROCESSING_TYPE
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -302,12 +301,12 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def with_probabilities(self, temperature: float = 1.0) -> Self:
         """
-        A view whose network ends in a softmax, for the attacks that take probabilities (SimBA, VirtualAdversarialMethod,
-        NewtonFool). The objectives are those of the logits, as before.
+        A view whose network ends in a softmax, for the attacks that take probabilities (SimBA, NewtonFool,
+        VirtualAdversarialMethod). The objectives are those of the logits, as before.
 
         :param temperature: Number by which the logits are divided first. Where their gaps are far above 20, the
-               probabilities are exactly 0 and 1 in float32 and these attacks see nothing: divide by about a tenth of the
-               typical gap.
+               probabilities are exactly 0 and 1 in float32 and these attacks see nothing: divide by about a tenth of
+               the typical gap.
         :return: The view; see :meth:`with_objective`.
         :raises ValueError: For a temperature that is no positive number.
         """
@@ -953,7 +952,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
                  by the clock.
         """
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device", "_compiled")}
+        state = {
+            k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device", "_compiled")
+        }
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

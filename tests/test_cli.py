@@ -230,7 +230,7 @@ def test_help_and_errors_of_usage_import_nothing_heavy():
 # --------------------------------------------------------------------------------------------------------------- errors
 
 ERRORS = {
-    "": "a command is needed: compare, train, evaluate, report, reproduce, detect, inspect, bench, defences, recipes, backbones; see",
+    "": "a command is needed: compare, train, evaluate, report, reproduce, detect, inspect, bench, defences, recipes,",
     "comapre": "unknown command 'comapre'. Did you mean 'compare'?",
     "--quiet": "unknown option '--quiet'",
     "compare --epoch 3": "unknown option '--epoch'. Did you mean '--epochs'?",

@@ -265,10 +265,23 @@ def test_an_attack_that_fails_gives_back_its_start_or_the_input(defended):
     attack = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=1e6, **settings)
     np.testing.assert_array_equal(attack.generate(defended.x[:3]), defended.x[:3])
     attack.set_params(confidence=0.0, eta=-1e9, start_binary_search_steps=5)
-    x_adv = attack.generate(defended.x[:3], attack.targets(defended.x[:3]))
-    hit, excess = attack.outcome(x_adv, attack.targets(defended.x[:3]))
+    targets = attack.targets(defended.x[:3])
+    x_adv = attack.generate(defended.x[:3], targets)
+    hit, excess = attack.outcome(x_adv, targets)
     assert hit.any()
     assert (excess > 0).all()
+
+
+def test_what_only_fools_the_classifier_does_not_count():
+    weight = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    classifier, detector = linear(weight)
+    x = np.random.default_rng(1).uniform(0.4, 0.6, (4, 1, 8, 8)).astype(np.float32)
+    target = classifier.predict(x).argmin(axis=1)
+    settings = {**QUICK, "confidence": 0.5, "start_binary_search_steps": 0}
+    attack = DensityAwareCarliniL2(classifier, detector, eta=1e9, **settings)
+    assert attack.outcome(attack.generate(x, target), target)[0].all()
+    attack.set_params(eta=-1e9)  # no score is that low: nothing counts, and the input comes back
+    np.testing.assert_array_equal(attack.generate(x, target), x)
 
 
 # ---------------------------------------------------------------------------------------- PGD with the detector's score

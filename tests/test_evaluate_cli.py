@@ -52,6 +52,9 @@ def plain():
 def wrong_size():
     return Net(32, 10)
 
+def backbone():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU())
+
 def too_few():
     return Net(64, 9)
 
@@ -443,6 +446,17 @@ def test_load_any_leaves_the_network_in_evaluation_mode(place, monkeypatch):
         assert not classifier.model.training
         assert classifier.clip_values is not None
         assert (classifier.predict(digits().x_test[:50]).argmax(axis=1) == digits().y_test[:50]).mean() > 0.8
+
+
+def test_a_checkpoint_with_a_backbone_of_the_user_s(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    own = create_classifier("pc", _module(place).backbone(), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
+    own.save_checkpoint(tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="for a backbone of your own give --factory module:function"):
+        load_any(tmp_path / "own.pt", digits())
+    again, kind = load_any(tmp_path / "own.pt", digits(), "usersnets:backbone")
+    assert (again.defence, kind) == ("pc", "art_mmc checkpoint, backbone by usersnets:backbone")
+    np.testing.assert_array_equal(again.predict(digits().x_test[:5]), own.predict(digits().x_test[:5]))
 
 
 def test_a_factory_gets_what_it_asks_for(monkeypatch):

@@ -1037,6 +1037,7 @@ def test_json_round_trip_of_everything(whole):
 
 def test_a_record_of_an_older_version_is_read(whole):
     data = json.loads(json.dumps(whole.to_dict()))
+    data["attacks"] = [each for each in data["attacks"] if each["bounded"]]  # it knew no others
     for name in ("suite", "diagnostics", "verdict", "provenance", "predictions", "labels", "diagnostics_seconds"):
         del data[name]
     for each in (data["clean"], *data["attacks"]):

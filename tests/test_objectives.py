@@ -252,7 +252,9 @@ def test_rescaled_cross_entropy_of_a_tie_is_the_cross_entropy():
     for name in ("all equal", "three largest equal", "two largest equal", "huge and opposite"):
         logits = torch.tensor([TIES[name]])
         for k in range(4):
-            assert torch.equal(rescaled_cross_entropy(logits, torch.tensor([k])), cross_entropy(logits, torch.tensor([k])))
+            assert torch.equal(
+                rescaled_cross_entropy(logits, torch.tensor([k])), cross_entropy(logits, torch.tensor([k]))
+            )
 
 
 DIFFERENTIABLE = {name: each for name, each in OBJECTIVES.items() if each is not rescaled_cross_entropy}

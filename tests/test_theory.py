@@ -754,6 +754,12 @@ def test_tsne_embeds_the_centers_among_their_points(rng):
     assert np.median(np.linalg.norm(found.points - found.adversarial, axis=1)) < 0.1 * np.ptp(found.points)
     again = map_features(z, y, z + 0.1, centers, "tsne", seed=3)
     np.testing.assert_array_equal(found.points, again.points)
+    # above 500 points of many dimensions the start is drawn at random
+    wide = rng.normal(size=(520, 64))
+    state = np.random.get_state()
+    maps = [map_features(wide, np.zeros(520, int), method="tsne", perplexity=3, seed=1) for _ in range(2)]
+    np.testing.assert_array_equal(maps[0].points, maps[1].points)
+    assert all(np.array_equal(a, b) for a, b in zip(state, np.random.get_state(), strict=True))
     figure = feature_figure([map_features(z, y), found])
     assert drawn_at(figure, 1, found.centers)
     assert is_png(figure_png(figure))

@@ -72,8 +72,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--factory",
         metavar="MODULE:FUNCTION",
-        help="builds your network, whose state dict CHECKPOINT holds; called with those of input_shape and nb_classes "
-        "that it takes",
+        help="builds your network, whose state dict CHECKPOINT holds, or your backbone, for a file that this package "
+        "wrote; called with those of input_shape and nb_classes that it takes",
     )
     parser.add_argument("--name", metavar="TEXT", help="what to call it in the report (default: the file's name)")
     add_data_options(parser)

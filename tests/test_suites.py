@@ -1,0 +1,292 @@
+"""The suites: the papers' settings against their tables, the quirks, and each plan built and run once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from art_mmc import LossDefendedClassifier
+from art_mmc.evaluation import METHODS, QUIRKS, SUITES, AttackPlan, RobustnessEvaluation, get_suite
+from art_mmc.evaluation.suites import fits
+from tests.planted import SHAPE, Linear, digits, plain, undefended
+
+PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
+EPS, STEP = 8 / 255, 2 / 255
+
+
+def built(name: str, eps: float = 0.3, **settings) -> dict[str, AttackPlan]:
+    plans = SUITES[name].build([eps], **settings)
+    assert len({plan.name for plan in plans}) == len(plans)
+    return {plan.name: plan for plan in plans}
+
+
+def shortened(plan: AttackPlan) -> AttackPlan:
+    """The same attack with a tenth of the work."""
+    options = dict(plan.options)
+    for name, most in (("binary_search_steps", 2), ("nb_samples", 4), ("gamma", 0.05)):
+        if name in options:
+            options[name] = min(options[name], most)
+    return replace(plan, steps=min(plan.steps, 3), options=options)
+
+
+@pytest.mark.parametrize("quirks", [False, True], ids=["", "quirks"])
+@pytest.mark.parametrize("name", SUITES)
+def test_each_plan_of_each_suite_builds_and_runs(name, quirks):
+    suite = SUITES[name]
+    if quirks and not suite.quirks:
+        pytest.skip("no quirks")
+    _, _, x, y = digits()
+    x, y = x[:4], y[:4]
+    plans = suite.build([0.05, 0.1], quirks=suite.quirks if quirks else (), image_size=(8, 8))
+    found = RobustnessEvaluation(
+        [shortened(plan) for plan in plans], diagnostics=False, verbose=False, substitutes=[undefended()]
+    ).evaluate(undefended(), x, y)
+    assert [each.attack for each in found.attacks] == [plan.name for plan in plans]
+    assert all(each.attacked.any() or each.standing.sum() == 0 for each in found.attacks[:1])
+    for plan, each in zip(plans, found.attacks, strict=True):
+        assert (each.eps, each.targets, each.labels, each.black_box) == (
+            plan.eps,
+            plan.targets,
+            plan.labels,
+            plan.black_box,
+        )
+        if plan.bounded and not quirks:
+            assert (each.standing <= found.clean.standing).all() or plan.labels == "predicted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUITES)
+def test_each_suite_runs_in_full(name):
+    _, _, x, y = digits()
+    found = RobustnessEvaluation(name, 0.1, verbose=False).evaluate(undefended(), x[:4], y[:4])
+    assert found.verdict is not None
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2])
+@pytest.mark.parametrize("name", ["quick", "standard", "strong"])
+def test_our_suites_in_either_norm(name, norm):
+    _, _, x, y = digits()
+    x = np.pad(x[:6], ((0, 0), (0, 0), (1, 1), (1, 1)))  # ART's Square in the 2-norm needs ten pixels
+    model = torch.nn.Sequential(torch.nn.ZeroPad2d(-1), undefended().model)
+    plans = SUITES[name].build([0.1 if norm == math.inf else 0.5], norm, image_size=(10, 10))
+    assert ("Square" in {plan.name for plan in plans}) == (name != "quick")
+    found = RobustnessEvaluation(
+        [shortened(plan) for plan in plans], diagnostics=False, verbose=False, substitutes=[undefended_padded(model)]
+    ).evaluate(undefended_padded(model), x, y[:6])
+    assert {each.norm for each in found.attacks if each.bounded} == {norm}
+
+
+def undefended_padded(model: torch.nn.Module) -> LossDefendedClassifier:
+    return LossDefendedClassifier(
+        model, torch.nn.CrossEntropyLoss(), (1, 10, 10), 10, optimizer=undefended().optimizer, device_type="cpu"
+    )
+
+
+# ------------------------------------------------------------ the papers' tables
+
+
+def test_pang2020_tables_1_and_3():
+    """MMC paper: PGD-10 and -50, steps of 2/255, random targets and none, the last point of each."""
+    for name in ("pang2020-table1", "pang2020-table3"):
+        plans = built(name, EPS)
+        for steps in (10, 50):
+            for kind, targets in (("targeted", "random"), ("untargeted", None)):
+                plan = plans.pop(f"PGD-{steps} {kind}")
+                assert (plan.method, plan.objective, plan.steps, plan.step_size) == ("pgd", "loss", steps, STEP)
+                assert (plan.targets, plan.restarts, plan.labels, plan.every_point) == (targets, 1, "true", False)
+        (beside,) = plans.values()
+        assert (beside.name, beside.objective, beside.every_point) == ("PGD-50 adaptive", "adaptive", True)
+        assert SUITES[name].eps_for("cifar10") == (8 / 255, 16 / 255)
+
+
+def test_pang2020_table_2():
+    plans = built("pang2020-table2", EPS)
+    for kind, targets in (("targeted", "random"), ("untargeted", None)):
+        spsa, cw = plans[f"SPSA-10 {kind}"], plans[f"C&W {kind}"]
+        assert (spsa.steps, spsa.step_size, spsa.targets, spsa.samples) == (10, 0.01, targets, 1000)
+        assert dict(spsa.options) == {"nb_samples": 128, "delta": 0.01, "early_stop": False}
+        assert (cw.steps, cw.step_size, cw.targets, cw.samples) == (1000, 5e-3, targets, 500)
+        assert (cw.options["confidence"], cw.options["binary_search_steps"]) == (0.0, 9)
+        assert not cw.bounded
+    assert dict(plans["Gaussian noise"].options) == {"sigma": 0.05, "clip": False}
+    assert dict(plans["rotation"].options) == {"degrees": 30.0}
+    assert plans["Gaussian noise"].samples == plans["rotation"].samples == 1000
+    # what has no ball runs once, whatever the number of radii
+    names = [plan.name for plan in SUITES["pang2020-table2"].build([EPS, 2 * EPS])]
+    assert names.count("rotation") == 1
+    assert names.count("SPSA-10 targeted") == 2
+
+
+@pytest.mark.parametrize("name", ["li2021-table1", "li2021-table2", "li2021-table5"])
+def test_li2021_white_box(name):
+    plans = built(name)
+    for attack, method, steps in (("BIM-10", "bim", 10), ("PGD-40", "pgd", 40), ("MIM-40", "mim", 40)):
+        plan = plans[attack]
+        assert (plan.method, plan.objective, plan.steps, plan.step_size) == (method, "cross_entropy", steps, 0.01)
+        assert not plan.every_point
+    assert ("FGSM" in plans) == (name != "li2021-table5")
+    (cw,) = (plan for plan in plans.values() if plan.method == "cw")
+    assert (cw.steps, cw.step_size) == (1000 if name == "li2021-table2" else 100, 0.001)
+    assert {"PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps"} <= set(plans)
+
+
+def test_li2021_radii():
+    assert SUITES["li2021-table1"].eps_for("kmnist") == (0.1, 0.2, 0.3)
+    assert SUITES["li2021-table1"].eps_for("svhn") == (0.04, 0.12, 0.2)
+    assert SUITES["li2021-table3"].eps_for("cifar10") == (0.04, 0.12, 0.2, 0.3)  # SPSA at 0.3
+    assert SUITES["li2021-table4"].eps_for("tiny-imagenet") == (0.005, 0.010, 0.015)
+    assert SUITES["li2021-table5"].eps_for("mnist") == (0.3,)
+    assert SUITES["li2021-table1"].eps_for("a set of my own") == (0.1, 0.2, 0.3)
+    assert SUITES["strong"].eps_for("mnist") is None
+
+
+def test_li2021_tables_3_and_4():
+    plans = built("li2021-table3")
+    for attack, method in (("transfer PGD", "pgd"), ("transfer MIM", "mim")):
+        plan = plans[attack]
+        assert (plan.method, plan.objective, plan.steps, plan.step_size) == (method, "cross_entropy", 40, 0.01)
+        assert plan.transfer
+        assert plan.black_box
+    assert (plans["SPSA"].steps, plans["SPSA"].step_size, plans["SPSA"].options["nb_samples"]) == (10, 0.01, 128)
+    plans = built("li2021-table4", 0.01)
+    assert plans["PGD-10"].step_size == plans["MIM-10"].step_size == pytest.approx(0.001)
+
+
+def test_pang2018_and_pang2021():
+    plans = built("pang2018-rce", 0.16)
+    assert plans["ILCM"].targets == plans["JSMA"].targets == "least_likely"
+    assert {plans[name].labels for name in ("FGSM", "BIM", "ILCM", "JSMA")} == {"predicted"}
+    assert plans["BIM"].step_size == pytest.approx(0.016)
+    plans = built("pang2021-tricks", EPS)
+    assert (plans["PGD-10"].steps, plans["PGD-10"].step_size) == (10, STEP)
+    assert (plans["Square"].steps, plans["APGD targeted DLR"].targets) == (5000, "all")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_we_add_stands_beside_each_protocol(name):
+    """A paper's table is never shown without an attack that knows the defence, and which counts every point."""
+    suite = SUITES[name]
+    assert any(plan.objective == "adaptive" and plan.every_point for plan in suite.beside(0.1, math.inf))
+    with pytest.raises(ValueError, match="the paper's attacks are in the L-inf norm"):
+        suite.build([0.1], 2)
+
+
+def test_no_attack_of_carlini_and_wagner_stands_still():
+    """Without halvings ART's line search takes no step at all, and from 0.01 its constant does not grow enough."""
+    for suite in SUITES.values():
+        for plan in suite.once:
+            if plan.method == "cw":
+                assert plan.options.get("max_halving", 5) > 0
+                assert plan.options["initial_const"] * 2 ** plan.options["binary_search_steps"] >= 256
+
+
+# ------------------------------------------------------------ quirks
+
+
+def test_the_quirks_by_hand():
+    suite = SUITES["pang2020-table1"]
+    plain_plans = suite.build([EPS])
+    quirky = suite.build([EPS], quirks=tuple(QUIRKS))
+    for before, after in zip(plain_plans[:4], quirky[:4], strict=True):
+        assert after.eps == pytest.approx(8 / 256)
+        assert after.step_size == pytest.approx(2 / 256)
+        assert after.labels == ("true" if after.targets else "predicted")
+        assert before.labels == "true"
+    assert quirky[4] == plain_plans[4]  # ours
+    (spsa, _, *_) = SUITES["pang2020-table2"].build([EPS], quirks=["eps256"])
+    assert (spsa.eps, spsa.step_size) == (pytest.approx(8 / 256), 0.01)  # a rate, no multiple of 1/255
+    spsa = SUITES["pang2020-table2"].build([EPS], quirks=["predicted_labels"])[1]
+    assert (spsa.name, spsa.labels) == ("SPSA-10 untargeted", "true")
+
+
+def test_quirky_radii_do_not_mix_with_ours():
+    """8/256 is a smaller ball than 8/255: what falls there counts in both, what only ours fells counts in ours."""
+    _, _, x, y = digits()
+    suite = SUITES["pang2020-table1"]
+    plans = [replace(plan, steps=5) for plan in suite.build([EPS], quirks=["eps256"])]
+    found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(undefended(), x, y)
+    assert found.eps == (pytest.approx(8 / 256), EPS)
+    ours = found.get("PGD-50 adaptive", EPS)
+    np.testing.assert_array_equal(
+        found.worst_case(EPS).standing, found.worst_case(found.eps[0]).standing & ours.standing
+    )
+    papers = [each.standing for each in found.attacks if each.eps == found.eps[0]]
+    np.testing.assert_array_equal(
+        found.worst_case(found.eps[0]).standing, np.logical_and.reduce([found.clean.standing, *papers])
+    )
+
+
+def test_quirks_are_those_of_their_paper():
+    with pytest.raises(ValueError, match="unknown quirk 'eps255'. Did you mean 'eps256'"):
+        SUITES["pang2020-table1"].build([0.1], quirks=["eps255"])
+    with pytest.raises(ValueError, match="suite 'li2021-table1' has no quirk 'eps256'"):
+        RobustnessEvaluation("li2021-table1", quirks=["eps256"])
+
+
+# ------------------------------------------------------------ what fits
+
+
+def test_names():
+    assert get_suite("li2021") is SUITES["li2021-table1"]
+    assert get_suite("pang2020") is SUITES["pang2020-table1"]
+    with pytest.raises(ValueError, match="unknown suite 'strongest'. Did you mean 'strong'"):
+        get_suite("strongest")
+    assert all(plan.method in METHODS for name in SUITES for plan in SUITES[name].build([0.1]))
+    assert RobustnessEvaluation("pang2020-table1").eps == [8 / 255, 16 / 255]
+
+
+@pytest.mark.parametrize(
+    ("changes", "nb_classes", "size", "expected"),
+    [
+        ({"objective": "dlr"}, 2, (28, 28), False),
+        ({"objective": "dlr"}, 3, (28, 28), True),
+        ({"objective": "targeted_dlr", "targets": "all"}, 3, (28, 28), False),
+        ({"objective": "targeted_dlr", "targets": "all"}, 4, (28, 28), True),
+        ({"targets": "all"}, 2, (28, 28), False),
+        ({"targets": "random"}, 2, (28, 28), True),
+        ({"method": "square", "objective": None}, 10, None, False),
+        ({"method": "square", "objective": None}, 10, (1, 9), False),
+        ({"method": "square", "objective": None}, 10, (2, 9), True),
+        ({"method": "square", "objective": None, "norm": 2}, 10, (9, 9), False),
+        ({"method": "square", "objective": None, "norm": 2}, 10, (10, 12), False),
+        ({"method": "square", "objective": None, "norm": 2}, 10, (10, 10), True),
+        ({"transfer": True}, 10, None, False),
+        ({"method": "rotation", "objective": None}, 10, None, False),
+        ({}, 10, None, True),
+    ],
+)
+def test_plans_that_do_not_fit_are_left_out(changes, nb_classes, size, expected):
+    plan = AttackPlan(**{"name": "A", "method": "pgd", "objective": "margin", "eps": 0.1, **changes})
+    assert fits(plan, nb_classes, size) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 9), (3, 5, 5), (1, 12, 4)])
+def test_square_on_images_of_any_shape(shape):
+    """ART's first window is 0.8 of the image: on small or long ones it would not fit in."""
+    rng = np.random.default_rng(0)
+    size = int(np.prod(shape))
+    x = rng.uniform(0.4, 0.6, (8, *shape)).astype(np.float32)
+    model = Linear(rng.normal(size=(3, size)), np.zeros(3))
+    classifier = plain(model, input_shape=shape, nb_classes=3, clip_values=None)
+    y = classifier.predict(x).argmax(axis=1)
+    plan = AttackPlan("Square", "square", None, 0.3, steps=40)
+    found = RobustnessEvaluation([plan], diagnostics=False, verbose=False).evaluate(classifier, x, y)
+    assert found.attacks[0].correct < 8
+
+
+def test_inputs_that_are_no_images():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (40, 6)).astype(np.float32)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 3))
+    classifier = plain(model, input_shape=(6,), nb_classes=3)
+    y = classifier.predict(x).argmax(axis=1)
+    found = RobustnessEvaluation("standard", 0.1, verbose=False).evaluate(classifier, x, y)
+    assert "Square" not in {each.attack for each in found.attacks}
+    assert found.worst_case(0.1).correct < 40
+    (black_box,) = (each for each in found.diagnostics if each.name == "black box better")
+    assert "SPSA" in black_box.sentence
+    assert SHAPE == (1, 8, 8)
