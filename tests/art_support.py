@@ -428,8 +428,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "TargetedUniversalPerturbation": {
         "climbs": LOSS_GRADIENT,
-        "variants": {"": {"attacker_params": {"eps": 0.4, "targeted": True}, "max_iter": 1, "eps": 0.4}},
-        "ball": {"norm": np.inf, "eps": 0.4},
+        "variants": {"": {"attacker_params": {"eps": 0.6, "targeted": True}, "max_iter": 3, "eps": 0.6}},
+        "ball": {"norm": np.inf, "eps": 0.6},
         "labels": "target",
     },
     "ThresholdAttack": {

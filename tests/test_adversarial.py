@@ -233,7 +233,8 @@ class TestCrafting:
         assert divergence.mean() > 3 * (np.exp(p) * (p - r)).sum(axis=1).mean()
         cross_entropy = -p[np.arange(len(y)), y.numpy()].mean()
         assert loss.item() == pytest.approx(cross_entropy + 3.0 * divergence.mean(), rel=1e-5)
-        assert torch.equal(logits, trained.model(x_adv))
+        with torch.no_grad():
+            assert torch.equal(logits, trained.forward(x_adv))
 
     def test_an_art_attack_crafts(self, data, trained):
         attack = ProjectedGradientDescent(trained, eps=0.1, eps_step=0.05, max_iter=3, verbose=False)

@@ -163,7 +163,7 @@ def test_accuracy_of_the_fixture(classifier, digits):
 def test_fit_is_a_plain_loop_on_the_training_loss(objective, name, digits):
     """Bit for bit, whatever the objective: the objective is the attacker's."""
     x, y = digits.x_train[:40], digits.y_train[:40]
-    classifier = small(name, backbone=Net(), objective=objective)
+    classifier = small(name, backbone=Net(), objective=objective, arithmetic="exact")
     net, loss = copy.deepcopy(classifier.model), copy.deepcopy(classifier.loss)
     torch.manual_seed(3)
     classifier.fit(x, y, batch_size=16, nb_epochs=2)
@@ -358,7 +358,7 @@ class Listed(DataGenerator):
 @pytest.mark.parametrize("labels", ["index", "one-hot"])
 def test_fit_generator_is_fit_on_its_batches(labels, name, digits):
     x, y = digits.x_train[:32], digits.y_train[:32]
-    classifier = small(name, backbone=Net())
+    classifier = small(name, backbone=Net(), arithmetic="exact")
     net, loss = copy.deepcopy(classifier.model), copy.deepcopy(classifier.loss)
     given = y if labels == "index" else one_hot(y)
     generator = Listed([(x[:16], given[:16]), (x[16:], given[16:])], size=32)

@@ -68,7 +68,7 @@ def test_names_and_json(matrix):
     assert np.shape(data["correct"]) == (2, 3, 3)
     low, high = data["interval"][0][0][1]
     assert low < data["correct"][0][0][1] / data["n"] < high
-    with pytest.raises(ValueError, match="unknown attack 'PGF'. Did you mean"):
+    with pytest.raises(ValueError, match="unknown attack 'PGF'. Known: FGSM, PGD"):
         matrix.accuracy("PGF", "at", "plain")
     with pytest.raises(ValueError, match="unknown substitute 'plane'. Did you mean 'plain'"):
         matrix.accuracy("PGD", "plane", "at")

@@ -1,0 +1,633 @@
+"""The diagnostics and the verdict: planted defences are called out for the right reason, honest networks are not."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc import LossDefendedClassifier
+from art_mmc.evaluation import (
+    BROKEN,
+    HOLDS,
+    UNTRUSTWORTHY,
+    AttackPlan,
+    AttackRecord,
+    Diagnostic,
+    RobustnessEvaluation,
+    RobustnessRecord,
+    seeded,
+)
+from art_mmc.evaluation.diagnostics import (
+    BLACK_BOX,
+    BROKEN_GAP,
+    BROKEN_SHARE,
+    FOUND,
+    GAIN,
+    GAP,
+    NOISE,
+    RISE,
+    SAMPLES,
+    ZERO_SHARE,
+    Examination,
+    judge,
+    zero_gradient,
+)
+from art_mmc.evaluation.engine import Target
+from tests.planted import (
+    SHAPE,
+    Around,
+    Hidden,
+    Linear,
+    adversarially_trained,
+    around,
+    create,
+    digits,
+    plain,
+    undefended,
+)
+
+EPS = 0.1
+
+
+def evaluate(classifier, suite="quick", eps: float | None = EPS, n: int = 60, **settings) -> RobustnessRecord:
+    _, _, x, y = digits()
+    return RobustnessEvaluation(suite, eps, verbose=False, **settings).evaluate(classifier, x[:n], y[:n])
+
+
+def flagged(record: RobustnessRecord) -> set[str]:
+    return {each.name for each in record.diagnostics if each.flagged}
+
+
+def sentence(record: RobustnessRecord, name: str) -> str:
+    (found,) = (each.sentence for each in record.diagnostics if each.name == name)
+    return found
+
+
+# ------------------------------------------------------------ planted defences
+
+
+class Noisy(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.network, self.sigma = network, sigma
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x + self.sigma * torch.randn_like(x))
+
+
+class RandomLogits(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(len(x), 10)
+
+
+class Smoothed(PyTorchClassifier):
+    """The majority over noisy copies, in numpy: as a class with a `predict` of its own."""
+
+    def predict(self, x, batch_size=128, **kwargs):
+        rng = np.random.default_rng(0)
+        copies = [x + rng.normal(0, 0.1, x.shape).astype(np.float32) for _ in range(5)]
+        return np.mean([super(Smoothed, self).predict(each, batch_size=batch_size) for each in copies], axis=0)
+
+
+class OurSmoothed(LossDefendedClassifier):
+    def predict(self, x, batch_size=128, **kwargs):
+        return np.round(super().predict(x, batch_size=batch_size, **kwargs), 1)
+
+
+@cache
+def saturated_mmc(scale: float = 20.0, epochs: int = 40) -> LossDefendedClassifier:
+    """Raw distances for logits, no temperature: the gaps are a hundred and more."""
+    x, y, _, _ = digits()
+    classifier = create("mmc", scale=scale, temperature=1.0)
+    with seeded(0):
+        classifier.fit(x, y, nb_epochs=epochs, batch_size=64)
+    return classifier
+
+
+#: name -> the classifier, its verdict, and what must be flagged
+PLANTED = {
+    "detached": (
+        lambda: around(before=lambda x: x.detach()),
+        {"zero gradients of margin", "unbounded attack", "black box better", "planted examples found"},
+    ),
+    "zero gradients": (
+        lambda: around(before=lambda x: Hidden.apply(x, 0.0)),
+        {"zero gradients of margin", "unbounded attack", "black box better", "planted examples found"},
+    ),
+    "zero gradients behind": (
+        lambda: around(behind=lambda x: Hidden.apply(x, 0.0)),
+        {"zero gradients of margin", "unbounded attack", "black box better"},
+    ),
+    "quantised input": (
+        lambda: around(before=lambda x: torch.round(x * 16) / 16),
+        {"zero gradients of margin", "unbounded attack", "planted examples found"},
+    ),
+    "softmax outputs": (
+        lambda: around(behind=lambda logits: (12 * logits).softmax(dim=1)),
+        {"softmax outputs"},
+    ),
+    "noise": (lambda: plain(Noisy(undefended().model, 0.1)), {"not deterministic"}),
+    "own predict": (lambda: plain(undefended().model, Smoothed), {"predict of its own"}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_defences(name):
+    build, expected = PLANTED[name]
+    found = evaluate(build())
+    assert found.verdict.status in (BROKEN, UNTRUSTWORTHY)
+    assert expected <= flagged(found)
+    for each in found.diagnostics:
+        assert (each.sentence in found.verdict.reasons) == each.flagged
+    if name in ("detached", "zero gradients", "quantised input"):
+        # what it leaves is far above what the same network leaves without its mask: that alone would flatter
+        honest = evaluate(undefended(), diagnostics=False)
+        assert found.worst_case(EPS).correct > honest.worst_case(EPS).correct + 10
+        assert "exactly zero for 100.0 % of" in " ".join(found.verdict.reasons)
+
+
+def test_saturated_mmc():
+    """Cross-entropy sees nothing, and leaves what it finds; the margin does not saturate."""
+    found = evaluate(saturated_mmc())
+    assert found.verdict.status in (BROKEN, UNTRUSTWORTHY)
+    assert {"zero gradients of cross_entropy", "gap of cross-entropy"} <= flagged(found)
+    assert "zero gradients of margin" not in flagged(found)
+    reasons = " ".join(found.verdict.reasons)
+    assert "the cross-entropy hides the gradient" in reasons
+    assert "'cross_entropy' is exactly zero for" in reasons
+
+
+def test_mmc_with_the_paper_s_scale_and_raw_logits():
+    """Half of the gradients are zero at the inputs; a random start finds the others, and the gap is small."""
+    found = evaluate(saturated_mmc(10.0, 60))
+    assert found.verdict.status == UNTRUSTWORTHY
+    assert flagged(found) == {"zero gradients of cross_entropy"}
+    assert "an attack on it sees nothing there" in found.verdict.reasons[0]
+
+
+def test_random_logits():
+    found = evaluate(plain(RandomLogits()))
+    assert found.verdict.status == BROKEN
+    assert "is no better than chance" in found.verdict.reasons[0]
+    assert "not deterministic" in flagged(found)
+
+
+def test_a_subclass_of_ours_with_a_predict_of_its_own():
+    model = undefended().model
+    classifier = OurSmoothed(model, torch.nn.CrossEntropyLoss(), SHAPE, 10, device_type="cpu")
+    found = evaluate(classifier)
+    assert found.verdict.status == UNTRUSTWORTHY
+    assert "OurSmoothed has its own predict: attacks with gradients see its network alone" in found.verdict.reasons[0]
+    assert Target(classifier, digits()[2]).own_methods == ("predict",)
+    patched = create()
+    patched.predict = patched.predict
+    assert Target(patched, digits()[2]).own_methods == ("predict",)
+    assert Target(undefended(), digits()[2]).own_methods == ()
+    assert Target(undefended().with_objective("dlr"), digits()[2]).own_methods == ()
+
+
+# ------------------------------------------------------------ honest networks
+
+
+@pytest.mark.parametrize("suite", ["quick", "standard"])
+def test_an_adversarially_trained_network_holds(suite):
+    found = evaluate(adversarially_trained(), suite)
+    assert flagged(found) == set()
+    assert found.verdict.status == HOLDS
+    assert found.worst_case(EPS).accuracy > 0.6
+    (reason,) = found.verdict.reasons
+    worst = found.worst_case(EPS)
+    low, high = worst.interval
+    assert f"at eps 0.1 is {100 * worst.accuracy:.1f} % of 60 samples" in reason
+    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in reason
+    assert "alone leaves" in reason
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.05, 0.08])
+def test_an_undefended_network_is_judged_by_its_figure(eps):
+    found = evaluate(undefended(), eps=eps)
+    assert flagged(found) == set()
+    assert found.verdict.status == HOLDS
+
+
+def test_an_undefended_network_at_a_large_eps_is_broken():
+    found = evaluate(undefended(), eps=0.3)
+    assert found.verdict.status == BROKEN
+    assert found.verdict.reasons[0].startswith(
+        "At chance (10.0 %) or below: the worst case over 5 attacks at eps 0.3 is "
+    )
+    assert flagged(found) == set()
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2])
+def test_a_linear_model_with_a_certified_margin_holds(norm):
+    rng = np.random.default_rng(3)
+    w = rng.normal(size=64) / 8
+    x = rng.uniform(0.2, 0.8, (200, *SHAPE)).astype(np.float32)
+    logit = x.reshape(200, -1) @ w - w.sum() / 2
+    reach = np.abs(w).sum() if norm == math.inf else np.linalg.norm(w)
+    eps = float(np.quantile(np.abs(logit) / reach, 0.3))
+    classifier = plain(Linear(np.stack([w, -w]), np.array([-w.sum() / 2, w.sum() / 2])), nb_classes=2)
+    y = (logit < 0).astype(int)
+    found = RobustnessEvaluation("quick", eps, norm, verbose=False).evaluate(classifier, x, y)
+    np.testing.assert_array_equal(found.worst_case(eps).standing, np.abs(logit) > eps * reach)
+    assert flagged(found) == set()
+    assert found.verdict.status == HOLDS
+
+
+def test_one_class_after_the_other():
+    """Test sets are sorted by class now and then: the samples looked at are spread over all of them."""
+    _, _, x, y = digits()
+    order = np.argsort(y, kind="stable")
+    found = RobustnessEvaluation(
+        [AttackPlan("FGSM", "fgsm", "margin", EPS)], diagnostics=False, verbose=False
+    ).evaluate(undefended(), x[order], y[order])
+    examined = Examination(Target(undefended(), x), x[order], y[order], found, 0, samples=20)
+    assert len(np.unique(examined.y)) == 10
+    assert examined.n == len(np.unique(examined.index)) == 20
+    assert found.clean.standing[examined.index].all()
+    assert Examination(Target(undefended(), x), x, y, found, 0).n == min(SAMPLES, found.clean.correct)
+
+
+# ------------------------------------------------------------ each diagnostic alone
+
+
+def examine(classifier, plans=None, samples: int = 40, n: int = 60, eps: float = EPS) -> Examination:
+    _, _, x, y = digits()
+    x, y = x[:n], y[:n]
+    plans = plans or [AttackPlan("FGSM", "fgsm", "margin", eps)]
+    found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(classifier, x, y)
+    return Examination(Target(classifier, x), x, y, found, 0, samples)
+
+
+@pytest.fixture(scope="module")
+def sane() -> Examination:
+    return examine(
+        adversarially_trained(),
+        [
+            AttackPlan("PGD own loss", "pgd", "loss", EPS, steps=20, step_size=EPS / 8),
+            AttackPlan("PGD cross-entropy", "pgd", "cross_entropy", EPS, steps=20, step_size=EPS / 8),
+            AttackPlan("PGD adaptive", "pgd", "adaptive", EPS, steps=20, step_size=EPS / 8),
+        ],
+    )
+
+
+#: name -> how it is asked for
+ASKED = {
+    "not deterministic": lambda e: e.determinism(),
+    "softmax outputs": lambda e: e.outputs(),
+    "predict of its own": lambda e: e.own_methods(),
+    "gap of own loss": lambda e: e.gap("loss"),
+    "gap of cross-entropy": lambda e: e.gap("cross_entropy"),
+    "zero gradients of margin": lambda e: e.zero_gradients("margin"),
+    "gain of more steps": lambda e: e.more_steps(),
+    "gain of restarts": lambda e: e.restarts(),
+    "unbounded attack": lambda e: e.unbounded(),
+    "rise with eps of adaptive": lambda e: e.monotone("adaptive"),
+    "one step better on adaptive": lambda e: e.one_step("adaptive"),
+    "black box better": lambda e: e.black_box(),
+    "planted examples found": lambda e: e.control(),
+    "stored examples fail": lambda e: e.examples(),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_no_diagnostic_is_flagged_on_a_sane_network(sane, name):
+    found = ASKED[name](sane)
+    assert found.name == name
+    assert not found.flagged, found.sentence
+    assert found.sentence.endswith(".")
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+class Jagged(torch.nn.Module):
+    """
+    The network, its input led through a fine saw-tooth of the same trend: the gradient is that of the tooth, and points
+    the wrong way.
+    """
+
+    def __init__(self, network: torch.nn.Module, width: float, wrong: float) -> None:
+        super().__init__()
+        self.network, self.width, self.wrong = network, width, wrong
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = torch.round(x / self.width) * self.width
+        return self.network(steps.detach() + self.wrong * (x - x.detach()))
+
+
+class OneWay(torch.nn.Module):
+    """Right inside a band of widths: the logits fall with the distance to a center up to a wall, and rise behind it."""
+
+    def __init__(self, network: torch.nn.Module, wall: float) -> None:
+        super().__init__()
+        self.network, self.wall = network, wall
+        self.register_buffer("center", torch.from_numpy(digits()[2][:60].copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        far = (x.flatten(1)[:, None] - self.center.flatten(1)[None]).abs().amax(dim=2)
+        distance, nearest = far.min(dim=1)
+        clean = self.network(self.center[nearest])
+        return torch.where((distance > self.wall)[:, None], clean + 0 * self.network(x), self.network(x))
+
+
+def test_a_larger_ball_that_helps():
+    """Behind a wall at 1.2 eps the logits are those of the clean input: attacks that go further fail."""
+    found = examine(plain(OneWay(undefended().model, 0.19)), eps=0.15).monotone("adaptive")
+    assert found.flagged
+    assert found.value > RISE
+    assert "at 0.075, " in found.sentence
+    assert "a larger ball cannot make a network more robust" in found.sentence
+
+
+def test_one_step_that_does_better_than_many():
+    """At the input the gradient is the right one, a step away it is not."""
+
+    class Turns(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = undefended().model
+            self.register_buffer("center", torch.from_numpy(digits()[2][:60].copy()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            far = (x.flatten(1)[:, None] - self.center.flatten(1)[None]).abs().amax(dim=2).amin(dim=1)
+            right = (far < 1e-6).float().view(-1, 1, 1, 1)
+            return self.network(x.detach() + (2 * right - 1) * (x - x.detach()))
+
+    found = examine(plain(Turns()), eps=0.15).one_step("adaptive")
+    assert found.flagged
+    assert found.value > RISE
+    assert "one step (FGSM) leaves" in found.sentence
+    assert found.sentence.endswith("the gradients near the inputs mislead.")
+
+
+def test_an_attack_that_has_not_converged():
+    """The suite had one short step; twenty of them break many more."""
+    examined = examine(undefended(), [AttackPlan("short", "pgd", "margin", 0.15, steps=1, step_size=1e-4)], eps=0.15)
+    for found, what in ((examined.more_steps(), "100 steps"), (examined.restarts(), "from five new starts")):
+        assert found.flagged
+        assert what in found.sentence
+        assert found.sentence.endswith("the attacks have not converged.")
+    standing = int(examined.standing.sum())
+    assert f"Of {examined.n} samples {standing} stand in the worst case" in examined.more_steps().sentence
+    # figures by hand: what falls, of all that are looked at
+    broken = round(examined.more_steps().value * examined.n)
+    assert f"breaks {broken} more ({100 * broken / examined.n:.1f} %)" in examined.more_steps().sentence
+    assert 0.1 * examined.n < broken <= standing
+
+
+def test_restarts_that_matter():
+    """A network whose gradient is right in one start of five: what restarts break, more steps do not."""
+
+    class Lucky(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = undefended().model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # a start's first pixels decide, which never change since their gradient is zero
+            key = torch.floor(x[:, :, 0, :2].flatten(1).sum(dim=1) * 1000) % 5
+            shown = torch.cat([x[:, :, :1].detach(), x[:, :, 1:]], dim=2)
+            seen = (key == 0).float().view(-1, 1, 1, 1)
+            return self.network(seen * shown + (1 - seen) * shown.detach())
+
+    examined = examine(plain(Lucky()), [AttackPlan("PGD", "pgd", "margin", 0.2, steps=20, step_size=0.05)], eps=0.2)
+    assert examined.restarts().flagged
+
+
+def test_accuracy_that_is_left_when_anything_is_allowed():
+    found = examine(around(before=lambda x: Hidden.apply(x, 0.0))).unbounded()
+    assert found.flagged
+    assert found.threshold == 0.1
+    assert "With eps 1, where any image is allowed" in found.sentence
+    wide = plain(undefended().model, clip_values=(-1.0, 2.0))
+    assert "With eps 3, where" in examine(wide).unbounded().sentence
+    _, _, x, y = digits()
+    l2 = RobustnessEvaluation([AttackPlan("L2", "fgsm", "margin", 0.5, 2)], diagnostics=False, verbose=False)
+    examined = Examination(Target(undefended(), x), x, y, l2.evaluate(undefended(), x, y), 0, 20)
+    assert "With eps 8, where" in examined.unbounded().sentence  # the box' diagonal, sqrt(64)
+    assert not examined.unbounded().flagged
+
+
+def test_black_box_attacks_that_do_better():
+    masked = around(before=lambda x: Hidden.apply(x, 0.0))
+    found = examine(masked, eps=0.2, plans=[AttackPlan("FGSM", "fgsm", "margin", 0.2)]).black_box()
+    assert found.flagged
+    assert found.value > BLACK_BOX
+    assert "(Square with 300 queries): the gradients are masked." in found.sentence
+    # one that the suite has is not run again
+    plans = [
+        AttackPlan("FGSM", "fgsm", "margin", 0.2),
+        AttackPlan("my search", "square", None, 0.2, steps=100, independent=False),
+    ]
+    assert "(my search): the gradients" in examine(masked, plans).black_box().sentence
+    # what no attack with gradients has tried tells nothing about them
+    untried = examine(masked, [replace(plans[1], independent=True), replace(plans[0], independent=False)]).black_box()
+    assert untried.value < found.value
+
+
+def test_stored_examples_that_fail(sane):
+    stored = sane.record.examples
+    fell = np.flatnonzero(sane.record.clean.standing & ~sane.record.worst_case(EPS).standing)
+    assert len(fell) >= 4
+    broken = stored.copy()
+    broken[fell[0]] = sane.all_x[fell[0]]  # right again
+    broken[fell[1]] = np.clip(stored[fell[1]] + 0.3, 0, 1)  # out of the ball
+    broken[fell[2]] -= 0.01  # out of the box
+    examined = Examination(sane.target, sane.all_x, sane.all_y, replace(sane.record, examples=broken), 0)
+    found = examined.examples()
+    assert found.flagged
+    assert found.value == pytest.approx(3 / len(fell))
+    assert f"Of {len(fell)} stored examples {300 / len(fell):.1f} % are no longer misclassified" in found.sentence
+
+
+def test_determinism(sane):
+    slightly = examine(plain(Noisy(undefended().model, 1e-7))).determinism()
+    assert not slightly.flagged
+    assert 0 < slightly.value < NOISE
+    much = examine(plain(Noisy(undefended().model, 0.3))).determinism()
+    assert much.flagged
+    assert "an attack has to average over the randomness" in much.sentence
+    assert sane.determinism().value == 0
+
+
+def test_gaps_without_the_suite_s_figures_are_measured():
+    """Own plans, or a paper's protocol, have no figures side by side."""
+    examined = examine(saturated_mmc(), samples=30)
+    found = examined.gap("cross_entropy")
+    assert found.flagged
+    assert "with 20 steps on the cross-entropy leaves" in found.sentence
+    assert "of 30 samples" in found.sentence
+    assert examined.gap("loss").name == "gap of own loss"
+
+
+def test_gaps_with_the_suite_s_figures():
+    def made(attack: str, objective: str, standing: int) -> AttackRecord:
+        return AttackRecord(attack, objective, EPS, 0.01, 7, 0.0, np.arange(100) < standing)
+
+    def of(own: int) -> Diagnostic:
+        clean = AttackRecord("clean", None, 0.0, 0.0, 0, 0.0, np.ones(100, bool))
+        attacks = made("PGD own loss", "loss", own), made("PGD adaptive", "margin", 40)
+        _, _, x, y = digits()
+        record = RobustnessRecord(clean, attacks, 0, examples=x)
+        return Examination(Target(undefended(), x), x, y, record, 0).gap("loss")
+
+    assert not of(50).flagged  # exactly the threshold
+    assert of(51).flagged
+    assert of(51).value == pytest.approx(GAP + 0.01)
+    assert (
+        "PGD with 7 steps on the own loss leaves 51.0 % of 100 samples, on the adaptive objective 'margin' 40.0 %"
+        in (of(51).sentence)
+    )
+    assert not of(30).flagged
+
+
+def test_zero_gradients():
+    half = digits()[2][:60].mean(axis=(1, 2, 3))
+    cut = float(np.median(half))
+    masked = around(before=lambda x: torch.where((x.mean(dim=(1, 2, 3), keepdim=True) > cut), x.detach(), x))
+    _, _, x, y = digits()
+    zero = zero_gradient(Target(masked, x).view("margin"), x[:60], y[:60], batch_size=7)
+    np.testing.assert_array_equal(zero, half > cut)
+    examined = examine(masked)
+    found = examined.zero_gradients("margin")
+    assert found.flagged
+    assert found.value == pytest.approx((half > cut)[examined.index].mean())
+    assert (
+        f"exactly zero for {100 * found.value:.1f} % of 40 clean inputs: an attack on it sees nothing" in found.sentence
+    )
+    # where a loss is zero for safe samples and the attack on it does no worse for that, it is no fault
+    gap = Diagnostic("gap of own loss", 0.0, GAP, False, "")
+    assert not examined.zero_gradients("loss", gap).flagged
+    assert "which costs an attack on it little" in examined.zero_gradients("loss", gap).sentence
+    assert examined.zero_gradients("loss", replace(gap, flagged=True)).flagged
+    broken = around(before=lambda x: Hidden.apply(x, float("nan")))
+    with pytest.raises(FloatingPointError, match="gradient of the objective 'margin' is not finite"):
+        zero_gradient(Target(broken, x).view("margin"), x, y)
+
+
+def test_thresholds():
+    """They stand in the docstrings and in the README: changing one is changing what verdicts mean."""
+    assert (NOISE, ZERO_SHARE, GAP, GAIN, RISE, BLACK_BOX, FOUND) == (1e-4, 0.1, 0.1, 0.1, 0.05, 0.1, 0.9)
+    assert (BROKEN_GAP, BROKEN_SHARE) == (0.2, 0.5)
+
+
+def test_nothing_is_classified_correctly():
+    _, _, x, y = digits()
+    wrong = (undefended().predict(x).argmax(axis=1) + 1) % 10
+    found = RobustnessEvaluation("quick", EPS, verbose=False).evaluate(undefended(), x, wrong)
+    assert found.verdict.status == BROKEN
+    assert len(found.diagnostics) == 4
+
+
+def test_the_network_is_left_as_it_was():
+    classifier = plain(Around(undefended().model))
+    classifier._model.train()
+    modes = [module.training for module in classifier._model.modules()]
+    state = torch.get_rng_state()
+    evaluate(classifier, n=20)
+    assert [module.training for module in classifier._model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    undefended().model.eval()
+
+
+# ------------------------------------------------------------ the verdict
+
+
+def made(attack: str, standing: int, objective: str | None = None, **settings) -> AttackRecord:
+    settings = {"eps": 0.0 if attack == "clean" else EPS, **settings}
+    return AttackRecord(
+        attack, objective, eps_step=0.0, steps=5, seconds=0.0, standing=np.arange(100) < standing, **settings
+    )
+
+
+SEEN = Diagnostic("a symptom", 0.5, 0.1, True, "A symptom of 50.0 %.")
+NOT_SEEN = Diagnostic("no symptom", 0.0, 0.1, False, "Nothing.")
+
+
+@pytest.mark.parametrize(
+    ("clean", "attacks", "diagnostics", "status", "reason"),
+    [
+        (
+            95,
+            [made("PGD", 60, "margin")],
+            [NOT_SEEN],
+            HOLDS,
+            "No diagnostic is flagged, and the worst case over 1 attacks",
+        ),
+        (95, [made("PGD", 60, "margin")], [NOT_SEEN, SEEN], UNTRUSTWORTHY, r"A symptom of 50\.0 %\."),
+        (95, [made("PGD", 10, "margin")], [], BROKEN, r"At chance \(10\.0 %\) or below: .* is 10\.0 % of 100 samples"),
+        (95, [made("PGD", 11, "margin")], [], HOLDS, "is 11.0 %"),
+        (12, [made("PGD", 11, "margin")], [], BROKEN, r"The clean accuracy, 12\.0 %, is no better than chance"),
+        # less than half of what the own loss leaves, and 20 points below
+        (
+            95,
+            [made("A", 60, "loss"), made("B", 29, "margin")],
+            [],
+            BROKEN,
+            "A on the own loss with 5 steps leaves 60.0 %",
+        ),
+        (95, [made("A", 60, "loss"), made("B", 30, "margin")], [], HOLDS, "No diagnostic"),
+        (95, [made("A", 30, "loss"), made("B", 11, "margin")], [], HOLDS, "No diagnostic"),
+        (95, [made("A", 90, "cross_entropy"), made("B", 40, "margin")], [], BROKEN, "A on the cross-entropy"),
+        # the strongest of the papers' attacks counts, not FGSM
+        (
+            95,
+            [made("FGSM", 90, "cross_entropy"), made("PGD", 50, "cross_entropy"), made("B", 40, "margin")],
+            [],
+            HOLDS,
+            "No diagnostic",
+        ),
+        # targeted ones and transfer are weak by their nature
+        (95, [made("A", 90, "loss", targets="random"), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
+        (95, [made("A", 90, "cross_entropy", black_box=True), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
+        # another radius
+        (95, [made("A", 90, "loss", eps=0.05), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
+        # no ball, no part in it
+        (
+            95,
+            [made("B", 40, "margin"), made("C&W", 0, eps=0.0, bounded=False)],
+            [],
+            HOLDS,
+            "the worst case over 1 attacks",
+        ),
+    ],
+)
+def test_verdicts_by_hand(clean, attacks, diagnostics, status, reason):
+    record = RobustnessRecord(made("clean", clean), tuple(attacks), 0)
+    found = judge(record, diagnostics, 10)
+    assert found.status == status
+    assert any(re.search(reason, each) for each in found.reasons)
+    assert all(each.sentence in found.reasons for each in diagnostics if each.flagged)
+
+
+def test_the_deadliest_attack_is_named():
+    part = made("on the rest", 20, "dlr", attacked=np.arange(100) < 40)
+    attacks = (made("first", 60, "loss"), made("second", 40, "margin"), part)
+    (reason,) = judge(RobustnessRecord(made("clean", 95), attacks[1:], 0), [], 10).reasons
+    assert "is 20.0 % of 100 samples" in reason
+    assert reason.endswith("; second on 'margin' alone leaves 40.0 %.")
+
+
+def test_verdicts_on_a_protocol():
+    """The own-loss figures of a paper's protocol are judged like ours."""
+    masked = saturated_mmc()
+    _, _, x, y = digits()
+    plans = [
+        AttackPlan("PGD-10 untargeted", "pgd", "cross_entropy", 0.15, steps=10, step_size=0.03, every_point=False),
+        AttackPlan("PGD-50 adaptive", "pgd", "adaptive", 0.15, steps=20, step_size=0.03),
+    ]
+    found = RobustnessEvaluation(plans, verbose=False).evaluate(masked, x[:60], y[:60])
+    assert found.verdict.status == BROKEN
+    assert any("PGD-10 untargeted on the cross-entropy with 10 steps leaves" in each for each in found.verdict.reasons)
