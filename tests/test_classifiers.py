@@ -419,7 +419,11 @@ def test_predict_is_the_network(classifier, digits):
     assert logits.shape == (70, 10)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        np.testing.assert_array_equal(logits, classifier.model(torch.tensor(x)).numpy())
+        plain = classifier.model(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(logits, plain, rtol=1e-5, atol=1e-5)  # perhaps in another memory format
+    exact = classifier.with_objective("margin")
+    exact.arithmetic = "exact"
+    np.testing.assert_array_equal(exact.predict(x), plain)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 70, 1000])
@@ -840,10 +844,10 @@ def test_defences_stand_before_the_network(kind, name, batch):
     defended = CLASSIFIERS[name](plain.model, plain.loss, INPUT_SHAPE, 10, **defences(kind))
     seen, _ = defended._apply_preprocessing(x, None, fit=False)
     assert not np.array_equal(seen, x)
-    np.testing.assert_allclose(defended.predict(x), plain.predict(seen), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(defended.compute_loss(x, y), plain.compute_loss(seen, y), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(defended.predict(x), plain.predict(seen), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(defended.compute_loss(x, y), plain.compute_loss(seen, y), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
-        defended.get_activations(x, "embedding"), plain.get_activations(seen, "embedding"), rtol=1e-6, atol=1e-6
+        defended.get_activations(x, "embedding"), plain.get_activations(seen, "embedding"), rtol=1e-5, atol=1e-5
     )
     gradient = defended.loss_gradient(x, y)
     assert gradient.shape == x.shape
@@ -1139,6 +1143,8 @@ def test_layer_names_are_the_direct_children(classifier):
 
 def test_embedding_is_what_the_head_reads(classifier, batch):
     x, _ = batch
+    classifier = classifier.with_objective("margin")
+    classifier.arithmetic = "exact"
     with torch.no_grad():
         z = classifier.model.features(torch.tensor(x))
         logits = classifier.model.head(z)
@@ -1362,7 +1368,7 @@ def test_load_reads_what_arts_class_wrote(batch, tmp_path):
     arts.save("arts", str(tmp_path))
     assert not np.allclose(ours.predict(batch[0]), arts.predict(batch[0]))
     ours.load("arts", str(tmp_path))
-    np.testing.assert_array_equal(ours.predict(batch[0]), arts.predict(batch[0]))
+    np.testing.assert_allclose(ours.predict(batch[0]), arts.predict(batch[0]), rtol=1e-5, atol=1e-5)
 
 
 def test_save_without_optimizer_and_load(own, tmp_path):
@@ -1453,7 +1459,7 @@ def test_two_pickles_at_the_same_moment(trained, batch, monkeypatch):
 
 def test_get_params_are_the_constructors_arguments(own, batch):
     params = own.get_params()
-    assert set(params) == set(PyTorchClassifier.estimator_params) | {"objective"}
+    assert set(params) == set(PyTorchClassifier.estimator_params) | {"objective", "arithmetic", "compile"}
     assert params["model"] is own.model
     assert params["optimizer"] is own.optimizer
     assert params["loss"] is own.loss

@@ -444,6 +444,7 @@ CLASSES = {
     "square": (evasion.SquareAttack, {"steps": 2}),
     "spsa": (attacks.SPSA, {"steps": 1, "step_size": 0.05, "options": {"nb_samples": 2}}),
     "cw": (evasion.CarliniL2Method, {"steps": 2, "step_size": 0.05, "options": {"binary_search_steps": 2}}),
+    "ead": (evasion.ElasticNet, {"steps": 2, "step_size": 0.05, "options": {"binary_search_steps": 2}}),
     "deepfool": (evasion.DeepFool, {"steps": 2}),
     "jsma": (evasion.SaliencyMapMethod, {"targets": "least_likely", "options": {"gamma": 0.05}}),
     "noise": (attacks.GaussianNoise, {}),
@@ -493,6 +494,7 @@ def test_each_method_fells_some_of_an_undefended_network(method):
         "spsa": {"steps": 10, "options": {"nb_samples": 32}},
         "square": {"steps": 50},
         "cw": {"steps": 20, "options": {"binary_search_steps": 6, "initial_const": 1.0}},
+        "ead": {"steps": 20, "options": {"binary_search_steps": 4, "initial_const": 0.1}},
         "deepfool": {"steps": 20},
         "jsma": {"options": {"gamma": 0.3}},
         "noise": {"options": {"sigma": 0.5}},
@@ -527,7 +529,7 @@ def test_the_ball_of_the_2_norm(monkeypatch):
     run([plan_of("fgsm", norm=2, eps=0.4)])
 
 
-@pytest.mark.parametrize("method", ["fgsm", "pgd", "mim", "apgd", "cw", "deepfool"])
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "mim", "apgd", "cw", "ead", "deepfool"])
 def test_gradients_that_are_no_numbers_stop_the_evaluation(method):
     """ART's PGD would replace them by zeros, and the network would pass for robust."""
     classifier = around(before=lambda x: Hidden.apply(x, float("nan")))

@@ -110,7 +110,7 @@ def test_pang2020_table_2():
         assert (spsa.steps, spsa.step_size, spsa.targets, spsa.samples) == (10, 0.01, targets, 1000)
         assert dict(spsa.options) == {"nb_samples": 128, "delta": 0.01, "early_stop": False}
         assert (cw.steps, cw.step_size, cw.targets, cw.samples) == (1000, 5e-3, targets, 500)
-        assert (cw.options["confidence"], cw.options["binary_search_steps"]) == (0.0, 9)
+        assert dict(cw.options) == {"confidence": 0.0, "binary_search_steps": 9, "initial_const": 0.01}
         assert not cw.bounded
     assert dict(plans["Gaussian noise"].options) == {"sigma": 0.05, "clip": False}
     assert dict(plans["rotation"].options) == {"degrees": 30.0}
@@ -129,7 +129,7 @@ def test_li2021_white_box(name):
         assert (plan.method, plan.objective, plan.steps, plan.step_size) == (method, "cross_entropy", steps, 0.01)
         assert not plan.every_point
     assert ("FGSM" in plans) == (name != "li2021-table5")
-    (cw,) = (plan for plan in plans.values() if plan.method == "cw")
+    (cw,) = (plan for plan in plans.values() if plan.method == "ead")
     assert (cw.steps, cw.step_size) == (1000 if name == "li2021-table2" else 100, 0.001)
     assert {"PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps"} <= set(plans)
 
@@ -175,13 +175,24 @@ def test_what_we_add_stands_beside_each_protocol(name):
         suite.build([0.1], 2)
 
 
-def test_no_attack_of_carlini_and_wagner_stands_still():
-    """Without halvings ART's line search takes no step at all, and from 0.01 its constant does not grow enough."""
-    for suite in SUITES.values():
-        for plan in suite.once:
-            if plan.method == "cw":
-                assert plan.options.get("max_halving", 5) > 0
-                assert plan.options["initial_const"] * 2 ** plan.options["binary_search_steps"] >= 256
+def test_the_minimum_norm_attacks_find_something():
+    """On images that are black and white, where ART's own attack of Carlini and Wagner stands still."""
+    _, _, x, y = digits()
+    x = np.round(x[:40])
+    plans = [
+        AttackPlan("FGSM", "fgsm", "margin", 0.1),
+        *SUITES["strong"].once,
+        AttackPlan("ART's", "cw", steps=30, step_size=0.05, options={"initial_const": 1.0}),
+    ]
+    found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(undefended(), x, y[:40])
+    _, deepfool, cw, arts = found.attacks
+    share = [1 - each.accuracy_of(each.attacked) for each in (deepfool, cw, arts)]
+    assert share[0] > 0.9
+    assert share[1] > 0.9
+    assert share[2] < share[1] - 0.3
+    both = ~np.isnan(deepfool.distances) & ~np.isnan(cw.distances)
+    assert np.median(cw.distances[both]) <= 1.05 * np.median(deepfool.distances[both])
+    assert {plan.method for suite in SUITES.values() for plan in suite.once if "C&W" in plan.name} == {"ead"}
 
 
 # ------------------------------------------------------------ quirks
