@@ -5,6 +5,7 @@ runs.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -41,7 +42,35 @@ def runs_table() -> str:
     return training_table(sorted(RESULTS.glob("train-*.json")))
 
 
-BLOCKS = {"compare": compare_table, "defences": defences_table, "runs": runs_table}
+def evaluations_table() -> str:
+    """The recorded runs of `art-mmc evaluate` on MNIST."""
+    from art_mmc.reporting import load_robustness
+    from art_mmc.reporting.robustness import records_table
+
+    return records_table([load_robustness(path).record for path in sorted(RESULTS.glob("evaluate-*/report.json"))])
+
+
+def speed_table() -> str:
+    """The recorded run of `art-mmc bench`."""
+    bench = json.loads((RESULTS / "bench-adversarial-training.json").read_text(encoding="utf-8"))
+    lines = ["| | seconds | least | most | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row in bench["timings"]:
+        figures = " | ".join(f"{row[name]:.2f}" for name in ("seconds", "least", "most", "ratio"))
+        lines.append(f"| {row['contender']} | {figures} |")
+    versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
+    return (
+        f"{bench['timings'][0]['job']}; medians of {bench['rounds']} rounds in turn, {bench['processor']} "
+        f"({bench['device']}, {bench['threads']} threads), {versions}, {bench['date'][:10]}.\n\n" + "\n".join(lines)
+    )
+
+
+BLOCKS = {
+    "compare": compare_table,
+    "defences": defences_table,
+    "evaluations": evaluations_table,
+    "runs": runs_table,
+    "speed": speed_table,
+}
 
 
 def block_pattern(name: str) -> re.Pattern[str]:

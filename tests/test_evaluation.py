@@ -50,6 +50,7 @@ from tests.planted import (
     adversarially_trained,
     around,
     plain,
+    trained_by_pc,
     undefended,
 )
 from tests.planted import (
@@ -1110,14 +1111,14 @@ def test_a_second_run_is_the_same_whatever_the_global_state(whole):
 # ------------------------------------------------------------------------------------------------- step sizes (PC + LC)
 
 
-def test_no_fixed_step_beats_the_suite_on_a_network_trained_by_pc(trained, digits):
+def test_no_fixed_step_beats_the_suite_on_a_network_trained_by_pc():
     """The attack's step size decides how robust PC looks; the suite has several, and aims at each class."""
-    classifier = trained["pc"]
-    x, y = digits.x_test[:60], digits.y_test[:60]
-    eps = 0.1
+    classifier = trained_by_pc()
+    _, _, x, y = small()
+    x, y, eps = x[:60], y[:60], 0.08
     steps = [
         AttackPlan(f"PGD {share}", "pgd", objective, eps, steps=40, step_size=share * eps)
-        for share in (0.05, 0.1, 0.25, 0.5, 1.0)
+        for share in (0.05, 0.25, 1.0)
         for objective in ("loss", "cross_entropy", "margin")
     ]
     fixed = RobustnessEvaluation(steps, diagnostics=False, verbose=False).evaluate(classifier, x, y)
