@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+    from art_mmc.acceleration import accelerate as accelerate
     from art_mmc.attacks import SPSA as SPSA
     from art_mmc.attacks import GaussianNoise as GaussianNoise
     from art_mmc.attacks import RandomRotation as RandomRotation
@@ -61,6 +62,7 @@ __version__ = "0.1.0"
 
 #: module -> the public names that live there
 _HOMES = {
+    "acceleration": ("accelerate",),
     "attacks": ("SPSA", "GaussianNoise", "RandomRotation"),
     "classifiers": (
         "CenterLossClassifier",

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch.nn import functional
 
 from art_mmc.classifiers import LossDefendedClassifier
@@ -45,19 +47,29 @@ class OneHotLoss(torch.nn.Module):
         return self.loss(outputs, functional.one_hot(y, outputs.shape[1]).float() if y.ndim == 1 else y)
 
 
-def accelerate(classifier: PyTorchClassifier, objective: str = "loss") -> LossDefendedClassifier:
+def accelerate(
+    classifier: PyTorchClassifier, objective: str = "loss", arithmetic: str | None = None, compile: bool | str = False
+) -> LossDefendedClassifier:
     """
     The same network behind the methods of :class:`.LossDefendedClassifier`: every ART attack runs faster on it, and can
     be aimed at any objective.
 
     :param classifier: The classifier; network, loss and optimizer are shared, not copied.
     :param objective: What the attacks climb; "loss" as on the classifier itself.
+    :param arithmetic: "fast", "exact" (the same adversarial examples bit for bit) or "bfloat16"; see
+           :class:`.LossDefendedClassifier`. None for the classifier's own if it is one of this package, else "fast".
+    :param compile: Whether to run a `torch.compile`d network, or the name of a backend.
     :return: The classifier itself, or a view of it, if it is one of this package.
     :raises TypeError: For another kind of classifier, or a subclass that has methods of its own (smoothing, defences
             outside the network): they would be lost.
     """
     if isinstance(classifier, LossDefendedClassifier):
-        return classifier if classifier.objective == objective else classifier.with_objective(objective)
+        wanted = objective, arithmetic or classifier.arithmetic, compile or classifier.compile
+        if wanted == (classifier.objective, classifier.arithmetic, classifier.compile):
+            return classifier
+        view = classifier.with_objective(objective)
+        _, view.arithmetic, view.compile = wanted
+        return view
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
     own = [name for name in _METHODS if getattr(type(classifier), name) is not getattr(PyTorchClassifier, name)]
@@ -65,7 +77,9 @@ def accelerate(classifier: PyTorchClassifier, objective: str = "loss") -> LossDe
         raise TypeError(
             f"{type(classifier).__name__} has its own {', '.join(own)}: the network alone would be another classifier."
         )
-    return share_network(classifier, objective=objective)
+    fast = share_network(classifier, objective=objective)
+    fast.arithmetic, fast.compile = arithmetic or "fast", compile
+    return fast
 
 
 def share_network(
@@ -92,10 +106,21 @@ def share_network(
         clip_values=classifier.clip_values,
         preprocessing_defences=classifier.preprocessing_defences,
         postprocessing_defences=classifier.postprocessing_defences,
-        preprocessing=classifier.preprocessing,
+        preprocessing=None if _changes_nothing(classifier.preprocessing) else classifier.preprocessing,
         device_type=str(classifier.device),
         objective=objective,
+        arithmetic=getattr(classifier, "arithmetic", "fast"),
+        compile=getattr(classifier, "compile", False),
     )
     for module, mode in modes:
         module.training = mode
     return fast
+
+
+def _changes_nothing(preprocessing: Any) -> bool:
+    """Whether it is ART's default, which subtracts 0 and divides by 1 at every call."""
+    return (
+        isinstance(preprocessing, StandardisationMeanStdPyTorch)
+        and bool(np.all(np.asarray(preprocessing.mean) == 0))
+        and bool(np.all(np.asarray(preprocessing.std) == 1))
+    )

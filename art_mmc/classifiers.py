@@ -325,6 +325,15 @@ class LossDefendedClassifier(PyTorchClassifier):
         """The network that gives logits: without the softmax of a view."""
         return self.model.network if isinstance(self.model, _Softmax) else self.model
 
+    def _without_probabilities(self) -> Self:
+        """The view without the softmax, for files and copies."""
+        if not isinstance(self.model, _Softmax):
+            return self
+        view, mode = self._view(), self._model.training
+        view._model = view._make_model_wrapper(self._network)
+        view._model.training = mode
+        return view
+
     def __eq__(self, other: object) -> bool:
         """
         :param other: Anything.
@@ -871,7 +880,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             )
         if model is not None or "loss" in kwargs:
             network, kwargs["loss"] = self._complete(
-                self.model if model is None else model,
+                self._network if model is None else model,
                 kwargs.get("loss", self._loss),
                 self.input_shape,
                 int(kwargs.get("nb_classes") or self.nb_classes),
@@ -902,7 +911,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         if self._optimizer is None:
             raise ValueError("An optimizer is needed to train the model, but none is provided.")
-        model = copy.deepcopy(self.model)
+        model = copy.deepcopy(self._network)
         for module in model.modules():
             module._forward_hooks.clear()  # a copied hook would still write into the original
         params = {k: v for k, v in self.get_params().items() if k not in ("model", "optimizer", "loss", "use_amp")}
@@ -910,7 +919,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             model=model, loss=copy.deepcopy(self._loss), optimizer=_same_optimizer(self._optimizer, model), **params
         )
         clone.reset()
-        return clone
+        return clone.with_probabilities(self.model.temperature) if isinstance(self.model, _Softmax) else clone
 
     def save(self, filename: str, path: str | None = None) -> None:
         """
@@ -922,7 +931,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         for group in self._optimizer.param_groups if self._optimizer is not None else ():
             group.update({key: value.item() for key, value in group.items() if isinstance(value, np.generic)})
-        super().save(filename, path)
+        PyTorchClassifier.save(self._without_probabilities(), filename, path)
 
     def load(self, filename: str, path: str | None = None) -> None:
         """
@@ -932,7 +941,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param path: Folder; None for ART's data folder.
         """
         full_path = os.path.join(config.ART_DATA_PATH if path is None else path, filename)
-        self.model.load_state_dict(torch.load(full_path + ".model", map_location=self._device, weights_only=True))
+        self._network.load_state_dict(torch.load(full_path + ".model", map_location=self._device, weights_only=True))
         if self._optimizer is not None and os.path.isfile(full_path + ".optimizer"):
             state = torch.load(full_path + ".optimizer", map_location=self._device, weights_only=True)
             self._optimizer.load_state_dict(state)
@@ -945,7 +954,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         :raises ValueError: For a classifier that can't be described: a loss of the user's own, or preprocessing outside
                 the network.
         """
-        write_payload(path, self.model.state_dict(), describe(self))
+        bare = self._without_probabilities()
+        write_payload(path, bare.model.state_dict(), describe(bare))
 
     def __getstate__(self) -> dict[str, Any]:
         """

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from art import config
+from art.attacks.evasion import FastGradientMethod, NewtonFool, SimBA, VirtualAdversarialMethod
 from art.data_generators import DataGenerator, NumpyDataGenerator, PyTorchDataGenerator
 from art.defences.postprocessor import Rounded
 from art.defences.preprocessor import (
@@ -27,6 +28,7 @@ from art.defences.preprocessor import (
     LabelSmoothing,
 )
 from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+from art.defences.trainer import AdversarialTrainer
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torchvision.models import resnet18
@@ -1899,3 +1901,154 @@ def test_a_head_of_the_same_kind_is_taken(batch):
     assert SoftmaxClassifier(net, **SHAPE).model is net
     with pytest.raises(ValueError, match="needs a ReversedLinearHead"):
         CLASSIFIERS["rce"](net, **SHAPE)
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def test_view_follows_training_and_keeps_its_objective(own, digits):
+    view = own.with_objective("dlr")
+    assert (view.objective, own.objective) == ("dlr", "adaptive")
+    assert view.model is own.model
+    assert view.optimizer is own.optimizer
+    x = digits.x_test[:5]
+    before = view.predict(x)
+    own.fit(digits.x_train[:64], digits.y_train[:64], nb_epochs=1)
+    assert not np.array_equal(view.predict(x), before)
+    np.testing.assert_array_equal(view.predict(x), own.predict(x))
+
+
+def test_views_equal_their_classifier_and_no_other(own):
+    views = [own.with_objective("dlr"), own.with_probabilities(), own.with_objective("loss").with_objective("margin")]
+    for view in views:
+        assert view == own
+        assert not (view != own)  # noqa: SIM202
+        assert hash(view) == hash(own)
+    assert len({own, *views}) == 1
+    twin = copy.deepcopy(own)
+    assert twin != own
+    assert own != "a classifier"
+    assert small(own.defence) != small(own.defence)
+
+
+def test_copies_keep_classifier_and_view_together(own):
+    pair = (own, own.with_objective("dlr"))
+    for copied, view in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        assert copied == view
+        assert copied != own
+        assert view.objective == "dlr"
+
+
+@pytest.mark.parametrize("part", ["base", "view"])
+def test_a_new_network_parts_views(part, own):
+    view = own.with_objective("dlr")
+    {"base": own, "view": view}[part].set_params(model=small(own.defence).model)
+    assert view != own
+    assert view.model is not own.model
+
+
+@pytest.mark.parametrize("labels", ["index", "one-hot"])
+@pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
+def test_attack_on_a_view_climbs_its_objective(objective, labels, trained, digits):
+    """The step of FGSM has the sign of the gradient of that objective on the bare network."""
+    base = trained["mmc"]
+    x, y = digits.x_test[:6], digits.y_test[:6]
+    _, gradient = objective_in_float64(base, objective, x, y)
+    attack = FastGradientMethod(base.with_objective(objective), eps=0.01)
+    step = attack.generate(x, y if labels == "index" else one_hot(y)) - x
+    clear = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
+    inside = (x > 0.02) & (x < 0.98)
+    assert (clear & inside).sum() > 50
+    np.testing.assert_array_equal(np.sign(step)[clear & inside], np.sign(gradient)[clear & inside])
+    assert base.objective == "adaptive"
+
+
+def test_arts_trainer_takes_a_view_for_the_classifier(own, digits):
+    """On any other object it would attack once, before the training."""
+    attack = FastGradientMethod(own.with_objective("dlr"), eps=0.05)
+    trainer = AdversarialTrainer(own, attack, ratio=0.5)
+    trainer.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), batch_size=16, nb_epochs=1)
+    assert trainer._precomputed_adv_samples == [None]
+
+
+@pytest.mark.parametrize("make", [lambda c: c.with_objective("dlr"), lambda c: c.with_probabilities(2.0)])
+@pytest.mark.parametrize("call", ["predict", "loss_gradient", "class_gradient", "compute_loss", "get_activations"])
+def test_view_leaves_no_trace(call, make, batch):
+    classifier = mixed("mmc", dropout=0.5)
+    before = state_of(classifier)
+    CALLS[call](make(classifier), *batch, False)
+    assert_same_state(before, state_of(classifier))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4])
+def test_view_with_probabilities(temperature, classifier, batch):
+    x, y = batch
+    view = classifier.with_probabilities(temperature)
+    logits = classifier.predict(x).astype(np.float64) / temperature
+    expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(view.predict(x), expected / expected.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-6)
+    for objective in OBJECTIVE_NAMES:
+        with view.using_objective(objective), classifier.using_objective(objective):
+            np.testing.assert_array_equal(view.compute_loss(x, y), classifier.compute_loss(x, y))
+            np.testing.assert_array_equal(view.loss_gradient(x, y), classifier.loss_gradient(x, y))
+    np.testing.assert_array_equal(view.get_activations(x, "embedding"), classifier.get_activations(x, "embedding"))
+    assert view.layer_names == classifier.layer_names
+    # the gradient of a probability, not of a logit: over the classes they add up to nothing
+    assert np.abs(view.class_gradient(x).sum(axis=1)).max() < 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), float("nan"), "1"])
+def test_probabilities_need_a_temperature(temperature):
+    with pytest.raises(ValueError, match="temperature: expected a positive number"):
+        small().with_probabilities(temperature)
+
+
+def test_probabilities_of_probabilities_are_refused():
+    with pytest.raises(ValueError, match="ends in a softmax already"):
+        small().with_probabilities().with_probabilities()
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (SimBA, {"max_iter": 30, "epsilon": 0.3}),
+        (VirtualAdversarialMethod, {"max_iter": 1, "eps": 3.0}),
+        (NewtonFool, {"max_iter": 3}),
+    ],
+    ids=["SimBA", "VirtualAdversarialMethod", "NewtonFool"],
+)
+def test_attacks_that_take_probabilities_run_on_a_view(cls, arguments, classifier, digits, easy):
+    x, y = digits.x_test[easy[:3]], digits.y_test[easy[:3]]
+    x_adv = cls(classifier.with_probabilities(2.0), verbose=False, **arguments).generate(x, one_hot(y))
+    assert np.isfinite(x_adv).all()
+    assert not np.array_equal(x_adv, x)
+
+
+def test_view_with_probabilities_trains_logits(digits):
+    results = []
+    for as_view in (False, True):
+        torch.manual_seed(0)
+        classifier = small("mmc", backbone=Net())
+        torch.manual_seed(1)
+        (classifier.with_probabilities() if as_view else classifier).fit(digits.x_train[:32], digits.y_train[:32])
+        results.append(weights(classifier))
+    assert same_weights(*results)
+
+
+def test_files_and_copies_of_a_view_with_probabilities(own, batch, tmp_path):
+    view = own.with_probabilities(3.0)
+    view.save("view", str(tmp_path))
+    view.save_checkpoint(tmp_path / "view.pt")
+    other = small(own.defence)
+    other.load("view", str(tmp_path))
+    np.testing.assert_array_equal(other.predict(batch[0]), own.predict(batch[0]))
+    np.testing.assert_array_equal(
+        art_mmc.load_classifier(tmp_path / "view.pt").predict(batch[0]), own.predict(batch[0])
+    )
+    for copied in (copy.deepcopy(view), pickle.loads(pickle.dumps(view))):
+        np.testing.assert_array_equal(copied.predict(batch[0]), view.predict(batch[0]))
+    clone = view.clone_for_refitting()
+    np.testing.assert_allclose(clone.predict(batch[0]).sum(axis=1), 1, rtol=1e-5)
+    assert type(clone.model.network) is type(own.model)
+    view.set_params(loss=copy.deepcopy(own.loss))
+    np.testing.assert_allclose(view.predict(batch[0]).sum(axis=1), 1, rtol=1e-5)

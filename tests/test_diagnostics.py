@@ -43,7 +43,6 @@ from art_mmc.evaluation.diagnostics import (
 from art_mmc.evaluation.engine import Target
 from tests.planted import (
     SHAPE,
-    Around,
     Hidden,
     Linear,
     adversarially_trained,
@@ -532,7 +531,7 @@ def test_nothing_is_classified_correctly():
 
 
 def test_the_network_is_left_as_it_was():
-    classifier = plain(Around(undefended().model))
+    classifier = plain(Noisy(undefended().model, 0.01))
     classifier._model.train()
     modes = [module.training for module in classifier._model.modules()]
     state = torch.get_rng_state()

@@ -794,7 +794,7 @@ def test_the_folder_of_another_evaluation_is_refused(tmp_path, changes, named):
     run(plans, folder=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "overwritten", "empty", "of another batch"])
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "empty", "of another batch", "of a shorter batch"])
 def test_a_damaged_batch_is_named(tmp_path, damage):
     keeping(tmp_path, BATCHES[:1])
     file = tmp_path / "000-0001.npz"
@@ -803,7 +803,8 @@ def test_a_damaged_batch_is_named(tmp_path, damage):
         "cut": content[: len(content) // 2],
         "overwritten": content[:100] + bytes(200) + content[300:],
         "empty": b"",
-        "of another batch": (tmp_path / "000-0002.npz").read_bytes(),
+        "of another batch": (tmp_path / "000-0000.npz").read_bytes(),
+        "of a shorter batch": (tmp_path / "000-0002.npz").read_bytes(),
     }
     file.write_bytes(broken[damage])
     with pytest.raises(ValueError, match=r"000-0001\.npz is damaged \(.*\): delete it, and its batch runs again"):

@@ -104,11 +104,12 @@ class StateFolder:
         :param x: All inputs (N, C, H, W).
         :param run: Runs it.
         :return: Its outcome.
+        :raises ValueError: For a damaged file, or one of other samples.
         """
         file = self.path / f"{plan:03d}-{number:04d}.npz"
         if file.exists():
             try:
-                return self._read(file, x[index])
+                return self._read(file, index, x[index])
             except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
                 raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         outcome = run()
@@ -117,6 +118,7 @@ class StateFolder:
             file,
             lambda handle: np.savez(
                 handle,
+                index=index,
                 standing=outcome.standing,
                 predictions=outcome.predictions,
                 moved=moved,
@@ -129,12 +131,11 @@ class StateFolder:
         return outcome
 
     @staticmethod
-    def _read(file: Path, x: np.ndarray) -> Outcome:
+    def _read(file: Path, index: np.ndarray, x: np.ndarray) -> Outcome:
         outcome = Outcome(x)
         with np.load(file) as kept:
-            for name in ("standing", "predictions"):
-                if kept[name].shape != (len(x),):
-                    raise ValueError(f"{name} of shape {kept[name].shape} for {len(x)} samples")
+            if not np.array_equal(kept["index"], index):
+                raise ValueError("it holds other samples; does the classifier not do the same twice?")
             outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
             outcome.examples[kept["moved"]] = kept["examples"]
             outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
@@ -254,12 +255,11 @@ class RobustnessEvaluation(Evaluation):
             low, high = classifier.clip_values
             if (x < low - TOLERANCE).any() or (x > high + TOLERANCE).any():
                 raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
-        target = Target(classifier, x)
-        plans = self.plans
-        if self.suite is not None:
-            plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, target.image_size)
-        # networks that draw random numbers, and ART's `predict` too
-        with seeded(derived_seed(self.seed, 12)):
+        with seeded(derived_seed(self.seed, 12)):  # networks may draw random numbers, and ART's `predict` does
+            target = Target(classifier, x)
+            plans = self.plans
+            if self.suite is not None:
+                plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, target.image_size)
             return self._run(target, x, y, list(plans or ()))
 
     def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:

@@ -159,7 +159,7 @@ def transfer_matrix(
     for name, classifier in classifiers.items():
         check_images(x, classifier.input_shape, name=f"x (for '{name}')")
         check_labels(y, classifier.nb_classes, length=len(x))
-    y = class_indices(y)
+    x, y = x.astype(np.float32, copy=False), class_indices(y)
     with seeded(derived_seed(seed, 4)):
         return _transfer_matrix(classifiers, x, y, attacks, seed, batch_size)
 
