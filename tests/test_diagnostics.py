@@ -197,6 +197,45 @@ def test_a_subclass_of_ours_with_a_predict_of_its_own():
     assert Target(undefended().with_objective("dlr"), digits()[2]).own_methods == ()
 
 
+class NoGradient(LossDefendedClassifier):
+    def loss_gradient(self, x, y, *args, **kwargs):
+        return 0 * super().loss_gradient(x, y, *args, **kwargs)
+
+
+def test_a_subclass_of_ours_that_hides_its_gradient():
+    """The attacks take that of the network."""
+    hides = NoGradient(undefended().model, torch.nn.CrossEntropyLoss(), SHAPE, 10, device_type="cpu")
+    assert Target(hides, digits()[2]).own_methods == ("loss_gradient",)
+    plans = [AttackPlan("PGD", "pgd", "margin", EPS, steps=10, step_size=EPS / 4)]
+    found, honest = (evaluate(each, plans, None, diagnostics=False) for each in (hides, undefended()))
+    np.testing.assert_array_equal(found.attacks[0].standing, honest.attacks[0].standing)
+
+
+class Impostor(PyTorchClassifier):
+    """Shows a network that has nothing to do with its predictions."""
+
+    def predict(self, x, batch_size=128, **kwargs):
+        return undefended().predict(x, batch_size=batch_size)
+
+
+def test_attacks_without_gradients_ask_the_class_itself():
+    network = Linear(np.zeros((10, 64)), np.zeros(10))
+    with torch.no_grad():
+        network.weight.normal_(generator=torch.Generator().manual_seed(0))
+    found = evaluate(plain(network, Impostor), eps=0.2)
+    assert {"predict of its own", "black box better"} <= flagged(found)
+    plans = [
+        AttackPlan("Square", "square", None, 0.2, steps=100),
+        AttackPlan("SPSA", "spsa", None, 0.2, steps=5, step_size=0.1),
+    ]
+    found, honest = (
+        evaluate(each, plans, None, diagnostics=False) for each in (plain(network, Impostor), undefended())
+    )
+    for one, other in zip(found.attacks, honest.attacks, strict=True):
+        np.testing.assert_array_equal(one.standing, other.standing)
+        assert one.correct < found.clean.correct - 10
+
+
 # ------------------------------------------------------------ honest networks
 
 

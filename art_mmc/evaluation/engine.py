@@ -123,7 +123,8 @@ class Target:
         if not isinstance(classifier, PyTorchClassifier):
             raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
         self.classifier = classifier
-        #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them
+        #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them,
+        #: and only those without gradients ask its `predict`
         self.own_methods = _own_methods(classifier)
         ours = isinstance(classifier, LossDefendedClassifier) and not self.own_methods
         self._base = classifier if ours else share_network(classifier)
@@ -159,10 +160,11 @@ class Target:
         objective = self.adaptive if objective in (None, "adaptive") else objective
         return (self._base if objective == "loss" else self._logits).with_objective(str(objective))
 
-    def predict(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
         """
         :param x: Inputs (N, C, H, W).
         :param batch_size: Samples in one pass.
+        :param kwargs: Ignored; some ART attacks hand over `logits=True`.
         :return: The classifier's own outputs (N, K). Its modules' modes are as before, which ART's `predict` changes.
         :raises FloatingPointError: When they are not finite: NaN would pass for some class.
         """
@@ -390,6 +392,8 @@ def attack_batch(
                 view = target.view(plan.objective)
                 if source is not None:
                     view = source.with_objective(plan.objective or "adaptive")
+                elif plan.black_box and target.own_methods:
+                    view.predict = target.predict  # type: ignore[method-assign]
                 watch = Watch(view, y[live], plan.watched, remember=plan.method == "square")
                 labels = shown[live] if aims is None else aims[live]
                 examples = _generate(plan, view, watch, x[live], labels, restart, own)
