@@ -393,7 +393,7 @@ def attack_batch(
                 if source is not None:
                     view = source.with_objective(plan.objective or "adaptive")
                 elif plan.black_box and target.own_methods:
-                    view.predict = target.predict  # type: ignore[method-assign]
+                    view.predict = target.predict  # type: ignore[method-assign, assignment]
                 watch = Watch(view, y[live], plan.watched, remember=plan.method == "square")
                 labels = shown[live] if aims is None else aims[live]
                 examples = _generate(plan, view, watch, x[live], labels, restart, own)
