@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from art_mmc import losses as L  # noqa: N812
 from art_mmc.heads import CenterTrackingHead, FixedCentersHead, GaussianMeansHead, ReversedLinearHead
+from art_mmc.losses.base import ClosedFormLoss
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -296,6 +297,79 @@ def test_gradient_in_low_precision(key, k, dtype):
     largest = max(1.0, reference.grad.abs().max().item())
     rtol, atol = (1e-5, 1e-6 * largest) if dtype == torch.float32 else (2.0**-8, 1e-6 * largest)
     np.testing.assert_allclose(leaf.grad.double().numpy(), reference.grad.numpy(), rtol=rtol, atol=atol)
+
+
+CLOSED = [key for key, case in CASES.items() if isinstance(case.build(), ClosedFormLoss)]
+
+
+@some(CLOSED, classes=[2, 3, 10, 15, 16, 200])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_written_gradient_is_that_of_the_formula(key, k, reduction):
+    """Value, gradient and their agreement with autograd on the formula, far beyond what gradcheck can see."""
+    for scale in (0.1, 2.0, 50.0):
+        logits, y = batch(k, n=12, seed=4, scale=scale)
+        loss = each(key, reduction)
+        weights = torch.linspace(-1, 2, 12, dtype=torch.float64)
+        leaf, reference = logits.clone().requires_grad_(True), logits.clone().requires_grad_(True)
+        value = loss(leaf, y)
+        plain = loss.formula(reference, y)
+        plain = {"none": plain, "mean": plain.mean(), "sum": plain.sum()}[reduction]
+        np.testing.assert_allclose(value.detach().numpy(), plain.detach().numpy(), rtol=1e-11, atol=1e-13)
+        for each_value in (value, plain):
+            (each_value * weights if reduction == "none" else 3 * each_value).sum().backward()
+        np.testing.assert_allclose(leaf.grad.numpy(), reference.grad.numpy(), rtol=1e-9, atol=1e-13)
+
+
+@some(CLOSED, classes=[3, 20])
+def test_second_derivatives(key, k):
+    logits, y = batch(k, n=3, seed=5)
+    loss = each(key, "mean")
+    assert torch.autograd.gradgradcheck(lambda a: loss(a, y), logits.requires_grad_(True), fast_mode=k > 10)
+
+
+@some(CLOSED, classes=[10])
+def test_gradients_of_torch_func(key, k):
+    """Per-sample gradients, as people take them by vmap."""
+    logits, y = batch(k, n=5)
+    loss = each(key, "sum")
+    rows = torch.func.vmap(torch.func.grad(lambda a, label: loss(a[None], label[None])))(logits, y)
+    leaf = logits.clone().requires_grad_(True)
+    loss(leaf, y).backward()
+    np.testing.assert_allclose(rows.numpy(), leaf.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@some(CLOSED, classes=[10])
+def test_backward_twice_and_the_input_as_it_was(key, k):
+    logits, y = batch(k, n=5)
+    leaf, before = logits.clone().requires_grad_(True), logits.clone()
+    value = each(key, "mean")(leaf, y)
+    value.backward(retain_graph=True)
+    once = leaf.grad.clone()
+    value.backward()
+    assert torch.equal(leaf.grad, 2 * once)
+    assert torch.equal(leaf.detach(), before)
+
+
+@pytest.mark.parametrize("key", CLOSED)
+def test_a_true_class_of_certainty_still_has_a_gradient(key):
+    """Where 1 - f_y is far below float32's 1e-7, what is left of the gradient is right to its own digits."""
+    logits = torch.zeros(1, 10, dtype=torch.float64)
+    logits[0, 3], logits[0, 5] = 40.0, 1.0
+    reference, leaf = logits.clone().requires_grad_(True), logits.float().requires_grad_(True)
+    y = torch.tensor([3])
+    each(key, "sum").formula(reference, y).sum().backward()
+    each(key, "sum")(leaf, y).backward()
+    tolerance = 1e-6 * reference.grad.abs().max().item()
+    np.testing.assert_allclose(leaf.grad.numpy(), reference.grad.numpy(), rtol=1e-4, atol=tolerance)
+
+
+def test_losses_of_no_samples():
+    """As torch's: nothing, a sum of zero, a mean that is no number."""
+    logits, y = torch.zeros(0, 10, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+    for key in CLOSED:
+        assert each(key, "none")(logits, y).shape == (0,)
+        assert each(key, "sum")(logits, y) == 0
+        assert torch.isnan(each(key, "mean")(logits, y))
 
 
 EXTREMES = {

@@ -7,10 +7,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from art_mmc.losses.base import IGNORE_NONE, Loss, check_choice
+from art_mmc.losses.base import IGNORE_NONE, ClosedFormLoss, check_choice, softmax_parts
+
+#: logits of a smaller norm count as zeros
+_SHORTEST = 1e-12
 
 
-class InferenceSoftmaxLoss(Loss):
+class InferenceSoftmaxLoss(ClosedFormLoss):
     """
     Cross-entropy on unit-norm logits whose predicted entry gets a bonus: with `t = a / ||a||`, `t'_k = t_k` but
     `t'_s = clip(scale (t_s + margin), -1, 1)` for the selected class s, the loss is `-log softmax(t')_y`.
@@ -41,10 +44,30 @@ class InferenceSoftmaxLoss(Loss):
         self.selector = check_choice("selector", selector, ("pred", "true"))
         self.clip = bool(clip)
 
-    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of the shifted unit logits, (B,); see :meth:`Loss.per_sample`."""
+    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of the shifted unit logits, (B,); see :meth:`ClosedFormLoss.formula`."""
         selected = logits.argmax(dim=1) if self.selector == "pred" else y
         return functional.cross_entropy(self._shift(logits, selected), y, reduction="none", ignore_index=IGNORE_NONE)
+
+    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
+        index = y[:, None]
+        selected = logits.argmax(dim=1, keepdim=True) if self.selector == "pred" else index
+        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+        length = norm.clamp_min(_SHORTEST)
+        unit = logits / length
+        bonus = (unit.gather(1, selected) + self.margin).mul_(self.scale)
+        kept = bonus.clamp(-1.0, 1.0) if self.clip else bonus
+        shifted = unit.scatter(1, selected, kept)
+        slope, top, log_total = softmax_parts(shifted)
+        loss = (top - shifted.gather(1, index)).add_(log_total)
+        slope.scatter_add_(1, index, torch.full_like(loss, -1.0))
+        # the selected entry's slope goes through the bonus, unless that was clipped
+        through = slope.gather(1, selected).mul_(self.scale)
+        slope.scatter_(1, selected, through.mul_(bonus == kept) if self.clip else through)
+        # of the length: only the part across the unit logits counts
+        along = (slope * unit).sum(dim=1, keepdim=True).mul_(norm >= _SHORTEST)
+        return loss, slope.addcmul_(unit, along, value=-1.0).div_(length)
 
     def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Return the same with probability labels, (B,), for selector "pred"; see :meth:`Loss.per_sample_soft`."""
@@ -53,7 +76,7 @@ class InferenceSoftmaxLoss(Loss):
         return functional.cross_entropy(self._shift(logits, logits.argmax(dim=1)), probabilities, reduction="none")
 
     def _shift(self, logits: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        unit = functional.normalize(logits, dim=1)
+        unit = functional.normalize(logits, dim=1, eps=_SHORTEST)
         bonus = self.scale * (unit.gather(1, selected[:, None]) + self.margin)
         if self.clip:
             bonus = bonus.clamp(-1.0, 1.0)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import Loss, check_choice, check_range, mask_true, true_entry
+from art_mmc.losses.base import ClosedFormLoss, check_choice, check_range, false_softmax, mask_true, true_entry
 
 
-class PCLoss(Loss):
+class PCLoss(ClosedFormLoss):
     """
     Keeps the true class' probability ahead of every other by a gap: with `f = softmax(a)`,
     paper (Equation 6): `sum_{k != y} max(0, f_k + xi - f_y)`; released code: the same over K - 1.
@@ -30,15 +30,47 @@ class PCLoss(Loss):
         self.xi = check_range("xi", xi, 0.0, 1.0)
         self.variant = check_choice("variant", variant, ("code", "paper"))
 
-    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the PC loss, (B,); see :meth:`Loss.per_sample`."""
+    def factor(self, classes: int) -> float:
+        """Return the released code's mean over the false classes, or 1; see :meth:`ClosedFormLoss.factor`."""
+        return 1 / (classes - 1) if self.variant == "code" else 1.0
+
+    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the PC loss, (B,); see :meth:`ClosedFormLoss.formula`."""
         f = torch.softmax(logits, dim=1)
         # the true class' own term is xi exactly, and has no gradient
         hinge = torch.relu(f - f.gather(1, y[:, None]) + self.xi).sum(dim=1) - self.xi
-        return hinge / (logits.shape[1] - 1) if self.variant == "code" else hinge
+        return hinge * self.factor(logits.shape[1])
+
+    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the PC loss, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
+        index = y[:, None]
+        q, lead = false_softmax(logits, index)
+        loss, gradient, pull = self.hinges(q, lead, index)
+        return loss, gradient.scatter_(1, index, pull)
+
+    def hinges(
+        self, q: torch.Tensor, lead: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        :param q: Softmax over the false classes (B, K), zero at the true one.
+        :param lead: The true logit's lead (B, 1); see :func:`.false_softmax`.
+        :param y: Labels (B, 1).
+        :return: Sum of the hinges (B, 1), its gradient with respect to the false logits (B, K), zero at the true one,
+                 and with respect to the true logit (B, 1).
+        """
+        true, rest = torch.sigmoid(lead), torch.sigmoid(-lead)
+        f = q * rest
+        hinge = (f - (true - self.xi)).scatter_(1, y, 0.0).relu_()
+        loss = hinge.sum(dim=1, keepdim=True)
+        # each open hinge pulls its class' probability down, and all of them the true one up
+        open_ = hinge.sign_()
+        count = open_.sum(dim=1, keepdim=True)
+        mass = (f * open_).sum(dim=1, keepdim=True)
+        gradient = open_.sub_(torch.addcmul(mass, count, true, value=-1.0)).mul_(f)
+        return loss, gradient, mass.addcmul_(count, rest).mul_(true).neg_()
 
 
-class LogitConstraintLoss(Loss):
+class LogitConstraintLoss(ClosedFormLoss):
     """
     Keeps the true logit close to its runner-up. Paper (Equation 16), constraint "hard": `max(0, a_y - a_j)` with j the
     most probable false class (its constant C' has no gradient and is left out). Released code, constraint "soft":
@@ -54,16 +86,46 @@ class LogitConstraintLoss(Loss):
         super().__init__(reduction)
         self.constraint = check_choice("constraint", constraint, ("soft", "hard"))
 
-    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the logit constraint, (B,); see :meth:`Loss.per_sample`."""
+    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the logit constraint, (B,); see :meth:`ClosedFormLoss.formula`."""
         false = mask_true(logits, y)
         if self.constraint == "hard":
             return torch.relu(true_entry(logits, y) - false.amax(dim=1))
         weights = torch.softmax(false, dim=1)
         return (weights * torch.relu(logits.gather(1, y[:, None]) - logits)).sum(dim=1)
 
+    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logit constraint, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
+        index = y[:, None]
+        if self.constraint == "hard":
+            largest, rival = mask_true(logits, y).max(dim=1, keepdim=True)
+            loss = torch.relu(logits.gather(1, index) - largest)
+            slope = loss.sign()
+            return loss, torch.zeros_like(logits).scatter_(1, rival, -slope).scatter_(1, index, slope)
+        weights = false_softmax(logits, index)[0]
+        loss, slope, pull = self.weighted_leads(weights, logits, index)
+        return loss, slope.mul_(weights).scatter_(1, index, pull)
 
-class PCLogitConstraintLoss(Loss):
+    @staticmethod
+    def weighted_leads(
+        weights: torch.Tensor, logits: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        :param weights: Softmax over the false classes (B, K), zero at the true one.
+        :param logits: Logits (B, K).
+        :param y: Labels (B, 1).
+        :return: The soft constraint (B, 1), its gradient with respect to the false logits, still to be multiplied by
+                 the weights, (B, K), and with respect to the true logit (B, 1).
+        """
+        leads = (logits.gather(1, y) - logits).relu_()
+        loss = (weights * leads).sum(dim=1, keepdim=True)
+        # through the weights, w_k (lead_k - loss), and through the leads, -w_k where there is one
+        ahead = leads.sign()
+        pull = (weights * ahead).sum(dim=1, keepdim=True)
+        return loss, leads.sub_(ahead).sub_(loss), pull
+
+
+class PCLogitConstraintLoss(ClosedFormLoss):
     """
     The loss that the paper trains with after its warm-up: `PC + lambda LC`.
 
@@ -104,6 +166,24 @@ class PCLogitConstraintLoss(Loss):
         """The kind of logit constraint."""
         return self.logit_constraint.constraint
 
-    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the sum, (B,); see :meth:`Loss.per_sample`."""
-        return self.pc.per_sample(logits, y) + self.lam * self.logit_constraint.per_sample(logits, y)
+    def factor(self, classes: int) -> float:
+        """Return that of the PC loss; see :meth:`ClosedFormLoss.factor`."""
+        return self.pc.factor(classes)
+
+    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the sum, (B,); see :meth:`ClosedFormLoss.formula`."""
+        return self.pc.formula(logits, y) + self.lam * self.logit_constraint.formula(logits, y)
+
+    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum, (B, 1), and its gradient, (B, K); see :meth:`ClosedFormLoss.with_gradient`."""
+        index, lam = y[:, None], self.lam / self.factor(logits.shape[1])
+        if self.constraint == "hard":
+            (pc, gradient), (constraint, slope) = (
+                part.with_gradient(logits, y) for part in (self.pc, self.logit_constraint)
+            )
+            return pc.add_(constraint, alpha=lam), gradient.add_(slope, alpha=lam)
+        q, lead = false_softmax(logits, index)  # one softmax serves both
+        pc, gradient, pc_pull = self.pc.hinges(q, lead, index)
+        constraint, slope, pull = self.logit_constraint.weighted_leads(q, logits, index)
+        gradient.addcmul_(q, slope, value=lam).scatter_(1, index, pc_pull.add_(pull, alpha=lam))
+        return pc.add_(constraint, alpha=lam), gradient
