@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_da
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the networks here are tiny: threads wait for each other, for minutes on a busy machine
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, which is tested
 
 #: the nine rows of the table, in its order
 NAMES = list(DEFENCES)
