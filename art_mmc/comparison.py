@@ -18,6 +18,7 @@ import torch
 
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier
 from art_mmc.data import Dataset
+from art_mmc.distributed import world
 from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness, seeded, wilson_interval
 from art_mmc.models import create_backbone
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
@@ -355,6 +356,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "processor": _processor(device),
         "threads": torch.get_num_threads(),
+        "processes": world().size,
         "versions": {
             "art_mmc": __version__,
             "adversarial-robustness-toolbox": importlib.metadata.version("adversarial-robustness-toolbox"),

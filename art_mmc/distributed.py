@@ -10,9 +10,13 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import pickle
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -20,6 +24,10 @@ from torch import distributed as dist
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: how long a process waits for one that has more to do: the last batch of an attack may take hours. A process that has
+#: ended is noticed at once
+PATIENCE = timedelta(days=7)
 
 
 class World(NamedTuple):
@@ -98,6 +106,12 @@ def _start(device_type: str) -> None:
         torch.cuda.set_device(local)
     # gloo beside nccl: small things that the processes agree on must not wait for the GPUs
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    _Shared.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _end() -> None:
+    dist.destroy_process_group()
+    _Shared.group = None
 
 
 @contextmanager
@@ -119,7 +133,7 @@ def process_group(device_type: str = "gpu") -> Iterator[World]:
         _start(device_type)
     yield world()
     if mine:
-        dist.destroy_process_group()
+        _end()
 
 
 def join(device_type: str = "gpu") -> World:
@@ -138,7 +152,7 @@ def join(device_type: str = "gpu") -> World:
 
 def _leave() -> None:
     if dist.is_initialized() and not hasattr(sys, "last_value"):  # set after an exception; see process_group
-        dist.destroy_process_group()
+        _end()
 
 
 # ---------------------------------------------------------------------------------------------- putting together
@@ -175,7 +189,7 @@ def gather_objects(value: T) -> list[T]:
     """
     values: list[Any] = [value] * world().size
     if len(values) > 1:
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=_Shared.group)
     return values
 
 
@@ -208,6 +222,168 @@ def main_process_only(function: Callable[P, T]) -> Callable[P, T | None]:
 def wait_for_all() -> None:
     """Go on when every process has come this far."""
     gather_objects(None)
+
+
+# ---------------------------------------------------------------------------------------------- sharing the work
+
+
+class _Shared:
+    """What :func:`share_out` keeps between its calls."""
+
+    #: the patient group; None for the default one, where somebody else made it
+    group: Any = None
+    #: number of calls so far, the same in all processes
+    calls = 0
+    #: whether a job is being done
+    busy = False
+
+
+class _Failed(NamedTuple):
+    """The job that failed, and its error."""
+
+    job: int
+    error: BaseException
+
+
+def share_out(jobs: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """
+    Do jobs that do not depend on each other: each process takes the next one as soon as it is free, and all processes
+    get all results, in the order of the jobs. In one process they are done in turn, each when its result is asked for,
+    and so they are inside of a job, where there are no others to share with.
+
+    If jobs fail, no new ones are begun, and the error of the first of them is raised in all processes, as it would be
+    in one; where pickle does not take it, as a RuntimeError with its name and text. Ctrl-C, in whichever process, is
+    raised in all.
+
+    :param jobs: The jobs, the same in each process; pickle must take their results.
+    :return: The results. In several processes the jobs are done when the first one is asked for.
+    """
+    if world().size == 1 or _Shared.busy:
+        for job in jobs:
+            yield job()
+    elif jobs:
+        results = _exchange(*_take_turns(jobs))
+        for number in range(len(jobs)):
+            yield results.pop(number)
+
+
+def _take_turns(jobs: Sequence[Callable[[], T]]) -> tuple[dict[int, T], _Failed | None]:
+    """Jobs done in this process: results by the numbers of the jobs, and what ended them early."""
+    # the store by which the processes met counts for all of them; torch has no public name for it
+    store = dist.distributed_c10d._get_default_store()
+    key = f"art_mmc/jobs/{_Shared.calls}"
+    _Shared.calls += 1
+    done: dict[int, T] = {}
+    while (number := store.add(key, 1) - 1) < len(jobs):
+        failed = _attempt(done, number, jobs[number])
+        if failed:
+            store.add(key, len(jobs))  # the others begin no more; those before this one have been taken already
+            return done, failed
+    return done, None
+
+
+def _attempt(done: dict[int, T], number: int, job: Callable[[], T]) -> _Failed | None:
+    """Do a job, and keep its result or give back its error."""
+    _Shared.busy = True
+    try:
+        done[number] = job()
+    except (Exception, KeyboardInterrupt) as err:
+        return _Failed(number, err)
+    finally:
+        _Shared.busy = False
+    return None
+
+
+def _exchange(done: dict[int, T], failed: _Failed | None) -> dict[int, T]:
+    """The results of all processes; or the error that counts, raised in all of them."""
+    told = failed and _Failed(failed.job, _portable(failed.error))
+    with _no_second_interrupt(failed is not None and isinstance(failed.error, KeyboardInterrupt)):
+        everything = gather_objects(({} if told else done, told))
+    failures = [failure for _, failure in everything if failure]
+    if failures:
+        first = min(failures, key=lambda each: (not isinstance(each.error, KeyboardInterrupt), each.job))
+        if failed and failed.job == first.job:
+            raise failed.error  # with its traceback
+        raise first.error
+    return {number: result for part, _ in everything for number, result in part.items()}
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error as another process can raise it."""
+    with suppress(Exception):  # whatever the class of an error has against it; the error itself is told in any case
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == str(error):
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _no_second_interrupt(interrupted: bool) -> Iterator[None]:
+    """Ctrl-C comes from the terminal and once more from torchrun, while a process tells the others of the first."""
+    if not interrupted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def in_main_process(job: Callable[[], T]) -> T:
+    """
+    Do something in the main process alone, while the others wait.
+
+    :param job: What to do.
+    :return: Its result, in all processes; so is its error.
+    """
+    if world().size == 1 or _Shared.busy:
+        return job()
+    done: dict[int, T] = {}
+    failed = _attempt(done, 0, job) if world().is_main else None
+    return _exchange(done, failed)[0]
+
+
+def main_process_first(function: Callable[[], T]) -> T:
+    """
+    Do something in all processes that the main one must have done before the others, such as a download.
+
+    :param function: What to do.
+    :return: This process' result.
+    """
+    first: list[T] = []
+    in_main_process(lambda: first.append(function()))
+    return first[0] if first else function()
+
+
+def check_same(about: Mapping[str, Any], doing: str) -> None:
+    """
+    All processes must be about to do the same.
+
+    :param about: Name -> a description of what must be the same.
+    :param doing: What they do, in an error: "train".
+    :raises ValueError: When it is not, in all processes.
+    """
+    if world().size == 1 or _Shared.busy:
+        return
+    first, *others = gather_objects(dict(about))
+    for rank, other in enumerate(others, 1):
+        if different := [name for name in first if first[name] != other[name]]:
+            what = "; ".join(f"{name}: {difference(first[name], other[name])}" for name in different)
+            raise ValueError(
+                f"processes 0 and {rank} are not about to {doing} the same: {what}. Each needs the same settings and "
+                "the same data in the same order."
+            )
+
+
+def difference(old: Any, new: Any) -> str:
+    """
+    :param old: A description, parts divided by commas.
+    :param new: Another one.
+    :return: What differs, without the parts that they share.
+    """
+    was, now = str(old).split(", "), str(new).split(", ")
+    return f"was {', '.join(p for p in was if p not in now)}, is {', '.join(p for p in now if p not in was)}"
 
 
 class Agreement:

@@ -18,6 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.assessment import assess, load_any, reading
 from art_mmc.comparison import build_classifier, machine, train_defence
 from art_mmc.data import Dataset
+from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
 from art_mmc.trainers import Recipe, get_recipe
@@ -283,7 +284,8 @@ def reproduce(
     on_result: Callable[[Reproduced], None] | None = None,
 ) -> Reproduction:
     """
-    Reproduce a table of robust accuracies.
+    Reproduce a table of robust accuracies. Several processes, once they have met, must all call this: they train and
+    attack together.
 
     :param table: The published table, one with a suite.
     :param dataset: One of its data sets.
@@ -329,7 +331,8 @@ def reproduce(
             **settings,
         )
         if place is not None:
-            trained.classifier.save_checkpoint(place / f"{key}.pt")
+            file = place / f"{key}.pt"
+            in_main_process(lambda: trained.classifier.save_checkpoint(file))
         return trained
 
     substitutes: list[PyTorchClassifier] | None = None

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from art_mmc.checks import unknown_name
@@ -32,6 +33,10 @@ examples:
   art-mmc evaluate mmc.pt --suite strong               attacks, diagnostics and a verdict; any network of your own too
   art-mmc reproduce li2021-table1 --data-dir ~/data --budget 0.1
 """
+
+
+#: seconds that the first process has to tell of an error: torchrun ends it as soon as another one has ended
+_TELLING = 1.0
 
 
 def build_parser() -> Parser:
@@ -123,4 +128,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(message: str) -> None:
     """One line; under torchrun all processes of a machine have the same to say, and the first says it."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"art-mmc: {message}", file=sys.stderr)
+        print(f"art-mmc: {message}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(_TELLING)

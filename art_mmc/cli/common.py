@@ -5,17 +5,21 @@ What the commands share: parsers of values, options, checks of what the user gav
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from art_mmc.checks import check_eps
 
 if TYPE_CHECKING:
     from art_mmc.data import Dataset
+    from art_mmc.distributed import World
     from art_mmc.trainers import Recipe
+
+T = TypeVar("T")
 
 
 class UsageError(Exception):
@@ -188,6 +192,47 @@ def find_device(name: str | None) -> str:
 
 
 @contextmanager
+def all_processes(device: str | None) -> Iterator[tuple[World, str]]:
+    """
+    Around the work of a command that torchrun may have started in several processes: they meet, and each takes its
+    device. All do the same; the main one writes and prints.
+    """
+    from art_mmc.distributed import process_group
+
+    with ExitStack() as stack:
+        with user_errors():
+            device_type = find_device(device)
+            here = stack.enter_context(process_group(device_type))
+        yield here, device_type
+
+
+def told_once(finish: Callable[[], T]) -> T:
+    """
+    Write the files and print, in the main process; the others wait, as the first process to end with another status
+    than 0 would have torchrun end the one that still writes.
+    """
+    from art_mmc.distributed import in_main_process
+
+    def there() -> T:
+        result = finish()
+        sys.stdout.flush()
+        return result
+
+    return in_main_process(there)
+
+
+def load_data(name: str, args: argparse.Namespace) -> Dataset:
+    """The data set of that name; one process downloads it, and then all have it."""
+    from art_mmc.data import load_dataset
+    from art_mmc.distributed import main_process_first
+
+    def load() -> Dataset:
+        return load_dataset(name, args.data_dir, args.download)
+
+    return main_process_first(load) if args.download else load()
+
+
+@contextmanager
 def cpu_threads(wanted: int | None, input_shape: Sequence[int]) -> Iterator[None]:
     """
     CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
@@ -206,10 +251,9 @@ def cpu_threads(wanted: int | None, input_shape: Sequence[int]) -> Iterator[None
 def load_run(args: argparse.Namespace) -> tuple[Dataset, Recipe, str]:
     """The data set, the recipe and the name of the backbone that the options mean."""
     from art_mmc.comparison import default_backbone
-    from art_mmc.data import load_dataset
     from art_mmc.trainers import get_recipe
 
-    dataset = load_dataset(args.dataset, args.data_dir, args.download)
+    dataset = load_data(args.dataset, args)
     recipe = get_recipe(args.recipe, dataset.name)
     if args.epochs is not None:
         recipe = recipe.scaled(args.epochs)

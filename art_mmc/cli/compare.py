@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.cli.common import (
     add_common,
+    all_processes,
     check_writable,
     cpu_threads,
     diverging,
-    find_device,
     load_run,
     parse_names,
     parse_radii,
+    told_once,
     user_errors,
     whole,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import argparse
 
     from art_mmc.comparison import DefenceResult
+    from art_mmc.distributed import World
 
 
 _COMPARE = """\
@@ -79,6 +81,12 @@ def _compare(args: argparse.Namespace) -> None:
     with user_errors():
         radii = parse_radii(args.eps)
 
+    with all_processes(args.device) as (world, device_type):
+        _compare_among(world, device_type, radii, args)
+
+
+def _compare_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
+    """Every process trains and attacks; the main one writes and prints."""
     from art_mmc.comparison import ORDER, build_classifier, compare
     from art_mmc.defences import get_defence
     from art_mmc.reporting import flattery_sentences, text_table, write_report
@@ -89,7 +97,6 @@ def _compare(args: argparse.Namespace) -> None:
             raise ValueError("--defence: expected a name, got none")
         for name in defences:
             get_defence(name)
-        device_type = find_device(args.device)
         dataset, recipe, backbone = load_run(args)
         for name in defences:
             build_classifier(name, dataset, backbone)
@@ -108,17 +115,21 @@ def _compare(args: argparse.Namespace) -> None:
             nb_test=args.nb_test,
             steps=args.steps,
             verbose=not args.quiet,
-            on_result=None if args.quiet else _print_result,
+            on_result=None if args.quiet or not world.is_main else _print_result,
         )
-    with user_errors():
-        files = write_report(comparison, output)
-    if not args.quiet:
+
+    def finish() -> None:
+        with user_errors():
+            files = write_report(comparison, output)
+        if not args.quiet:
+            print()
+        print(text_table(comparison, shutil.get_terminal_size((120, 24)).columns))
         print()
-    print(text_table(comparison, shutil.get_terminal_size((120, 24)).columns))
-    print()
-    for sentence in flattery_sentences(comparison):
-        print(sentence)
-    print(f"wrote {', '.join(map(str, files))}")
+        for sentence in flattery_sentences(comparison):
+            print(sentence)
+        print(f"wrote {', '.join(map(str, files))}")
+
+    told_once(finish)
 
 
 def _print_result(result: DefenceResult) -> None:

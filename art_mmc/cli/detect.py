@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.cli.common import (
     add_common,
+    all_processes,
     check_writable,
     cpu_threads,
     diverging,
-    find_device,
     load_run,
     parse_names,
     parse_radii,
     positive,
     share,
+    told_once,
     user_errors,
     whole,
 )
@@ -26,11 +27,14 @@ from art_mmc.cli.common import (
 if TYPE_CHECKING:
     from art_mmc.data import Dataset
     from art_mmc.detectors.evaluation import DetectionRecord
+    from art_mmc.distributed import World
 
 
 _DETECT = """\
 Train defences or load them, fit detectors on clean training images, attack test images with the attacks of the reverse
-cross-entropy paper and with two that know the detector, and write report.md, report.json and roc.png."""
+cross-entropy paper and with two that know the detector, and write report.md, report.json and roc.png.
+
+Started by torchrun, the same command trains in several processes, and shares the batches of the attacks among them."""
 
 
 _DETECT_NOTES = """\
@@ -153,6 +157,12 @@ def _detect(args: argparse.Namespace) -> None:
         if args.checkpoint and (args.defence or args.epochs or args.backbone):
             raise ValueError("--checkpoint takes the place of training: leave out --defence, --epochs and --backbone")
 
+    with all_processes(args.device) as (world, device_type):
+        _detect_among(world, device_type, radii, args)
+
+
+def _detect_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
+    """Every process trains and attacks; the main one writes and prints."""
     from art_mmc.comparison import build_classifier, train_defence
     from art_mmc.defences import get_defence
     from art_mmc.detectors import DETECTORS, create_detector
@@ -161,7 +171,6 @@ def _detect(args: argparse.Namespace) -> None:
     from art_mmc.detectors.study import PAPER_DETECTORS, WHITE_BOX_ATTACKS, run_detection_study
 
     with user_errors():
-        device_type = find_device(args.device)
         detectors = parse_names(args.detector, PAPER_DETECTORS)
         attacks = parse_names(args.attack, (*PAPER_ATTACKS, *WHITE_BOX_ATTACKS))
         if args.attack is None and "kernel-density" not in detectors:
@@ -223,14 +232,18 @@ def _detect(args: argparse.Namespace) -> None:
             seed=args.seed,
             sources=sources,
             verbose=not args.quiet,
-            on_attack=None if args.quiet else _print_attack,
+            on_attack=None if args.quiet or not world.is_main else _print_attack,
         )
-    with user_errors():
-        files = write_report(study, output)
-    if not args.quiet:
-        print()
-    print(text_table(study))
-    print(f"wrote {', '.join(map(str, files))}")
+
+    def finish() -> None:
+        with user_errors():
+            files = write_report(study, output)
+        if not args.quiet:
+            print()
+        print(text_table(study))
+        print(f"wrote {', '.join(map(str, files))}")
+
+    told_once(finish)
 
 
 def check_names(kind: str, given: list[str], known: Any) -> None:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.cli.common import (
     UsageError,
+    all_processes,
     check_writable,
     cpu_threads,
     diverging,
-    find_device,
+    load_data,
     one_line,
     parse_names,
     parse_number,
     parse_radii,
+    told_once,
     user_errors,
     whole,
 )
@@ -38,7 +40,9 @@ CHECKPOINT is a file that art-mmc train wrote; or a TorchScript file; or, with -
 your own. The latter two must take images in [0, 1] and give logits. A TorchScript file and a factory are programs, and
 are run: use only those that you trust.
 
-A killed run leaves what it has in DIR/state: the same command goes on from the last finished batch."""
+A killed run leaves what it has in DIR/state: the same command goes on from the last finished batch. Started by
+torchrun, the same command shares the batches of each attack among several processes, to the same figures; seconds are
+added up. Choose --batch-size so that each process has some of them."""
 
 
 _EVALUATE_NOTES = """\
@@ -52,6 +56,7 @@ examples:
   art-mmc evaluate pc.pt --dataset mnist --data-dir ~/data --suite strong --eps 0.1,0.2,0.3
   art-mmc evaluate net.pt --factory mynets:resnet --dataset cifar10 --data-dir ~/data --eps 8/255 --fail-under 0.3
   art-mmc evaluate mmc.pt --dataset cifar10 --data-dir ~/data --suite pang2020-table1 --quirk predicted_labels
+  torchrun --nproc-per-node 4 -m art_mmc.cli evaluate mmc.pt --dataset cifar10 --data-dir ~/data --suite strong
 """
 
 
@@ -208,17 +213,20 @@ def clear_state(state: Path) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     with user_errors():
         radii = _radii(args)
+    with all_processes(args.device) as (_, device_type):
+        return _evaluate_among(device_type, radii, args)
 
+
+def _evaluate_among(device_type: str, radii: list[float] | None, args: argparse.Namespace) -> int:
+    """Every process attacks; the main one writes and prints."""
     from art_mmc.assessment import assess, load_any
     from art_mmc.comparison import default_eps
-    from art_mmc.data import load_dataset
     from art_mmc.evaluation import RobustnessEvaluation, get_suite
     from art_mmc.reporting import evaluation_table, verdict_text, write_robustness
 
     with user_errors():
         suite = get_suite(args.suite)
-        device_type = find_device(args.device)
-        dataset = load_dataset(args.dataset, args.data_dir, args.download)
+        dataset = load_data(args.dataset, args)
         checkpoint = Path(args.checkpoint).expanduser()
         classifier, kind = load_any(checkpoint, dataset, args.factory, device_type)
         substitutes = [load_any(Path(path).expanduser(), dataset, None, device_type)[0] for path in args.substitute]
@@ -252,15 +260,19 @@ def _evaluate(args: argparse.Namespace) -> int:
                 "substitutes": [Path(path).name for path in args.substitute],
             },
         )
-    with user_errors():
-        files = write_robustness(assessment, output)
-    clear_state(state)
-    record = assessment.record
-    print(evaluation_table(record))
-    print()
-    print(verdict_text(record))
-    print(f"wrote {', '.join(map(str, files))}")
-    return _failed(record, args.fail_under)
+
+    def finish() -> int:
+        with user_errors():
+            files = write_robustness(assessment, output)
+        clear_state(state)
+        record = assessment.record
+        print(evaluation_table(record))
+        print()
+        print(verdict_text(record))
+        print(f"wrote {', '.join(map(str, files))}")
+        return _failed(record, args.fail_under)
+
+    return told_once(finish)
 
 
 def _failed(record: RobustnessRecord, least: float | None) -> int:

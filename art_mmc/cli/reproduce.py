@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_mmc.cli.common import (
+    all_processes,
     check_writable,
     cpu_threads,
-    find_device,
+    load_data,
     parse_names,
     parse_radii,
     positive,
+    told_once,
     user_errors,
     whole,
 )
@@ -22,6 +25,7 @@ from art_mmc.cli.evaluate import add_data_folder_options, add_machine_options, c
 
 if TYPE_CHECKING:
     from art_mmc.data import Dataset
+    from art_mmc.distributed import World
     from art_mmc.published import PublishedTable
     from art_mmc.reproduction import Reproduced
 
@@ -33,7 +37,8 @@ TABLE is one of pang2020-table1, -table2, -table3 (MMC), li2021-table1 to -table
 Tricks); pang2018-table2 and -table3 (RCE) are tables of detectors, and write what art-mmc detect writes.
 
 The paper's epochs take long: --budget 0.1 trains a tenth of them, --small a smaller network besides. A killed run goes
-on where it was with the same command."""
+on where it was with the same command. Started by torchrun, it trains in several processes, and shares the batches of
+the attacks among them."""
 
 _REPRODUCE_NOTES = """\
 examples:
@@ -108,8 +113,13 @@ def _reproduce(args: argparse.Namespace) -> None:
     with user_errors():
         radii = parse_radii(args.eps)
 
+    with all_processes(args.device) as (world, device_type):
+        _reproduce_among(world, device_type, radii, args)
+
+
+def _reproduce_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
+    """Every process trains and attacks; the main one writes and prints."""
     from art_mmc.assessment import load_any
-    from art_mmc.data import load_dataset
     from art_mmc.evaluation import RobustnessEvaluation
     from art_mmc.published import get_published
     from art_mmc.reporting import paper_text, write_reproduction
@@ -119,18 +129,17 @@ def _reproduce(args: argparse.Namespace) -> None:
         table = get_published(args.table)
         name = args.dataset or next(iter(table.datasets), "mnist")
     if table.name in DETECTION:
-        _reproduce_detection(args, table, name)
+        _reproduce_detection(args, device_type, table, name)
         return
     with user_errors():
         if table.suite is None:
             raise ValueError(f"{table.name} has nothing that could be attacked")
         if name not in table.datasets:
             raise ValueError(f"--dataset: {table.name} has figures for {', '.join(table.datasets)}, not for '{name}'")
-        device_type = find_device(args.device)
         methods = None if args.defence is None else parse_names(args.defence, ())
         checkpoints = _checkpoints(args.checkpoint)
         quirks = parse_names(args.quirk, ())
-        dataset = load_dataset(name, args.data_dir, args.download)
+        dataset = load_data(name, args)
         RobustnessEvaluation(table.suite, radii, quirks=quirks)
         rows = check_reproduction(table, dataset, methods, checkpoints, args.budget, args.small)
         for path in checkpoints.values():
@@ -154,16 +163,20 @@ def _reproduce(args: argparse.Namespace) -> None:
             device_type=device_type,
             folder=output,
             verbose=not args.quiet,
-            on_result=None if args.quiet else _print_result,
+            on_result=None if args.quiet or not world.is_main else _print_result,
         )
-    with user_errors():
-        files = write_reproduction(reproduction, output)
-    for row in rows:
-        clear_state(output / f"{row.key}.state")
-    if not args.quiet:
-        print()
-    print(paper_text(reproduction))
-    print(f"wrote {', '.join(map(str, files))}")
+
+    def finish() -> None:
+        with user_errors():
+            files = write_reproduction(reproduction, output)
+        for row in rows:
+            clear_state(output / f"{row.key}.state")
+        if not args.quiet:
+            print()
+        print(paper_text(reproduction))
+        print(f"wrote {', '.join(map(str, files))}")
+
+    told_once(finish)
 
 
 def _print_result(result: Reproduced) -> None:
@@ -183,9 +196,8 @@ def _print_result(result: Reproduced) -> None:
 DETECTION = {"pang2018-table2": (True, ("cw-wb", "pgd-wb")), "pang2018-table3": (False, ("cw-wb",))}
 
 
-def _reproduce_detection(args: argparse.Namespace, table: PublishedTable, name: str) -> None:
+def _reproduce_detection(args: argparse.Namespace, device_type: str, table: PublishedTable, name: str) -> None:
     """A table of the RCE paper: fit detectors, attack, write what `art-mmc detect` writes."""
-    from art_mmc.data import load_dataset
     from art_mmc.detectors.attacks import PAPER_ATTACKS
     from art_mmc.detectors.report import text_table, write_report
     from art_mmc.detectors.study import run_detection_study
@@ -194,14 +206,13 @@ def _reproduce_detection(args: argparse.Namespace, table: PublishedTable, name: 
         for option, value in (("--eps", args.eps), ("--quirk", args.quirk)):
             if value:
                 raise ValueError(f"{option} is no option of a table of detectors; see art-mmc detect")
-        device_type = find_device(args.device)
         keys = parse_names(args.defence, [row.key for row in table.methods])
         rows = [table.method(key) for key in keys]
         checkpoints = _checkpoints(args.checkpoint)
         for key in checkpoints:
             if key not in keys:
                 raise ValueError(f"--checkpoint: a network for '{key}', which is not among the chosen rows")
-        dataset: Dataset = load_dataset(name, args.data_dir, args.download)
+        dataset = load_data(name, args)
         output = Path(args.output or f"runs/reproduce-{table.name}-{name}").expanduser()
         check_writable(output)
     classifiers, sources = _detection_networks(args, rows, checkpoints, dataset, device_type, output)
@@ -218,10 +229,14 @@ def _reproduce_detection(args: argparse.Namespace, table: PublishedTable, name: 
             sources=sources,
             verbose=not args.quiet,
         )
-    with user_errors():
-        files = write_report(study, output)
-    print(text_table(study))
-    print(f"wrote {', '.join(map(str, files))}")
+
+    def finish() -> None:
+        with user_errors():
+            files = write_report(study, output)
+        print(text_table(study))
+        print(f"wrote {', '.join(map(str, files))}")
+
+    told_once(finish)
 
 
 def _detection_networks(
@@ -235,6 +250,7 @@ def _detection_networks(
     """The classifiers by their names, trained or loaded, and how they came about."""
     from art_mmc.assessment import load_any
     from art_mmc.comparison import train_defence
+    from art_mmc.distributed import in_main_process
     from art_mmc.reproduction import method_recipe
 
     classifiers: dict[str, Any] = {}
@@ -257,7 +273,8 @@ def _detection_networks(
                 folder=output / f"{row.key}.run",
                 resume=True,
             )
-        trained.classifier.save_checkpoint(output / f"{row.key}.pt")
+        save = partial(trained.classifier.save_checkpoint, output / f"{row.key}.pt")
+        in_main_process(save)
         classifiers[row.key] = trained.classifier
         sources[row.key] = {
             "backbone": trained.backbone,

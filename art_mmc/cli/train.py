@@ -8,17 +8,16 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_mmc.checks import unknown_name
 from art_mmc.cli.common import (
     add_common,
+    all_processes,
     check_writable,
     cpu_threads,
     diverging,
-    find_device,
     load_run,
     parse_number,
     positive,
@@ -263,12 +262,7 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from art_mmc.distributed import process_group
-
-    with ExitStack() as stack:
-        with user_errors():
-            device_type = find_device(args.device)
-            world = stack.enter_context(process_group(device_type))
+    with all_processes(args.device) as (world, device_type):
         _train_among(world, device_type, args)
 
 
@@ -277,17 +271,12 @@ def _train_among(world: World, device_type: str, args: argparse.Namespace) -> No
     from art_mmc.comparison import build_classifier, train_defence, training_summary
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
-    from art_mmc.distributed import wait_for_all
     from art_mmc.reporting import format_percent, history_table, write_files
     from art_mmc.trainers.run_folder import RunFolder
 
     with user_errors():
         get_defence(args.defence)
-        if args.download and not world.is_main:
-            wait_for_all()
         dataset, recipe, backbone = load_run(args)
-        if args.download and world.is_main:
-            wait_for_all()
         recipe = _with_options(recipe, args)
         options = _defence_options(args.set)
         build_classifier(args.defence, dataset, backbone, activation=args.activation, **options)

@@ -32,6 +32,7 @@ from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector, check_count, evaluation_mode
 from art_mmc.evaluation import seeded
+from art_mmc.evaluation.engine import derived_seed
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
@@ -162,18 +163,64 @@ def craft(
     if name not in PAPER_ATTACKS:
         raise unknown_name("attack", name, PAPER_ATTACKS)
     check_budget(budget)
-    row = PAPER_ATTACKS[name]
+    check_eps(eps)
     start = time.perf_counter()
     logits = classifier.predict(x, batch_size=batch_size)
-    attack = row.make(classifier, check_eps(eps), budget, batch_size)
-    targets = choose_targets(logits, row.targets, seed)
+    targets = choose_targets(logits, PAPER_ATTACKS[name].targets, seed)
+    labels = logits.argmax(axis=1) if targets is None else targets
+    parts = []
+    for first in range(0, len(x), batch_size):
+        part = slice(first, first + batch_size)
+        own = batch_seed(seed, first)
+        parts.append(craft_batch(name, classifier, x[part], labels[part], eps, budget, objective, batch_size, own))
+    x_adv = np.concatenate([each for each, _ in parts]) if parts else x.copy()
+    settings = parts[0][1] if parts else {}
+    return Crafted(x_adv, targets, settings, time.perf_counter() - start)
+
+
+def craft_batch(
+    name: str,
+    classifier: PyTorchClassifier,
+    x: np.ndarray,
+    labels: np.ndarray,
+    eps: float,
+    budget: float,
+    objective: str,
+    batch_size: int,
+    seed: int,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """
+    A part of :func:`craft`, which depends on no other part.
+
+    :param name: As there.
+    :param classifier: The classifier.
+    :param x: Inputs (B, C, H, W), no more than the batch size.
+    :param labels: Classes to aim at, or, for an untargeted attack, to leave, (B,).
+    :param eps: As there.
+    :param budget: As there.
+    :param objective: As there.
+    :param batch_size: As there.
+    :param seed: Seed of this part.
+    :return: Attacked inputs (B, C, H, W), and the attack's settings, plain data.
+    """
+    row = PAPER_ATTACKS[name]
+    attack = row.make(classifier, eps, budget, batch_size)
     defended = isinstance(classifier, LossDefendedClassifier)
     with classifier.using_objective(objective) if defended else nullcontext(), seeded(seed):
-        x_adv = attack.generate(x, y=logits.argmax(axis=1) if targets is None else targets)
+        x_adv = attack.generate(x, y=labels)
     settings = plain_settings(attack)
     if row.has_eps:
         settings["objective"] = objective if defended else "loss"
-    return Crafted(x_adv, targets, settings, time.perf_counter() - start)
+    return x_adv, settings
+
+
+def batch_seed(seed: int, first: int) -> int:
+    """
+    :param seed: Seed of an attack.
+    :param first: Index of a batch's first sample.
+    :return: Seed of the batch: the attack's own for the first one. A batch depends on no other that ran before it.
+    """
+    return derived_seed(seed, first) if first else seed
 
 
 def choose_targets(logits: np.ndarray, rule: str | None, seed: int = 0) -> np.ndarray | None:
@@ -587,10 +634,11 @@ class DetectorAwarePGD(_DetectorAwareAttack):
             y = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         labels = self._check_labels(y, len(x))
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator()
         with evaluation_mode(self.detector.network):
             for i in trange(math.ceil(len(x) / self.batch_size), desc="PGD-wb", disable=not self.verbose):
                 index = slice(i * self.batch_size, (i + 1) * self.batch_size)
+                generator.manual_seed(batch_seed(self.seed, i * self.batch_size))
                 clean = torch.tensor(x_adv[index], device=self.estimator.device)
                 target = torch.as_tensor(labels[index], device=clean.device)
                 x_adv[index] = self._attack(clean, target, generator).cpu().numpy()

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,20 @@ from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.attacks import (
     PAPER_ATTACKS,
-    Crafted,
     DensityAwareCarliniL2,
     DetectorAwarePGD,
+    batch_seed,
     check_budget,
-    craft,
+    choose_targets,
+    craft_batch,
     plain_settings,
     scaled,
 )
 from art_mmc.detectors.base import NetworkOutputs, check_count
 from art_mmc.detectors.evaluation import DetectionRecord, Share
+from art_mmc.distributed import check_same, in_main_process, share_out, world
+from art_mmc.evaluation.engine import derived_seed, seeded
+from art_mmc.evaluation.robustness import identity, identity_of_data
 
 FORMAT, VERSION = "art_mmc.detection", 1
 
@@ -220,6 +225,10 @@ def run_detection_study(
     The thresholds are set on clean test images that are not attacked, or, where there are too few of them, on a
     held-out share of the fitting data; each record says which.
 
+    In a program that torchrun has started in several processes, once they have met, all must call this with the same:
+    they share the batches of all attacks on a classifier among them, and each gets the study that one process would
+    have got. The seconds of an attack are added up over the processes.
+
     :param classifiers: Name -> trained classifier of the data set's classes.
     :param dataset: The data set.
     :param detectors: Names of detectors.
@@ -243,7 +252,8 @@ def run_detection_study(
     :param batch_size: Samples that are attacked at once.
     :param sources: Name of a classifier -> where it comes from, plain data for the record.
     :param verbose: Whether to show a progress bar.
-    :param on_attack: Called with classifier, attack and records as they come.
+    :param on_attack: Called with classifier, attack and records as they come; in several processes they come together
+           for each classifier.
     :return: The study.
     :raises ValueError: For unknown names or values out of range, before the first attack.
     :raises RuntimeError: When an attack leaves its ball or the box.
@@ -287,11 +297,21 @@ def run_detection_study(
     white_box_records: list[WhiteBoxRecord] = []
     facts: dict[str, Any] = {}
     jobs = len(attacks) + sum(len(detectors) if each == "pgd-wb" else 1 for each in white_box)
-    with tqdm(total=jobs * len(classifiers), disable=not verbose, desc="attacks", leave=False) as bar:
+    if world().size > 1:
+        asked = [list(detectors), list(attacks), list(white_box), eps, budget, seed, batch_size]
+        same = {"images": identity_of_data(x, y), "settings": asked}
+        check_same({**same, **{name: identity(each) for name, each in classifiers.items()}}, "attack")
+    shown = verbose and world().is_main
+    with tqdm(total=jobs * len(classifiers), disable=not shown, desc="attacks", leave=False) as bar:
         for name, classifier in classifiers.items():
 
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:
-                return network_outputs(classifier, images, layer, batch_size, with_features)
+                def batch(first: int) -> NetworkOutputs:
+                    part = images[first : first + batch_size]
+                    with seeded(derived_seed(seed, 41, first)):
+                        return network_outputs(classifier, part, layer, batch_size, with_features)
+
+                return _joined(list(share_out([partial(batch, first) for first in range(0, len(images), batch_size)])))
 
             start = time.perf_counter()
             fit_outputs = outputs(dataset.x_train[fit_on])
@@ -307,37 +327,33 @@ def run_detection_study(
                 "fit_seconds": fit_seconds,
                 **({"source": sources[name]} if sources and name in sources else {}),
             }
-            run = _Run(name, fitted[name], clean, y, outputs, seed)
-            for attack in attacks:
-                title = PAPER_ATTACKS[attack].title
-                bar.set_postfix_str(f"{name}, {title}")
-                crafted = craft(attack, classifier, x, eps, budget, objective, batch_size, seed)
-                radius = eps if PAPER_ATTACKS[attack].has_eps else None
-                _check_examples(title, crafted.x, x, radius, classifier.clip_values)
-                records += _report(run.score(title, crafted, radius, detectors), on_attack)
-                bar.update()
-            for attack in white_box:
-                title = WHITE_BOX_ATTACKS[attack]
+            run = _Run(name, classifier, fitted[name], clean, x, y, outputs, seed, batch_size)
+            groups = [[attempt] for attempt in _plain_attempts(run, attacks, detectors, eps, budget, objective)]
+            if "cw-wb" in white_box:
+                settings = {
+                    "confidence": 0.0,
+                    "learning_rate": 0.01 / math.sqrt(budget),
+                    "max_iter": scaled(10000, budget),
+                    "start_max_iter": scaled(5000, budget),
+                    **(carlini_params or {}),
+                }
+                groups.append([_carlini(run, nb_white_box, settings)])
+            if "pgd-wb" in white_box:
+                settings = {"eps": eps, "max_iter": 40, **(pgd_params or {})}
+                groups.append([_pgd(run, each, settings) for each in detectors])
+            groups.sort(key=lambda group: [*attacks, *white_box].index(group[0].attack))
+            # no attack waits for another: the batches of all of them are shared out at once
+            every = [attempt for group in groups for attempt in group]
+            parts = share_out([partial(attempt.run, first) for attempt in every for first in attempt.starts])
+            for group in groups:
                 some: list[DetectionRecord] = []
-                for each in ("kernel-density",) if attack == "cw-wb" else detectors:
-                    bar.set_postfix_str(f"{name}, {title} on {each}")
-                    if attack == "cw-wb":
-                        settings = {
-                            "confidence": 0.0,
-                            "learning_rate": 0.01 / math.sqrt(budget),
-                            "max_iter": scaled(10000, budget),
-                            "start_max_iter": scaled(5000, budget),
-                            **(carlini_params or {}),
-                        }
-                        crafted, record = _carlini(run, x[:nb_white_box], classifier, settings, batch_size)
-                        white_box_records.append(record)
-                        radius = None
-                    else:
-                        settings = {"eps": eps, "max_iter": 40, **(pgd_params or {})}
-                        crafted = _pgd(run, each, x, y, classifier, settings, batch_size)
-                        radius = settings["eps"]
-                    _check_examples(title, crafted.x, x[: len(crafted.x)], radius, classifier.clip_values)
-                    some += run.score(title, crafted, radius, [each])
+                for attempt in group:
+                    against = f" on {attempt.detectors[0]}" if attempt.attack in WHITE_BOX_ATTACKS else ""
+                    bar.set_postfix_str(f"{name}, {attempt.title}{against}")
+                    made = [next(parts) for _ in attempt.starts]
+                    some += run.score(attempt, made)
+                    if attempt.attack == "cw-wb":
+                        white_box_records.append(run.white_box(made))
                     bar.update()
                 records += _report(some, on_attack)
     provenance = {
@@ -358,28 +374,63 @@ def run_detection_study(
 
 
 @dataclass(frozen=True, eq=False)
+class _Part:
+    """What an attack made of a batch: all that is kept of it."""
+
+    outputs: NetworkOutputs
+    settings: dict[str, Any]
+    seconds: float
+    #: of C&W-wb alone: its goals reached, bool (B,), and its distortion (B,)
+    hit: np.ndarray | None = None
+    passed: np.ndarray | None = None
+    distortion: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """An attack, to be scored by some of the detectors; its batches, by their first sample, do not depend on others."""
+
+    attack: str
+    title: str
+    eps: float | None
+    detectors: Sequence[str]
+    starts: range
+    run: Callable[[int], _Part]
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
     """One classifier with its fitted detectors and the clean images."""
 
-    classifier: str
+    name: str
+    classifier: PyTorchClassifier
     detectors: dict[str, ScoreDetector]
     clean: NetworkOutputs
+    x: np.ndarray
     y: np.ndarray
     outputs: Callable[[np.ndarray], NetworkOutputs]
     seed: int
+    batch_size: int
 
-    def score(self, attack: str, crafted: Crafted, eps: float | None, names: Sequence[str]) -> list[DetectionRecord]:
-        """The records of some detectors on attacked images, the first ones of the clean images."""
-        n = len(crafted.x)
-        clean, y, adversarial = self.clean.take(np.arange(n)), self.y[:n], self.outputs(crafted.x)
-        return [
-            DetectionRecord(
-                classifier=self.classifier,
+    def looked_at(self, title: str, x_adv: np.ndarray, x: np.ndarray, eps: float | None) -> NetworkOutputs:
+        """What the network says to attacked images, once they have been seen to keep the rules."""
+        _check_examples(title, x_adv, x, eps, self.classifier.clip_values)
+        return self.outputs(x_adv)
+
+    def score(self, attempt: _Attempt, parts: Sequence[_Part]) -> list[DetectionRecord]:
+        """The records of an attack on the first ones of the clean images."""
+        adversarial = _joined([part.outputs for part in parts])
+        n = len(adversarial.logits)
+        clean, y = self.clean.take(np.arange(n)), self.y[:n]
+
+        def record(name: str) -> DetectionRecord:
+            return DetectionRecord(
+                classifier=self.name,
                 detector=name,
-                attack=attack,
-                eps=eps,
-                settings=crafted.settings,
-                seconds=crafted.seconds,
+                attack=attempt.title,
+                eps=attempt.eps,
+                settings=parts[0].settings,
+                seconds=sum(part.seconds for part in parts),
                 seed=self.seed,
                 threshold=self.detectors[name].threshold,
                 false_positive_rate=self.detectors[name].false_positive_rate,
@@ -389,44 +440,95 @@ class _Run:
                 clean_correct=clean.predictions == y,
                 adversarial_correct=adversarial.predictions == y,
             )
-            for name in names
-        ]
+
+        return [record(name) for name in attempt.detectors]
+
+    def white_box(self, parts: Sequence[_Part]) -> WhiteBoxRecord:
+        """The record of C&W-wb."""
+        hit, passed, distortion = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("hit", "passed", "distortion")
+        )
+        seconds = sum(part.seconds for part in parts)
+        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.seed, hit, passed, distortion)
 
 
-def _carlini(
-    run: _Run, x: np.ndarray, classifier: PyTorchClassifier, settings: dict[str, Any], batch_size: int
-) -> tuple[Crafted, WhiteBoxRecord]:
-    start = time.perf_counter()
+def _joined(parts: Sequence[NetworkOutputs]) -> NetworkOutputs:
+    features = [part.features for part in parts if part.features is not None]
+    return NetworkOutputs(
+        np.concatenate([part.logits for part in parts]), np.concatenate(features) if features else None
+    )
+
+
+def _plain_attempts(
+    run: _Run, attacks: Sequence[str], detectors: Sequence[str], eps: float, budget: float, objective: str
+) -> list[_Attempt]:
+    """The attacks that do not know the detectors."""
+
+    def predict() -> np.ndarray:
+        with seeded(derived_seed(run.seed, 40)):
+            return run.classifier.predict(run.x, batch_size=run.batch_size)
+
+    logits = in_main_process(predict) if attacks else np.empty((0, 1))
+
+    def attempt(name: str) -> _Attempt:
+        row = PAPER_ATTACKS[name]
+        radius = eps if row.has_eps else None
+        targets = choose_targets(logits, row.targets, run.seed)
+        labels = logits.argmax(axis=1) if targets is None else targets
+
+        def part(first: int) -> _Part:
+            index = slice(first, first + run.batch_size)
+            x, seed = run.x[index], batch_seed(run.seed, first)
+            start = time.perf_counter()
+            x_adv, settings = craft_batch(
+                name, run.classifier, x, labels[index], eps, budget, objective, run.batch_size, seed
+            )
+            seconds = time.perf_counter() - start
+            return _Part(run.looked_at(row.title, x_adv, x, radius), settings, seconds)
+
+        return _Attempt(name, row.title, radius, detectors, range(0, len(run.x), run.batch_size), part)
+
+    return [attempt(name) for name in attacks]
+
+
+def _carlini(run: _Run, n: int, settings: dict[str, Any]) -> _Attempt:
+    title = WHITE_BOX_ATTACKS["cw-wb"]
     attack = DensityAwareCarliniL2(
-        classifier,
+        run.classifier,
         run.detectors["kernel-density"],
-        **{"batch_size": batch_size, "seed": run.seed, "verbose": False, **settings},
+        **{"batch_size": run.batch_size, "seed": run.seed, "verbose": False, **settings},
     )
-    targets = attack.targets(x)
-    crafted = Crafted(attack.generate(x, targets), targets, plain_settings(attack), time.perf_counter() - start)
-    hit, excess = attack.outcome(crafted.x, targets)
-    distortion = 255 * np.sqrt(np.square(crafted.x.astype(float) - x).reshape(len(x), -1).mean(axis=1))
-    record = WhiteBoxRecord(run.classifier, crafted.settings, crafted.seconds, run.seed, hit, excess == 0, distortion)
-    return crafted, record
+    images = run.x[:n]
+    targets = in_main_process(lambda: attack.targets(images))
+
+    def part(first: int) -> _Part:
+        index = slice(first, first + attack.batch_size)
+        x, aims = images[index], targets[index]
+        start = time.perf_counter()
+        x_adv = attack.generate(x, aims)
+        seconds = time.perf_counter() - start
+        outputs = run.looked_at(title, x_adv, x, None)
+        hit, excess = attack.outcome(x_adv, aims)
+        distortion = 255 * np.sqrt(np.square(x_adv.astype(float) - x).reshape(len(x), -1).mean(axis=1))
+        return _Part(outputs, plain_settings(attack), seconds, hit, excess == 0, distortion)
+
+    return _Attempt("cw-wb", title, None, ("kernel-density",), range(0, len(images), attack.batch_size), part)
 
 
-def _pgd(
-    run: _Run,
-    detector: str,
-    x: np.ndarray,
-    y: np.ndarray,
-    classifier: PyTorchClassifier,
-    settings: dict[str, Any],
-    batch_size: int,
-) -> Crafted:
-    start = time.perf_counter()
-    attack = DetectorAwarePGD(
-        classifier,
-        run.detectors[detector],
-        **{"batch_size": batch_size, "seed": run.seed, "verbose": False, **settings},
-    )
-    x_adv = attack.generate(x, y)
-    return Crafted(x_adv, None, plain_settings(attack), time.perf_counter() - start)
+def _pgd(run: _Run, detector: str, settings: dict[str, Any]) -> _Attempt:
+    title = WHITE_BOX_ATTACKS["pgd-wb"]
+    given = {"batch_size": run.batch_size, "seed": run.seed, "verbose": False, **settings}
+    whole = DetectorAwarePGD(run.classifier, run.detectors[detector], **given)
+
+    def part(first: int) -> _Part:
+        index = slice(first, first + whole.batch_size)
+        own = {**given, "seed": batch_seed(whole.seed, first)}
+        start = time.perf_counter()
+        x_adv = DetectorAwarePGD(run.classifier, run.detectors[detector], **own).generate(run.x[index], run.y[index])
+        seconds = time.perf_counter() - start
+        return _Part(run.looked_at(title, x_adv, run.x[index], settings["eps"]), plain_settings(whole), seconds)
+
+    return _Attempt("pgd-wb", title, settings["eps"], (detector,), range(0, len(run.x), whole.batch_size), part)
 
 
 def _report(

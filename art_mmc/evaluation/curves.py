@@ -6,17 +6,18 @@ is exactly zero. On few samples: they are to be looked at, not to be quoted.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checks import check_images, check_labels
+from art_mmc.distributed import in_main_process, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
-from art_mmc.evaluation.engine import Target, class_indices, derived_seed, run_plan
+from art_mmc.evaluation.engine import Target, class_indices, derived_seed, run_plan, seeded, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.robustness import check_radii
 
@@ -44,7 +45,7 @@ class Curves:
            input, then at a random point of the ball of each radius.
     :param norm: Norm of the ball, infinity or 2.
     :param seed: Seed of random starts and points.
-    :param seconds: Time that it took.
+    :param seconds: Time that it took, added up over the processes.
     """
 
     n: int
@@ -134,7 +135,7 @@ def measure_curves(
 ) -> Curves:
     """
     Measure the curves: PGD with one random start on the loss, the cross-entropy and the adaptive objective, with steps
-    of 2.5 eps / steps, but no less than eps / 10.
+    of 2.5 eps / steps, but no less than eps / 10. Several processes share the points of the curves among them.
 
     :param classifier: The classifier, any ART `PyTorchClassifier`.
     :param x: Inputs (N, C, H, W) in [0, 1].
@@ -152,13 +153,13 @@ def measure_curves(
     """
     if samples < 1 or not steps or min(steps) < 1 or steps_over_eps < 1:
         raise ValueError("samples and steps: expected whole numbers of at least 1.")
-    start = time.perf_counter()
     x, y = np.asarray(x), np.asarray(y)
     check_images(x, classifier.input_shape)
     check_labels(y, classifier.nb_classes, length=len(x))
     x, y = x[:samples].astype(np.float32, copy=False), class_indices(y)[:samples]
     target = Target(classifier, x)
-    standing = target.classes(x, batch_size) == y
+    classes, seconds = in_main_process(lambda: timed(lambda: target.classes(x, batch_size)))
+    standing = classes == y
     radii = curve_radii(eps, norm)
     at = check_radii(eps, norm)[-1]
     ladder = tuple(sorted(set(steps)))
@@ -170,12 +171,27 @@ def measure_curves(
         return record.correct
 
     points = [x[standing], *(_random_points(x[standing], radius, norm, classifier, seed) for radius in radii)]
+
+    def without_gradient(objective: str, at: np.ndarray) -> int:
+        with seeded(derived_seed(seed, 22)):
+            return int(zero_gradient(target.view(objective), at, y[standing]).sum())
+
+    objectives = tuple(dict.fromkeys(("loss", "cross_entropy", target.adaptive)))
+    jobs: list[Callable[[], int]] = []
+    for objective in objectives:
+        jobs += [partial(left, objective, radius, steps_over_eps) for radius in radii]
+        jobs += [partial(left, objective, at, count) for count in ladder]
+        jobs += [partial(without_gradient, objective, each) for each in points]
+    counts = []
+    for count, took in share_out([partial(timed, job) for job in jobs]):
+        counts.append(count)
+        seconds += took
     over_eps, over_steps, zero = {}, {}, {}
-    for objective in dict.fromkeys(("loss", "cross_entropy", target.adaptive)):
-        over_eps[objective] = tuple(left(objective, radius, steps_over_eps) for radius in radii)
-        over_steps[objective] = tuple(left(objective, at, count) for count in ladder)
-        view = target.view(objective)
-        zero[objective] = tuple(int(zero_gradient(view, each, y[standing]).sum()) for each in points)
+    rest = iter(counts)
+    for objective in objectives:
+        over_eps[objective] = tuple(next(rest) for _ in radii)
+        over_steps[objective] = tuple(next(rest) for _ in ladder)
+        zero[objective] = tuple(next(rest) for _ in points)
     return Curves(
         len(x),
         int(standing.sum()),
@@ -188,7 +204,7 @@ def measure_curves(
         zero,
         norm,
         seed,
-        time.perf_counter() - start,
+        seconds,
     )
 
 

@@ -12,13 +12,15 @@ attack with one start had converged is no reason for that by itself, if the othe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.distributed import share_out
 from art_mmc.evaluation.control import positive_control
-from art_mmc.evaluation.engine import TOLERANCE, Target, derived_seed, distances, run_plan, seeded
+from art_mmc.evaluation.engine import TOLERANCE, Target, derived_seed, distances, run_plan, seeded, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
@@ -87,6 +89,8 @@ class Examination:
         #: which of the samples stand in the worst case
         self.standing = record.worst_case(self.eps).standing[self.index]
         self._known: dict[str, np.ndarray] = {}
+        #: time of all that :meth:`run` did, added up over the processes
+        self.seconds = 0.0
 
     @property
     def n(self) -> int:
@@ -353,17 +357,38 @@ class Examination:
         """
         :return: All the diagnostics; without samples that are classified correctly only those that need none.
         """
-        found = [self.determinism(), self.outputs(), self.own_methods(), self.examples()]
-        if not self.n:
-            return found
-        found.append(self.zero_gradients(self.target.adaptive))
-        for objective in FLATTERING:
-            gap = self.gap(objective)
-            found += [gap, self.zero_gradients(objective, gap if objective == "loss" else None)]
-        found += [self.more_steps(), self.restarts(), self.unbounded()]
-        for objective in ("adaptive", "loss"):
-            found += [self.monotone(objective), self.one_step(objective)]
-        return [*found, self.black_box(), self.control()]
+        parts: list[Callable[[], list[Diagnostic]]] = [
+            lambda: [self.determinism(), self.outputs(), self.own_methods(), self.examples()]
+        ]
+        if self.n:
+            parts += [
+                lambda: [self.zero_gradients(self.target.adaptive)],
+                *(partial(self._flattered, objective) for objective in FLATTERING),
+                lambda: [self.more_steps()],
+                lambda: [self.restarts()],
+                lambda: [self.unbounded()],
+                *(partial(self._ordered, objective) for objective in ("adaptive", "loss")),
+                lambda: [self.black_box()],
+                lambda: [self.control()],
+            ]
+        found: list[Diagnostic] = []
+        jobs = [partial(timed, partial(self._part, number, part)) for number, part in enumerate(parts)]
+        for diagnostics, seconds in share_out(jobs):
+            found += diagnostics
+            self.seconds += seconds
+        return found
+
+    def _part(self, number: int, part: Callable[[], list[Diagnostic]]) -> list[Diagnostic]:
+        """A part with its own randomness: which others ran before it, in this process, must not matter."""
+        with seeded(derived_seed(self.seed, 8, number)):
+            return part()
+
+    def _flattered(self, objective: str) -> list[Diagnostic]:
+        gap = self.gap(objective)
+        return [gap, self.zero_gradients(objective, gap if objective == "loss" else None)]
+
+    def _ordered(self, objective: str) -> list[Diagnostic]:
+        return [self.monotone(objective), self.one_step(objective)]
 
 
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:

@@ -10,7 +10,8 @@ import time
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from art.utils import is_probability
 
 from art_mmc.acceleration import share_network
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
+
+T = TypeVar("T")
 
 #: rounding may take an example this far out of the ball or the box
 TOLERANCE = 1e-6
@@ -69,6 +73,15 @@ def derived_seed(*parts: int) -> int:
     :return: A seed below 2**32 that depends on all of them.
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def timed(job: Callable[[], T]) -> tuple[T, float]:
+    """
+    :param job: What to do.
+    :return: Its result, and the seconds that it took.
+    """
+    start = time.perf_counter()
+    return job(), time.perf_counter() - start
 
 
 class LogProbabilities(torch.nn.Module):
@@ -552,7 +565,9 @@ def run_plan(
     on_batch: Callable[[int, np.ndarray, Callable[[], Outcome]], Outcome] | None = None,
 ) -> tuple[AttackRecord, np.ndarray, np.ndarray]:
     """
-    Run a plan on all samples that stand.
+    Run a plan on all samples that stand. Of several processes each runs some of the batches; a batch depends on its
+    number alone, so the outcome is that of one process. The record's seconds are those of all batches together, in
+    whichever process they ran.
 
     :param target: The classifier.
     :param x: Inputs (N, C, H, W).
@@ -571,16 +586,23 @@ def run_plan(
     after, attacked = standing.copy(), np.zeros_like(standing)
     examples, predictions = x.copy(), np.full(len(x), -1)
     gradients, queries, seconds = 0, 0, 0.0
-    for number, first in enumerate(range(0, len(chosen), batch_size)):
+
+    def run(first: int) -> Outcome:
         index = chosen[first : first + batch_size]
 
-        def run(index: np.ndarray = index, first: int = first) -> Outcome:
+        def attack() -> Outcome:
             start = time.perf_counter()
-            outcome = attack_batch(target, x[index], y[index], plan, derived_seed(seed, first), substitutes)
+            # a network that draws random numbers must not draw others for what other batches have drawn before
+            with seeded(derived_seed(seed, first, 1)):
+                outcome = attack_batch(target, x[index], y[index], plan, derived_seed(seed, first), substitutes)
             outcome.seconds = time.perf_counter() - start
             return outcome
 
-        outcome = run() if on_batch is None else on_batch(number, index, run)
+        return attack() if on_batch is None else on_batch(first // batch_size, index, attack)
+
+    starts = range(0, len(chosen), batch_size)
+    for first, outcome in zip(starts, share_out([partial(run, first) for first in starts]), strict=True):
+        index = chosen[first : first + batch_size]
         after[index], attacked[index] = outcome.standing, True
         examples[index], predictions[index] = outcome.examples, outcome.predictions
         gradients, queries = gradients + outcome.gradients, queries + outcome.queries

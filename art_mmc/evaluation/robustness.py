@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from tqdm.auto import tqdm
 import art_mmc
 from art_mmc.checks import check_eps, check_images, check_labels
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.distributed import check_same, in_main_process, world
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
 from art_mmc.evaluation.engine import (
     TOLERANCE,
@@ -69,7 +69,8 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf) -> list[fl
 
 class StateFolder:
     """
-    The finished batches of an evaluation, a file each, so that a killed run goes on from the last one.
+    The finished batches of an evaluation, a file each, so that a killed run goes on from the last one; also by another
+    number of processes.
 
     :param path: The folder.
     :param fingerprint: What must be the same for the batches to be those of this evaluation.
@@ -114,6 +115,7 @@ class StateFolder:
                 raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         outcome = run()
         moved = np.flatnonzero(~outcome.standing)
+        self.path.mkdir(parents=True, exist_ok=True)  # of several processes one has made it, on its machine
         _write_atomically(
             file,
             lambda handle: np.savez(
@@ -160,6 +162,10 @@ class RobustnessEvaluation(Evaluation):
     """
     Runs a suite of attacks on an ART `PyTorchClassifier`, takes the worst case over all of them for each sample, looks
     for the symptoms of masked gradients, and gives a verdict.
+
+    In a program that torchrun has started in several processes, once they have met (:func:`.distributed.join`, or a
+    training), all must evaluate the same: they share the batches of each attack and the diagnostics among them, and
+    each gets the record that one process would have got. Its seconds are added up over the processes.
 
     The attacks climb objectives on views of the network that share its weights; each example is judged by the
     classifier's own `predict`. Only samples that are classified correctly when clean are attacked, with true labels;
@@ -264,13 +270,16 @@ class RobustnessEvaluation(Evaluation):
 
     def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
         fingerprint = self._fingerprint(target, x, y, plans)
-        state = None if self.folder is None else StateFolder(self.folder, fingerprint)
-        clean, predictions = predict_clean(target, x, y, self.batch_size)
+        check_same({**fingerprint, "diagnostics": self.diagnostics, "folder": str(self.folder)}, "evaluate")
+        folder = self.folder
+        state = None if folder is None else in_main_process(lambda: StateFolder(folder, fingerprint))
+        clean, predictions = in_main_process(lambda: predict_clean(target, x, y, self.batch_size))
         records: list[AttackRecord] = []
         examples = x.copy()
         fallen = ~clean.standing  # under any attack in any ball: these have their example
         substitutes = _Substitutes(self, target, x)
-        with tqdm(total=len(plans), disable=not self.verbose, desc="attacks", unit="attack", leave=False) as bar:
+        shown = self.verbose and world().is_main
+        with tqdm(total=len(plans), disable=not shown, desc="attacks", unit="attack", leave=False) as bar:
             for number, plan in enumerate(plans):
                 bar.set_postfix_str(plan.name + (f", eps {plan.eps:.4g}" if plan.bounded else ""))
                 record, x_adv, classes = run_plan(
@@ -302,21 +311,19 @@ class RobustnessEvaluation(Evaluation):
         )
         if not self.diagnostics:
             return found
-        start = time.perf_counter()
         samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
-        diagnostics = tuple(Examination(target, x, y, found, derived_seed(self.seed, 11), samples).run())
-        seconds = time.perf_counter() - start
+        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples)
+        diagnostics = tuple(examination.run())
         verdict = judge(found, diagnostics, target.classifier.nb_classes)
-        return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=seconds)
+        return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=examination.seconds)
 
     def _fingerprint(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> dict[str, Any]:
         """What decides the outcome."""
-        data = hashlib.sha256(np.ascontiguousarray(x).tobytes() + y.astype(np.int64).tobytes())
         return {
-            "classifier": _identity(target.classifier),
-            "data": data.hexdigest()[:32],
+            "classifier": identity(target.classifier),
+            "data": identity_of_data(x, y),
             "attacks": hashlib.sha256("\n".join(map(repr, plans)).encode()).hexdigest()[:32],
-            "substitutes": [] if self.substitutes is None else [_identity(each) for each in self.substitutes],
+            "substitutes": [] if self.substitutes is None else [identity(each) for each in self.substitutes],
             "seed": self.seed,
             "batch_size": self.batch_size,
             "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
@@ -325,7 +332,8 @@ class RobustnessEvaluation(Evaluation):
 
 class _Substitutes:
     """
-    The classifiers on which transfer attacks craft: those that were given, or one that is distilled when it is needed.
+    The classifiers on which transfer attacks craft: those that were given, or one that is distilled when it is needed;
+    in each process that needs it, from the same seed, as in a run that goes on after a kill.
     """
 
     def __init__(self, evaluation: RobustnessEvaluation, target: Target, x: np.ndarray) -> None:
@@ -347,8 +355,20 @@ def _standing(clean: AttackRecord, records: Sequence[AttackRecord], eps: float) 
     return np.logical_and.reduce([clean.standing, *inside])
 
 
-def _identity(classifier: PyTorchClassifier) -> str:
-    """What tells a classifier from another one: its class, settings and weights; the same in another process."""
+def identity_of_data(x: np.ndarray, y: np.ndarray) -> str:
+    """
+    :param x: Inputs (N, C, H, W).
+    :param y: Labels (N,).
+    :return: What tells them from others.
+    """
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes() + y.astype(np.int64).tobytes()).hexdigest()[:32]
+
+
+def identity(classifier: PyTorchClassifier) -> str:
+    """
+    :param classifier: A classifier.
+    :return: What tells it from another one: its class, settings and weights; the same in another process.
+    """
     told = hashlib.sha256()
     around = [*classifier.preprocessing_operations, *(classifier.postprocessing_defences or ())]
     settings = [

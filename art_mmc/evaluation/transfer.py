@@ -46,7 +46,8 @@ def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 
     low, high = (x.min(), x.max()) if clip is None else clip
     noise = np.random.default_rng(derived_seed(seed, 2)).uniform(-eps, eps, x.shape)
     inputs = np.concatenate([x, np.clip(x + noise, low, high).astype(np.float32)])
-    labels = target.classes(inputs)
+    with seeded(derived_seed(seed, 22)):  # whenever it is needed, and in whichever process
+        labels = target.classes(inputs)
     with seeded(derived_seed(seed, 3)):
         substitute = SoftmaxClassifier(
             create_backbone("cnn" if min(size) < 20 else "resnet20" if shape[0] > 1 else "cnn3", shape),

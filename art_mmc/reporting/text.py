@@ -75,7 +75,9 @@ def device_text(facts: Mapping[str, Any]) -> str:
     :param facts: What :func:`.machine` gave.
     :return: The device and its processor.
     """
-    return f"{facts['device']} ({facts['processor']}), {facts['threads']} threads"
+    # records of earlier versions were all made by one process
+    shared = f" in each of {facts['processes']} processes" if facts.get("processes", 1) > 1 else ""
+    return f"{facts['device']} ({facts['processor']}), {facts['threads']} threads{shared}"
 
 
 def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -25,7 +25,18 @@ from tqdm.auto import tqdm
 
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.distributed import Agreement, broadcast_object, gather_objects, join, shard, total, wait_for_all, world
+from art_mmc.distributed import (
+    Agreement,
+    broadcast_object,
+    check_same,
+    difference,
+    gather_objects,
+    join,
+    shard,
+    total,
+    wait_for_all,
+    world,
+)
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
@@ -397,14 +408,7 @@ class LossTrainer(Trainer):
             "folder": self.folder is not None,
             "validation": None if job.validation is None else len(job.validation[0]),
         }
-        first, *others = gather_objects(about)
-        for rank, other in enumerate(others, 1):
-            if different := [name for name in first if first[name] != other[name]]:
-                what = "; ".join(f"{name}: {_difference(first[name], other[name])}" for name in different)
-                raise ValueError(
-                    f"processes 0 and {rank} are not about to train the same: {what}. Each needs the same settings and "
-                    "the same data in the same order."
-                )
+        check_same(about, "train")
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
@@ -760,7 +764,7 @@ class LossTrainer(Trainer):
         if different:
             raise RunMismatchError(
                 f"{self.folder.path} holds another run: "
-                + "; ".join(f"{name}: {_difference(there.get(name), here[name])}" for name in different)
+                + "; ".join(f"{name}: {difference(there.get(name), here[name])}" for name in different)
                 + ". Take another folder, or do not resume."
             )
         self._classifier.model.load_state_dict(saved["state"])
@@ -813,12 +817,6 @@ _PASS_A_FUNCTION = (
 )
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
-
-
-def _difference(old: Any, new: Any) -> str:
-    """What differs between two descriptions, without the parts that they share."""
-    was, now = str(old).split(", "), str(new).split(", ")
-    return f"was {', '.join(p for p in was if p not in now)}, is {', '.join(p for p in now if p not in was)}"
 
 
 def _floats(x: torch.Tensor) -> torch.Tensor:
