@@ -26,7 +26,7 @@ from art_mmc import create_classifier, load_classifier, load_dataset
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.cli import main
 from art_mmc.detectors.study import run_detection_study
-from art_mmc.distributed import in_main_process, main_process_first, process_group, share_out, world
+from art_mmc.distributed import in_main_process, main_process_first, process_group, share_out, wait_for_all, world
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
 from art_mmc.evaluation.curves import measure_curves
 from tests.test_distributed import LIMIT, torchrun
@@ -118,12 +118,12 @@ def study(classifier, **kwargs):
 
 @contextlib.contextmanager
 def in_batch(plan, first, happens):
-    """Something happens, in whichever process has the batch, before a plan runs on that image of the test set."""
-    image = load_dataset("digits").x_test[first]
+    """Something happens, in whichever process has it, before a plan runs on the batch of a test image, or on any."""
+    image = None if first is None else load_dataset("digits").x_test[first]
     attack_batch = engine.attack_batch
 
     def planted(target, x, y, its_plan, *args, **kwargs):
-        if its_plan.name == plan and (x == image).all(axis=(1, 2, 3)).any():
+        if its_plan.name == plan and (image is None or (x == image).all(axis=(1, 2, 3)).any()):
             happens()
         return attack_batch(target, x, y, its_plan, *args, **kwargs)
 
@@ -202,6 +202,7 @@ def shared_jobs(here):
         return number, here.rank, list(share_out([lambda: "inner", lambda: world().rank])), in_main_process(lambda: 7)
 
     ran = []
+    wait_for_all()  # importing takes one of them longer
     results = {
         "uneven": list(share_out([lambda number=number: uneven(number) for number in range(9)])),
         "one": list(share_out([lambda: "only"])),
@@ -238,7 +239,7 @@ def work(out: Path):
             results["record"] = content(evaluate(classifier))
         results["batches"] = len(ran)
         results["few"] = content(evaluate(classifier, n=5, plans=PLANS[:1], diagnostics=False))
-        results["noisy"] = content(evaluate(noisy_classifier(), n=40, plans=PLANS[:1]))
+        results["noisy"] = content(evaluate(noisy_classifier(), n=40, plans=PLANS[:1], diagnostics=False))
         results["curves"] = curves(classifier)
         reported = []
         results["study"] = study(classifier, on_attack=lambda *args: reported.append(args[1]))
@@ -257,8 +258,8 @@ def work(out: Path):
 
         results["command"] = command("evaluate", file, *COMMAND, "--fail-under", "1", "--output", out / "report")
         torch.save(results, out / f"rank{here.rank}.pt")
-        with in_batch("PGD adaptive", load_dataset("digits").x_test.shape[0] - 1, crash):
-            sys.exit(main(["evaluate", str(file), *COMMAND, "--nb-test", "1000", "--output", str(out / "crashed")]))
+        with in_batch("PGD adaptive", None, crash):
+            sys.exit(main(["evaluate", str(file), *COMMAND, "--output", str(out / "crashed")]))
 
 
 # ------------------------------------------------------------------------------------------ the tests
@@ -321,7 +322,7 @@ def test_fewer_batches_than_processes(ranks, classifier):
 
 
 def test_a_network_that_draws_random_numbers(ranks):
-    expected = content(evaluate(noisy_classifier(), n=40, plans=PLANS[:1]))
+    expected = content(evaluate(noisy_classifier(), n=40, plans=PLANS[:1], diagnostics=False))
     for rank in ranks:
         assert_same(rank["noisy"], expected)
 
