@@ -53,20 +53,23 @@ class InferenceSoftmaxLoss(ClosedFormLoss):
         """Return the same, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
         index = y[:, None]
         selected = logits.argmax(dim=1, keepdim=True) if self.selector == "pred" else index
-        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
-        length = norm.clamp_min(_SHORTEST)
+        length = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min_(_SHORTEST)
         unit = logits / length
-        bonus = (unit.gather(1, selected) + self.margin).mul_(self.scale)
-        kept = bonus.clamp(-1.0, 1.0) if self.clip else bonus
-        shifted = unit.scatter(1, selected, kept)
-        slope, top, log_total = softmax_parts(shifted)
-        loss = (top - shifted.gather(1, index)).add_(log_total)
-        slope.scatter_add_(1, index, torch.full_like(loss, -1.0))
+        before = unit.gather(1, selected)
+        bonus = (before + self.margin).mul_(self.scale)
+        unit.scatter_(1, selected, bonus.clamp(-1.0, 1.0) if self.clip else bonus)
+        true = unit.gather(1, index)
+        slope, top, log_total = softmax_parts(unit)
+        loss = top.sub_(true).add_(log_total)
+        slope.scatter_(1, index, slope.gather(1, index).sub_(1.0))
         # the selected entry's slope goes through the bonus, unless that was clipped
         through = slope.gather(1, selected).mul_(self.scale)
-        slope.scatter_(1, selected, through.mul_(bonus == kept) if self.clip else through)
+        if self.clip:
+            through = torch.ops.aten.hardtanh_backward(through, bonus, -1.0, 1.0)
+        slope.scatter_(1, selected, through)
+        unit.scatter_(1, selected, before)
         # of the length: only the part across the unit logits counts
-        along = (slope * unit).sum(dim=1, keepdim=True).mul_(norm >= _SHORTEST)
+        along = (slope * unit).sum(dim=1, keepdim=True)
         return loss, slope.addcmul_(unit, along, value=-1.0).div_(length)
 
     def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:

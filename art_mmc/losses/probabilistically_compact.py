@@ -45,29 +45,25 @@ class PCLoss(ClosedFormLoss):
         """Return the PC loss, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
         index = y[:, None]
         q, lead = false_softmax(logits, index)
-        loss, gradient, pull = self.hinges(q, lead, index)
-        return loss, gradient.scatter_(1, index, pull)
+        loss, slope = self.hinges(q, lead, index)
+        return loss, _balanced(slope.mul_(q), index)
 
-    def hinges(
-        self, q: torch.Tensor, lead: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def hinges(self, q: torch.Tensor, lead: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         :param q: Softmax over the false classes (B, K), zero at the true one.
         :param lead: The true logit's lead (B, 1); see :func:`.false_softmax`.
         :param y: Labels (B, 1).
-        :return: Sum of the hinges (B, 1), its gradient with respect to the false logits (B, K), zero at the true one,
-                 and with respect to the true logit (B, 1).
+        :return: Sum of the hinges (B, 1), and its gradient with respect to the false logits, still to be multiplied by
+                 q, (B, K).
         """
         true, rest = torch.sigmoid(lead), torch.sigmoid(-lead)
-        f = q * rest
-        hinge = (f - (true - self.xi)).scatter_(1, y, 0.0).relu_()
+        hinge = torch.addcmul(self.xi - true, q, rest).scatter_(1, y, 0.0).relu_()
         loss = hinge.sum(dim=1, keepdim=True)
         # each open hinge pulls its class' probability down, and all of them the true one up
-        open_ = hinge.sign_()
+        open_ = hinge.ceil_().clamp_max_(1.0)  # their sign, in half the time
         count = open_.sum(dim=1, keepdim=True)
-        mass = (f * open_).sum(dim=1, keepdim=True)
-        gradient = open_.sub_(torch.addcmul(mass, count, true, value=-1.0)).mul_(f)
-        return loss, gradient, mass.addcmul_(count, rest).mul_(true).neg_()
+        mass = (q * open_).sum(dim=1, keepdim=True).mul_(rest)
+        return loss, open_.sub_(mass.addcmul_(count, true, value=-1.0)).mul_(rest)
 
 
 class LogitConstraintLoss(ClosedFormLoss):
@@ -103,26 +99,26 @@ class LogitConstraintLoss(ClosedFormLoss):
             slope = loss.sign()
             return loss, torch.zeros_like(logits).scatter_(1, rival, -slope).scatter_(1, index, slope)
         weights = false_softmax(logits, index)[0]
-        loss, slope, pull = self.weighted_leads(weights, logits, index)
-        return loss, slope.mul_(weights).scatter_(1, index, pull)
+        loss, slope = self.weighted_leads(weights, logits, index)
+        return loss, _balanced(slope.mul_(weights), index)
 
     @staticmethod
     def weighted_leads(
         weights: torch.Tensor, logits: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         :param weights: Softmax over the false classes (B, K), zero at the true one.
         :param logits: Logits (B, K).
         :param y: Labels (B, 1).
-        :return: The soft constraint (B, 1), its gradient with respect to the false logits, still to be multiplied by
-                 the weights, (B, K), and with respect to the true logit (B, 1).
+        :return: The soft constraint (B, 1), and its gradient with respect to the false logits, still to be multiplied
+                 by the weights, (B, K).
         """
         leads = (logits.gather(1, y) - logits).relu_()
-        loss = (weights * leads).sum(dim=1, keepdim=True)
+        weighted = weights * leads
+        loss = weighted.sum(dim=1, keepdim=True)
         # through the weights, w_k (lead_k - loss), and through the leads, -w_k where there is one
-        ahead = leads.sign()
-        pull = (weights * ahead).sum(dim=1, keepdim=True)
-        return loss, leads.sub_(ahead).sub_(loss), pull
+        ahead = torch.ceil(leads, out=weighted).clamp_max_(1.0)
+        return loss, leads.sub_(ahead).sub_(loss)
 
 
 class PCLogitConstraintLoss(ClosedFormLoss):
@@ -176,14 +172,18 @@ class PCLogitConstraintLoss(ClosedFormLoss):
 
     def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum, (B, 1), and its gradient, (B, K); see :meth:`ClosedFormLoss.with_gradient`."""
-        index, lam = y[:, None], self.lam / self.factor(logits.shape[1])
-        if self.constraint == "hard":
-            (pc, gradient), (constraint, slope) = (
-                part.with_gradient(logits, y) for part in (self.pc, self.logit_constraint)
-            )
-            return pc.add_(constraint, alpha=lam), gradient.add_(slope, alpha=lam)
+        pc, constraint = self.pc, self.logit_constraint
+        index, lam = y[:, None], self.lam / pc.factor(logits.shape[1])
+        if constraint.constraint == "hard":
+            loss, gradient = pc.with_gradient(logits, y)
+            distance, slope = constraint.with_gradient(logits, y)
+            return loss.add_(distance, alpha=lam), gradient.add_(slope, alpha=lam)
         q, lead = false_softmax(logits, index)  # one softmax serves both
-        pc, gradient, pc_pull = self.pc.hinges(q, lead, index)
-        constraint, slope, pull = self.logit_constraint.weighted_leads(q, logits, index)
-        gradient.addcmul_(q, slope, value=lam).scatter_(1, index, pc_pull.add_(pull, alpha=lam))
-        return pc.add_(constraint, alpha=lam), gradient
+        loss, slope = pc.hinges(q, lead, index)
+        distance, more = constraint.weighted_leads(q, logits, index)
+        return loss.add_(distance, alpha=lam), _balanced(slope.add_(more, alpha=lam).mul_(q), index)
+
+
+def _balanced(gradient: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The true logit's entry, zero so far: the losses do not change when all logits do, so the entries add up to 0."""
+    return gradient.scatter_(1, y, gradient.sum(dim=1, keepdim=True).neg_())
