@@ -57,7 +57,7 @@ class PCLoss(ClosedFormLoss):
                  q, (B, K).
         """
         true, rest = torch.sigmoid(lead), torch.sigmoid(-lead)
-        hinge = torch.addcmul(self.xi - true, q, rest).scatter_(1, y, 0.0).relu_()
+        hinge = (q * rest).add_(self.xi - true).scatter_(1, y, 0.0).relu_()
         loss = hinge.sum(dim=1, keepdim=True)
         # each open hinge pulls its class' probability down, and all of them the true one up
         open_ = hinge.ceil_().clamp_max_(1.0)  # their sign, in half the time
