@@ -1,46 +1,328 @@
-"""The bench: fair turns, true ratios, and work that nobody reads left undone."""
+"""The bench: fair turns, true ratios, true peaks, and work that nobody reads left undone."""
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from art_mmc import create_classifier
-from art_mmc.bench import alternate, bench_adversarial_training
+from art_mmc.bench import (
+    CURVES,
+    GROUPS,
+    JOBS,
+    Asked,
+    Check,
+    Contest,
+    Job,
+    Settings,
+    alternate,
+    bench_markdown,
+    bench_text,
+    clocked,
+    find_job,
+    run_bench,
+    select,
+    slope,
+    summary_table,
+    worst_step,
+    write_bench,
+)
+from art_mmc.bench.child import answer
+from art_mmc.bench.contest import at_most, faster
+from art_mmc.bench.growth import measure_curve
+from art_mmc.bench.losses import algorithm_1
+from art_mmc.bench.memory import peak_megabytes, run_in_child
+from art_mmc.bench.report import conditions, curves_text, format_figure, growth_figure, read_rows
+from art_mmc.bench.run import Row, run_job
 from art_mmc.cli import main
+from art_mmc.geometry import max_mahalanobis_centers
+from art_mmc.reporting import read_document
 from art_mmc.trainers import PGD
 from art_mmc.trainers.crafting import Moment
+from tests.handmade import MACHINE
+
+QUICK = Settings(quick=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- timing
 
 
 def test_contenders_take_turns_and_the_first_round_does_not_count(monkeypatch):
-    clock = iter([0, 9, 9, 29, 29, 31, 31, 35, 35, 39, 39, 47])  # two contenders, three rounds: 9 20, 2 4, 4 8
+    # two contenders, three rounds, the second one backwards: a 9, b 20; b 4, a 2; a 4, b 8
+    clock = iter([0, 9, 9, 29, 29, 33, 33, 35, 35, 39, 39, 47])
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     calls = []
-    first, second = alternate("a job", {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
-    assert calls == ["a", "b"] * 3
-    assert (first.seconds, first.ratio, first.reference) == (3.0, 1.0, "a")
-    assert (second.seconds, second.least, second.most, second.ratio) == (6.0, 4.0, 8.0, 2.0)
+    contenders = {name: clocked(lambda name=name: calls.append(name)) for name in "ab"}
+    first, second = alternate("a job", contenders, rounds=2)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert (first.median, first.ratio, first.reference, first.unit) == (3.0, 1.0, "a", "s")
+    assert (second.median, second.least, second.most, second.ratio) == (6.0, 4.0, 8.0, 2.0)
+
+
+def test_ratio_is_the_median_of_each_round_s_own():
+    """A machine that is three times slower in one round moves no ratio, though it moves the medians."""
+    times = {"a": iter([1.0, 9.0, 2.0]), "b": iter([2.0, 18.0, 4.0])}
+    _, second = alternate("a job", {name: lambda name=name: next(times[name]) for name in "ab"}, 3, warm_up=False)
+    assert (second.median, second.ratio) == (4.0, 2.0)
+
+
+def test_repeats_share_the_time(monkeypatch):
+    clock = iter([0.0, 6.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    calls = []
+    assert clocked(lambda: calls.append(1), repeats=3)() == 2.0
+    assert len(calls) == 3
+
+
+def test_no_memory_at_all_is_no_division_by_zero():
+    figures = {"a": lambda: 0.0, "b": lambda: 0.0, "c": lambda: 5.0}
+    assert [each.ratio for each in alternate("a job", figures, 1, "MB", warm_up=False)] == [1.0, 1.0, 2.0]
 
 
 def test_no_rounds():
     with pytest.raises(ValueError, match="rounds"):
-        alternate("a job", {"a": lambda: None}, rounds=0)
+        alternate("a job", {"a": lambda: 0.0}, rounds=0)
 
 
-def test_every_contender_trains(tmp_path, capsys):
-    timings = bench_adversarial_training(samples=8, batch_size=4, steps=1, rounds=1)
-    assert len(timings) == 4
-    assert timings[0].ratio == 1.0
-    assert all(timing.seconds > 0 for timing in timings)
-    out = tmp_path / "bench.json"
-    sizes = ["--samples", "8", "--batch-size", "4", "--steps", "1", "--rounds", "1", "--device", "cpu"]
-    assert main(["bench", *sizes, "--output", str(out)]) == 0
-    assert "ART AdversarialTrainerMadryPGD" in capsys.readouterr().out
-    document = json.loads(out.read_text())
+def test_bars():
+    assert faster(2.0).met(0.5)
+    assert not faster(2.0).met(0.51)
+    assert faster(1.5).words == "<= 0.67 (1.5x faster)"
+    assert at_most(1.05).met(1.05)
+    assert not at_most(1.05).met(1.06)
+    assert Asked(1.0, ">= 1.00", more_is_better=True).met(2.0)
+
+
+# --------------------------------------------------------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize("name", [name for name, job in JOBS.items() if job.group != "memory"])
+def test_every_job_builds_and_runs(name):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    rows = run_job(JOBS[name], QUICK, rounds=1)
+    assert rows[0].measurement.ratio == 1.0
+    assert all(row.measurement.median > 0 and row.note for row in rows)
+    asked = [row for row in rows if row.asked]
+    assert len(asked) == (0 if JOBS[name].asked is None else 9 if name.startswith(("step", "loss")) else 1)
+    assert all(row.met is JOBS[name].asked.met(row.measurement.ratio) for row in asked)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_rows_for_a_gpu_are_there_to_be_asked_for():
+    settings = Settings(quick=True, bfloat16=True, compile=True)
+    wanted = ["ART", "art_mmc", "art_mmc, bfloat16", "art_mmc, compiled", "art_mmc, bfloat16, compiled"]
+    assert list(JOBS["pgd-resnet20"].build(settings).contenders) == wanted
+    rows = run_job(JOBS["fgsm-lenet5"], Settings(quick=True, bfloat16=True), rounds=1)
+    assert [row.measurement.contender for row in rows] == wanted[:3]
+
+
+def test_every_target_has_a_row():
+    asked = {name: job.asked.words for name, job in JOBS.items() if job.asked}
+    assert asked["pgd-lenet5"] == asked["pgd-resnet20"] == "<= 0.50 (2x faster)"
+    assert asked["cw-lenet5"] == asked["cw-resnet20"] == "<= 0.25 (4x faster)"
+    assert asked["deepfool-lenet5"] == asked["deepfool-resnet20"] == "<= 0.67 (1.5x faster)"
+    assert asked["pgd-by-hand-lenet5"] == asked["pgd-by-hand-resnet20"] == "<= 1.05"
+    assert asked["fit-lenet5"] == asked["predict-lenet5"] == "<= 0.77 (1.3x faster)"
+    assert asked["step-lenet5"] == asked["step-resnet20"] == "<= 1.03"
+    assert asked["loss-10"] == asked["loss-1000"] == "<= 3.00"
+    assert {name for name in asked if name.startswith("memory")} == {
+        f"memory-{n}" for n in ["pgd", "cw", "predict", "fit"]
+    }
+
+
+def _job(first: float, second: float) -> Job:
+    def build(settings: Settings) -> Contest:
+        check = Check("points", lambda result: result, close=0.2, gross=10.0)
+        return Contest({"ART": lambda: first, "art_mmc": lambda: second}, "made up", check=check)
+
+    return Job("made-up", "attacks", "nothing", build)
+
+
+def test_results_are_compared():
+    rows = run_job(_job(50.0, 50.1), QUICK, rounds=1)
+    assert rows[1].check == {"name": "points", "value": 50.1, "reference": 50.0, "agrees": True}
+    assert run_job(_job(50.0, 53.0), QUICK, rounds=1)[1].check["agrees"] is False
+    with pytest.raises(RuntimeError, match="made-up: points of art_mmc is 20, of ART 50"):
+        run_job(_job(50.0, 20.0), QUICK, rounds=1)
+
+
+def test_algorithm_of_the_paper_gives_our_centers():
+    np.testing.assert_allclose(algorithm_1(10, 16), max_mahalanobis_centers(10, 16).numpy(), atol=1e-6)
+
+
+def test_choosing():
+    everything = select()
+    assert everything == [name for name, job in JOBS.items() if not job.cuda_only] + list(CURVES)
+    assert select(device_type="gpu") == [*JOBS, *CURVES]
+    assert select(["fit", "lid-samples", "pgd-lenet5"]) == ["pgd-lenet5", "fit-lenet5", "lid-samples"]
+    assert select(["growth"]) == list(CURVES)
+    assert {job.group for job in JOBS.values()} | {"growth"} == set(GROUPS)
+    with pytest.raises(ValueError, match="'atacks'.*Did you mean 'attacks'"):
+        select(["atacks"])
+    with pytest.raises(ValueError, match="job"):
+        find_job("pgd-lenet")
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_a_planted_allocation_is_seen():
+    assert 199 < peak_megabytes(lambda: np.ones(25 * 2**20)) < 220
+    assert 199 < peak_megabytes(lambda: torch.ones(25 * 2**20, dtype=torch.float64).sum().item()) < 220
+    assert peak_megabytes(lambda: None) < 5
+
+
+def test_memory_in_a_process_of_its_own(monkeypatch):
+    request = {"job": "predict-lenet5", "contender": "art_mmc", "settings": QUICK.to_dict()}
+    assert 0 <= run_in_child(request) < 200
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match="'predict-lenet5'.*in a process of its own failed"):
+        run_in_child(request)
+
+
+def test_memory_jobs_compare_the_two_classes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "art_mmc.bench.memory.run_in_child", lambda request: asked.append(request) or 100.0 - 40 * (len(asked) % 2)
+    )
+    rows = run_job(JOBS["memory-fit"], QUICK, rounds=9)
+    assert [(request["job"], request["contender"]) for request in asked[:2]] == [
+        ("fit-lenet5", "ART"),
+        ("fit-lenet5", "art_mmc"),
+    ]
+    assert len(asked) == 6  # three rounds are enough
+    assert rows[0].measurement.unit == "MB"
+    assert rows[1].met is not None
+
+
+@pytest.mark.parametrize("contender", ["ART", "art_mmc"])
+def test_largest_batch_counts_up(contender):
+    assert answer({"largest_batch": contender, "settings": QUICK.to_dict()}) == 4
+
+
+# ------------------------------------------------------------------------------------------------------------- growth
+
+
+def test_slopes_of_power_laws():
+    sizes = (1_000, 3_000, 10_000, 50_000)
+    assert slope(sizes, [3e-4 * n for n in sizes]) == pytest.approx(1.0)
+    assert slope(sizes, [n**2 for n in sizes]) == pytest.approx(2.0)
+    assert slope(sizes, [7.0] * 4) == pytest.approx(0.0)
+
+
+def test_a_step_shows():
+    assert worst_step((1, 10, 100), (1.0, 10.0, 100.0)) == pytest.approx(1.0)
+    assert worst_step((1, 10, 100), (1.0, 5.0, 150.0)) == pytest.approx(3.0)  # 0.5 a unit, then 1.5
+    assert worst_step((1, 10, 100), (1.0, 5.0, 20.0)) < 1
+    assert math.isnan(worst_step((1,), (1.0,)))
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_every_curve_is_measured(name):
+    points = measure_curve(name, QUICK)
+    assert [point["size"] for point in points] == ([40, 80, 160] if CURVES[name].axis == "samples" else [5, 20])
+    assert all(point["seconds"] > 0 and point["megabytes"] >= 0 for point in points)
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def _curve(name: str = "predict-samples", exponent: float = 1.0) -> dict:
+    sizes = (1_000, 10_000)
+    points = [{"size": n, "seconds": 1e-4 * n**exponent, "megabytes": 0.01 * n} for n in sizes]
+    found = {"slope_seconds": exponent, "slope_megabytes": 1.0, "worst_step": 1.0}
+    return {"name": name, "title": CURVES[name].title, "axis": CURVES[name].axis, "points": points, **found}
+
+
+def _bench(**more) -> dict:
+    rows = run_job(JOBS["centers-10"], QUICK, rounds=1) + run_job(_job(50.0, 50.0), QUICK, rounds=1)
+    return {
+        "format": "art_mmc.bench",
+        "version": 1,
+        **MACHINE,
+        "rounds": 1,
+        "settings": QUICK.to_dict(),
+        "rows": [row.to_dict() for row in rows],
+        "growth": [_curve(), _curve("lid-classes", 0.1)],
+        **more,
+    }
+
+
+def test_units():
+    seconds = {12.345: "12.3 s", 0.0123: "12.3 ms", 0.9996: "1000 ms", 4.56e-5: "45.6 µs", 1e-8: "0.01 µs"}
+    assert {value: format_figure(value, "s") for value in seconds} == seconds
+    assert format_figure(1234.5, "MB") == "1,234 MB"
+
+
+def test_files_come_back_as_they_were(tmp_path):
+    bench = _bench()
+    files = write_bench(bench, tmp_path / "new")
+    assert sorted(path.name for path in files) == ["bench.json", "bench.md", "growth.png"]
+    again = read_document(tmp_path / "new" / "bench.json")
+    assert again == json.loads(json.dumps(bench))
+    assert [row.to_dict() for row in read_rows(again)] == bench["rows"]
+    assert (tmp_path / "new" / "growth.png").read_bytes().startswith(b"\x89PNG")
+    write_bench({**bench, "growth": []}, tmp_path / "none")
+    assert not (tmp_path / "none" / "growth.png").exists()
+
+
+def test_report():
+    bench = _bench()
+    text = bench_markdown(bench)
+    assert "| Job | Contender | Median | Least | Most | Ratio | Asked | Met |" in text
+    assert "Points: 50, 50; they agree." in text
+    assert "## growth" in text
+    assert "| predict | samples | 1.00 | 1.00 | 1.00 | 1.00 s at 10,000 | 100 MB |" in text
+    assert "Abacus 1" in conditions(bench)
+    assert "predict" in curves_text(bench["growth"])
+    assert [len(figure) for figure in (growth_figure(bench["growth"]).axes, growth_figure([_curve()]).axes)] == [4, 2]
+
+
+def test_the_farthest_from_the_bar_speaks_for_a_job():
+    row = run_job(JOBS["centers-10"], QUICK, rounds=1)[0]
+    figures = row.to_dict()
+    rows = [
+        {**figures, "contender": name, "ratio": ratio, "asked": bar, "met": None if bar is None else ratio <= 3}
+        for name, ratio, bar in (("ref", 1.0, None), ("pc", 4.0, "<= 3.00"), ("sce", 1.5, "<= 3.00"))
+    ]
+    table = summary_table(_bench(rows=rows))
+    assert len(table.splitlines()) == 3
+    assert "| pc, the slowest of 2 |" in table
+    assert table.endswith("| 4.00 | <= 3.00 | no |")
+    line = bench_text([Row.from_dict(each) for each in rows]).splitlines()[3]
+    assert line.split()[:2] == ["centers-10", "pc"]
+    assert line.split()[-3:] == ["<=", "3.00", "no"]
+
+
+def test_command(tmp_path, capsys):
+    argv = ["bench", "--quick", "--rounds", "1", "--device", "cpu", "--threads", "1", "--output", str(tmp_path)]
+    assert main([*argv, "--only", "centers,predict", "--only", "fgsm-lenet5"]) == 0
+    out = capsys.readouterr().out
+    assert "predict-lenet5" in out
+    assert "<= 0.77 (1.3x faster)" in out
+    assert f"wrote {tmp_path / 'bench.json'}" in out
+    document = json.loads((tmp_path / "bench.json").read_text())
     assert document["versions"]["torch"] == torch.__version__
-    assert len(document["timings"]) == 4
+    assert document["threads"] == 1
+    assert {row["name"] for row in document["rows"]} == {"centers-10", "centers-1000", "predict-lenet5", "fgsm-lenet5"}
+    assert main(["bench", "--only", "fitt", "--device", "cpu"]) == 2
+    assert "Did you mean 'fit'" in capsys.readouterr().err
+
+
+def test_in_python():
+    seen = []
+    bench = run_bench(["centers-10"], QUICK, rounds=2, on_rows=seen.extend)
+    assert [row.to_dict() for row in seen] == bench["rows"]
+    assert (bench["rounds"], bench["growth"]) == (2, [])
+
+
+# ----------------------------------------------------------------------------------------------------------- training
 
 
 def test_crafting_computes_no_weight_gradient():

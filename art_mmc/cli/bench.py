@@ -1,15 +1,16 @@
 """
-`art-mmc bench`: measure speed.
+`art-mmc bench`: measure speed and memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from art_mmc.cli.common import check_writable, find_device, print_rows, user_errors, whole
+from art_mmc.cli.common import check_writable, find_device, parse_names, user_errors, whole
 
 
 def add(commands: Any) -> None:
@@ -20,40 +21,81 @@ def add(commands: Any) -> None:
     """
     bench = commands.add_parser(
         "bench",
-        help="measure the speed of adversarial training beside ART's",
-        description="One epoch of PGD adversarial training of ResNet-20 on CIFAR shapes: ART's trainer, this package's "
-        "and a hand-written loop, in turn, in one run. Ratios are medians over the rounds.",
+        help="measure speed and memory beside ART's, on this machine",
+        description="Attacks, fit, predict, adversarial training, losses, centers, peak memory and growth: this\n"
+        "package beside what it replaces, in turn, in one run. Ratios are medians over the rounds. All of it\n"
+        "takes about eight minutes on two cores; whatever else the machine does is noise.",
     )
-    bench.add_argument("--samples", type=whole(1), default=256, metavar="N", help="images in the epoch (256)")
-    bench.add_argument("--batch-size", type=whole(2), default=128, metavar="N", help="images in one step (128)")
-    bench.add_argument("--steps", type=whole(1), default=7, metavar="N", help="steps of PGD (7)")
+    bench.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="groups (attacks, predict, fit, training, losses, centers, memory, growth) or single jobs, by the names "
+        "in the table",
+    )
     bench.add_argument("--rounds", type=whole(1), default=5, metavar="N", help="rounds that count (5)")
-    bench.add_argument("--device", choices=("cpu", "gpu", "cuda"), help="where to compute")
-    bench.add_argument("--output", metavar="FILE", help="write the figures to a .json file too")
+    bench.add_argument(
+        "--device", choices=("cpu", "gpu", "cuda"), help="where to compute (default: gpu if there is one)"
+    )
+    bench.add_argument("--threads", type=whole(1), metavar="N", help="CPU threads (default: torch's choice)")
+    bench.add_argument("--quick", action="store_true", help="tiny sizes, to try it out: the figures mean nothing")
+    bench.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="bfloat16: rows in mixed precision too (default: bfloat16 on a GPU, else float32)",
+    )
+    bench.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="rows with a torch.compile'd network too (default: on a GPU)",
+    )
+    bench.add_argument("--output", metavar="DIR", help="write bench.md, bench.json and growth.png there")
     bench.set_defaults(run=_bench)
 
 
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _bench(args: argparse.Namespace) -> None:
-    from art_mmc.bench import bench_adversarial_training
-    from art_mmc.comparison import machine
-    from art_mmc.reporting import write_files
+    from art_mmc.bench import Settings, bench_text, run_bench, select, write_bench
+    from art_mmc.bench.report import conditions, curves_text
 
     with user_errors():
         device_type = find_device(args.device)
-        if args.output is not None:
-            check_writable(Path(args.output).expanduser().parent)
-    timings = bench_adversarial_training(args.samples, args.batch_size, args.steps, args.rounds, device_type)
-    print(timings[0].job)
-    print_rows(
-        [("", "seconds", "least", "most", "ratio")]
-        + [(t.contender, f"{t.seconds:.2f}", f"{t.least:.2f}", f"{t.most:.2f}", f"{t.ratio:.2f}") for t in timings]
+        only = None if args.only is None else parse_names(args.only, ())
+        select(only, device_type)
+        folder = None if args.output is None else Path(args.output).expanduser()
+        if folder is not None:
+            check_writable(folder)
+    on_gpu = device_type != "cpu"
+    settings = Settings(
+        device_type=device_type,
+        quick=args.quick,
+        bfloat16=on_gpu if args.precision is None else args.precision == "bfloat16",
+        compile=on_gpu if args.compile is None else args.compile,
     )
-    if args.output is not None:
-        import torch
-
-        facts = machine(torch.device("cpu" if device_type == "cpu" else "cuda"))
-        document = {"rounds": args.rounds, **facts, "timings": [timing.to_dict() for timing in timings]}
-        path = Path(args.output).expanduser()
+    curves: list[dict[str, Any]] = []
+    with _threads(args.threads):
+        bench = run_bench(
+            only,
+            settings,
+            args.rounds,
+            on_rows=lambda rows: print(f"{bench_text(rows)}\n{rows[0].measurement.job}; {rows[0].note}\n", flush=True),
+            on_curve=curves.append,
+        )
+    if curves:
+        print(curves_text(curves) + "\n")
+    print(conditions(bench))
+    if folder is not None:
         with user_errors():
-            write_files(path.parent, {path.name: (json.dumps(document, indent=1) + "\n").encode()})
-        print(f"wrote {path}")
+            for path in write_bench(bench, folder):
+                print(f"wrote {path}")

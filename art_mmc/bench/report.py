@@ -1,0 +1,230 @@
+"""
+The bench's table, files and picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from art_mmc.bench.contest import OURS
+from art_mmc.bench.run import Row
+from art_mmc.reporting.figures import COLOURS, INK, figure_png, new_figure, style_panel
+from art_mmc.reporting.files import json_bytes, write_files
+from art_mmc.reporting.text import device_text, markdown_rows, text_rows, versions_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: names of the bench's files
+BENCH_MD, BENCH_JSON, GROWTH_PNG = "bench.md", "bench.json", "growth.png"
+
+HEADER = ("Job", "Contender", "Median", "Least", "Most", "Ratio", "Asked", "Met")
+_CURVE_HEADER = (
+    "Growth",
+    "With",
+    "Slope of time",
+    "Slope of memory",
+    "Largest step up",
+    "Time at the largest",
+    "Memory",
+)
+_MARKERS = "osD^v"
+
+
+def format_figure(value: float, unit: str) -> str:
+    """
+    :param value: A figure.
+    :param unit: Its unit; seconds become milliseconds and microseconds where they are few.
+    :return: Three digits and the unit.
+    """
+    if unit != "s":
+        return f"{value:,.0f} {unit}"
+    for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if value * factor >= 1 or name == "µs":
+            break
+    scaled = value * factor
+    return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {name}"
+
+
+def row_cells(row: Row) -> tuple[str, ...]:
+    """
+    :param row: A row.
+    :return: Its entries under :data:`HEADER`.
+    """
+    figures = row.measurement
+    spread = (format_figure(value, figures.unit) for value in (figures.median, figures.least, figures.most))
+    met = "" if row.met is None else "yes" if row.met else "no"
+    return (row.name, figures.contender, *spread, f"{figures.ratio:.2f}", row.asked or "", met)
+
+
+def bench_text(rows: Sequence[Row]) -> str:
+    """
+    :param rows: Rows.
+    :return: A table for the terminal.
+    """
+    return text_rows(HEADER, [row_cells(row) for row in rows], left=2)
+
+
+def curve_cells(curve: dict[str, Any]) -> tuple[str, ...]:
+    """
+    :param curve: A curve.
+    :return: Its entries: what, with what, slopes, largest step, and the figures at the largest size.
+    """
+    last = curve["points"][-1]
+    return (
+        curve["title"],
+        curve["axis"],
+        f"{curve['slope_seconds']:.2f}",
+        f"{curve['slope_megabytes']:.2f}",
+        f"{curve['worst_step']:.2f}",
+        f"{format_figure(last['seconds'], 's')} at {last['size']:,}",
+        format_figure(last["megabytes"], "MB"),
+    )
+
+
+def curves_text(curves: Sequence[dict[str, Any]]) -> str:
+    """
+    :param curves: Curves.
+    :return: A table for the terminal.
+    """
+    return text_rows(_CURVE_HEADER, [curve_cells(curve) for curve in curves], left=2)
+
+
+def conditions(bench: dict[str, Any]) -> str:
+    """
+    :param bench: What :func:`.run_bench` gave.
+    :return: Rounds, device, versions and date, in a sentence.
+    """
+    return (
+        f"Medians of {bench['rounds']} rounds or more, in turn, in one run; {device_text(bench)}; "
+        f"{versions_text(bench['versions'])}; {bench['date'][:10]}."
+    )
+
+
+def read_rows(bench: dict[str, Any]) -> list[Row]:
+    """
+    :param bench: What :func:`.run_bench` gave, or what was read from its file.
+    :return: The rows.
+    """
+    return [Row.from_dict(data) for data in bench["rows"]]
+
+
+def summary_table(bench: dict[str, Any]) -> str:
+    """
+    One line a job: of the contenders that the bar is for the one that is farthest from it.
+
+    :param bench: What :func:`.run_bench` gave.
+    :return: A Markdown table.
+    """
+    jobs: dict[str, list[Row]] = {}
+    for row in read_rows(bench):
+        jobs.setdefault(row.name, []).append(row)
+    lines = []
+    for rows in jobs.values():
+        asked = [row for row in rows if row.asked] or [row for row in rows if row.measurement.contender == OURS]
+        if len(rows) < 2 or not asked:
+            continue
+        reference, worst = rows[0].measurement, max(asked, key=lambda row: row.measurement.ratio)
+        ours = worst.measurement.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else "")
+        figures = (format_figure(each.median, each.unit) for each in (reference, worst.measurement))
+        met = "" if worst.met is None else "yes" if worst.met else "no"
+        lines.append(
+            (
+                f"{worst.measurement.job}; {worst.note.partition(';')[0]}",
+                reference.contender,
+                ours,
+                *figures,
+                f"{worst.measurement.ratio:.2f}",
+                worst.asked or "",
+                met,
+            )
+        )
+    return markdown_rows(("Job", "Beside", "Contender", "Beside", "It", "Ratio", "Asked", "Met"), lines, left=3)
+
+
+def bench_markdown(bench: dict[str, Any]) -> str:
+    """
+    :param bench: What :func:`.run_bench` gave.
+    :return: The whole report.
+    """
+    lines = ["# art-mmc bench", "", conditions(bench)]
+    lines += [
+        "",
+        "A ratio is the median over the rounds of the contender's figure by the first one's in the same round.",
+    ]
+    groups: dict[str, list[Row]] = {}
+    for row in read_rows(bench):
+        groups.setdefault(row.group, []).append(row)
+    for group, rows in groups.items():
+        lines += ["", f"## {group}", "", markdown_rows(HEADER, [row_cells(row) for row in rows], left=2), ""]
+        for name, job, note in dict.fromkeys((row.name, row.measurement.job, row.note) for row in rows):
+            lines.append(f"- `{name}`: {job}; {note}.{_agreement([row for row in rows if row.name == name])}")
+    if bench["growth"]:
+        cells = [curve_cells(curve) for curve in bench["growth"]]
+        lines += ["", "## growth", "", f"![time and memory over size]({GROWTH_PNG})", ""]
+        lines.append(markdown_rows(_CURVE_HEADER, cells, left=2))
+        lines += ["", "A step up of 1 or less: no sample, or class, costs more than at the size before."]
+    return "\n".join(lines) + "\n"
+
+
+def _agreement(rows: Sequence[Row]) -> str:
+    checked = [row for row in rows if row.check]
+    if not checked:
+        return ""
+    values = ", ".join(f"{row.check['value']:.4g}" for row in checked)
+    same = "agree" if all(row.check["agrees"] for row in checked) else "differ"
+    return f" {checked[0].check['name'].capitalize()}: {values}; they {same}."
+
+
+def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
+    """
+    :param curves: Curves, of one or both axes.
+    :return: Seconds and memory over samples and over classes, on logarithmic axes.
+    """
+    axes = list(dict.fromkeys(curve["axis"] for curve in curves))
+    figure = new_figure(9.6, 3.6 * len(axes))
+    panels = figure.subplots(len(axes), 2, squeeze=False)
+    for panel_row, axis in zip(panels, axes, strict=True):
+        shown = [curve for curve in curves if curve["axis"] == axis]
+        for panel, key, label in zip(panel_row, ("seconds", "megabytes"), ("seconds", "peak memory, MB"), strict=True):
+            for index, curve in enumerate(shown):
+                sizes = [point["size"] for point in curve["points"]]
+                # a logarithmic axis has no room for nothing
+                figures = [max(point[key], 1.0) if key == "megabytes" else point[key] for point in curve["points"]]
+                panel.plot(
+                    sizes,
+                    figures,
+                    color=COLOURS[index],
+                    marker=_MARKERS[index % len(_MARKERS)],
+                    markersize=5,
+                    linewidth=1.6,
+                    label=f"{curve['title']}: {curve['slope_' + key]:.2f}",
+                )
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+            ticks = sorted({point["size"] for curve in shown for point in curve["points"]})
+            panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            panel.minorticks_off()
+            panel.set_xlabel(axis, fontsize=9, color=INK)
+            panel.set_ylabel(label, fontsize=9, color=INK)
+            style_panel(panel)
+            panel.legend(fontsize=7.5, frameon=False, title="slope", title_fontsize=7.5, alignment="left")
+    figure.suptitle("Growth of time and memory; slope 1 is linear", fontsize=10.5, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def write_bench(bench: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    """
+    Write the report, the figures and, if growth was measured, the picture.
+
+    :param bench: What :func:`.run_bench` gave.
+    :param folder: The folder; made if need be.
+    :return: The files.
+    """
+    contents = {BENCH_MD: bench_markdown(bench).encode(), BENCH_JSON: json_bytes(bench)}
+    if bench["growth"]:
+        contents[GROWTH_PNG] = figure_png(growth_figure(bench["growth"]))
+    return write_files(folder, contents)

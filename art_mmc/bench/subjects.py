@@ -1,0 +1,140 @@
+"""
+What is measured on: networks as a user would write them, made-up images of several classes, ART's class and ours on the
+same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+from torch.nn import functional
+
+from art_mmc.acceleration import accelerate
+from art_mmc.bench.contest import OURS, Settings
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.evaluation.engine import seeded
+from art_mmc.models import create_backbone
+
+#: backbone -> shape of its inputs, those of MNIST and of CIFAR
+SHAPES = {"lenet5": (1, 28, 28), "resnet20": (3, 32, 32)}
+
+#: backbone -> its name and its inputs in words
+TITLES = {"lenet5": "LeNet-5, 1x28x28", "resnet20": "ResNet-20, 3x32x32"}
+
+BATCH = 128
+
+
+class Plain(nn.Module):
+    """
+    A backbone and a linear layer, as a user would write it.
+
+    :param backbone: Module (B, C, H, W) -> (B, d) with `out_features`.
+    :param nb_classes: Number of classes K.
+    """
+
+    def __init__(self, backbone: Any, nb_classes: int = 10) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(backbone.out_features, nb_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, C, H, W).
+        :return: Logits (B, K).
+        """
+        return self.fc(self.backbone(x))
+
+
+def images(shape: tuple[int, int, int], samples: int, nb_classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Made-up images: each class a coarse pattern, under noise.
+
+    :param shape: Shape (C, H, W) of one image.
+    :param samples: Number of images N.
+    :param nb_classes: Number of classes K.
+    :return: Images (N, C, H, W), float32 in [0, 1], and labels (N,), int64; the classes take turns.
+    """
+    rng = np.random.default_rng(0)
+    channels, height, width = shape
+    coarse = rng.random((nb_classes, channels, 4, 4), dtype=np.float32)
+    patterns = coarse.repeat(-(-height // 4), axis=2).repeat(-(-width // 4), axis=3)[..., :height, :width]
+    y = np.arange(samples) % nb_classes
+    x = rng.random((samples, *shape), dtype=np.float32)
+    for part in range(0, samples, 1000):  # no second array of this size
+        mixed = x[part : part + 1000]
+        mixed *= 0.7
+        mixed += 0.3 * patterns[y[part : part + 1000]]
+    return x, y
+
+
+@lru_cache(maxsize=8)
+def _trained(backbone: str, nb_classes: int, steps: int) -> nn.Module:
+    with seeded(0):
+        net = Plain(create_backbone(backbone, SHAPES[backbone]), nb_classes)
+        x, y = (torch.from_numpy(each) for each in images(SHAPES[backbone], 64 * max(steps, 1), nb_classes))
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        for index in torch.randperm(len(x)).split(64)[:steps]:
+            optimizer.zero_grad()
+            functional.cross_entropy(net(x[index]), y[index]).backward()
+            optimizer.step()
+    return net.eval()
+
+
+def network(backbone: str, settings: Settings, nb_classes: int = 10) -> nn.Module:
+    """
+    :param backbone: "lenet5" or "resnet20".
+    :param settings: How to measure.
+    :param nb_classes: Number of classes K.
+    :return: A network of one's own, in evaluation mode, trained a few steps on :func:`images`, so that attacks have
+             something to do; always the same weights.
+    """
+    return copy.deepcopy(_trained(backbone, nb_classes, settings.size(60, 2) if settings.trained else 0))
+
+
+def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes: int = 10) -> PyTorchClassifier:
+    """
+    :param net: The network.
+    :param backbone: Name of its backbone.
+    :param settings: How to measure.
+    :param nb_classes: Number of classes K.
+    :return: ART's own classifier around it.
+    """
+    return PyTorchClassifier(
+        net,
+        nn.CrossEntropyLoss(),
+        SHAPES[backbone],
+        nb_classes,
+        optimizer=optimizer(net),
+        clip_values=(0.0, 1.0),
+        device_type=settings.device_type,
+    )
+
+
+def optimizer(net: nn.Module) -> torch.optim.Optimizer:
+    """
+    :param net: A network.
+    :return: The optimizer that all contenders train with.
+    """
+    return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+
+def our_classifiers(classifier: PyTorchClassifier, settings: Settings) -> dict[str, LossDefendedClassifier]:
+    """
+    :param classifier: ART's classifier; network and weights are shared.
+    :param settings: How to measure.
+    :return: Name of the contender -> our classifier, in the ways of computing that are asked for.
+    """
+    ways: dict[str, dict[str, Any]] = {OURS: {}}
+    if settings.bfloat16:
+        ways[f"{OURS}, bfloat16"] = {"arithmetic": "bfloat16"}
+    if settings.compile:
+        ways[f"{OURS}, compiled"] = {"compile": True}
+    if settings.bfloat16 and settings.compile:
+        ways[f"{OURS}, bfloat16, compiled"] = {"arithmetic": "bfloat16", "compile": True}
+    return {name: accelerate(classifier, **options) for name, options in ways.items()}
