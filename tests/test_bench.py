@@ -316,8 +316,10 @@ def test_command(tmp_path, capsys):
 
 
 def test_in_python():
-    seen = []
-    bench = run_bench(["centers-10"], QUICK, rounds=2, on_rows=seen.extend)
+    seen, so_far = [], []
+    everything = ["centers-10", "centers-1000"]
+    bench = run_bench(everything, QUICK, 2, seen.extend, on_result=lambda part: so_far.append(len(part["rows"])))
+    assert so_far == [2, 4]
     assert [row.to_dict() for row in seen] == bench["rows"]
     assert (bench["rounds"], bench["growth"]) == (2, [])
 

@@ -20,8 +20,9 @@ from art_mmc.evaluation.engine import seeded
 
 SAMPLES, CLASSES = (1_000, 3_000, 10_000, 50_000), (10, 100, 1_000)
 
-#: samples at which the number of classes grows, and on which detectors are fitted
-_AT, _FITTED_ON = 3_000, 5_000
+#: samples at which the number of classes grows, and on which detectors are fitted: ten of each of the most classes, of
+#: which a tenth is held out
+_AT, _FITTED_ON = 3_000, 10_000
 
 _BACKBONE = "lenet5"
 

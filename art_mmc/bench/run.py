@@ -162,6 +162,7 @@ def run_bench(
     rounds: int = ROUNDS,
     on_rows: Callable[[list[Row]], object] | None = None,
     on_curve: Callable[[dict[str, Any]], object] | None = None,
+    on_result: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any]:
     """
     Run jobs, one after the other.
@@ -171,30 +172,34 @@ def run_bench(
     :param rounds: Rounds that count.
     :param on_rows: Called with the rows of each job.
     :param on_curve: Called with each curve.
+    :param on_result: Called after each job and curve with what will be returned, as far as it goes, so that minutes of
+           measuring are not lost to what comes last.
     :return: Rows and curves with versions, processor and threads; plain data that JSON can hold.
     :raises ValueError: For unknown names.
     :raises RuntimeError: When contenders did not do the same work.
     """
     settings = settings or Settings()
     names = select(only, settings.device_type)
-    rows, curves = [], []
-    for name in names:
-        if name in CURVES:
-            curves.append(grow(CURVES[name], settings))
-            if on_curve is not None:
-                on_curve(curves[-1])
-        else:
-            done = run_job(JOBS[name], settings, rounds)
-            rows += done
-            if on_rows is not None:
-                on_rows(done)
     device = torch.device("cuda" if settings.device_type != "cpu" and torch.cuda.is_available() else "cpu")
-    return {
+    bench: dict[str, Any] = {
         "format": "art_mmc.bench",
         "version": 1,
         **machine(device),
         "rounds": rounds,
         "settings": settings.to_dict(),
-        "rows": [row.to_dict() for row in rows],
-        "growth": curves,
+        "rows": [],
+        "growth": [],
     }
+    for name in names:
+        if name in CURVES:
+            bench["growth"].append(grow(CURVES[name], settings))
+            if on_curve is not None:
+                on_curve(bench["growth"][-1])
+        else:
+            done = run_job(JOBS[name], settings, rounds)
+            bench["rows"] += [row.to_dict() for row in done]
+            if on_rows is not None:
+                on_rows(done)
+        if on_result is not None:
+            on_result(bench)
+    return bench

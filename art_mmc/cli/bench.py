@@ -91,6 +91,7 @@ def _bench(args: argparse.Namespace) -> None:
             args.rounds,
             on_rows=lambda rows: print(f"{bench_text(rows)}\n{rows[0].measurement.job}; {rows[0].note}\n", flush=True),
             on_curve=curves.append,
+            on_result=None if folder is None else lambda so_far: write_bench(so_far, folder),
         )
     if curves:
         print(curves_text(curves) + "\n")
