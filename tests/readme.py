@@ -5,7 +5,6 @@ runs.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -52,16 +51,13 @@ def evaluations_table() -> str:
 
 def speed_table() -> str:
     """The recorded run of `art-mmc bench`."""
-    bench = json.loads((RESULTS / "bench-adversarial-training.json").read_text(encoding="utf-8"))
-    lines = ["| | seconds | least | most | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
-    for row in bench["timings"]:
-        figures = " | ".join(f"{row[name]:.2f}" for name in ("seconds", "least", "most", "ratio"))
-        lines.append(f"| {row['contender']} | {figures} |")
-    versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
-    return (
-        f"{bench['timings'][0]['job']}; medians of {bench['rounds']} rounds in turn, {bench['processor']} "
-        f"({bench['device']}, {bench['threads']} threads), {versions}, {bench['date'][:10]}.\n\n" + "\n".join(lines)
-    )
+    from art_mmc.bench import GROWTH_PNG, summary_table
+    from art_mmc.bench.report import conditions
+    from art_mmc.reporting import read_document
+
+    bench = read_document(RESULTS / "bench" / "bench.json")
+    picture = f"![time and memory over samples and classes](examples/results/bench/{GROWTH_PNG})"
+    return f"{summary_table(bench)}\n\n{conditions(bench)}\n\n{picture}"
 
 
 BLOCKS = {

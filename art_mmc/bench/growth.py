@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,9 @@ def subject(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndar
     :param settings: How to measure.
     :return: A function of images (N, C, H, W) and labels (N,) that does it.
     """
-    theirs = art_classifier(network(_BACKBONE, settings, nb_classes), _BACKBONE, settings, nb_classes)
+    # a few steps on 1,000 classes would leave most features at zero, and detectors with nothing to tell apart
+    net = network(_BACKBONE, replace(settings, trained=False), nb_classes)
+    theirs = art_classifier(net, _BACKBONE, settings, nb_classes)
     (classifier,) = our_classifiers(theirs, Settings()).values()
     if name == "predict":
         return lambda x, y: classifier.predict(x, batch_size=BATCH)
