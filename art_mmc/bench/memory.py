@@ -102,7 +102,7 @@ def memory_contest(job: str, settings: Settings) -> Contest:
     where = "torch's allocations on the GPU" if settings.device_type != "cpu" else "resident memory of a fresh process"
     return Contest(
         {ART: contender(ART), OURS: contender(OURS)},
-        note=f"the job {job}: rise of {where} above what network, inputs and a small first run take",
+        note=f"the job {job}; rise of {where} above what network, inputs and a small first run take",
         unit="MB",
     )
 

@@ -142,7 +142,9 @@ def summary_table(bench: dict[str, Any]) -> str:
                 met,
             )
         )
-    return markdown_rows(("Job", "Beside", "Contender", "Beside", "It", "Ratio", "Asked", "Met"), lines, left=3)
+    return markdown_rows(
+        ("Job", "Reference", "Contender", "Reference's", "Contender's", "Ratio", "Asked", "Met"), lines, left=3
+    )
 
 
 def bench_markdown(bench: dict[str, Any]) -> str:
@@ -185,12 +187,14 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
     :return: Seconds and memory over samples and over classes, on logarithmic axes.
     """
     axes = list(dict.fromkeys(curve["axis"] for curve in curves))
-    figure = new_figure(9.6, 3.6 * len(axes))
+    figure = new_figure(12.5, 3.4 * len(axes))
+    titles = list(dict.fromkeys(curve["title"] for curve in curves))
     panels = figure.subplots(len(axes), 2, squeeze=False)
     for panel_row, axis in zip(panels, axes, strict=True):
         shown = [curve for curve in curves if curve["axis"] == axis]
         for panel, key, label in zip(panel_row, ("seconds", "megabytes"), ("seconds", "peak memory, MB"), strict=True):
-            for index, curve in enumerate(shown):
+            for curve in shown:
+                index = titles.index(curve["title"])
                 sizes = [point["size"] for point in curve["points"]]
                 # a logarithmic axis has no room for nothing
                 figures = [max(point[key], 1.0) if key == "megabytes" else point[key] for point in curve["points"]]
@@ -211,7 +215,16 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
             panel.set_xlabel(axis, fontsize=9, color=INK)
             panel.set_ylabel(label, fontsize=9, color=INK)
             style_panel(panel)
-            panel.legend(fontsize=7.5, frameon=False, title="slope", title_fontsize=7.5, alignment="left")
+            # beside the panel: inside, it would lie on a curve
+            panel.legend(
+                fontsize=7.5,
+                frameon=False,
+                title="slope",
+                title_fontsize=7.5,
+                alignment="left",
+                loc="upper left",
+                bbox_to_anchor=(1.0, 1.0),
+            )
     figure.suptitle("Growth of time and memory; slope 1 is linear", fontsize=10.5, color=INK, x=0.01, ha="left")
     return figure
 
