@@ -41,12 +41,48 @@ def runs_table() -> str:
     return training_table(sorted(RESULTS.glob("train-*.json")))
 
 
-def evaluations_table() -> str:
-    """The recorded runs of `art-mmc evaluate` on MNIST."""
+def evaluations() -> list[RobustnessRecord]:
+    """The recorded runs of `art-mmc evaluate`, in the order of their folders' names."""
     from art_mmc.reporting import load_robustness
+
+    return [load_robustness(path).record for path in sorted(RESULTS.glob("evaluate-*/report.json"))]
+
+
+def evaluations_table() -> str:
+    """The recorded runs of `art-mmc evaluate`, but for the PC paper's protocol."""
     from art_mmc.reporting.robustness import records_table
 
-    return records_table([load_robustness(path).record for path in sorted(RESULTS.glob("evaluate-*/report.json"))])
+    return records_table([record for record in evaluations() if record.suite != "li2021-table1"])
+
+
+def protocol_table() -> str:
+    """The PC paper's protocol on MNIST: its strongest attack, its figure, and what other attacks leave."""
+    from art_mmc.published import get_published
+    from art_mmc.reporting import format_percent
+
+    published = {
+        (cell.method, cell.eps): cell.text
+        for cell in get_published("li2021-table2").cells
+        if (cell.dataset, cell.attack) == ("mnist", "PGD-40")
+    }
+    records = {(record.suite, str(record.provenance["name"])): record for record in evaluations()}
+    attacks = ("PGD-40", "PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps")
+    lines = [
+        "| Classifier | eps | Published, PGD-40 | PGD-40 on cross-entropy | on own loss | on the margin | 100 large steps "
+        "| **`strong`** |",
+        "| --- | ---: " + "| ---: " * 6 + "|",
+    ]
+    for (suite, name), record in records.items():
+        if suite != "li2021-table1":
+            continue
+        strong = records["strong", name]
+        for eps in record.eps:
+            left = {attack.attack: attack.accuracy for attack in record.attacks if attack.eps == eps}
+            figures = [format_percent(left[attack]) for attack in attacks]
+            worst = format_percent(strong.worst_case(eps).accuracy)
+            cells = [name, f"{eps:g}", published.get((name, eps), ""), *figures, f"**{worst}**"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def speed_table() -> str:
@@ -64,6 +100,7 @@ BLOCKS = {
     "compare": compare_table,
     "defences": defences_table,
     "evaluations": evaluations_table,
+    "protocol": protocol_table,
     "runs": runs_table,
     "speed": speed_table,
 }

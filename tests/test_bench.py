@@ -275,7 +275,7 @@ def test_files_come_back_as_they_were(tmp_path):
 def test_report():
     bench = _bench()
     text = bench_markdown(bench)
-    assert "| Job | Contender | Median | Least | Most | Ratio | Asked | Met |" in text
+    assert "| Job | Contender | Median | Least | Most | Ratio | Goal | Met |" in text
     assert "Points: 50, 50; they agree." in text
     assert "## growth" in text
     assert "| predict | samples | 1.00 | 1.00 | 1.00 | 1.00 s at 10,000 | 100 MB |" in text

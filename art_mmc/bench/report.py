@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: names of the bench's files
 BENCH_MD, BENCH_JSON, GROWTH_PNG = "bench.md", "bench.json", "growth.png"
 
-HEADER = ("Job", "Contender", "Median", "Least", "Most", "Ratio", "Asked", "Met")
+HEADER = ("Job", "Contender", "Median", "Least", "Most", "Ratio", "Goal", "Met")
 _CURVE_HEADER = (
     "Growth",
     "With",
@@ -143,7 +143,7 @@ def summary_table(bench: dict[str, Any]) -> str:
             )
         )
     return markdown_rows(
-        ("Job", "Reference", "Contender", "Reference's", "Contender's", "Ratio", "Asked", "Met"), lines, left=3
+        ("Job", "Reference", "Contender", "Reference's", "Contender's", "Ratio", "Goal", "Met"), lines, left=3
     )
 
 
