@@ -176,11 +176,10 @@ class CenterTrackingHead(LinearHead):
         :param y: Labels (B,), int64.
         """
         z = z.to(self.centers.dtype)
-        count = torch.zeros(self.nb_classes, dtype=z.dtype, device=z.device).index_add_(0, y, torch.ones_like(z[:, 0]))
-        total = torch.zeros_like(self.centers).index_add_(0, y, z)
-        count, total = self.total(count), self.total(total)
-        pull = (count[:, None] * self.centers - total) / (1 + count[:, None])
-        self.centers.sub_(self.center_rate * pull)
+        count = self.total(z.new_zeros(self.nb_classes).index_add_(0, y, z.new_ones(len(z))))
+        # sample by sample, each with its share: of many classes few are in a batch
+        towards = (z - self.centers.index_select(0, y)).div_(count.add_(1.0).index_select(0, y)[:, None])
+        self.centers.add_(self.total(torch.zeros_like(self.centers).index_add_(0, y, towards)), alpha=self.center_rate)
 
 
 class DistanceHead(Head):

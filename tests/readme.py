@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from art_mmc.evaluation import RobustnessRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -68,8 +72,8 @@ def protocol_table() -> str:
     records = {(record.suite, str(record.provenance["name"])): record for record in evaluations()}
     attacks = ("PGD-40", "PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps")
     lines = [
-        "| Classifier | eps | Published, PGD-40 | PGD-40 on cross-entropy | on own loss | on the margin | 100 large steps "
-        "| **`strong`** |",
+        "| Classifier | eps | Published, PGD-40 | PGD-40 on cross-entropy | on own loss | on the margin "
+        "| 100 large steps | **`strong`** |",
         "| --- | ---: " + "| ---: " * 6 + "|",
     ]
     for (suite, name), record in records.items():

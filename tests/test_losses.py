@@ -327,6 +327,13 @@ def test_second_derivatives(key, k):
     assert torch.autograd.gradgradcheck(lambda a: loss(a, y), logits.requires_grad_(True), fast_mode=k > 10)
 
 
+def test_second_derivatives_of_the_center_loss():
+    """With respect to logits and features, which are the same here; the centers do not count as variables."""
+    logits, y = batch(4, n=3, seed=5)
+    loss = each("center", "mean")
+    assert torch.autograd.gradgradcheck(lambda a: loss(a, y), logits.requires_grad_(True))
+
+
 @some(CLOSED, classes=[10])
 def test_gradients_of_torch_func(key, k):
     """Per-sample gradients, as people take them by vmap."""

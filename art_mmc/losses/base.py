@@ -169,35 +169,46 @@ class ClosedFormLoss(Loss):
         return self._reduced(logits, y, "none")
 
     def _reduced(self, logits: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-        plain = not (logits.requires_grad and torch.is_grad_enabled())
-        if plain or torch._C._are_functorch_transforms_active():
-            return reduce(self.formula(logits, y), reduction)
-        return _WithGradient.apply(logits, y, self, reduction)
+        return self._run(y, reduction, logits)
+
+    def _run(self, y: torch.Tensor, reduction: str, *inputs: torch.Tensor) -> torch.Tensor:
+        formula: Any = self.formula  # a subclass may take more than the logits
+        asked = torch.is_grad_enabled() and (inputs[0].requires_grad or any(each.requires_grad for each in inputs))
+        if not asked or torch._C._are_functorch_transforms_active():
+            return reduce(formula(*inputs, y), reduction)
+        return _WithGradient.apply(self, y, reduction, *inputs)
 
 
 class _WithGradient(torch.autograd.Function):
     """One step of the computation for a loss of which the gradient is known."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, y: torch.Tensor, loss: ClosedFormLoss, reduction: str) -> torch.Tensor:
-        values, gradient = loss.with_gradient(logits, y)
-        factor = loss.factor(logits.shape[1])
+    def forward(ctx: Any, loss: Any, y: torch.Tensor, reduction: str, *inputs: torch.Tensor) -> torch.Tensor:
+        values, *gradients = loss.with_gradient(*inputs, y)
+        factor = loss.factor(inputs[0].shape[1])
         if reduction == "mean":
-            factor /= len(logits) or math.nan  # as torch's mean of nothing
-        ctx.save_for_backward(logits, y, gradient)
+            factor /= len(y) or math.nan  # as torch's mean of nothing
+        ctx.save_for_backward(y, *inputs, *gradients)
         ctx.settings = loss, reduction, factor
         values = values[:, 0] if reduction == "none" else values.sum()
         return values if factor == 1 else values.mul_(factor)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
-        logits, y, gradient = ctx.saved_tensors
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        y, *tensors = ctx.saved_tensors
         loss, reduction, factor = ctx.settings
+        needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # the gradient is to be differentiated in turn
-            values = reduce(loss.formula(logits, y), reduction)
-            return torch.autograd.grad(values, logits, grad, create_graph=True)[0], None, None, None
+            inputs = tensors[: len(needed)]
+            values = reduce(loss.formula(*inputs, y), reduction)
+            wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
+            found = iter(torch.autograd.grad(values, wanted, grad, create_graph=True))
+            return (None, None, None, *(next(found) if need else None for need in needed))
         weight = grad * factor
-        return (weight[:, None] if grad.ndim else weight) * gradient, None, None, None
+        if grad.ndim:
+            weight = weight[:, None]
+        pairs = zip(tensors[len(needed) :], needed, strict=True)
+        return (None, None, None, *(weight * each if need else None for each, need in pairs))
 
 
 def reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
