@@ -215,11 +215,20 @@ def test_report():
         "| PC + LC | PGD-40 | 0.2 | 50.2 | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |",
         "| PC + LC | BIM-10 | 0.2 | 48.6 | not run |  |  | **10.0 (1.8 to 40.4)** | 0.2 |",
         "| PC + LC | art_mmc checkpoint pc.pt |  | 90.0",
+        "| Training | 0.1 of the papers' epochs; given: PC + LC |",
         "| CE | lenet5, recipe li2021-mnist, 10 of 100 epochs | 12 |",
         "PC + LC: **broken**. The worst case is 10.0 % of 10 samples.",
         *(f"- {note}" for note in TABLE1.notes),
     ):
         assert part in text, part
+
+
+def test_of_networks_that_were_given_it_says_so():
+    whole = made()
+    given = tuple(replace(each, training_seconds=None) for each in whole.results)
+    text = reproduction_report(replace(whole, results=given))
+    assert "10 test images of mnist, trained networks that were given, on cpu" in text
+    assert "epochs" not in text.split("## Provenance")[1]
 
 
 def test_csv():

@@ -117,6 +117,16 @@ def _reasons(reproduction: Reproduction, table: PublishedTable) -> str:
     return "\n".join(lines)
 
 
+def _training(reproduction: Reproduction, table: PublishedTable) -> tuple[str, str]:
+    """How the networks were trained, and which were not: those that were given came without a word."""
+    facts = reproduction.provenance
+    given = [table.method(each.method).label for each in reproduction.results if each.training_seconds is None]
+    if len(given) == len(reproduction.results):
+        return "trained networks that were given", ""
+    budget = f"{facts['budget']:g} of the papers' epochs" + (", scaled-down twins" if facts["small"] else "")
+    return budget, f"; given: {', '.join(given)}" if given else ""
+
+
 def reproduction_report(reproduction: Reproduction) -> str:
     """
     The whole report.
@@ -126,12 +136,13 @@ def reproduction_report(reproduction: Reproduction) -> str:
     """
     table = get_published(reproduction.table)
     facts = reproduction.provenance
-    budget = f"{facts['budget']:g} of the papers' epochs" + (", scaled-down twins" if facts["small"] else "")
+    budget, given = _training(reproduction, table)
     notes = "\n".join(f"- {note}" for note in table.notes)
     reasons = _reasons(reproduction, table)
     provenance = [
         ["Data set", f"{short_name(reproduction.dataset)}, {facts['n']} of {facts['n_test']} test images"],
-        ["Training", f"{budget}; {facts['n_train']} images"],
+        ["Training", budget + given],
+        ["Training images", str(facts["n_train"])],
         ["Suite", facts["suite"] + (f", quirks {', '.join(facts['quirks'])}" if facts["quirks"] else "")],
         *([["Substitute", facts["substitute"]]] if facts["substitute"] else []),
         ["Seed", str(facts["seed"])],
