@@ -245,7 +245,8 @@ def test_an_adversarially_trained_network_holds(suite):
     assert flagged(found) == set()
     assert found.verdict.status == HOLDS
     assert found.worst_case(EPS).accuracy > 0.6
-    (reason,) = found.verdict.reasons
+    reason, *more = found.verdict.reasons
+    assert [each.startswith("A quick look") and "'strong'" in each for each in more] == [True] * (suite == "quick")
     worst = found.worst_case(EPS)
     low, high = worst.interval
     assert f"at eps 0.1 is {100 * worst.accuracy:.1f} % of 60 samples" in reason

@@ -455,7 +455,12 @@ def judge(record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classe
         return Verdict(BROKEN, (*reasons, *flagged))
     if flagged:
         return Verdict(UNTRUSTWORTHY, (*flagged, f"Not to be relied on: {figure}{_deadliest(record, eps)}."))
-    return Verdict(HOLDS, (f"No diagnostic is flagged, and {figure}{_deadliest(record, eps)}.",))
+    reasons = [f"No diagnostic is flagged, and {figure}{_deadliest(record, eps)}."]
+    if record.suite == "quick":
+        reasons.append(
+            "A quick look, with few steps, of one size: what holds may fall to the suite 'strong', the one to quote."
+        )
+    return Verdict(HOLDS, tuple(reasons))
 
 
 def _alone(record: RobustnessRecord, eps: float) -> list[AttackRecord]:
