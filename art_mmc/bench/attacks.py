@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
-from torch.nn import functional
 
 from art_mmc.bench.contest import ART, BY_HAND, OURS, Check, Contest, Settings
-from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, art_classifier, images, network, our_classifiers
+from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, art_classifier, images, network, our_classifiers, pgd_steps
 from art_mmc.evaluation.engine import seeded
 
 #: radius and step for grey and for colour images, so small that the attacks leave some: that they agree says something
@@ -145,13 +144,7 @@ def pgd_by_hand(
         done = []
         for clean, labels in zip(torch.from_numpy(x).split(BATCH), torch.from_numpy(y).split(BATCH), strict=True):
             clean, labels = clean.to(device).contiguous(memory_format=layout), labels.to(device)
-            low, high = (clean - eps).clamp_(0, 1), (clean + eps).clamp_(0, 1)
-            adversarial = torch.empty_like(clean).uniform_(-eps, eps).add_(clean).clamp_(0, 1)
-            for _ in range(steps):
-                adversarial.requires_grad_(True)
-                (grad,) = torch.autograd.grad(functional.cross_entropy(frozen(adversarial), labels), adversarial)
-                adversarial = adversarial.detach().add_(grad.sign_(), alpha=step).clamp_(low, high)
-            done.append(adversarial.contiguous())
+            done.append(pgd_steps(frozen, clean, labels, eps, step, steps).contiguous())
         return torch.cat(done).cpu().numpy()
 
     return run

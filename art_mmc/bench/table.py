@@ -19,6 +19,12 @@ def _attack(name: str, title: str, backbone: str, samples: int, asked: Asked | N
     return Job(f"{name}-{backbone}", "attacks", title, build, asked)
 
 
+def _by_hand(backbone: str, samples: int) -> Job:
+    title = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"
+    build = partial(attacks.by_hand_contest, backbone, samples)
+    return Job(f"pgd-by-hand-{backbone}", "attacks", title, build, at_most(1.05), turns=2)
+
+
 _ROWS = (
     _attack("fgsm", "ART FastGradientMethod", "lenet5", 1024),
     _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "lenet5", 256, faster(2.0)),
@@ -31,22 +37,8 @@ _ROWS = (
     _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "resnet20", 128, faster(2.0)),
     _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "resnet20", 16, faster(4.0)),
     _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, faster(1.5)),
-    Job(
-        "pgd-by-hand-lenet5",
-        "attacks",
-        "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop",
-        partial(attacks.by_hand_contest, "lenet5", 256),
-        at_most(1.05),
-        turns=2,
-    ),
-    Job(
-        "pgd-by-hand-resnet20",
-        "attacks",
-        "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop",
-        partial(attacks.by_hand_contest, "resnet20", 128),
-        at_most(1.05),
-        turns=2,
-    ),
+    _by_hand("lenet5", 256),
+    _by_hand("resnet20", 128),
     Job("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(attacks.spsa_contest, 16)),
     Job("predict-lenet5", "predict", "predict", partial(training.predict_contest, 10_000), faster(1.3)),
     Job("fit-lenet5", "fit", "fit", partial(training.fit_contest, 2560), faster(1.3)),

@@ -16,7 +16,17 @@ from torch import nn
 from torch.nn import functional
 
 from art_mmc.bench.contest import ART, BY_HAND, OURS, Check, Contest, Settings
-from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, art_classifier, images, network, optimizer, our_classifiers
+from art_mmc.bench.subjects import (
+    BATCH,
+    SHAPES,
+    TITLES,
+    art_classifier,
+    images,
+    network,
+    optimizer,
+    our_classifiers,
+    pgd_steps,
+)
 from art_mmc.classifiers import create_classifier
 from art_mmc.comparison import ORDER
 from art_mmc.evaluation.engine import seeded
@@ -120,12 +130,7 @@ def adversarial_training_contest(settings: Settings) -> Contest:
             labels = y_all[index]
             hand_net.eval()
             hand_net.requires_grad_(False)
-            low, high = (clean - eps).clamp_(0, 1), (clean + eps).clamp_(0, 1)
-            adversarial = torch.empty_like(clean).uniform_(-eps, eps).add_(clean).clamp_(0, 1)
-            for _ in range(steps):
-                adversarial.requires_grad_(True)
-                (grad,) = torch.autograd.grad(functional.cross_entropy(hand_net(adversarial), labels), adversarial)
-                adversarial = adversarial.detach().add_(grad.sign_(), alpha=step_size).clamp_(low, high)
+            adversarial = pgd_steps(hand_net, clean, labels, eps, step_size, steps)
             hand_net.train()
             hand_net.requires_grad_(True)
             hand_optimizer.zero_grad()

@@ -136,8 +136,8 @@ class LinearInLabelLoss(Loss):
 
 class ClosedFormLoss(Loss):
     """
-    A loss whose gradient is written down: forward and backward pass together take a third to a half of the time that
-    autograd would take. Second derivatives, and those of `torch.func`, are autograd's, of :meth:`formula`.
+    A loss whose gradient is written down: forward and backward pass together take about half to two thirds of the time
+    that autograd would take. Second derivatives, and those of `torch.func`, are autograd's, of :meth:`formula`.
     """
 
     def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
