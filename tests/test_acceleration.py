@@ -33,6 +33,7 @@ from torch import nn
 import art_mmc
 from art_mmc import LossDefendedClassifier, accelerate, create_classifier
 from art_mmc.models import create_backbone, passes
+from art_mmc.models.blocks import pooled_blocks
 from art_mmc.models.passes import (
     channels_last,
     favours_channels_last,
@@ -153,6 +154,68 @@ def test_pooled_gradient_goes_to_the_first_of_equal_numbers(into, learning):
     assert torch.equal(results[0][1], results[1][1])
 
 
+#: channels, kernel, padding: of one channel onto a map of the same size, of one onto another size, of several
+BY_BLOCKS = [(1, 5, 2), (1, 5, 0), (1, 7, 2), (2, 5, 2)]
+
+
+def convolved_by_blocks(into: int, kernel: int, padding: int) -> Any:
+    conv = nn.Conv2d(into, 3, kernel, padding=padding).double().requires_grad_(False)
+    return partial(pooled_blocks, conv, conv.weight, conv.bias)
+
+
+@pytest.mark.parametrize(("into", "kernel", "padding"), BY_BLOCKS)
+def test_gradients_of_blocks_by_differences(into, kernel, padding):
+    """First and second, as an attack that differentiates a gradient takes them."""
+    run = convolved_by_blocks(into, kernel, padding)
+    x = torch.rand(2, into, 8, 10, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, x)
+    assert torch.autograd.gradgradcheck(lambda v: run(v) ** 2, x, fast_mode=True)
+
+
+@pytest.mark.parametrize(("into", "kernel", "padding"), BY_BLOCKS)
+def test_several_gradients_of_blocks_at_once(into, kernel, padding):
+    run = convolved_by_blocks(into, kernel, padding)
+    x = torch.rand(2, into, 8, 10, dtype=torch.float64, requires_grad=True)
+    outputs = run(x).flatten()
+    directions = torch.randn(3, len(outputs), dtype=torch.float64)
+    together = torch.autograd.grad(outputs, x, directions, retain_graph=True, is_grads_batched=True)[0]
+    for direction, grad in zip(directions, together, strict=True):
+        torch.testing.assert_close(grad, torch.autograd.grad(outputs, x, direction, retain_graph=True)[0])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_blocks_follow_the_weights(bias):
+    """The kernel for blocks is kept; yet a change behind torch's back, which no version counter sees, counts at once."""
+    conv = unsettle(nn.Conv2d(1, 3, 5, padding=2, bias=bias)).requires_grad_(False)
+    pool = nn.MaxPool2d(2)
+    x = torch.rand(9, 1, 8, 8)
+    changes = [lambda: conv.weight.data.mul_(-2), lambda: conv.weight.data[0, 0, 0, 0].add_(1), lambda: conv.double()]
+    if bias:
+        changes += [lambda: conv.bias.data.add_(1), lambda: setattr(conv, "bias", None)]
+    for change in (lambda: None, *changes):
+        change()
+        x = x.to(conv.weight.dtype)
+        for _ in range(2):
+            found = pooled_blocks(conv, conv.weight, conv.bias, x)
+            torch.testing.assert_close(found, pool(conv(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_blocks_in_bfloat16(autocast):
+    conv = nn.Conv2d(1, 6, 5, padding=2).requires_grad_(False)
+    x = torch.rand(9, 1, 12, 12).requires_grad_(True)
+    plain = torch.autograd.grad(nn.functional.max_pool2d(conv(x), 2).sum(), x)[0]
+    kind = torch.float32 if autocast else torch.bfloat16
+    conv, x = conv.to(kind), x.detach().to(kind).requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        outputs = pooled_blocks(conv, conv.weight, conv.bias, x)
+    assert outputs.dtype == torch.bfloat16
+    grad = torch.autograd.grad(outputs.float().sum(), x)[0]
+    assert grad.dtype == kind
+    # a window's maximum may move where two are equal to 8 bits
+    assert (grad.float() - plain).abs().mean() < 0.05 * plain.abs().mean()
+
+
 @pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet20", "preact-resnet18", "vgg13", "mmc-resnet32v2"])
 def test_backbones_give_the_same(name):
     shape = (1, 28, 28) if name == "lenet5" else (1, 8, 8) if name == "cnn" else (3, 32, 32)
@@ -167,7 +230,7 @@ def test_backbones_give_the_same(name):
 
 
 def test_folding_follows_the_weights():
-    """Nothing is kept: changes behind torch's back, which no version counter sees, count at once."""
+    """Changes behind torch's back, which no version counter sees, count at once."""
     sequence = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))).eval()
     x = torch.rand(3, 1, 8, 8)
     with torch.no_grad(), fewer_operations([sequence]):

@@ -8,14 +8,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 
+from art_mmc.models.blocks import MaximumOverWindow, pooled_blocks
 from art_mmc.models.resnets import Residual
 
 #: how often a number of the input comes back in the maps of a typical network's convolutions
@@ -107,44 +107,6 @@ def _is_channels_last(x: torch.Tensor) -> bool:
     return x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
 
 
-class _MaximumOverWindow(torch.autograd.Function):
-    """
-    Maximum over two dimensions of size 2, the rows and columns of windows. The gradient goes to the first of equal
-    numbers, as in torch's own pooling.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, row: int, column: int) -> torch.Tensor:
-        left, right = x.select(column, 0), x.select(column, 1)
-        rows = torch.maximum(left, right)
-        top, bottom = rows.select(row, 0), rows.select(row, 1)
-        ctx.save_for_backward(right - left, bottom - top)
-        ctx.dims = row, column
-        return torch.maximum(top, bottom)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
-        right_leads, bottom_leads = ctx.saved_tensors
-        row, column = ctx.dims
-        bottom = torch.ops.aten.threshold_backward(grad, bottom_leads, 0)
-        rows = _split(grad, bottom, row)
-        right = torch.ops.aten.threshold_backward(rows, right_leads, 0)
-        return _split(rows, right, column), None, None
-
-
-def _split(whole: torch.Tensor, second: torch.Tensor, dim: int) -> torch.Tensor:
-    """
-    `torch.stack((whole - second, second), dim)`. What takes the time is fresh memory, of which this needs half as much:
-    where the pages are new it is up to seven times as fast.
-    """
-    shape = list(whole.shape)
-    shape.insert(dim, 2)
-    both = whole.new_empty(shape)
-    both.select(dim, 0).copy_(whole).sub_(second)
-    both.select(dim, 1).copy_(second)
-    return both
-
-
 def _pooled(pool: Any, x: torch.Tensor) -> torch.Tensor:
     """
     The maximum over windows. On a CPU torch's own is slower than two maxima over halves: with a gradient 1.7 times for
@@ -160,11 +122,11 @@ def _pooled(pool: Any, x: torch.Tensor) -> torch.Tensor:
     if x.shape[1] > _FEW:
         return pool(x)
     windows = even.unflatten(2, (width, 2)).unflatten(1, (height, 2))
-    return _MaximumOverWindow.apply(windows, 2, 4).permute(0, 3, 1, 2)
+    return MaximumOverWindow.apply(windows, 2, 4).permute(0, 3, 1, 2)
 
 
 def _suits_blocks(conv: Any, pool: Any, x: torch.Tensor) -> bool:
-    """Whether :func:`_pooled_blocks` can do it, and faster: what gains is the gradient with respect to the input."""
+    """Whether :func:`.pooled_blocks` can do it, and faster: what gains is the gradient with respect to the input."""
     return (
         torch.is_grad_enabled()
         and x.requires_grad
@@ -179,42 +141,6 @@ def _suits_blocks(conv: Any, pool: Any, x: torch.Tensor) -> bool:
         and all(side % 2 == 0 and side + 2 * conv.padding[0] > conv.kernel_size[0] for side in x.shape[2:])
         and _halves(pool)
     )
-
-
-@lru_cache(maxsize=16)
-def _block_index(size: int, padding: int) -> torch.Tensor:
-    """
-    Where in a row of the kernel the weight lies that leads from a pixel of an input block to one of an output block. A
-    block is two pixels wide: the output's a-th pixel and the input's c-th, s blocks on, are 2 s + c - a apart.
-
-    :return: Indices (a, c, s); `size` where there is none.
-    """
-    a, c, s = torch.arange(2).view(2, 1, 1), torch.arange(2).view(1, 2, 1), torch.arange((size + 1) // 2)
-    index = 2 * (s - padding // 2) + c - a + padding
-    return index.where((index >= 0) & (index < size), torch.tensor(size))
-
-
-def _pooled_blocks(weight: torch.Tensor, bias: torch.Tensor | None, padding: int, x: torch.Tensor) -> torch.Tensor:
-    """
-    Convolution and maximum over 2x2 windows, by blocks of 2x2 pixels: on an image of a quarter of the pixels and four
-    times the channels the convolution has a smaller kernel, and the maximum is one over channels. That is up to 1.8
-    times as many products, yet where channels are few the passes take half the time.
-
-    :param weight: Weight of the convolution, (C', C, k, k), k odd.
-    :param bias: Its bias, (C').
-    :param padding: Its padding, even.
-    :param x: Map (B, C, H, W), H and W even.
-    :return: Map (B, C', H', W'), contiguous.
-    """
-    out, into, size, _ = weight.shape
-    index = _block_index(size, padding)
-    # (C', C, k, k) -> (C', C, a, c, s, b, d, t), from a kernel with a row and a column of zeros at the end
-    wide = functional.pad(weight, (0, 1, 0, 1))[:, :, index[..., None, None, None], index]
-    kernel = wide.permute(2, 5, 0, 1, 3, 6, 4, 7).reshape(4 * out, 4 * into, *index.shape[2:] * 2)
-    x = x.flatten(1).unflatten(1, x.shape[1:])  # contiguous() leaves the strides of a single channel as they are
-    image = functional.pixel_unshuffle(x, 2)  # channels (C, c, d)
-    maps = functional.conv2d(image, kernel, None if bias is None else bias.repeat(4), padding=padding // 2)
-    return _MaximumOverWindow.apply(maps.unflatten(1, (2, 2, out)), 1, 2)
 
 
 def run_sequence(sequence: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
@@ -244,7 +170,7 @@ def run_sequence(sequence: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
             done += 1 + folds
             relu, pool = (*rest[folds:], None, None)[:2]
             if relu is not None and pool is not None and _swaps(relu, pool) and _suits_blocks(module, pool, x):
-                x, fresh = torch.relu(_pooled_blocks(weight, bias, module.padding[0], x)), False
+                x, fresh = torch.relu(pooled_blocks(module, weight, bias, x)), False
                 done += 2
                 continue
             if by_channels and not _is_channels_last(x):
