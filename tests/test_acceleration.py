@@ -185,7 +185,7 @@ def test_several_gradients_of_blocks_at_once(into, kernel, padding):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_blocks_follow_the_weights(bias):
-    """The kernel for blocks is kept; yet a change behind torch's back, which no version counter sees, counts at once."""
+    """The kernel for blocks is kept; yet a change that no version counter sees, behind torch's back, counts at once."""
     conv = unsettle(nn.Conv2d(1, 3, 5, padding=2, bias=bias)).requires_grad_(False)
     pool = nn.MaxPool2d(2)
     x = torch.rand(9, 1, 8, 8)

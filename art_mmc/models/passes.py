@@ -211,7 +211,7 @@ def fewer_operations(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     Inside, the plain `nn.Sequential` parts and the residual units of a network run as :func:`run_sequence` and
     :func:`run_residual` do. Calls of single modules, weights that change and modules that are replaced meanwhile are no
-    matter: nothing is copied. May be nested.
+    matter: what is kept is compared first. May be nested.
 
     :param modules: All modules of the network.
     """
