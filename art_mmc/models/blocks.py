@@ -7,6 +7,7 @@ channels. That is up to 1.8 times as many products, yet both passes together tak
 
 from __future__ import annotations
 
+import math
 import weakref
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from torch.nn import functional
 
 #: types of which two numbers side by side are one complex number, which is copied at once
 _PAIRED = (torch.float32, torch.float64)
+
+#: numbers in a row from which on an operation runs as fast on parts of an array as on all of it
+_LONG = 64
 
 
 class _Kernel(NamedTuple):
@@ -76,22 +80,24 @@ class MaximumOverWindow(torch.autograd.Function):
 
 def _shared_out(grad: torch.Tensor, second_leads: torch.Tensor, dim: int) -> torch.Tensor:
     """
-    The gradient of a maximum of two, each number to the one that gave it, without arrays in between.
+    The gradient of a maximum of two, each number to the one that gave it.
 
     :param grad: Gradient with respect to the maximum.
     :param second_leads: The second one less the first one, of the same shape.
     :param dim: Where the two are to lie side by side.
     :return: Gradient with respect to the two.
     """
-    both = grad.new_empty((*grad.shape[:dim], 2, *grad.shape[dim:]))
-    first, second = both.unbind(dim)
-    try:
-        torch.ops.aten.threshold_backward.grad_input(grad, second_leads, 0, grad_input=second)
-        torch.sub(grad, second, out=first)
-    except RuntimeError:  # several gradients at once, or one that is to be differentiated in turn, go into no `out`
-        second = torch.ops.aten.threshold_backward(grad, second_leads, 0)
-        return torch.stack((grad - second, second), dim)
-    return both
+    if math.prod(grad.shape[dim:]) >= _LONG:  # in pieces so long that writing them where they belong pays
+        both = grad.new_empty((*grad.shape[:dim], 2, *grad.shape[dim:]))
+        first, second = both.unbind(dim)
+        try:
+            torch.ops.aten.threshold_backward.grad_input(grad, second_leads, 0, grad_input=second)
+            torch.sub(grad, second, out=first)
+            return both
+        except RuntimeError:  # several gradients at once, or one to be differentiated in turn, go into no `out`
+            pass
+    second = torch.ops.aten.threshold_backward(grad, second_leads, 0)
+    return torch.stack((grad - second, second), dim)
 
 
 @lru_cache(maxsize=16)
