@@ -40,6 +40,7 @@ from art_mmc.bench.memory import peak_megabytes, run_in_child
 from art_mmc.bench.report import conditions, curves_text, format_figure, growth_figure, read_rows
 from art_mmc.bench.run import Row, run_job
 from art_mmc.cli import main
+from art_mmc.comparison import ORDER
 from art_mmc.geometry import max_mahalanobis_centers
 from art_mmc.reporting import read_document
 from art_mmc.trainers import PGD
@@ -150,6 +151,15 @@ def test_results_are_compared():
     assert run_job(_job(50.0, 53.0), QUICK, rounds=1)[1].check["agrees"] is False
     with pytest.raises(RuntimeError, match="made-up: points of art_mmc is 20, of ART 50"):
         run_job(_job(50.0, 20.0), QUICK, rounds=1)
+
+
+def test_each_loss_is_measured_by_cross_entropy_on_its_own_head():
+    rows = {row.measurement.contender: row.measurement for row in run_job(JOBS["step-lenet5"], QUICK, rounds=1)}
+    assert rows["pc"].reference == rows["sce"].reference == "torch cross-entropy (LinearHead)"
+    assert rows["center"].reference == "torch cross-entropy (CenterTrackingHead)"
+    for each in rows.values():
+        assert each.ratio == each.median / rows[each.reference].median
+    assert {name for name, each in rows.items() if each.reference != name} == set(ORDER)
 
 
 def test_algorithm_of_the_paper_gives_our_centers():
@@ -288,14 +298,26 @@ def test_the_farthest_from_the_bar_speaks_for_a_job():
     row = run_job(JOBS["centers-10"], QUICK, rounds=1)[0]
     figures = row.to_dict()
     rows = [
-        {**figures, "contender": name, "ratio": ratio, "asked": bar, "met": None if bar is None else ratio <= 3}
-        for name, ratio, bar in (("ref", 1.0, None), ("pc", 4.0, "<= 3.00"), ("sce", 1.5, "<= 3.00"))
+        {
+            **figures,
+            "contender": name,
+            "ratio": ratio,
+            "reference": reference,
+            "asked": bar,
+            "met": None if bar is None else ratio <= 3,
+        }
+        for name, ratio, reference, bar in (
+            ("first", 1.0, "first", None),
+            ("sce", 1.5, "first", "<= 3.00"),
+            ("second", 1.0, "second", None),
+            ("pc", 4.0, "second", "<= 3.00"),
+        )
     ]
     table = summary_table(_bench(rows=rows))
     assert len(table.splitlines()) == 3
-    assert "| pc, the slowest of 2 |" in table
+    assert "| second | pc, the slowest of 2 |" in table
     assert table.endswith("| 4.00 | <= 3.00 | no |")
-    line = bench_text([Row.from_dict(each) for each in rows]).splitlines()[3]
+    line = bench_text([Row.from_dict(each) for each in rows]).splitlines()[-1]
     assert line.split()[:2] == ["centers-10", "pc"]
     assert line.split()[-3:] == ["<=", "3.00", "no"]
 

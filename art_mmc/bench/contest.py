@@ -4,8 +4,8 @@ What a job of the bench is: who does what, what is asked of it, and how to tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ class Contest:
     :param check: How to tell that they did the same work.
     :param unit: "s": the contenders are timed; otherwise what they return is the figure.
     :param repeats: How often a contender runs in one timing.
+    :param references: Contender -> the one that it is measured by, where that is not the first.
     """
 
     contenders: dict[str, Callable[[], Any]]
@@ -131,6 +132,7 @@ class Contest:
     check: Check | None = None
     unit: str = "s"
     repeats: int = 1
+    references: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

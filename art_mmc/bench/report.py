@@ -127,7 +127,8 @@ def summary_table(bench: dict[str, Any]) -> str:
         asked = [row for row in rows if row.asked] or [row for row in rows if row.measurement.contender == OURS]
         if len(rows) < 2 or not asked:
             continue
-        reference, worst = rows[0].measurement, max(asked, key=lambda row: row.measurement.ratio)
+        worst = max(asked, key=lambda row: row.measurement.ratio)
+        reference = next(row.measurement for row in rows if row.measurement.contender == worst.measurement.reference)
         ours = worst.measurement.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else "")
         figures = (format_figure(each.median, each.unit) for each in (reference, worst.measurement))
         met = "" if worst.met is None else "yes" if worst.met else "no"
@@ -155,7 +156,8 @@ def bench_markdown(bench: dict[str, Any]) -> str:
     lines = ["# art-mmc bench", "", conditions(bench)]
     lines += [
         "",
-        "A ratio is the median over the rounds of the contender's figure by the first one's in the same round.",
+        "A ratio is the median over the rounds of the contender's figure by the reference's in the same round. The "
+        "reference is the nearest line above with a ratio of 1.00 and no goal.",
     ]
     groups: dict[str, list[Row]] = {}
     for row in read_rows(bench):

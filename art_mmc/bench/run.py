@@ -103,7 +103,9 @@ def _run(job: Job, settings: Settings, rounds: int) -> list[Row]:
         rounds = min(rounds, _MEMORY_ROUNDS)
     results: dict[str, Any] = {}
     figures = {name: _figure(name, run, contest, settings, results) for name, run in contest.contenders.items()}
-    measurements = alternate(job.description, figures, rounds, contest.unit, warm_up=contest.unit == "s")
+    measurements = alternate(
+        job.description, figures, rounds, contest.unit, warm_up=contest.unit == "s", references=contest.references
+    )
     checks = {} if contest.check is None else _compare(job, contest.check, results)
     rows = []
     for each in measurements:

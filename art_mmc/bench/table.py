@@ -44,9 +44,9 @@ _ROWS = (
     Job("fit-lenet5", "fit", "fit", partial(training.fit_contest, 2560), faster(1.3)),
     Job("adversarial-training", "training", "adversarial training", training.adversarial_training_contest),
     Job("trades", "training", "TRADES", training.trades_contest),
-    Job("step-lenet5", "training", "training step", partial(training.step_contest, "lenet5"), at_most(1.03), turns=10),
+    Job("step-lenet5", "training", "training step", partial(training.step_contest, "lenet5"), at_most(1.03), turns=20),
     Job(
-        "step-resnet20", "training", "training step", partial(training.step_contest, "resnet20"), at_most(1.03), turns=2
+        "step-resnet20", "training", "training step", partial(training.step_contest, "resnet20"), at_most(1.03), turns=4
     ),
     Job("loss-10", "losses", "loss, forward and backward", partial(losses.loss_contest, 10), at_most(3.0), turns=2),
     Job("loss-1000", "losses", "loss, forward and backward", partial(losses.loss_contest, 1000), at_most(3.0), turns=2),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,7 @@ def alternate(
     unit: str = "s",
     warm_up: bool = True,
     on_round: Callable[[], object] | None = None,
+    references: Mapping[str, str] | None = None,
 ) -> list[Measurement]:
     """
     Measure contenders in turn, so that whatever else the machine does falls on all of them. Every other round goes
@@ -77,6 +78,7 @@ def alternate(
     :param unit: Unit of the figures.
     :param warm_up: Whether to go one round first that does not count.
     :param on_round: Called after each round.
+    :param references: Contender -> whose figure its own is divided by, where that is not the first.
     :return: One measurement a contender.
     :raises ValueError: Without rounds.
     """
@@ -90,7 +92,7 @@ def alternate(
         if on_round is not None:
             on_round()
     counted = {name: values[warm_up:] for name, values in figures.items()}
-    reference = next(iter(contenders))
+    first, others = next(iter(contenders)), references or {}
     return [
         Measurement(
             job=job,
@@ -99,8 +101,10 @@ def alternate(
             median=statistics.median(values),
             least=min(values),
             most=max(values),
-            ratio=statistics.median(_quotient(a, b) for a, b in zip(values, counted[reference], strict=True)),
-            reference=reference,
+            ratio=statistics.median(
+                _quotient(a, b) for a, b in zip(values, counted[others.get(name, first)], strict=True)
+            ),
+            reference=others.get(name, first),
         )
         for name, values in counted.items()
     ]
