@@ -155,6 +155,24 @@ def _to_blocks(x: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(pairs).view(n, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
 
 
+def _sum_of_shifted(maps: torch.Tensor, dim: int, step: int) -> torch.Tensor:
+    """
+    The sum of maps, each shifted by one step more than the one before; the middle one lies still, and what leaves a map
+    is lost.
+
+    :param maps: Arrays with the maps along the last dimension; overwritten.
+    :param dim: Where the maps to be summed lie side by side, an odd number of them.
+    :param step: Numbers in a step.
+    :return: The sum, in the place of the middle ones.
+    """
+    half = maps.shape[dim] // 2
+    total = maps.select(dim, half)
+    for by in range(1, half + 1):
+        total[..., step * by :].add_(maps.select(dim, half + by)[..., : -step * by])
+        total[..., : -step * by].add_(maps.select(dim, half - by)[..., step * by :])
+    return total
+
+
 class _OfOneChannel(torch.autograd.Function):
     """
     The convolution by blocks of a map of one channel onto a map of the same size. Torch's own way backward fills 4 of
@@ -177,14 +195,9 @@ class _OfOneChannel(torch.autograd.Function):
         for by in range(1, half + 1):  # what would come to lie beside the map would reach the next row of it
             parts[:, :, half + by, :, :, width - by :].zero_()
             parts[:, :, half - by, :, :, :by].zero_()
-        parts = parts.view(n, size * size, channels, -1)
-        total = parts[:, size * half + half]
-        for place in range(size * size):
-            shift = (place // size - half) * width + place % size - half
-            if shift > 0:
-                total[:, :, shift:].add_(parts[:, place, :, :-shift])
-            elif shift < 0:
-                total[:, :, :shift].add_(parts[:, place, :, -shift:])
+        parts = parts.view(n, size, size, channels, height * width)
+        rows = _sum_of_shifted(parts, 2, 1)
+        total = _sum_of_shifted(rows, 1, width)
         return functional.pixel_shuffle(total.view(n, channels, height, width), 2), None
 
 
