@@ -14,20 +14,20 @@ from art_mmc.checks import unknown_name
 _NO_MORE = Asked(1.02, "<= 1.00, to 2 %")
 
 
-def _attack(name: str, title: str, backbone: str, samples: int, asked: Asked | None = None) -> Job:
+def _attack(name: str, title: str, backbone: str, samples: int, asked: Asked | None = None, turns: int = 1) -> Job:
     build = partial(attacks.attack_contest, name, backbone, samples)
-    return Job(f"{name}-{backbone}", "attacks", title, build, asked)
+    return Job(f"{name}-{backbone}", "attacks", title, build, asked, turns)
 
 
-def _by_hand(backbone: str, samples: int) -> Job:
+def _by_hand(backbone: str, samples: int, turns: int) -> Job:
     title = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"
     build = partial(attacks.by_hand_contest, backbone, samples)
-    return Job(f"pgd-by-hand-{backbone}", "attacks", title, build, at_most(1.05), turns=2)
+    return Job(f"pgd-by-hand-{backbone}", "attacks", title, build, at_most(1.05), turns)
 
 
 _ROWS = (
     _attack("fgsm", "ART FastGradientMethod", "lenet5", 1024),
-    _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "lenet5", 256, faster(2.0)),
+    _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "lenet5", 256, faster(2.0), turns=4),
     _attack("mim", "ART MomentumIterativeMethod, 10 steps", "lenet5", 256),
     _attack("apgd", "ART AutoProjectedGradientDescent, 10 steps", "lenet5", 128),
     _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "lenet5", 128, faster(4.0)),
@@ -37,11 +37,11 @@ _ROWS = (
     _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "resnet20", 128, faster(2.0)),
     _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "resnet20", 16, faster(4.0)),
     _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, faster(1.5)),
-    _by_hand("lenet5", 256),
-    _by_hand("resnet20", 128),
+    _by_hand("lenet5", 256, turns=6),
+    _by_hand("resnet20", 128, turns=2),
     Job("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(attacks.spsa_contest, 16)),
     Job("predict-lenet5", "predict", "predict", partial(training.predict_contest, 10_000), faster(1.3)),
-    Job("fit-lenet5", "fit", "fit", partial(training.fit_contest, 2560), faster(1.3)),
+    Job("fit-lenet5", "fit", "fit", partial(training.fit_contest, 2560), faster(1.3), turns=4),
     Job("adversarial-training", "training", "adversarial training", training.adversarial_training_contest),
     Job("trades", "training", "TRADES", training.trades_contest),
     Job("step-lenet5", "training", "training step", partial(training.step_contest, "lenet5"), at_most(1.03), turns=20),
