@@ -52,10 +52,14 @@ class InferenceSoftmaxLoss(ClosedFormLoss):
     def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the same, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
         index = y[:, None]
-        selected = logits.argmax(dim=1, keepdim=True) if self.selector == "pred" else index
+        if self.selector == "pred":
+            before, selected = logits.max(dim=1, keepdim=True)
+        else:
+            before, selected = logits.gather(1, index), index
         length = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min_(_SHORTEST)
-        unit = logits / length
-        before = unit.gather(1, selected)
+        inverse = length.reciprocal_()
+        unit = logits * inverse
+        before = before * inverse
         bonus = (before + self.margin).mul_(self.scale)
         unit.scatter_(1, selected, bonus.clamp(-1.0, 1.0) if self.clip else bonus)
         true = unit.gather(1, index)
@@ -70,7 +74,7 @@ class InferenceSoftmaxLoss(ClosedFormLoss):
         unit.scatter_(1, selected, before)
         # of the length: only the part across the unit logits counts
         along = (slope * unit).sum(dim=1, keepdim=True)
-        return loss, slope.addcmul_(unit, along, value=-1.0).div_(length)
+        return loss, slope.addcmul_(unit, along, value=-1.0).mul_(inverse)
 
     def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Return the same with probability labels, (B,), for selector "pred"; see :meth:`Loss.per_sample_soft`."""
