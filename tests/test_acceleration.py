@@ -121,7 +121,7 @@ def test_sequence_gives_the_same_values_and_gradients(kernel, padding, side, nor
         given = torch.rand(9, into, side, 16, dtype=torch.float64)
         x = channels_last(given) if last else given
         parameters = list(sequence.parameters()) if learning else []
-        blocks = passes._suits_blocks(conv, sequence[-1], x.requires_grad_(True))
+        blocks = passes._suits_blocks(conv, conv.weight, conv.bias, sequence[-1], x.requires_grad_(True))
         assert blocks == (not learning and kernel > 3 and side % 2 == 0)
         plain, fast = (
             gradients(lambda v, f=f: f(channels_last(v) if last else v), given, parameters)
@@ -131,6 +131,22 @@ def test_sequence_gives_the_same_values_and_gradients(kernel, padding, side, nor
             torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
         with torch.no_grad():
             torch.testing.assert_close(run_sequence(sequence, x), plain[0].detach(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("learns", ["bias", "norm"])
+def test_what_learns_beside_a_frozen_weight_gets_its_gradient(learns):
+    """Step after step: nothing is kept from one to the next that hangs on what learns."""
+    conv = nn.Conv2d(1, 3, 5, padding=2)
+    norm = [nn.BatchNorm2d(3)] if learns == "norm" else []
+    sequence = unsettle(nn.Sequential(conv, *norm, nn.ReLU(), nn.MaxPool2d(2))).eval().double().requires_grad_(False)
+    learning = [conv.bias] if learns == "bias" else list(norm[0].parameters())
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    x = torch.rand(9, 1, 12, 12, dtype=torch.float64)
+    for _ in range(2):
+        plain, fast = (gradients(f, x, learning) for f in (sequence, partial(run_sequence, sequence)))
+        for a, b in zip(plain, fast, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("into", [1, 6, 16])
@@ -181,6 +197,17 @@ def test_several_gradients_of_blocks_at_once(into, kernel, padding):
     together = torch.autograd.grad(outputs, x, directions, retain_graph=True, is_grads_batched=True)[0]
     for direction, grad in zip(directions, together, strict=True):
         torch.testing.assert_close(grad, torch.autograd.grad(outputs, x, direction, retain_graph=True)[0])
+
+
+@pytest.mark.parametrize("into", [1, 2])
+def test_blocks_of_any_memory(into):
+    """Parts of an array, that start anywhere in it: not all pairs of numbers there can be taken for complex ones."""
+    run = convolved_by_blocks(into, 5, 2)
+    stored = torch.rand(1 + 5 * 2 * 12 * 14, dtype=torch.float64)
+    maps = stored[1:].view(5, 2, 12, 14)[1:, :into]
+    parts = [maps, maps[:, :, 1:9, 3:11], maps.transpose(2, 3), maps[:1].expand(4, -1, -1, -1), channels_last(maps)]
+    for part in parts:
+        torch.testing.assert_close(run(part), run(part.clone(memory_format=torch.contiguous_format)))
 
 
 @pytest.mark.parametrize("bias", [False, True])

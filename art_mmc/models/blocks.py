@@ -46,10 +46,13 @@ class _Kernel(NamedTuple):
         :param bias: Its bias.
         :return: Whether they are the numbers that this was made from.
         """
-        pairs = list(zip(self.source, (weight, bias), strict=True))
-        return all(
-            old is new is None or (old is not None and new is not None and old.dtype == new.dtype) for old, new in pairs
-        ) and all(old is None or new is None or torch.equal(old, new) for old, new in pairs)
+        return all(_equal(old, new) for old, new in zip(self.source, (weight, bias), strict=True))
+
+
+def _equal(old: torch.Tensor | None, new: torch.Tensor | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return old.dtype == new.dtype and torch.equal(old, new)
 
 
 #: convolution -> the last one for blocks
@@ -147,7 +150,7 @@ def _to_blocks(x: torch.Tensor) -> torch.Tensor:
     :param x: Map (B, C, H, W), H and W even, contiguous.
     :return: Map (B, 4 C, H / 2, W / 2), by channel, row, column.
     """
-    if x.dtype not in _PAIRED:
+    if x.dtype not in _PAIRED or x.storage_offset() % 2:
         return functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
     pairs = torch.view_as_complex(x.view(n, channels, height // 2, 2, width // 2, 2))

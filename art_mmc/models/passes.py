@@ -125,12 +125,16 @@ def _pooled(pool: Any, x: torch.Tensor) -> torch.Tensor:
     return MaximumOverWindow.apply(windows, 2, 4).permute(0, 3, 1, 2)
 
 
-def _suits_blocks(conv: Any, pool: Any, x: torch.Tensor) -> bool:
-    """Whether :func:`.pooled_blocks` can do it, and faster: what gains is the gradient with respect to the input."""
+def _suits_blocks(conv: Any, weight: torch.Tensor, bias: torch.Tensor | None, pool: Any, x: torch.Tensor) -> bool:
+    """
+    Whether :func:`.pooled_blocks` can do it, and faster: what gains is the gradient with respect to the input, and it
+    gives no other.
+    """
     return (
         torch.is_grad_enabled()
         and x.requires_grad
-        and not conv.weight.requires_grad
+        and not weight.requires_grad
+        and not (bias is not None and bias.requires_grad)
         and x.device.type == "cpu"
         and conv.in_channels <= _FEW
         and len(x) >= _FEW
@@ -169,7 +173,8 @@ def run_sequence(sequence: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
             weight, bias = _folded(module, rest[0]) if folds else (module.weight, module.bias)
             done += 1 + folds
             relu, pool = (*rest[folds:], None, None)[:2]
-            if relu is not None and pool is not None and _swaps(relu, pool) and _suits_blocks(module, pool, x):
+            pools = relu is not None and pool is not None and _swaps(relu, pool)
+            if pools and _suits_blocks(module, weight, bias, pool, x):
                 x, fresh = torch.relu(pooled_blocks(module, weight, bias, x)), False
                 done += 2
                 continue
