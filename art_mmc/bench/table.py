@@ -34,7 +34,7 @@ _ROWS = (
     _attack("deepfool", "ART DeepFool, 5 steps", "lenet5", 128, faster(1.5)),
     _attack("square", "ART SquareAttack, 20 queries", "lenet5", 256),
     _attack("fgsm", "ART FastGradientMethod", "resnet20", 128),
-    _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "resnet20", 128, faster(2.0)),
+    _attack("pgd", "ART ProjectedGradientDescent, 10 steps", "resnet20", 128, faster(2.0), turns=2),
     _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "resnet20", 16, faster(4.0)),
     _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, faster(1.5)),
     _by_hand("lenet5", 256, turns=6),

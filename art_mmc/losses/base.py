@@ -239,6 +239,19 @@ def softmax_parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     return f, top, f.amax(dim=1, keepdim=True).log_().neg_()
 
 
+def small_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """
+    The softmax where no exponential can overflow.
+
+    :param logits: Logits a (B, K) between -10 and 10 or so.
+    :return: f (B, K).
+    """
+    if logits.shape[1] < _REGISTER and logits.device.type == "cpu":
+        f = logits.exp()
+        return f.div_(f.sum(dim=1, keepdim=True))
+    return torch.softmax(logits, dim=1)
+
+
 def false_softmax(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The softmax over the false classes, from which that over all follows without cancellation: `f_y = sigmoid(lead)` and

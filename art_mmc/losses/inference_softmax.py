@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from art_mmc.losses.base import IGNORE_NONE, ClosedFormLoss, check_choice, softmax_parts
+from art_mmc.losses.base import IGNORE_NONE, ClosedFormLoss, check_choice, small_softmax, softmax_parts
 
 #: logits of a smaller norm count as zeros
 _SHORTEST = 1e-12
@@ -62,10 +62,15 @@ class InferenceSoftmaxLoss(ClosedFormLoss):
         before = before * inverse
         bonus = (before + self.margin).mul_(self.scale)
         unit.scatter_(1, selected, bonus.clamp(-1.0, 1.0) if self.clip else bonus)
-        true = unit.gather(1, index)
-        slope, top, log_total = softmax_parts(unit)
-        loss = top.sub_(true).add_(log_total)
-        slope.scatter_(1, index, slope.gather(1, index).sub_(1.0))
+        if self.clip:  # all in [-1, 1]: no probability comes near 0 or 1
+            slope = small_softmax(unit)
+            true = slope.gather(1, index)
+            loss = true.log().neg_()
+        else:
+            slope, top, log_total = softmax_parts(unit)
+            true = slope.gather(1, index)
+            loss = top.sub_(unit.gather(1, index)).add_(log_total)
+        slope.scatter_(1, index, true.sub_(1.0))
         # the selected entry's slope goes through the bonus, unless that was clipped
         through = slope.gather(1, selected).mul_(self.scale)
         if self.clip:
