@@ -228,15 +228,17 @@ def step_contest(backbone: str, settings: Settings) -> Contest:
         added = "" if isinstance(network.projection, nn.Identity) else " behind a linear layer"
         return type(network.head).__name__ + added, step
 
+    heads = {}
+    steps = {}
+    for defence in ORDER:
+        heads[defence], steps[defence] = step_of(defence)
     contenders: dict[str, Callable[[], object]] = {}
     references: dict[str, str] = {}
-    by_head: dict[str, list[str]] = {}
-    for defence in ORDER:
-        by_head.setdefault(step_of(defence)[0], []).append(defence)
-    for head, defences in by_head.items():
+    for head in dict.fromkeys(heads.values()):
+        defences = [defence for defence in ORDER if heads[defence] == head]
         reference = f"torch cross-entropy ({head})"
         contenders[reference] = step_of(defences[0], nn.CrossEntropyLoss())[1]
-        contenders |= {defence: step_of(defence)[1] for defence in defences}
+        contenders |= {defence: steps[defence] for defence in defences}
         references |= dict.fromkeys((reference, *defences), reference)
     return Contest(
         contenders,

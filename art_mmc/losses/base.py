@@ -222,6 +222,11 @@ def reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
     return values.mean() if reduction == "mean" else values.sum()
 
 
+def _goes_one_by_one(logits: torch.Tensor) -> bool:
+    """Whether torch's softmax would be slow."""
+    return logits.shape[1] < _REGISTER and logits.device.type == "cpu"
+
+
 def softmax_parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Softmax, and what makes the logarithm of it: `log f = a - top - log_total`, exact also where f is zero or one. For
@@ -231,7 +236,7 @@ def softmax_parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     :return: f (B, K), top (B, 1), log_total (B, 1).
     """
     top = logits.amax(dim=1, keepdim=True)
-    if logits.shape[1] < _REGISTER and logits.device.type == "cpu":
+    if _goes_one_by_one(logits):
         f = (logits - top).exp_()
         total = f.sum(dim=1, keepdim=True)
         return f.div_(total), top, total.log_()
@@ -239,14 +244,14 @@ def softmax_parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     return f, top, f.amax(dim=1, keepdim=True).log_().neg_()
 
 
-def small_softmax(logits: torch.Tensor) -> torch.Tensor:
+def bounded_softmax(logits: torch.Tensor) -> torch.Tensor:
     """
     The softmax where no exponential can overflow.
 
     :param logits: Logits a (B, K) between -10 and 10 or so.
     :return: f (B, K).
     """
-    if logits.shape[1] < _REGISTER and logits.device.type == "cpu":
+    if _goes_one_by_one(logits):
         f = logits.exp()
         return f.div_(f.sum(dim=1, keepdim=True))
     return torch.softmax(logits, dim=1)

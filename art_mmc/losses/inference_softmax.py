@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from art_mmc.losses.base import IGNORE_NONE, ClosedFormLoss, check_choice, small_softmax, softmax_parts
+from art_mmc.losses.base import IGNORE_NONE, ClosedFormLoss, bounded_softmax, check_choice, softmax_parts
 
 #: logits of a smaller norm count as zeros
 _SHORTEST = 1e-12
@@ -63,7 +63,7 @@ class InferenceSoftmaxLoss(ClosedFormLoss):
         bonus = (before + self.margin).mul_(self.scale)
         unit.scatter_(1, selected, bonus.clamp(-1.0, 1.0) if self.clip else bonus)
         if self.clip:  # all in [-1, 1]: no probability comes near 0 or 1
-            slope = small_softmax(unit)
+            slope = bounded_softmax(unit)
             true = slope.gather(1, index)
             loss = true.log().neg_()
         else:
