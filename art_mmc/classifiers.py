@@ -12,7 +12,7 @@ import copy
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models.network import Moments
 from art_mmc.models.passes import channels_last, favours_channels_last, fewer_operations, run, takes_channels_last
 from art_mmc.objectives import OBJECTIVES
 
@@ -88,8 +89,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         objective: str = "adaptive",
         arithmetic: str = "fast",
         compile: bool | str = False,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
+        mean: Moments | None = None,
+        std: Moments | None = None,
         embedding_dim: int | None = None,
         **options: Any,
     ) -> None:
@@ -121,8 +122,8 @@ class LossDefendedClassifier(PyTorchClassifier):
                under `torch.autocast`. Training is in float32, in the memory format of "fast" unless "exact".
         :param compile: Whether predictions and gradients run a `torch.compile`d network, or the name of a backend. The
                first call of each kind then takes long.
-        :param mean: Mean subtracted inside the network, one number or one a channel (when `model` is a backbone); None
-               for 0.
+        :param mean: Mean subtracted inside the network, one number, one a channel or one an element, of the shape of an
+               input (when `model` is a backbone); None for 0.
         :param std: Standard deviation divided by inside the network, likewise; None for 1.
         :param embedding_dim: Width of a linear layer between backbone and head (when `model` is a backbone). None for
                none, or for the backbone's own width where the head needs features of either sign and the backbone ends

@@ -138,11 +138,11 @@ def build_classifier(
     seed: int = 0,
     device_type: str = "cpu",
     activation: str | None = None,
+    scaling: str | None = None,
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set. The inputs of colour images are normalised inside the network; those of grey
-    ones stay in [0, 1], as in the papers on MNIST.
+    An untrained classifier for a data set, which scales its inputs inside the network.
 
     :param defence: Name of the defence.
     :param dataset: The data set.
@@ -150,11 +150,11 @@ def build_classifier(
     :param seed: Seed of the weights; the global random states stay as they are.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
     :param activation: The backbone's activation; None for its own.
+    :param scaling: How the inputs are scaled, as in :class:`.Recipe`.
     :param options: Options of the defence, e.g. `scale=10.0` for "mmc".
     :return: The classifier.
     :raises ValueError: For unknown names, or what does not fit together.
     """
-    colour = dataset.input_shape[0] == 3
     with seeded(seed):
         return create_classifier(
             defence,
@@ -164,11 +164,18 @@ def build_classifier(
             input_shape=dataset.input_shape,
             nb_classes=dataset.nb_classes,
             device_type=device_type,
-            mean=dataset.mean if colour else None,
-            # a channel that never changes has none
-            std=tuple(std or 1.0 for std in dataset.std) if colour else None,
+            **_moments(dataset, scaling or ("channel" if dataset.input_shape[0] == 3 else "unit")),
             **options,
         )
+
+
+def _moments(dataset: Dataset, scaling: str) -> dict[str, Any]:
+    """What a network subtracts from its inputs and divides them by."""
+    if scaling == "channel":  # a channel that never changes has no deviation
+        return {"mean": dataset.mean, "std": tuple(std or 1.0 for std in dataset.std)}
+    if scaling == "pixel-mean":
+        return {"mean": dataset.pixel_mean}
+    return {"mean": {"unit": None, "half": 0.5}[scaling]}
 
 
 def train_defence(
@@ -206,7 +213,9 @@ def train_defence(
     :raises FloatingPointError: When the training diverges.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
-    classifier = build_classifier(defence, dataset, backbone, seed, device_type, activation, **(options or {}))
+    classifier = build_classifier(
+        defence, dataset, backbone, seed, device_type, activation, recipe.scaling, **(options or {})
+    )
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
     start = time.perf_counter()
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)

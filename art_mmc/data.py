@@ -100,6 +100,15 @@ class Dataset:
         return self._moments[1]
 
     @cached_property
+    def pixel_mean(self) -> np.ndarray:
+        """
+        Mean of each pixel over the training images, the mean image.
+
+        :return: (C, H, W), float32 in [0, 1].
+        """
+        return self.x_train.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         # In float64 and by chunks: numpy's std would hold a second copy of the whole set.
         total = np.zeros(self.x_train.shape[1])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +402,25 @@ def test_colour_is_normalised_inside_the_network_and_grey_is_not(colour, tiny):
     np.testing.assert_allclose(normalize.std.flatten(), [*colour.std[:2], 1.0], rtol=1e-5)
     grey = build_classifier("sce", load_dataset(tiny), "cnn").model.normalize
     assert (float(grey.mean), float(grey.std)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("pang2020-cifar10", lambda x, data: x - data.x_train.mean(axis=0, dtype=np.float64)),
+        ("pang2020-cifar10-at-small", lambda x, data: x - data.x_train.mean(axis=0, dtype=np.float64)),
+        ("pang2018-cifar10", lambda x, data: x - 0.5),
+        ("li2021-cifar10", lambda x, data: x),
+        ("default", lambda x, data: (x - np.reshape(data.mean, (3, 1, 1))) / np.reshape([*data.std[:2], 1], (3, 1, 1))),
+    ],
+)
+def test_inputs_are_scaled_as_the_recipe_says_and_again_after_loading(colour, recipe, expected, tmp_path):
+    recipe = replace(get_recipe(recipe), nb_epochs=1, warmup_epochs=0, milestones=(), augmentation=None, attack=None)
+    classifier = train_defence("sce", colour, recipe, backbone="cnn", verbose=False).classifier
+    classifier.save_checkpoint(tmp_path / "net.pt")
+    x = colour.x_test[:5]
+    for each in (classifier, load_classifier(tmp_path / "net.pt")):
+        np.testing.assert_allclose(each.model.normalize(torch.as_tensor(x)), expected(x, colour), atol=2e-6)
 
 
 def test_weights_follow_the_seed_and_are_the_same_for_each_defence(colour):

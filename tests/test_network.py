@@ -81,6 +81,17 @@ def test_normalize_value(mean, std):
     torch.testing.assert_close(Normalize(mean, std)(x), expected, rtol=1e-6, atol=0)
 
 
+def test_normalize_by_a_mean_an_element():
+    """A mean image, as the MMC paper subtracts it; it comes back from a state dict in its shape."""
+    x, mean = images(), images(n=1)[0]
+    normalize = Normalize(mean.numpy(), 0.5)
+    torch.testing.assert_close(normalize(x), torch.stack([(each - mean) / 0.5 for each in x]))
+    other = Normalize(torch.zeros(3, 8, 8), 1.0)
+    assert other(x) is x
+    other.load_state_dict(normalize.state_dict())
+    assert torch.equal(other(x), normalize(x))
+
+
 def test_normalize_of_other_ranks():
     """(B, C) and (B, C, L) as well."""
     x = torch.arange(6.0).reshape(2, 3)

@@ -5,26 +5,31 @@ The network of a defended classifier: normalisation, backbone, embedding, head, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
+#: one number, one a channel, or one an element of an input (an array or nested lists)
+Moments: TypeAlias = "float | Sequence"
+
 
 class Normalize(nn.Module):
     """
-    `(x - mean) / std` a channel, as part of the network: attacks work on inputs in [0, 1] and see it in the gradient.
+    `(x - mean) / std`, as part of the network: attacks work on inputs in [0, 1] and see it in the gradient.
 
-    :param mean: One number, or one a channel.
-    :param std: One number, or one a channel; positive.
+    :param mean: One number, one a channel (C,), or one an element, of the shape of an input (C, ...).
+    :param std: As `mean`; positive.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
+    def __init__(self, mean: Moments = 0.0, std: Moments = 1.0) -> None:
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).reshape(-1))
+            numbers = torch.as_tensor(value, dtype=torch.float32)
+            self.register_buffer(name, numbers.reshape(1) if numbers.ndim == 0 else numbers)
         if not (self.std > 0).all():
             raise ValueError(f"std: expected positive numbers, got {std!r}.")
         self._identity = bool((self.mean == 0).all() and (self.std == 1).all())
@@ -36,16 +41,20 @@ class Normalize(nn.Module):
         """
         if self._identity:
             return x
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        return (x - self.mean.to(x.dtype).view(shape)) / self.std.to(x.dtype).view(shape)
+        mean, std = (
+            numbers.to(x.dtype).view(-1, *(1,) * (x.ndim - 2)) if numbers.ndim == 1 else numbers.to(x.dtype)
+            for numbers in (self.mean, self.std)
+        )
+        return (x - mean) / std
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
         self._identity = bool((self.mean == 0).all() and (self.std == 1).all())
 
     def extra_repr(self) -> str:
-        """Return mean and std, for `repr`."""
-        return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
+        """Return mean and std, or their shapes where there is one an element, for `repr`."""
+        shown = (v.tolist() if v.ndim == 1 else f"of shape {tuple(v.shape)}" for v in (self.mean, self.std))
+        return "mean={}, std={}".format(*shown)
 
 
 class DefendedNet(nn.Module):
@@ -58,8 +67,8 @@ class DefendedNet(nn.Module):
 
     :param backbone: Module (B, C, H, W) -> (B, d').
     :param head: Module (B, d) -> (B, K).
-    :param mean: Mean of the inputs, one number or one a channel.
-    :param std: Standard deviation of the inputs, one number or one a channel.
+    :param mean: Mean of the inputs, one number, one a channel or one an element; see :class:`Normalize`.
+    :param std: Standard deviation of the inputs, likewise.
     :param projection: Width d of a linear layer between backbone and head, for heads whose centers have negative
            coordinates that features after a ReLU could never reach; None for no such layer (d = d').
     """
@@ -68,8 +77,8 @@ class DefendedNet(nn.Module):
         self,
         backbone: nn.Module,
         head: nn.Module,
-        mean: float | Sequence[float] = 0.0,
-        std: float | Sequence[float] = 1.0,
+        mean: Moments = 0.0,
+        std: Moments = 1.0,
         projection: int | None = None,
     ) -> None:
         super().__init__()

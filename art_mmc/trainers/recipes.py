@@ -21,6 +21,10 @@ from art_mmc.checks import unknown_name
 #: names of the schedules
 SCHEDULES = ("piecewise", "linear", "cosine", "cyclic")
 
+#: how inputs in [0, 1] are scaled inside the network: not at all, minus 0.5, minus the mean training image, or minus
+#: the mean of a channel and divided by its standard deviation
+SCALINGS = ("unit", "half", "pixel-mean", "channel")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -49,6 +53,8 @@ class Recipe:
     :param warmup_epochs: Of `nb_epochs`, those of plain cross-entropy that precede a loss with a warm-up (PC); each
            stage begins with a fresh optimizer and schedule.
     :param augmentation: Name of the augmentation, or None.
+    :param scaling: How inputs in [0, 1] are scaled inside the network, one of `SCALINGS`; None for "channel" on colour
+           images and "unit" on all others.
     :param averaging: "ema", "swa" or None; see :class:`.LossTrainer`.
     :param attack: Name of the crafting strategy for adversarial training, or None for clean training.
     :param attack_options: Its options, by name.
@@ -74,6 +80,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_epochs: int = 0
     augmentation: str | None = None
+    scaling: str | None = None
     averaging: str | None = None
     attack: str | None = None
     attack_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -83,6 +90,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
+        if self.scaling is not None and self.scaling not in SCALINGS:
+            raise unknown_name("scaling", self.scaling, SCALINGS)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
         """
@@ -211,6 +220,7 @@ _MMC_CIFAR = Recipe(
     weight_decay=2e-4,
     decay="conv",
     augmentation="shift-nearest-flip",
+    scaling="pixel-mean",
 )
 
 _PC_GREY = Recipe(
@@ -228,6 +238,7 @@ _PC_GREY = Recipe(
     milestones=(16, 33),
     gamma=0.2,
     warmup_epochs=50,
+    scaling="unit",
 )
 
 _PC_COLOUR = replace(
@@ -254,6 +265,7 @@ _RCE_CIFAR = Recipe(
     weight_decay=2e-4,
     decay="weights",
     augmentation="crop-flip",
+    scaling="half",
 )
 
 _ALL = (
@@ -278,6 +290,7 @@ _ALL = (
         nb_epochs=20,
         batch_size=50,
         milestones=(14,),
+        scaling="pixel-mean",
     ),
     _PC_GREY,
     replace(_PC_GREY, name="li2021-fashion-mnist"),
@@ -313,6 +326,7 @@ _ALL = (
         batch_size=128,
         milestones=(26, 38),
         augmentation="shift-nearest-flip",
+        scaling="pixel-mean",
     ),
     Recipe(
         name="chen2019-mnist",
