@@ -13,7 +13,14 @@ import torch
 
 from art_mmc import create_classifier, create_trainer, load_dataset
 from art_mmc.comparison import machine
-from art_mmc.evaluation import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, WORST_CASE, RobustnessEvaluation
+from art_mmc.evaluation import (
+    PGD_ADAPTIVE,
+    PGD_CROSS_ENTROPY,
+    PGD_LOSS,
+    WORST_CASE,
+    RobustnessEvaluation,
+    headline,
+)
 from art_mmc.reporting import evaluation_table, figure_png, json_bytes, new_figure, style_panel, write_files
 
 EPS = [0.05, 0.1, 0.15, 0.2]
@@ -66,7 +73,7 @@ At eps {eps}, {record.get(PGD_LOSS, eps).steps} steps of the same attack leave
   {left[PGD_LOSS]:5.1f} %  when it climbs MMC's own loss, as in the paper,
   {left[PGD_ADAPTIVE]:5.1f} %  when it climbs the margin between the best wrong logit and the right one;
 
-  {left[WORST_CASE]:5.1f} %  of the images withstand all of the attacks: the worst case, the number to quote.
+  {left[WORST_CASE]:5.1f} %  of the images withstand all of the attacks: the worst case: {headline(record.suite)}.
 
 Nothing but the attack's goal has changed. The first number is an illusion. MMC pulls features to centers so far apart
 that the two largest logits differ by {gap:.0f} (median). A float32 softmax of that is exactly 0 and 1, so the

@@ -77,7 +77,12 @@ def test_examples_run(script: Path, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     expected = {
         "get_started.py": ["clean ", "PGD on MMC's own loss", "predictions equal: True"],
-        "break_mmc.py": ["worst case, the number to quote", "own loss", "no gradient of the cross-entropy", "broken"],
+        "break_mmc.py": [
+            "worst case: an upper bound; art-mmc evaluate CHECKPOINT --suite strong",
+            "own loss",
+            "no gradient of the cross-entropy",
+            "broken",
+        ],
         "art_script.py": ["PyTorchClassifier", "MMCClassifier", "APGD-DLR", "Square"],
     }[script.name]
     for text in expected:

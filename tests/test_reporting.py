@@ -12,7 +12,7 @@ import pytest
 
 from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, AttackRecord, RobustnessRecord
+from art_mmc.evaluation import ATTACKS, BOUND, AttackRecord, RobustnessRecord
 from art_mmc.reporting import (
     curves_figure,
     curves_png,
@@ -120,7 +120,7 @@ def test_text_table_goes_on_below_in_a_narrow_terminal(comparison):
 
 def test_markdown_tables(comparison):
     lines = markdown_table(comparison).splitlines()
-    assert lines[0].endswith("FGSM / PGD own loss / PGD adaptive / **worst case**, the number to quote.")
+    assert lines[0].endswith("FGSM / PGD own loss / PGD adaptive / **worst case**: " + BOUND + ".")
     assert lines[2] == "| Defence | Clean | eps 0.1 | eps 0.2 |"
     assert lines[5] == "| mmc | 90.0 | 80.0 / 80.0 / 60.0 / **60.0** | 50.0 / 60.0 / 10.0 / **10.0** |"
     # Wilson for 9 and 1 of 10

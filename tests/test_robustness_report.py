@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 
 from art_mmc.assessment import Assessment, reading
-from art_mmc.evaluation import HOLDS, AttackRecord, RobustnessRecord, Verdict, wilson_interval
+from art_mmc.evaluation import (
+    BOUND,
+    HOLDS,
+    QUOTE,
+    SUITES,
+    AttackRecord,
+    RobustnessRecord,
+    Verdict,
+    headline,
+    wilson_interval,
+)
 from art_mmc.reporting import (
     attacks_csv,
     evaluation_table,
@@ -78,6 +88,16 @@ def test_reading_of_an_attack_that_took_none():
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("suite", [*SUITES, "own plans", ""])
+def test_only_a_suite_that_is_meant_for_it_has_the_number_to_quote(suite):
+    record = replace(RECORD, suite=suite)
+    for text in (evaluation_table(record), robustness_report(Assessment(record))):
+        assert (QUOTE in text, BOUND in text) == (suite == "strong", suite != "strong")
+    assert headline(suite, suite) == (QUOTE if suite == "strong" else BOUND)
+    both = headline("strong", "quick")
+    assert both == f"under the suite strong {QUOTE}, under any other {BOUND}"
 
 
 def test_side_by_side_is_the_strongest_attack_on_all_samples():

@@ -37,7 +37,7 @@ report.md, report.json and curves.png."""
 _COMPARE_NOTES = """\
 The table gives the percentage of test images that are classified correctly, clean and under four columns an eps: FGSM;
 own, PGD on the loss that the network was trained by; adapt, PGD on the objective that sees through the defence; worst,
-the worst case over all of them, which is the number to quote.
+the worst case over all of them: an upper bound; train, then evaluate CHECKPOINT --suite strong gives a better one.
 """
 
 

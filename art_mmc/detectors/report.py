@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from art_mmc.detectors.evaluation import AUC, Share
 from art_mmc.detectors.published import CITATION, METRICS, TABLE_2, TABLE_3
 from art_mmc.detectors.study import DetectionStudy
+from art_mmc.evaluation import BOUND
 from art_mmc.reporting import (
     figure_png,
     format_eps,
@@ -236,7 +237,8 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
         "Area under the ROC curve x 100 by the RCE paper's protocol: of the attacked images those that are classified "
         "correctly when clean and misclassified after the attack (n), the clean versions against the attacked ones. 50 "
         "is a coin, and below 50 the detector takes attacked images for cleaner than clean ones. C&W-wb and PGD-wb "
-        "know the detector; the others do not, but an attacker may.",
+        "know the detector; the others do not, but an attacker may. What is right under attack here is "
+        f"{BOUND}.",
         auc_table(study),
     ]
     if picture is not None:

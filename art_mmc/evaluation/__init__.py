@@ -18,19 +18,23 @@ from art_mmc.evaluation.records import (
 )
 from art_mmc.evaluation.robustness import ATTACKS, RobustnessEvaluation, check_radii, evaluate_robustness
 from art_mmc.evaluation.suites import (
+    BOUND,
     FGSM,
     PGD_ADAPTIVE,
     PGD_CROSS_ENTROPY,
     PGD_LOSS,
     QUIRKS,
+    QUOTE,
     SUITES,
     Suite,
     get_suite,
+    headline,
 )
 from art_mmc.evaluation.transfer import TransferMatrix, distilled_substitute, transfer_matrix
 
 __all__ = [
     "ATTACKS",
+    "BOUND",
     "BROKEN",
     "CLEAN",
     "FGSM",
@@ -40,6 +44,7 @@ __all__ = [
     "PGD_CROSS_ENTROPY",
     "PGD_LOSS",
     "QUIRKS",
+    "QUOTE",
     "SUITES",
     "UNTRUSTWORTHY",
     "WORST_CASE",
@@ -56,6 +61,7 @@ __all__ = [
     "distilled_substitute",
     "evaluate_robustness",
     "get_suite",
+    "headline",
     "seeded",
     "transfer_matrix",
     "wilson_interval",

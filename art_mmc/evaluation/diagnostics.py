@@ -31,7 +31,7 @@ from art_mmc.evaluation.records import (
     RobustnessRecord,
     Verdict,
 )
-from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, fits
+from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, fits, headline
 
 #: samples on which the diagnostics run, and images in which an example is planted
 SAMPLES, PLANTED = 128, 24
@@ -456,10 +456,8 @@ def judge(record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classe
     if flagged:
         return Verdict(UNTRUSTWORTHY, (*flagged, f"Not to be relied on: {figure}{_deadliest(record, eps)}."))
     reasons = [f"No diagnostic is flagged, and {figure}{_deadliest(record, eps)}."]
-    if record.suite == "quick":
-        reasons.append(
-            "A quick look, with few steps, of one size: what holds may fall to the suite 'strong', the one to quote."
-        )
+    if headline(record.suite) != QUOTE:
+        reasons.append(f"The suite '{record.suite}' is no last word: its worst case is {headline(record.suite)}.")
     return Verdict(HOLDS, tuple(reasons))
 
 

@@ -23,6 +23,10 @@ QUIRKS = {
 #: names of plans that other parts of the package look for
 FGSM, PGD_LOSS, PGD_CROSS_ENTROPY, PGD_ADAPTIVE = "FGSM", "PGD own loss", "PGD cross-entropy", "PGD adaptive"
 
+#: what a worst case is called in every report: under a suite that is meant for quoting, and under any other attacks
+QUOTE = "the number to quote"
+BOUND = "an upper bound; art-mmc evaluate CHECKPOINT --suite strong gives a better one"
+
 #: (eps, norm) -> plans
 Plans = Callable[[float, float], list[AttackPlan]]
 
@@ -43,6 +47,7 @@ class Suite:
     :param once: Plans without a ball, run once.
     :param beside: (eps, norm) -> what we put beside the paper's plans at this radius.
     :param quirks: Those of :data:`QUIRKS` that the paper's code has.
+    :param quotable: Whether its worst case is :data:`QUOTE`; that of any other is a :data:`BOUND`.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Suite:
     once: tuple[AttackPlan, ...] = ()
     beside: Plans = _none
     quirks: tuple[str, ...] = ()
+    quotable: bool = False
 
     def eps_for(self, dataset: str) -> tuple[float, ...] | None:
         """
@@ -344,6 +350,7 @@ _ROWS = (
         "several objectives, restarts, step sizes, APGD, all targets, transfer, Square, SPSA; the one to quote",
         _strong,
         once=_MINIMUM_NORM,
+        quotable=True,
     ),
     Suite(
         "pang2020-table1",
@@ -442,3 +449,17 @@ def get_suite(name: str) -> Suite:
     if name not in SUITES:
         raise unknown_name("suite", name, [*SUITES, *ALIASES])
     return SUITES[name]
+
+
+def headline(*suites: str) -> str:
+    """
+    :param suites: Names of suites, one for each record in a report; of one that is not known here too.
+    :return: What its worst case is: :data:`QUOTE` where all suites are meant for that, else a :data:`BOUND`; both where
+             they differ.
+    """
+    quotable = [name in SUITES and SUITES[name].quotable for name in suites]
+    if all(quotable):
+        return QUOTE
+    if any(quotable):
+        return f"under the suite {suites[quotable.index(True)]} {QUOTE}, under any other {BOUND}"
+    return BOUND

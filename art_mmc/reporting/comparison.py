@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE
+from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, headline
 from art_mmc.reporting.figures import COLOURS, DASHES, FAINT, INK, figure_png, new_figure, radius_labels, style_panel
 from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
 from art_mmc.reporting.text import (
@@ -78,6 +78,10 @@ def flattery_sentences(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def _headline(comparison: Comparison) -> str:
+    return headline(*(result.robustness.suite for result in comparison.results))
+
+
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -114,7 +118,7 @@ def text_table(comparison: Comparison, width: int = 120) -> str:
     objectives = sorted({str(result.robustness.get(PGD_ADAPTIVE, eps[0]).objective) for result in results})
     parts.append(
         f"percent correct of {comparison.provenance['n']} test images; own: PGD on the training loss; adapt: PGD on "
-        f"the {' or '.join(objectives)};\nworst: the worst case over all attacks, which is the number to quote"
+        f"the {' or '.join(objectives)};\nworst: the worst case over all attacks; {_headline(comparison)}"
     )
     return "\n\n".join(parts)
 
@@ -183,7 +187,7 @@ def markdown_table(comparison: Comparison) -> str:
     header = ["Defence", "Clean", *(f"eps {format_eps(eps)}" for eps in comparison.eps)]
     return (
         f"Percent correct of {comparison.provenance['n']} test images; at each eps: {' / '.join(ATTACKS)} / **worst "
-        f"case**, the number to quote.\n\n{markdown_rows(header, rows)}"
+        f"case**: {_headline(comparison)}.\n\n{markdown_rows(header, rows)}"
     )
 
 

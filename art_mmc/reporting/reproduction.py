@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from art_mmc.evaluation import headline
 from art_mmc.published import CLEAN, DISTANCE, PublishedTable, get_published
 from art_mmc.reporting.comparison import load_report, text_table, write_report
 from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
@@ -85,8 +86,12 @@ def paper_text(reproduction: Reproduction) -> str:
     return (
         f"{text_rows(_HEADER, rows, left=2)}\n\npercent correct, n images of {reproduction.dataset}, on "
         f"{device_text(facts)}; published: {table.citation}\nworst case: over all attacks, an adaptive one among "
-        "them; the number to quote"
+        f"them; {_headline(reproduction)}"
     )
+
+
+def _headline(reproduction: Reproduction) -> str:
+    return headline(*(each.record.suite for each in reproduction.results))
 
 
 def _networks_table(reproduction: Reproduction, table: PublishedTable) -> str:
@@ -155,8 +160,8 @@ def reproduction_report(reproduction: Reproduction) -> str:
         f"Published: {table.citation}; the figures as in {table.source}. Ours: {facts['n']} test images of "
         f"{short_name(reproduction.dataset)}, {budget}, on {device_text(facts)}.",
         "Percent correct unless another unit is named. The worst case is ours, over all the attacks at this and every "
-        "smaller eps, with one among them that looks at the margin of the logits; it is the number to quote. Where the "
-        "published figure has no eps, or its eps was not run, the worst case is at the largest eps that was.",
+        f"smaller eps, with one among them that looks at the margin of the logits: {_headline(reproduction)}. Where "
+        "the published figure has no eps, or its eps was not run, the worst case is at the largest eps that was.",
         notes,
         "## Figures",
         paper_table(reproduction),
@@ -264,7 +269,7 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     records = [assessment.record for assessment in assessments]
     page = (
         f"# {len(records)} evaluations side by side\n\nPercent correct; under each objective the strongest single "
-        "attack on it; the worst case, over all attacks, is the number to quote.\n\n"
+        f"attack on it; the worst case, over all attacks: {headline(*(record.suite for record in records))}.\n\n"
         f"{records_table(records)}\n"
     )
     files += write_files(folder, {REPORT_MD: page.encode()})

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from art_mmc.assessment import FORMAT, Assessment, reading
-from art_mmc.evaluation import BROKEN, CLEAN, HOLDS, UNTRUSTWORTHY, AttackRecord, RobustnessRecord, wilson_interval
+from art_mmc.evaluation import (
+    BROKEN,
+    CLEAN,
+    HOLDS,
+    UNTRUSTWORTHY,
+    AttackRecord,
+    RobustnessRecord,
+    headline,
+    wilson_interval,
+)
 from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
 from art_mmc.reporting.pictures import robustness_pictures
 from art_mmc.reporting.text import (
@@ -122,7 +131,7 @@ def evaluation_table(record: RobustnessRecord) -> str:
     table = text_rows(["eps", "clean", *COLUMNS, "worst case (95 % interval)"], rows)
     return (
         f"{table}\n\npercent correct of {record.clean.n} images, {norm_text(record)}; under each objective the "
-        "strongest single attack on it;\nworst case: over all attacks, which is the number to quote"
+        f"strongest single attack on it;\nworst case: over all attacks; {headline(record.suite)}"
     )
 
 
@@ -322,7 +331,7 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
         f"Percent correct of {record.clean.n} images; eps is the radius of an {norm_text(record)} ball, inputs being "
         "in [0, 1]; in brackets the 95 % Wilson interval. Under each objective the strongest single attack on it: *own "
         "loss* is what the network was trained by, as in the papers; the *margin* sees through losses that hide the "
-        f"gradient. The worst case is the number to quote. {_READING}",
+        f"gradient. The worst case: {headline(record.suite)}. {_READING}",
         worst_case_table(record),
     ]
     sections += [f"![{CAPTIONS[name]}]({name})" for name in CAPTIONS if name in shown]
