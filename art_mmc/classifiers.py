@@ -1007,7 +1007,8 @@ def _same_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
 
 class SoftmaxClassifier(LossDefendedClassifier):
     """
-    The baseline: a linear last layer and softmax cross-entropy. Options: `label_smoothing`.
+    The baseline: a linear last layer and softmax cross-entropy. Options: `label_smoothing`, `weight` (one a
+    class).
     """
 
     defence = "sce"
@@ -1056,7 +1057,8 @@ class CenterLossClassifier(LossDefendedClassifier):
 
 class RCEClassifier(LossDefendedClassifier):
     """
-    Reverse cross-entropy, predicting with reversed logits, which are the network's output here.
+    Reverse cross-entropy, predicting with reversed logits, which are the network's output here. Options: `weight` (one
+    a class).
 
     | Paper link: https://arxiv.org/abs/1706.00633
     """

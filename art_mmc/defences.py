@@ -91,10 +91,13 @@ class Defence:
         :param head: The head.
         :param options: Options of the loss, by name.
         :return: The loss; it undoes the head's temperature.
+        :raises ValueError: For a value out of range, or class weights that are not one a class.
         """
         if isinstance(head, heads.DistanceHead):
             options = {**options, "temperature": head.temperature}
-        return self.loss(**options)  # type: ignore[arg-type]
+        loss = self.loss(**options)  # type: ignore[arg-type]
+        loss.check_weights(head.nb_classes)
+        return loss
 
 
 _ROWS = (

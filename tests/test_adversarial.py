@@ -587,6 +587,7 @@ class TestCommandLine:
         "--adversarial fast --eps 0.1": {"attack": "fast", "eps": 0.1},
         "--recipe li2021-mnist-at": {"attack": "fgsm", "eps": 0.1, "eps_max": 0.3, "adv_ratio": 0.5},
         "--set label_smoothing=0.2": {"options": {"label_smoothing": 0.2}},
+        "--set weight=[0.5,1,1,1,1,1,1,1,1,2]": {"options": {"weight": [0.5, *[1] * 8, 2]}},
         "--activation silu": {"activation": "silu"},
         "--keep best --patience 3": {"keep": "best", "patience": 3},
         "--precision bfloat16": {"precision": "bfloat16"},

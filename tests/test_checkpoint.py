@@ -107,6 +107,8 @@ def test_path_may_be_text(as_text, trained, tmp_path):
     ("name", "options"),
     [
         ("sce", {"label_smoothing": 0.2}),
+        ("sce", {"weight": [0.25 * k for k in range(10)]}),
+        ("rce", {"weight": [*[1.0] * 9, 2.0]}),
         ("mmc", {"scale": 4.0, "variant": "paper"}),
         ("mmc", {"centers": "random", "center_seed": 7, "temperature": 3.0}),
         ("mmc", {"embedding_dim": 3}),  # fewer dimensions than the simplex needs

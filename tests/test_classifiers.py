@@ -1249,12 +1249,12 @@ def _tracked(classifier: LossDefendedClassifier, key: str) -> bool:
 
 def test_clone_carries_everything_over(name):
     options = {
-        "sce": {"label_smoothing": 0.1},
+        "sce": {"label_smoothing": 0.1, "weight": [0.5, *[1.0] * 9]},
         "mmc": {"scale": 5.0, "variant": "paper", "centers": "random", "center_seed": 3},
         "mmlda": {"scale": 4.0, "variant": "paper"},
         "lgm": {"alpha": 0.3, "lam": 0.2},
         "center": {"lam": 0.01, "center_rate": 0.25},
-        "rce": {},
+        "rce": {"weight": [*[1.0] * 9, 2.0]},
         "pc": {"xi": 0.9, "lam": 0.1, "constraint": "hard"},
         "gce": {"alpha": 0.5, "variant": "paper"},
         "isce": {"scale": 2.0, "margin": 0.3, "selector": "true", "clip": False},

@@ -276,6 +276,7 @@ ERRORS = {
     "train --defence mmc --eps 0.1": "--eps and its like are settings of --adversarial",
     "train --defence mmc --adversarial pgd --eps 8": "did you mean 8 / 255?",
     "train --defence mmc --set scael=3": "Did you mean 'scale'?",
+    "train --defence rce --set weight=[1,2]": "weight: expected 10 numbers, one a class, got 2.",
     "train --defence mmc --keep best --validation 0": "need a --validation share",
     "train --defence mmc --output file/mmc.pt": "file: File exists",
     "train --defence mmc --output .": ". is a folder; --output names a file",

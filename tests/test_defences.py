@@ -39,12 +39,12 @@ ROWS = {
 
 #: another value for every option of every row
 OTHER = {
-    "sce": {"label_smoothing": 0.2},
+    "sce": {"label_smoothing": 0.2, "weight": [1.0, 2.0, 0.5]},
     "mmc": {"scale": 100.0, "centers": "random", "center_seed": 5, "temperature": 3.0, "variant": "paper"},
     "mmlda": {"scale": 100.0, "centers": "random", "center_seed": 5, "temperature": 3.0, "variant": "paper"},
     "lgm": {"temperature": 3.0, "alpha": 0.3, "lam": 0.1},
     "center": {"center_rate": 0.2, "lam": 0.01},
-    "rce": {},
+    "rce": {"weight": [1.0, 2.0, 0.5]},
     "pc": {"xi": 0.8, "lam": 0.1, "variant": "paper", "constraint": "hard"},
     "gce": {"alpha": 0.2, "variant": "paper"},
     "isce": {"logit_norm": 5.0, "scale": 2.0, "margin": 0.3, "selector": "true", "clip": False},
@@ -194,7 +194,9 @@ def test_build(row, nb_classes):
 @BUILDS
 def test_options_round_trip(row, nb_classes, changed):
     """What head and loss say of themselves builds the same again, through JSON too."""
-    options = OTHER[row] if changed else {}
+    options = dict(OTHER[row]) if changed else {}
+    if "weight" in options:
+        options["weight"] = [0.5, *[1.0] * (nb_classes - 1)]
     head, loss = build(row, nb_classes, **options)
     written = {**head.options(), **loss.options()}
     assert list(written) == DEFENCES[row].option_names

@@ -5,27 +5,19 @@ What all losses share: labels in any format, float32 at least, a reduction read 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from art_mmc.options import HasOptions
 
 REDUCTIONS = ("none", "mean", "sum")
 
-#: for torch's cross-entropy, which skips the label -100 unless told otherwise: a label that can't come
-IGNORE_NONE = -(2**31)
-
-#: numbers in a register of a CPU: on fewer classes torch's softmax goes one by one
-_REGISTER = 16
-
 
 def is_one_hot(y: torch.Tensor) -> bool:
-    """
-    :param y: Labels (B, K).
-    :return: Whether every row has a single one and otherwise zeros.
-    """
+    """Whether every row of labels (B, K) has a single one and otherwise zeros."""
     return bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
 
 
@@ -35,9 +27,12 @@ class Loss(HasOptions, nn.Module):
     :meth:`per_sample`; this class does the rest.
 
     Constructor arguments are kept as attributes of the same name. A loss holds no tensor: what has to be moved, saved
-    or trained lives in the head.
+    or trained lives in the head. Gradients, of any order, are autograd's.
 
     :param reduction: "mean", "sum" or "none"; read at every call, since ART sets the attribute for a moment.
+    :param weight: One weight a class, finite and not negative, as torch's `cross_entropy` has them: a sample counts as
+           much as its class, and "mean" divides by the sum of the samples' weights (with probability labels by the
+           number of samples). For losses that take it.
     """
 
     NOT_OPTIONS = HasOptions.NOT_OPTIONS + ("temperature",)
@@ -45,9 +40,26 @@ class Loss(HasOptions, nn.Module):
     #: fewest classes with which training by this loss makes sense
     min_classes = 2
 
-    def __init__(self, reduction: str = "mean") -> None:
+    #: one weight a class, where a loss takes them
+    weight: list[float] | None = None
+
+    def __init__(self, reduction: str = "mean", weight: Sequence[float] | None = None) -> None:
         super().__init__()
         self.reduction = reduction
+        if weight is not None:
+            self.weight = check_weight(weight)
+
+    def check_weights(self, nb_classes: int) -> None:
+        """Refuse class weights that are not one a class."""
+        if self.weight is not None and len(self.weight) != nb_classes:
+            raise ValueError(f"weight: expected {nb_classes} numbers, one a class, got {len(self.weight)}.")
+
+    def class_weights(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Return the weights of the classes (K,), of the logits' type and device, or None."""
+        self.check_weights(logits.shape[1])
+        if self.weight is None:
+            return None
+        return torch.tensor(self.weight, dtype=logits.dtype).to(logits.device, non_blocking=True)
 
     def forward(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """
@@ -68,14 +80,17 @@ class Loss(HasOptions, nn.Module):
             y = y[:, 0]
         if y.ndim == 1 and y.is_floating_point() and (y - y.floor() != 0).any():
             raise ValueError(f"labels: expected whole numbers from 0 to {logits.shape[1] - 1}, got {y[:8].tolist()}.")
+        if y.ndim == 2 and y.shape != logits.shape:
+            raise ValueError(f"labels of shape {tuple(y.shape)} do not fit logits {tuple(logits.shape)}.")
+        soft = y.ndim == 2 and not is_one_hot(y)
+        if not soft:
+            y = (y if y.ndim == 1 else y.byte().argmax(dim=1)).long()
         try:
-            if y.ndim == 1:
-                return self._reduced(logits, y.long(), self.reduction)
-            if y.shape != logits.shape:
-                raise ValueError(f"labels of shape {tuple(y.shape)} do not fit logits {tuple(logits.shape)}.")
-            if is_one_hot(y):
-                return self._reduced(logits, y.byte().argmax(dim=1), self.reduction)
-            return reduce(self.per_sample_soft(logits, y.to(logits.dtype)), self.reduction)
+            values = self.per_sample_soft(logits, y.to(logits.dtype)) if soft else self.per_sample(logits, y)
+            if self.reduction != "mean":
+                return values if self.reduction == "none" else values.sum()
+            weights = None if soft else self.class_weights(logits)
+            return values.mean() if weights is None else values.sum() / weights[y].sum()
         except (IndexError, RuntimeError):
             # looked at only now: a check of every batch would cost as much as a loss
             if y.ndim == 1 and y.numel() and (y.min() < 0 or y.max() >= logits.shape[1]):
@@ -84,24 +99,12 @@ class Loss(HasOptions, nn.Module):
                 ) from None
             raise
 
-    def _reduced(self, logits: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-        return reduce(self.per_sample(logits, y), reduction)
-
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """
-        :param logits: Logits (B, K), float32 or float64.
-        :param y: Labels (B,), int64.
-        :return: One loss a sample, (B,).
-        """
+        """Return one loss a sample, (B,), times its class' weight, for logits (B, K) and labels (B,) int64."""
         raise NotImplementedError
 
-    def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        """
-        :param logits: Logits (B, K), float32 or float64.
-        :param probabilities: Label probabilities (B, K).
-        :return: One loss a sample, (B,).
-        :raises ValueError: Unless a subclass defines it: most formulas need one true class.
-        """
+    def per_sample_soft(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the same for label probabilities (B, K), where a subclass defines it: most need one true class."""
         raise ValueError(
             f"{type(self).__name__} is defined for one true class a sample, not for probability labels; "
             "pass indices (B,) or one-hot labels (B, K)."
@@ -114,202 +117,46 @@ class Loss(HasOptions, nn.Module):
 
 
 class LinearInLabelLoss(Loss):
-    """
-    A loss that is the label's weighted sum of K class losses, hence defined for probability labels too.
-    """
+    """A loss that is the label's weighted sum of K class losses, hence defined for probability labels too."""
 
     def per_class(self, logits: torch.Tensor) -> torch.Tensor:
-        """
-        :param logits: Logits (B, K), float32 or float64.
-        :return: The loss that each class would give as the label, (B, K).
-        """
+        """Return the loss that each class would give as the label, (B, K), for logits (B, K)."""
         raise NotImplementedError
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the true class' loss, (B,); see :meth:`Loss.per_sample`."""
-        return true_entry(self.per_class(logits), y)
+        return self.per_class(logits).gather(1, y[:, None])[:, 0]
 
-    def per_sample_soft(self, logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    def per_sample_soft(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the expected loss under the labels, (B,); see :meth:`Loss.per_sample_soft`."""
-        return (probabilities * self.per_class(logits)).sum(dim=1)
+        return (y * self.per_class(logits)).sum(dim=1)
 
 
-class ClosedFormLoss(Loss):
-    """
-    A loss whose gradient is written down: forward and backward pass together take about half to two thirds of the time
-    that autograd would take. Second derivatives, and those of `torch.func`, are autograd's, of :meth:`formula`.
-    """
-
-    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """
-        :param logits: Logits (B, K), float32 or float64.
-        :param y: Labels (B,), int64.
-        :return: One loss a sample, (B,), in operations that autograd can follow.
-        """
-        raise NotImplementedError
-
-    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        :param logits: Logits (B, K), float32 or float64.
-        :param y: Labels (B,), int64.
-        :return: One loss a sample, (B, 1), and its gradient with respect to the logits (B, K); both are still to be
-                 multiplied by :meth:`factor`.
-        """
-        raise NotImplementedError
-
-    def factor(self, classes: int) -> float:
-        """
-        :param classes: Number of classes K.
-        :return: What :meth:`with_gradient` leaves out, since it costs less in the reduction.
-        """
-        return 1.0
-
-    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the loss, (B,); see :meth:`Loss.per_sample`."""
-        return self._reduced(logits, y, "none")
-
-    def _reduced(self, logits: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-        return self._run(y, reduction, logits)
-
-    def _run(self, y: torch.Tensor, reduction: str, *inputs: torch.Tensor) -> torch.Tensor:
-        formula: Any = self.formula  # a subclass may take more than the logits
-        asked = torch.is_grad_enabled() and (inputs[0].requires_grad or any(each.requires_grad for each in inputs))
-        if not asked or torch._C._are_functorch_transforms_active():
-            return reduce(formula(*inputs, y), reduction)
-        return _WithGradient.apply(self, y, reduction, *inputs)
-
-
-class _WithGradient(torch.autograd.Function):
-    """One step of the computation for a loss of which the gradient is known."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Any, y: torch.Tensor, reduction: str, *inputs: torch.Tensor) -> torch.Tensor:
-        values, *gradients = loss.with_gradient(*inputs, y)
-        factor = loss.factor(inputs[0].shape[1])
-        if reduction == "mean":
-            factor /= len(y) or math.nan  # as torch's mean of nothing
-        ctx.save_for_backward(y, *inputs, *gradients)
-        ctx.settings = loss, reduction, factor
-        values = values[:, 0] if reduction == "none" else values.sum()
-        return values if factor == 1 else values.mul_(factor)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        y, *tensors = ctx.saved_tensors
-        loss, reduction, factor = ctx.settings
-        needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled():  # the gradient is to be differentiated in turn
-            inputs = tensors[: len(needed)]
-            values = reduce(loss.formula(*inputs, y), reduction)
-            wanted = [each for each, need in zip(inputs, needed, strict=True) if need]
-            found = iter(torch.autograd.grad(values, wanted, grad, create_graph=True))
-            return (None, None, None, *(next(found) if need else None for need in needed))
-        weight = grad * factor
-        if grad.ndim:
-            weight = weight[:, None]
-        pairs = zip(tensors[len(needed) :], needed, strict=True)
-        return (None, None, None, *(weight * each if need else None for each, need in pairs))
-
-
-def reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
-    """
-    :param values: One value a sample, (B,).
-    :param reduction: "none", "mean" or "sum".
-    :return: (B,) for "none", else a scalar.
-    """
-    if reduction == "none":
-        return values
-    return values.mean() if reduction == "mean" else values.sum()
-
-
-def _goes_one_by_one(logits: torch.Tensor) -> bool:
-    """Whether torch's softmax would be slow."""
-    return logits.shape[1] < _REGISTER and logits.device.type == "cpu"
-
-
-def softmax_parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    Softmax, and what makes the logarithm of it: `log f = a - top - log_total`, exact also where f is zero or one. For
-    few classes it takes half the time of torch's.
-
-    :param logits: Logits a (B, K).
-    :return: f (B, K), top (B, 1), log_total (B, 1).
-    """
-    top = logits.amax(dim=1, keepdim=True)
-    if _goes_one_by_one(logits):
-        f = (logits - top).exp_()
-        total = f.sum(dim=1, keepdim=True)
-        return f.div_(total), top, total.log_()
-    f = torch.softmax(logits, dim=1)
-    return f, top, f.amax(dim=1, keepdim=True).log_().neg_()
-
-
-def bounded_softmax(logits: torch.Tensor) -> torch.Tensor:
-    """
-    The softmax where no exponential can overflow.
-
-    :param logits: Logits a (B, K) between -10 and 10 or so.
-    :return: f (B, K).
-    """
-    if _goes_one_by_one(logits):
-        f = logits.exp()
-        return f.div_(f.sum(dim=1, keepdim=True))
-    return torch.softmax(logits, dim=1)
-
-
-def false_softmax(logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The softmax over the false classes, from which that over all follows without cancellation: `f_y = sigmoid(lead)` and
-    `f_k = sigmoid(-lead) q_k`.
-
-    :param logits: Logits a (B, K).
-    :param y: Labels (B, 1), int64.
-    :return: q (B, K), zero at the true class; lead (B, 1), how far a_y is above the log-sum-exp of the others.
-    """
-    q, top, log_total = softmax_parts(logits.scatter(1, y, -torch.inf))
-    return q, (logits.gather(1, y) - top).sub_(log_total)
-
-
-def true_entry(values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """
-    :param values: (B, K).
-    :param y: Labels (B,), int64.
-    :return: The entry of the true class in each row, (B,).
-    """
-    return values.gather(1, y[:, None])[:, 0]
-
-
-def mask_true(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """
-    :param logits: (B, K).
-    :param y: Labels (B,), int64.
-    :return: The logits with the true class' entry at minus infinity, (B, K).
-    """
-    return logits.scatter(1, y[:, None], -torch.inf)
+def cross_entropy(logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Return torch's cross-entropy, one a sample (B,), without its habit of skipping the label -100."""
+    return functional.cross_entropy(logits, y, weight, reduction="none", ignore_index=-(2**31))
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """
-    :param name: Name of the argument.
-    :param value: The value that came.
-    :param choices: The values that would do.
-    :return: The value.
-    :raises ValueError: When it is none of the choices.
-    """
+    """Return the value, or raise a ValueError with the argument's name when it is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
     return value
 
 
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """
-    :param name: Name of the argument.
-    :param value: The value that came.
-    :param low: Smallest value allowed.
-    :param high: Largest value allowed.
-    :return: The value as a float.
-    :raises ValueError: When it is out of range or no number.
-    """
+    """Return the value as a float, or raise a ValueError with the argument's name when it is not in [low, high]."""
     if not low <= value <= high:
         raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}.")
     return float(value)
+
+
+def check_weight(weight: Sequence[float]) -> list[float]:
+    """Return the weights as plain numbers, or raise a ValueError unless they are finite, >= 0 and not all zero."""
+    try:
+        values = [float(each) for each in ([] if isinstance(weight, str) else weight)]
+    except (TypeError, ValueError):
+        values = []
+    if not all(0 <= each < math.inf for each in values) or not any(values):
+        raise ValueError(f"weight: expected a finite number >= 0 a class, not all of them zero, got {weight!r}.")
+    return values

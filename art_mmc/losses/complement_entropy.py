@@ -7,12 +7,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn import functional
 
-from art_mmc.losses.base import ClosedFormLoss, check_choice, check_range, mask_true, softmax_parts, true_entry
+from art_mmc.losses.base import Loss, check_choice, check_range, cross_entropy
 
 
-class GuidedComplementEntropyLoss(ClosedFormLoss):
+class GuidedComplementEntropyLoss(Loss):
     """
     Flattens the false classes, guided by the confidence in the true one: with `f = softmax(a)` and
     `q_j = f_j / (1 - f_y)`, `f_y^alpha sum_{j != y} q_j log q_j / log(K - 1)` (paper); the released code divides by
@@ -32,36 +31,14 @@ class GuidedComplementEntropyLoss(ClosedFormLoss):
         self.alpha = check_range("alpha", alpha, 0.0)
         self.variant = check_choice("variant", variant, ("code", "paper"))
 
-    def factor(self, classes: int) -> float:
-        """Return the normalisation; see :meth:`ClosedFormLoss.factor`."""
-        scale = classes - (self.variant == "paper")
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the guided complement entropy, (B,); see :meth:`Loss.per_sample`."""
+        scale = logits.shape[1] - (self.variant == "paper")
         if scale < 2:
             raise ValueError("guided complement entropy divides by log(K - 1): it needs at least 3 classes.")
-        return 1 / math.log(scale)
-
-    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the guided complement entropy, (B,); see :meth:`ClosedFormLoss.formula`."""
-        factor = self.factor(logits.shape[1])
-        log_f = true_entry(torch.log_softmax(logits, dim=1), y)
+        log_f = -cross_entropy(logits, y)
         # log q from the false classes alone: log f_j - log(1 - f_y) cancels where f_y is near 1
-        log_q = torch.log_softmax(mask_true(logits, y), dim=1).scatter(1, y[:, None], 0.0)
-        complement = (log_q.exp() * log_q).sum(dim=1)  # the true class adds exp(0) * 0
-        return torch.exp(self.alpha * log_f) * complement * factor
-
-    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the guided complement entropy, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
         index = y[:, None]
-        # not minus infinity, of which the product with q = 0 would be no number
-        false = logits.scatter(1, index, torch.finfo(logits.dtype).min / 4)
-        q, top, log_total = softmax_parts(false)
-        log_q = false.sub_(top).sub_(log_total)
-        lead = (logits.gather(1, index) - top).sub_(log_total)  # f_y = sigmoid(lead), without cancellation
-        rest = torch.sigmoid(-lead)  # 1 - f_y
-        guide = functional.logsigmoid(lead).mul_(self.alpha).exp_()
-        complement = (q * log_q).sum(dim=1, keepdim=True)
-        loss = guide * complement
-        # of the entropy: guide q_j (log q_j - complement), zero at the true class;
-        # of the guide: alpha loss (1[j = y] - f_j), where f_j = q_j rest
-        pull = loss.mul(self.alpha).mul_(rest)
-        gradient = log_q.sub_(complement).mul_(guide).sub_(pull).mul_(q)
-        return loss, gradient.scatter_(1, index, pull)
+        log_q = torch.log_softmax(logits.scatter(1, index, -torch.inf), dim=1).scatter(1, index, 0.0)
+        complement = (log_q.exp() * log_q).sum(dim=1)  # the true class adds exp(0) * 0
+        return (log_f * self.alpha).exp() * complement / math.log(scale)

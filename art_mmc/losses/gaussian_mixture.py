@@ -5,12 +5,11 @@ The large-margin Gaussian mixture loss (L-GM).
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
-from art_mmc.losses.base import ClosedFormLoss, check_range, softmax_parts, true_entry
+from art_mmc.losses.base import Loss, check_range, cross_entropy
 
 
-class LGMLoss(ClosedFormLoss):
+class LGMLoss(Loss):
     """
     Cross-entropy over Gaussian class likelihoods with trained means, the true class' distance enlarged by a margin,
     plus a likelihood term. With `d_k = ||z - mu_k||^2 / 2`, identity covariances and equal priors, as in the released
@@ -33,20 +32,10 @@ class LGMLoss(ClosedFormLoss):
         self.lam = check_range("lam", lam, 0.0)
         self.temperature = check_range("temperature", temperature, 1e-12)
 
-    def formula(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return classification plus likelihood loss, (B,); see :meth:`ClosedFormLoss.formula`."""
-        scores = logits * self.temperature
-        true = true_entry(scores, y)  # -d_y
-        with_margin = scores.scatter(1, y[:, None], (true * (1 + self.alpha))[:, None])
-        return functional.cross_entropy(with_margin, y, reduction="none") - self.lam * true
-
-    def with_gradient(self, logits: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the same, (B, 1), and its gradient; see :meth:`ClosedFormLoss.with_gradient`."""
+    def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return classification plus likelihood loss, (B,); see :meth:`Loss.per_sample`."""
         index = y[:, None]
-        scores = logits * self.temperature
-        true = scores.gather(1, index)
-        enlarged = true * (1 + self.alpha)
-        f, top, log_total = softmax_parts(scores.scatter_(1, index, enlarged))
-        loss = (top - enlarged).add_(log_total).sub_(true, alpha=self.lam)
-        slope = f.gather(1, index).sub_(1.0).mul_(1 + self.alpha).sub_(self.lam)
-        return loss, f.scatter_(1, index, slope).mul_(self.temperature)
+        scores = logits if self.temperature == 1 else logits * self.temperature
+        true = scores.gather(1, index)  # -d_y
+        with_margin = scores.scatter(1, index, true * (1 + self.alpha))
+        return cross_entropy(with_margin, y).sub(true[:, 0], alpha=self.lam)
