@@ -941,6 +941,8 @@ BAD: dict[type, dict[str, tuple[Any, ...]]] = {
         "objective": ("margins", None, 3),
         "random_start": (1, None),
         "early_stop": ("yes", 0),
+        "return_best": (1, None),
+        "clip_samples": (0, "no"),
         "max_queries_per_forward": (1, 0, -1, 2.5, None),
     },
     GaussianNoise: {
@@ -1168,7 +1170,7 @@ def test_importing_the_attacks_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules, names, public = json.loads(done.stdout)
     assert not {"torch", "art", "scipy"} & set(modules)
-    assert public == ["GaussianNoise", "RandomRotation", "SPSA"]
+    assert public == ["AdamCarliniL2", "GaussianNoise", "RandomRotation", "SPSA"]
     assert set(public) <= set(names)
     with pytest.raises(AttributeError, match="no attribute 'SPSAA'"):
         art_mmc.attacks.SPSAA  # noqa: B018

@@ -1,6 +1,7 @@
 """
-The evasion attacks that ART lacks, as ART `EvasionAttack` classes for any ART classifier: they ask for predictions
-alone. The names below are imported when they are first used.
+The evasion attacks that ART lacks, as ART `EvasionAttack` classes: for any ART classifier those that ask for
+predictions alone, for PyTorch classifiers the L2 attack of Carlini and Wagner by Adam. The names below are imported
+when they are first used.
 """
 
 from __future__ import annotations
@@ -9,12 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+    from art_mmc.attacks.carlini import AdamCarliniL2 as AdamCarliniL2
     from art_mmc.attacks.gaussian_noise import GaussianNoise as GaussianNoise
     from art_mmc.attacks.random_rotation import RandomRotation as RandomRotation
     from art_mmc.attacks.spsa import SPSA as SPSA
 
 #: name -> module where it lives
-_HOMES = {"GaussianNoise": "gaussian_noise", "RandomRotation": "random_rotation", "SPSA": "spsa"}
+_HOMES = {
+    "AdamCarliniL2": "carlini",
+    "GaussianNoise": "gaussian_noise",
+    "RandomRotation": "random_rotation",
+    "SPSA": "spsa",
+}
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 

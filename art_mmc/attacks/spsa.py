@@ -111,11 +111,12 @@ class SPSA(QueryAttack):
     the defaults gain 0.99 of what the worst case gains at d = 64, 0.93 at 784 and 0.82 at 3,072 (infinity norm; a
     little more for the 2-norm): for larger images raise `nb_samples` in proportion.
 
-    Settings of the papers, inputs in [0, 1] and the infinity norm: the MMC paper has eps 8/255 and 16/255, 10 Adam
-    steps (`max_iter`) with rate 0.01, delta 0.01, 128 samples a step (64 pairs), a random start and the first 1,000
-    test images; the PC paper has eps 0.3 (0.015 for CIFAR-100 and Tiny ImageNet), rate 0.01 and delta 0.01, its code
-    10 steps, 128 samples and the margin. Ten steps of 0.01 do not reach the edge of a ball of 0.3: as a measure of
-    robustness take the defaults or more.
+    Settings of the papers, inputs in [0, 1] and the infinity norm, no early stop, the last point and samples that may
+    leave the box: the MMC paper, by cleverhans, has eps 8/255 and 16/255, 10 Adam steps (`max_iter`) with learning rate
+    0.01, delta 0.01, 128 samples a step (64 pairs), a random start and the first 1,000 test images; the PC paper, by
+    advertorch, has eps 0.3 (0.015 for CIFAR-100 and Tiny ImageNet), the same rate and delta, its code 10 steps, 128
+    pairs (256 samples) from the image itself, and the margin. Ten steps of 0.01 do not reach the edge of a ball of 0.3:
+    as a measure of robustness take the defaults or more.
 
     | Paper link: https://arxiv.org/abs/1802.05666
     | Paper link: https://arxiv.org/abs/1905.10626 (MMC paper)
@@ -134,6 +135,8 @@ class SPSA(QueryAttack):
         "objective",
         "random_start",
         "early_stop",
+        "return_best",
+        "clip_samples",
         "max_queries_per_forward",
     ]
 
@@ -152,6 +155,8 @@ class SPSA(QueryAttack):
         targeted: bool = False,
         random_start: bool = True,
         early_stop: bool = True,
+        return_best: bool = True,
+        clip_samples: bool = True,
         batch_size: int = 128,
         max_queries_per_forward: int = 2048,
         seed: int | None = None,
@@ -177,6 +182,8 @@ class SPSA(QueryAttack):
         :param random_start: Whether to start from a uniform point of the ball instead of the image.
         :param early_stop: Whether an image is left alone as soon as the classifier is fooled; else all steps are gone,
                for the largest J.
+        :param return_best: Whether the best point on the way is returned; else the last one, as other libraries do.
+        :param clip_samples: Whether the samples about x' stay in the box; other libraries let them leave it.
         :param batch_size: Images that are attacked together.
         :param max_queries_per_forward: Most inputs in one forward pass, at least 2; the samples of a step are made in
                portions of so many, which bounds the memory.
@@ -195,6 +202,8 @@ class SPSA(QueryAttack):
         self.objective = objective
         self.random_start = random_start
         self.early_stop = early_stop
+        self.return_best = return_best
+        self.clip_samples = clip_samples
         self.max_queries_per_forward = max_queries_per_forward
         self._check_params()
 
@@ -220,8 +229,10 @@ class SPSA(QueryAttack):
             values, reached = self._values(predictions, labels[left]), self._reached(predictions, labels[left])
             before = fooled[left]
             better = (reached & ~before) | ((reached == before) & (values > best_values[left]))
+            if not self.return_best:
+                better[:] = True
             best[left[better]], best_values[left[better]] = x_adv[better], values[better]
-            fooled[left] |= reached
+            fooled[left] = reached | (before & self.return_best)
             going = ~reached if self.early_stop else np.ones(len(left), bool)
             left = left[going]
             return going
@@ -250,8 +261,8 @@ class SPSA(QueryAttack):
                 [generators[i] for i in left],
                 self.nb_samples,
                 self.delta,
-                low,
-                high,
+                low if self.clip_samples else -np.inf,
+                high if self.clip_samples else np.inf,
                 None if mask is None else mask[left],
                 self.max_queries_per_forward,
             )
@@ -352,7 +363,7 @@ class SPSA(QueryAttack):
                 raise unknown_name("objective", self.objective, OBJECTIVES)
         elif not callable(self.objective):
             raise ValueError(f"The argument `objective` has to be a name or a function, got {self.objective!r}.")
-        for name in ("random_start", "early_stop"):
+        for name in ("random_start", "early_stop", "return_best", "clip_samples"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"The argument `{name}` has to be of type bool, got {getattr(self, name)!r}.")
         if not whole_number(self.max_queries_per_forward, 2):

@@ -28,15 +28,13 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
+from art_mmc.attacks.carlini import adam_search
 from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector, check_count, evaluation_mode
 from art_mmc.evaluation import seeded
 from art_mmc.evaluation.engine import derived_seed
 from art_mmc.objectives import margin
-
-#: keeps arctanh finite at the borders of the box, as in ART's C&W
-_TANH_SMOOTHER = 0.999999
 
 #: how far past the boundary, in units of the clean margin, PGD pushes a sample
 _LEAD = 0.1
@@ -479,51 +477,36 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
             if aware
             else (self.start_binary_search_steps, self.start_max_iter, self.start_initial_const)
         )
-        low, high = self._box(clean)
-        width = torch.where(high > low, high - low, torch.ones_like(high - low))
         labels = target.to(clean.device)
         limit = None if limit is None else limit.to(clean.device)
-        anchor = start if aware and self.distance_from == "start" else clean
-        origin = ((2 * (start - low) / width - 1) * _TANH_SMOOTHER).atanh()
-        best, best_distance = start.clone(), torch.full((len(clean),), torch.inf, device=clean.device)
-        c = torch.full_like(best_distance, const)
-        lower, upper = torch.zeros_like(c), torch.full_like(c, torch.inf)
-        for _ in range(steps):
-            w = origin.clone().requires_grad_(True)
-            optimizer = torch.optim.Adam([w], lr=self.learning_rate)
-            found = torch.zeros_like(c, dtype=torch.bool)
-            checked = math.inf
-            for iteration in range(iterations):
-                x_adv = low + width * (w.tanh() / _TANH_SMOOTHER + 1) / 2
-                logits, z = self.detector.forward(x_adv)
-                distance = (x_adv - anchor).square().flatten(1).sum(dim=1)
-                f_1 = (margin(logits, labels) + self.confidence).clamp_min(0)
-                outputs = logits.softmax(dim=1) if aware and self.success_on == "softmax" else logits
-                lead = margin(outputs, labels)
-                counts = (lead + self.confidence <= 0) & (lead < 0)
-                loss = distance + c * f_1
-                if limit is not None:
-                    f_2 = (self.detector.score_tensors(logits, z, target) - limit).clamp_min(0)
-                    counts &= f_2 == 0
-                    loss = loss + c * f_2
-                (w.grad,) = torch.autograd.grad(loss.sum(), w)
-                better = counts & (distance.detach() < best_distance)
-                best_distance = torch.where(better, distance.detach(), best_distance)
-                best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), x_adv.detach(), best)
-                found |= counts
-                optimizer.step()
-                # as in Carlini and Wagner's code: no progress over a tenth of the steps ends them; but not soon, as
-                # pixels at the border of the box are slow to leave it
-                if iteration % max(100, iterations // 10) == 0:
-                    total = float(loss.detach().sum())
-                    if total > 0.9999 * checked:
-                        break
-                    checked = total
-            upper = torch.where(found, torch.minimum(upper, c), upper)
-            lower = torch.where(found, lower, torch.maximum(lower, c))
-            c = torch.where(upper < torch.inf, (lower + upper) / 2, 10 * c)
-        # the smoothing of arctanh may leave the box by a millionth of its width
-        return torch.minimum(torch.maximum(best, low), high), best_distance < torch.inf
+
+        def goal(x_adv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            leaf = x_adv.requires_grad_(True)
+            logits, z = self.detector.forward(leaf)
+            values = (margin(logits, labels) + self.confidence).clamp_min(0)
+            outputs = logits.softmax(dim=1) if aware and self.success_on == "softmax" else logits
+            lead = margin(outputs, labels)
+            counts = (lead + self.confidence <= 0) & (lead < 0)
+            if limit is not None:
+                f_2 = (self.detector.score_tensors(logits, z, target) - limit).clamp_min(0)
+                counts, values = counts & (f_2 == 0), values + f_2
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            return values.detach(), gradient, counts
+
+        low, high = self._box(clean)
+        return adam_search(
+            goal,
+            clean,
+            low,
+            high,
+            learning_rate=self.learning_rate,
+            binary_search_steps=steps,
+            max_iter=iterations,
+            initial_const=const,
+            check_every=max(100, iterations // 10),  # not soon: pixels at the border of the box are slow to leave it
+            start=start,
+            anchor=start if aware and self.distance_from == "start" else clean,
+        )
 
     def _check_params(self) -> None:
         self._check_detector()

@@ -253,7 +253,7 @@ class Watch:
         self._broken = torch.zeros((), dtype=torch.bool, device=view.device)
         self._at: Any = None
         self._remembered: deque[dict[bytes, np.ndarray]] | None = deque(maxlen=3) if remember else None
-        for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "attack_values"):
+        for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "forward", "attack_values"):
             setattr(view, name, getattr(self, f"_{name}")(getattr(view, name)))
 
     def _loss_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,6 +305,13 @@ class Watch:
             return np.stack([known[key] for key in keys])
 
         return predict
+
+    def _forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(x: Any) -> Any:  # asked by attacks that differentiate it themselves
+            self.gradients += len(x)
+            return method(x)
+
+        return forward
 
     def _attack_values(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def attack_values(outputs: torch.Tensor, y: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
-from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
+from art_mmc.attacks import SPSA, AdamCarliniL2, GaussianNoise, RandomRotation
 from art_mmc.checks import unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import OBJECTIVES
@@ -41,13 +41,14 @@ class AttackPlan:
            smallest logit, "all" for up to nine other classes in turn, the likeliest first.
     :param labels: Whose labels the attack is given: "true" ones; "predicted" ones as in the MMC paper's code, where
            a misclassified sample may be pushed onto the right class.
-    :param samples: Attack at most so many samples, the first ones; None for all.
+    :param samples: Attack at most so many samples; None for all. The first ones of those that are attacked: that are
+           classified correctly when clean, or, with labels "predicted", of all.
     :param independent: Whether it attacks all that were classified correctly when clean, which figures to compare need;
            else only what still stands, which is faster and gives the same worst case.
     :param transfer: Whether it crafts on the substitutes and not on the classifier: a black-box attack.
     :param every_point: Whether each point on the way counts; if not only the last one does, as in the papers. Of effect
            for PGD and its kin, which ART has return their last point.
-    :param options: More arguments of the attack, by ART's names.
+    :param options: More arguments of the attack, by ART's names; for JSMA "pixels", a number, in the place of "gamma".
     """
 
     name: str
@@ -215,28 +216,21 @@ def _spsa(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: in
     )
 
 
-def _carlini(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return evasion.CarliniL2Method(
-        view,
-        learning_rate=step,
-        max_iter=plan.steps,
-        targeted=plan.targets is not None,
-        batch_size=batch,
-        verbose=False,
-        **plan.options,
-    )
+def _minimal(cls: type[EvasionAttack], **settings: Any) -> Build:
+    """An attack that looks for the smallest perturbation, by steps of a learning rate."""
 
+    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+        return cls(  # type: ignore[call-arg]
+            view,
+            learning_rate=step,
+            max_iter=plan.steps,
+            targeted=plan.targets is not None,
+            batch_size=batch,
+            verbose=False,
+            **{**settings, **plan.options},
+        )
 
-def _elastic(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return evasion.ElasticNet(
-        view,
-        learning_rate=step,
-        max_iter=plan.steps,
-        targeted=plan.targets is not None,
-        batch_size=batch,
-        verbose=False,
-        **{"beta": 0.0, "decision_rule": "L2", **plan.options},
-    )
+    return build
 
 
 def _deepfool(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
@@ -245,7 +239,10 @@ def _deepfool(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch
 
 
 def _saliency(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return evasion.SaliencyMapMethod(view, batch_size=batch, verbose=False, **plan.options)
+    options = dict(plan.options)
+    if "pixels" in options:  # ART goes on, two at a time, while their share is up to gamma
+        options["gamma"] = min(1.0, (options.pop("pixels") - 0.01) / math.prod(view.input_shape))
+    return evasion.SaliencyMapMethod(view, batch_size=batch, verbose=False, **options)
 
 
 def _trials(cls: type[EvasionAttack]) -> Build:
@@ -257,8 +254,9 @@ def _trials(cls: type[EvasionAttack]) -> Build:
 
 #: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
 #: rebuild the classifier and drop the view. BIM is PGD from the input itself, in either norm. "ead" is ART's ElasticNet
-#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in [0, 1]; ART's own of that
-#: name, "cw", goes along a gradient that vanishes where a pixel is black or white, and hardly moves on MNIST.
+#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in [0, 1]; "cw-adam" has the
+#: steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a pixel is black or
+#: white, and hardly moves on MNIST.
 METHODS: dict[str, Method] = {
     "fgsm": Method(_fgsm),
     "pgd": Method(_iterative(evasion.ProjectedGradientDescent, num_random_init=1), watched=True),
@@ -267,8 +265,9 @@ METHODS: dict[str, Method] = {
     "apgd": Method(_iterative(evasion.AutoProjectedGradientDescent, nb_random_init=1), watched=True),
     "square": Method(_square, white_box=False, aims=False),
     "spsa": Method(_spsa, white_box=False),
-    "cw": Method(_carlini, bounded=False),
-    "ead": Method(_elastic, bounded=False),
+    "cw": Method(_minimal(evasion.CarliniL2Method), bounded=False),
+    "cw-adam": Method(_minimal(AdamCarliniL2), bounded=False),
+    "ead": Method(_minimal(evasion.ElasticNet, beta=0.0, decision_rule="L2"), bounded=False),
     "deepfool": Method(_deepfool, bounded=False, aims=False),
     "jsma": Method(_saliency, bounded=False, aims=True),
     "noise": Method(_trials(GaussianNoise), bounded=False, white_box=False, aims=False),

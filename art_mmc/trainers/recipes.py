@@ -244,8 +244,9 @@ _PC_GREY = Recipe(
 _PC_COLOUR = replace(
     _PC_GREY,
     name="li2021-cifar10",
+    # Tables 1, 3, 4 and 5 of the paper; its Table 2 has ResNet-56 on CIFAR-10
     description="PC with logit constraint on colour images: 150 epochs of cross-entropy, then 150 of PC",
-    backbone="resnet56",
+    backbone="vgg13",
     nb_epochs=300,
     milestones=(49, 99),
     warmup_epochs=150,
@@ -296,13 +297,12 @@ _ALL = (
     replace(_PC_GREY, name="li2021-fashion-mnist"),
     replace(_PC_GREY, name="li2021-kmnist"),
     _PC_COLOUR,
-    replace(_PC_COLOUR, name="li2021-svhn", backbone="vgg13"),
+    replace(_PC_COLOUR, name="li2021-svhn"),
     replace(_PC_COLOUR, name="li2021-cifar100"),
     replace(
         _PC_COLOUR,
         name="li2021-tiny-imagenet",
         description="PC with logit constraint on Tiny ImageNet, with the released schedule and augmentation",
-        backbone="vgg13",
         augmentation="rotate-crop-flip",
     ),
     _RCE_CIFAR,
@@ -316,7 +316,7 @@ _ALL = (
     ),
     Recipe(
         name="song2022-cifar10",
-        description="I-SCE and its baseline on CIFAR-10: 20,000 steps",
+        description="I-SCE and its baseline on CIFAR-10: 20,000 steps; without its standardisation of each image",
         source="Song et al., Mathematics 2022, and its released code",
         defences=("sce", "isce"),
         backbone="isce-resnet32",
@@ -326,6 +326,8 @@ _ALL = (
         batch_size=128,
         milestones=(26, 38),
         augmentation="shift-nearest-flip",
+        # the release also standardises each image (its mean 0, its deviation 1) inside the network; that is left out
+        # here: it is no fixed scaling, and a perturbation would change the scale of the whole image
         scaling="pixel-mean",
     ),
     Recipe(
@@ -339,6 +341,7 @@ _ALL = (
         nb_epochs=20,
         batch_size=64,
         betas=(0.9, 0.99),
+        scaling="unit",
     ),
 )
 
@@ -357,6 +360,8 @@ _BAG_OF_TRICKS = Recipe(
     milestones=(100, 105),
     weight_decay=5e-4,
     augmentation="reflect-crop-flip",
+    # train_cifar.py and normalize_PGDAT in eval_cifar.py subtract CIFAR-10's mean and divide by its deviation
+    scaling="channel",
     attack="pgd",
     attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255}),
 )
@@ -400,6 +405,7 @@ _ADVERSARIAL = (
         _BAG_OF_TRICKS,
         name="pang2021-cifar10-trades",
         description="TRADES by the Bag of Tricks settings",
+        scaling="unit",  # normalize_TRADES in eval_cifar.py does nothing
         attack="trades",
         attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255, "beta": 6.0}),
     ),
@@ -414,6 +420,7 @@ _ADVERSARIAL = (
         nb_epochs=20,
         batch_size=128,
         milestones=(15,),
+        scaling="unit",
         attack="pgd",
         attack_options=MappingProxyType({"eps": 0.3, "steps": 40, "step_size": 0.01}),
     ),

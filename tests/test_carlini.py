@@ -1,0 +1,278 @@
+"""
+The L2 attack of Carlini and Wagner by Adam, against its algorithm written out with autograd, against the closed form of
+a linear classifier, and against what the papers report by it; SPSA as other libraries run it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import ElasticNet
+from art.defences.preprocessor import SpatialSmoothing
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc import SPSA, AdamCarliniL2
+from art_mmc.attacks import spsa
+from art_mmc.evaluation import AttackPlan, RobustnessEvaluation
+from art_mmc.evaluation.plans import METHODS
+from art_mmc.objectives import margin
+from tests.planted import digits, undefended
+
+
+def linear(weight: np.ndarray, **settings) -> PyTorchClassifier:
+    """Logits W x on 64 pixels."""
+    layer = torch.nn.Linear(64, len(weight), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.as_tensor(weight))
+    net = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    settings = {"clip_values": (0.0, 1.0), "device_type": "cpu", **settings}
+    return PyTorchClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), len(weight), **settings)
+
+
+def correct(n: int) -> tuple[PyTorchClassifier, np.ndarray, np.ndarray]:
+    _, _, x, y = digits()
+    classifier = undefended()
+    right = np.flatnonzero(classifier.predict(x).argmax(axis=1) == y)[:n]
+    return classifier, x[right], y[right]
+
+
+def written_out(network, x, y, targeted, confidence, rate, rounds, steps, const):
+    """The algorithm of the authors' code, image by image, with its loss and its loops; float64."""
+    network = copy.deepcopy(network).double().eval()
+    results = []
+    for image, label in zip(torch.tensor(x).double(), y, strict=True):
+        c, low, high, best = const, 0.0, math.inf, (math.inf, image)
+        origin = ((2 * image - 1) * 0.999999).atanh()
+        for _ in range(rounds):
+            w = origin.clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([w], lr=rate)
+            success = False
+            for _ in range(steps):
+                x_adv = (w.tanh() / 0.999999 + 1) / 2
+                logits = network(x_adv[None])[0]
+                other = max(logits[k] for k in range(len(logits)) if k != label)
+                gap = other - logits[label] if targeted else logits[label] - other
+                distance = (x_adv - image).square().sum()
+                if gap <= -confidence and gap < 0:
+                    success = True
+                    if distance < best[0]:
+                        best = (float(distance.detach()), x_adv.detach())
+                optimizer.zero_grad()
+                (distance + c * (gap + confidence).clamp_min(0)).backward()
+                optimizer.step()
+            low, high = (low, min(high, c)) if success else (max(low, c), high)
+            c = (low + high) / 2 if high < math.inf else 10 * c
+        results.append(best[1].numpy())
+    return np.stack(results)
+
+
+@pytest.mark.parametrize(("targeted", "confidence"), [(False, 0.0), (True, 0.0), (False, 0.5)])
+def test_against_the_algorithm_written_out(targeted, confidence):
+    classifier, x, y = correct(2)
+    aims = (y + 3) % 10 if targeted else y
+    settings = {"learning_rate": 0.1, "binary_search_steps": 3, "max_iter": 20, "initial_const": 0.3}
+    attack = AdamCarliniL2(classifier, confidence, targeted, **settings, batch_size=2, verbose=False)
+    got = attack.generate(x, aims)
+    want = written_out(classifier.model, x, aims, targeted, confidence, 0.1, 3, 20, 0.3)
+    assert (np.abs(got - x).max(axis=(1, 2, 3)) > 1e-2).any()
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_nearest_example_of_a_linear_classifier():
+    """Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((2, 64)).astype(np.float32)
+    x = rng.uniform(0.45, 0.55, (5, 1, 8, 8)).astype(np.float32)
+    classifier = linear(weight)
+    logits = classifier.predict(x)
+    attack = AdamCarliniL2(
+        classifier, 1.0, learning_rate=0.02, max_iter=80, binary_search_steps=7, initial_const=1.0, verbose=False
+    )
+    want = (np.abs(logits[:, 0] - logits[:, 1]) + 1) / np.linalg.norm(weight[1] - weight[0])
+    got = np.linalg.norm((attack.generate(x) - x).reshape(5, -1), axis=1)
+    assert (got >= want * (1 - 1e-4)).all()
+    np.testing.assert_allclose(got, want, rtol=0.02)
+
+
+def test_short_steps_fail_where_long_ones_and_fista_succeed():
+    """On images that are black and white: what the PC paper's row counts is how far Adam gets, not robustness."""
+    classifier, x, y = correct(8)
+    x = np.round(x)
+    y = classifier.predict(x).argmax(axis=1)
+
+    def left(attack) -> float:
+        return float(np.mean(classifier.predict(attack.generate(x, y)).argmax(axis=1) == y))
+
+    few = {"binary_search_steps": 2, "initial_const": 1e3, "verbose": False}
+    assert left(AdamCarliniL2(classifier, learning_rate=0.001, max_iter=100, **few)) == 1
+    assert left(AdamCarliniL2(classifier, learning_rate=0.1, max_iter=100, **few)) == 0
+    assert left(ElasticNet(classifier, learning_rate=0.001, max_iter=20, beta=0.0, decision_rule="L2", **few)) == 0
+
+
+def test_the_papers_row_of_the_pc_suite():
+    """Its "C&W" is the library's by Adam, the one by FISTA beside it; each has its own figure."""
+    from art_mmc.evaluation import SUITES
+
+    paper, fista = SUITES["li2021-table1"].once
+    assert (paper.method, fista.method) == ("cw-adam", "ead")
+    assert dict(paper.options) == {**fista.options, "abort_early": True}
+    assert (paper.steps, paper.step_size, paper.options["initial_const"]) == (100, 0.001, 0.001)
+    classifier, x, y = correct(3)
+    plans = [AttackPlan("FGSM", "fgsm", "margin", 0.1), replace(paper, steps=4, options=fista.options)]
+    found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(classifier, np.round(x), y)
+    assert found.attacks[1].gradients == 9 * 4 * found.clean.correct  # all nine constants fail
+
+
+@pytest.mark.parametrize("wanted", ["targets", "labels", "nothing"])
+def test_labels(wanted):
+    classifier, x, y = correct(4)
+    predicted = classifier.predict(x).argmax(axis=1)
+    targets = (predicted + 1) % 10
+    given = {"targets": np.eye(10)[targets], "labels": predicted, "nothing": None}[wanted]
+    attack = AdamCarliniL2(classifier, targeted=wanted == "targets", binary_search_steps=3, verbose=False)
+    found = classifier.predict(attack.generate(x, given)).argmax(axis=1)
+    assert (found == targets).all() if wanted == "targets" else (found != predicted).all()
+
+
+def test_an_attack_that_fails_gives_back_its_input_and_a_misclassified_image_stays():
+    classifier, x, y = correct(3)
+    attack = AdamCarliniL2(classifier, confidence=1e6, binary_search_steps=1, max_iter=3, verbose=False)
+    np.testing.assert_array_equal(attack.generate(x, y), x)
+    attack = AdamCarliniL2(classifier, binary_search_steps=1, max_iter=3, verbose=False)
+    np.testing.assert_allclose(attack.generate(x, (y + 1) % 10), x, atol=1e-6)
+
+
+def test_preprocessing_in_numpy_and_boxes_of_another_range():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((3, 64)).astype(np.float32)
+    x = rng.uniform(0, 255, (4, 1, 8, 8)).astype(np.float32).round()
+    classifier = linear(
+        weight,
+        clip_values=(0.0, 255.0),
+        preprocessing_defences=SpatialSmoothing(channels_first=True, clip_values=(0, 255)),
+    )
+    before = classifier.predict(x).argmax(axis=1)
+    x_adv = AdamCarliniL2(classifier, verbose=False, initial_const=1e3).generate(x, before)
+    assert (classifier.predict(x_adv).argmax(axis=1) != before).all()
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 255
+
+
+def test_no_gradient_and_a_gradient_that_is_no_number():
+    weight = np.ones((2, 64), np.float32)
+    x = np.full((2, 1, 8, 8), 0.5, np.float32)
+    flat = AdamCarliniL2(linear(0 * weight), max_iter=3, verbose=False)
+    np.testing.assert_array_equal(flat.generate(x, np.zeros(2)), x)
+    broken = linear(weight)
+    with torch.no_grad():
+        broken.model[1].weight[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        AdamCarliniL2(broken, max_iter=3, verbose=False).generate(x, np.zeros(2))
+
+
+def test_the_classifier_stays_as_it_was():
+    classifier, x, _ = correct(2)
+    classifier.model.train()
+    x.setflags(write=False)
+    classifier.model.zero_grad()
+    rng = torch.get_rng_state()
+    before = [(p.grad, p.requires_grad) for p in classifier.model.parameters()]
+    x_adv = AdamCarliniL2(classifier, max_iter=2, binary_search_steps=1, verbose=False).generate(x)
+    assert (x_adv.dtype, x_adv.shape) == (np.float32, x.shape)
+    assert classifier.model.training
+    assert [(p.grad, p.requires_grad) for p in classifier.model.parameters()] == before
+    assert torch.equal(torch.get_rng_state(), rng)
+    classifier.model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("confidence", -1.0), ("confidence", math.nan), ("learning_rate", 0), ("binary_search_steps", 0),
+        ("max_iter", 1.5), ("initial_const", -1), ("abort_early", 1), ("targeted", "yes"), ("batch_size", 0),
+        ("verbose", None),
+    ],
+)  # fmt: skip
+def test_parameters_out_of_range(name, value):
+    with pytest.raises(ValueError, match=name):
+        AdamCarliniL2(undefended(), **{name: value})
+
+
+# ------------------------------------------------------------------------------------- JSMA, and SPSA as in libraries
+
+
+@pytest.mark.parametrize(("shape", "share"), [((1, 28, 28), 0.128), ((3, 32, 32), 0.033)])
+def test_jsma_of_the_rce_paper_changes_a_hundred_values(shape, share):
+    """A target that it can't reach: it stops at 100."""
+    size = math.prod(shape)
+    layer = torch.nn.Linear(size, 3, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.linspace(-1, 0, size) * torch.tensor([[-1.0], [1.0], [50.0]]))
+    net = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    classifier = PyTorchClassifier(
+        net, torch.nn.CrossEntropyLoss(), shape, 3, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    x = np.full((1, *shape), 0.5, np.float32)
+    plan = AttackPlan("JSMA", "jsma", targets="random", options={"theta": 1.0, "pixels": 100})
+    attack = METHODS["jsma"].build(plan, classifier, 0.0, 1, 0)
+    assert attack.gamma == pytest.approx(share, abs=5e-4)
+    x_adv = attack.generate(x, np.array([2]))
+    assert classifier.predict(x_adv).argmax() != 2
+    assert (x_adv != x).sum() == 100
+
+
+def test_spsa_of_a_library_is_adam_from_the_image_with_the_last_point(monkeypatch):
+    """With the exact gradient for the estimate its path is that of torch's Adam on the perturbation, clamped."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((2, 64)).astype(np.float32)
+    classifier = linear(weight)
+    x = rng.uniform(0, 1, (3, 1, 8, 8)).astype(np.float32)
+    x[:, :, :2] = 0
+    y = classifier.predict(x).argmax(axis=1)
+    direction = torch.tensor(weight[1 - y] - weight[y]).view(-1, 1, 8, 8)
+    direction = direction * torch.linspace(-1, 1, 8)  # it changes its sign, as an estimate does
+    asked = []
+
+    def exact(function, x, generators, nb_samples, delta, low, high, mask, max_queries):
+        asked.append((nb_samples, delta, low, high))
+        return (direction.numpy() * (1 if len(asked) < 4 else -1)).astype(np.float32)
+
+    monkeypatch.setattr(spsa, "spsa_gradient", exact)
+    settings = {"early_stop": False, "return_best": False, "clip_samples": False, "random_start": False}
+    attack = SPSA(classifier, eps=0.3, learning_rate=0.01, max_iter=10, nb_samples=256, **settings, verbose=False)
+    got = attack.generate(x, y)
+    clean = torch.tensor(x)
+    moved = torch.zeros_like(clean)
+    optimizer = torch.optim.Adam([moved], lr=0.01)
+    for step in range(10):
+        moved.grad = -direction * (1 if step < 3 else -1)
+        optimizer.step()
+        moved.data = (clean + moved.clamp(-0.3, 0.3)).clamp(0, 1) - clean
+    np.testing.assert_allclose(got, (clean + moved).numpy(), atol=1e-5)
+    assert asked == [(256, 0.01, -np.inf, np.inf)] * 10
+    values = margin(torch.tensor(classifier.predict(got)), torch.as_tensor(y)).numpy()
+    attack.set_params(return_best=True)
+    asked.clear()
+    best = margin(torch.tensor(classifier.predict(attack.generate(x, y))), torch.as_tensor(y)).numpy()
+    assert (best >= values).all()
+    assert (best > values).any()
+
+
+def test_spsa_of_the_pc_suite():
+    from art_mmc.evaluation import SUITES
+
+    plan = next(each for each in SUITES["li2021-table3"].build([0.3]) if each.name == "SPSA")
+    assert (plan.steps, plan.step_size, plan.objective) == (10, 0.01, "margin")
+    assert dict(plan.options) == {
+        "nb_samples": 256, "delta": 0.01, "random_start": False, "early_stop": False, "return_best": False,
+        "clip_samples": False,
+    }  # fmt: skip
+    classifier, x, y = correct(4)
+    attack = plan.build(classifier.with_objective("margin"), 0, 4, 0)
+    attack.generate(x, y)
+    np.testing.assert_array_equal(attack.queries, 10 * 257 + 1)
