@@ -161,14 +161,18 @@ def rebuild(
             f"{path} has a backbone of the user's own ({document['backbone_class']}): "
             "load_classifier(path, backbone=...) with a module of that architecture."
         )
-    if backbone is None:
-        backbone = create_backbone(recipe["name"], tuple(recipe["input_shape"]), **recipe["options"])
-    backbone = wrap_backbone(backbone, input_shape)
-    head, loss = get_defence(document["defence"]).build(
-        dim or int(backbone.out_features), document["nb_classes"], **document["options"]  # type: ignore[arg-type]
-    )
+    centers = state.get("head.centers")
+    with torch.random.fork_rng([]):  # first weights are drawn, which the file's then replace
+        if backbone is None:
+            backbone = create_backbone(recipe["name"], tuple(recipe["input_shape"]), **recipe["options"])
+        backbone = wrap_backbone(backbone, input_shape)
+        width, nb_classes = dim or int(backbone.out_features), document["nb_classes"]  # type: ignore[arg-type]
+        fits = centers is not None and centers.shape == (nb_classes, width)
+        head, loss = get_defence(document["defence"]).build(
+            width, nb_classes, centers if fits else None, **document["options"]
+        )
+        net = DefendedNet(backbone, head, document["mean"], document["std"], projection=dim)
     loss.reduction = document["reduction"]
-    net = DefendedNet(backbone, head, document["mean"], document["std"], projection=dim)
     net.to(next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32))
     try:
         net.load_state_dict(state)

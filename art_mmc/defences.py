@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import torch
+
 from art_mmc import heads, losses
 from art_mmc.checks import unknown_name
 from art_mmc.objectives import OBJECTIVES
@@ -60,12 +62,15 @@ class Defence:
         """The options that head and loss take, in order."""
         return list(dict.fromkeys(self.head.option_names() + self.loss.option_names()))
 
-    def build(self, in_features: int, nb_classes: int, **options: object) -> tuple[heads.Head, losses.Loss]:
+    def build(
+        self, in_features: int, nb_classes: int, positions: torch.Tensor | None = None, **options: object
+    ) -> tuple[heads.Head, losses.Loss]:
         """
         Make head and loss.
 
         :param in_features: Width d of the features.
         :param nb_classes: Number of classes K.
+        :param positions: Centers (K, d) that are known already, of no use to a head without fixed ones.
         :param options: Options of the head and of the loss, by name; see :attr:`option_names`.
         :return: The head and the loss, in tune with each other.
         :raises ValueError: For an unknown option or a value out of range.
@@ -79,9 +84,10 @@ class Defence:
                 f"defence '{self.name}' needs at least {self.loss.min_classes} classes, got {nb_classes}: below that "
                 "its loss is the same for every input."
             )
-        head = self.head(
-            in_features, nb_classes, **{k: v for k, v in options.items() if k in self.head.option_names()}  # type: ignore
-        )
+        kept = {k: v for k, v in options.items() if k in self.head.option_names()}
+        if issubclass(self.head, heads.FixedCentersHead):
+            kept["positions"] = positions
+        head = self.head(in_features, nb_classes, **kept)  # type: ignore[arg-type]
         return head, self.build_loss(head, **{k: v for k, v in options.items() if k in self.loss.option_names()})
 
     def build_loss(self, head: heads.Head, **options: object) -> losses.Loss:

@@ -227,9 +227,12 @@ class FixedCentersHead(DistanceHead):
     :param nb_classes: Number of classes K.
     :param scale: Norm of a center: C_MM of the MMC paper; the square root of C of the MMLDA paper.
     :param centers: "max_mahalanobis" or "random" (the "MMC (rand)" row).
-    :param center_seed: Seed of the random centers, or of the numeric spread where d < K - 1.
+    :param center_seed: Seed of the random centers, or of the numeric spread of more than 2 d.
     :param temperature: T; None for scale^2 / 10, which puts two centers 10 K / (K - 1) logits apart.
+    :param positions: The centers (K, d) where they are known, as a file holds them; None to make them.
     """
+
+    NOT_OPTIONS = (*Head.NOT_OPTIONS, "positions")
 
     needs_signed_features = True
 
@@ -241,11 +244,17 @@ class FixedCentersHead(DistanceHead):
         centers: str = "max_mahalanobis",
         center_seed: int = 0,
         temperature: float | None = None,
+        positions: torch.Tensor | None = None,
     ) -> None:
         if centers not in ("max_mahalanobis", "random"):
             raise ValueError(f"centers: expected 'max_mahalanobis' or 'random', got {centers!r}.")
-        layout = random_centers if centers == "random" else max_mahalanobis_centers
-        positions = layout(nb_classes, in_features, scale, seed=center_seed)
+        if positions is None:
+            layout = random_centers if centers == "random" else max_mahalanobis_centers
+            positions = layout(nb_classes, in_features, scale, seed=center_seed)
+        elif positions.shape != (nb_classes, in_features):
+            raise ValueError(
+                f"positions: expected centers of shape {(nb_classes, in_features)}, got {tuple(positions.shape)}."
+            )
         super().__init__(in_features, nb_classes, scale**2 / 10 if temperature is None else temperature)
         self.scale = float(scale)
         self.layout = centers

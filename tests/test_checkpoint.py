@@ -4,6 +4,7 @@ One file a classifier: what goes in comes out, nothing else is executed, and a d
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -180,6 +181,26 @@ def test_trained_statistics_and_centers_come_back(tmp_path):
     classifier.save_checkpoint(tmp_path / "classifier.pt")
     other = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 12))
     assert_same(classifier, load_classifier(tmp_path / "classifier.pt", backbone=other))
+
+
+@pytest.mark.parametrize("defence", ["mmc", "mmlda"])
+def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, monkeypatch):
+    """More classes than the features have room for: centers are spread once, and global random numbers stay unused."""
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(INPUT_SHAPE)), 4))
+    make = {"input_shape": INPUT_SHAPE, "nb_classes": 30, "device_type": "cpu"}
+    classifier = create_classifier(defence, backbone, center_seed=5, **make)
+    named = create_classifier(defence, "cnn", embedding_dim=4, **make)
+    for each in (classifier, named):
+        each.save_checkpoint(tmp_path / f"{each is named}.pt")
+    monkeypatch.setattr("art_mmc.heads.max_mahalanobis_centers", None)
+    state = torch.get_rng_state()
+    again = load_classifier(tmp_path / "False.pt", copy.deepcopy(backbone), device_type="cpu")
+    assert_same(classifier, again)
+    assert again.model.head.options()["center_seed"] == 5
+    assert_same(named, load_classifier(tmp_path / "True.pt", device_type="cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in (classifier.clone_for_refitting(), copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
+        assert torch.equal(other.model.head.centers, classifier.model.head.centers)
 
 
 def test_float64_network_stays_one(tmp_path):

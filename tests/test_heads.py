@@ -242,7 +242,7 @@ def test_fixed_centers_come_from_the_geometry():
     assert torch.equal(
         FixedCentersHead(16, 10, 7.0, centers="random", center_seed=3).centers, random_centers(10, 16, 7.0, seed=3)
     )
-    assert torch.equal(FixedCentersHead(2, 5, center_seed=3).centers, max_mahalanobis_centers(5, 2, 10.0, seed=3))
+    assert torch.equal(FixedCentersHead(3, 7, center_seed=3).centers, max_mahalanobis_centers(7, 3, 10.0, seed=3))
 
 
 @pytest.mark.parametrize(("scale", "temperature"), [(10.0, 10.0), (100.0, 1000.0), (1.0, 0.1)])
@@ -526,6 +526,8 @@ def test_impossible_centers_say_why():
         FixedCentersHead(1, 10)
     with pytest.raises(ValueError, match="scale: expected a positive number"):
         FixedCentersHead(16, 10, scale=-10)
+    with pytest.raises(ValueError, match=r"positions: expected centers of shape \(10, 16\), got \(16, 10\)"):
+        FixedCentersHead(16, 10, positions=torch.zeros(16, 10))
 
 
 def test_base_classes_have_no_geometry():

@@ -271,6 +271,8 @@ def _train_among(world: World, device_type: str, args: argparse.Namespace) -> No
     from art_mmc.comparison import build_classifier, train_defence, training_summary
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
+    from art_mmc.geometry import largest_cosine
+    from art_mmc.heads import FixedCentersHead
     from art_mmc.reporting import format_percent, history_table, write_files
     from art_mmc.trainers.run_folder import RunFolder
 
@@ -324,6 +326,10 @@ def _train_among(world: World, device_type: str, args: argparse.Namespace) -> No
         write_files(output.parent, {document.name: (json.dumps(summary, indent=1) + "\n").encode()})
     if not args.quiet:
         print(history_table(trained.history))
+        head = trained.classifier.model.head
+        if isinstance(head, FixedCentersHead):
+            cosine = largest_cosine(head.centers)
+            print(f"{head.nb_classes} fixed centers in {head.in_features} dimensions, largest cosine {cosine:.3f}")
     clean = summary["clean_test_accuracy"]
     low, high = (format_percent(bound) for bound in clean["interval"])
     print(
