@@ -153,7 +153,7 @@ def _same(measured: float, published: float) -> bool:
 
 def _worst(record: RobustnessRecord, cell: Cell) -> AttackRecord:
     at = [eps for eps in record.eps if cell.eps is not None and _same(eps, cell.eps)]
-    return record.worst_case(at[-1] if at and cell.attack != CLEAN else record.eps[-1])
+    return record.worst_case(at[-1] if at else record.eps[-1])
 
 
 def ours_of(record: RobustnessRecord, cell: Cell) -> Ours | None:

@@ -65,7 +65,7 @@ def protocol_table() -> str:
     from art_mmc.reporting import format_percent
 
     published = {
-        (cell.method, cell.eps): cell.text
+        (cell.method, cell.eps): cell.shown
         for cell in get_published("li2021-table2").cells
         if (cell.dataset, cell.attack) == ("mnist", "PGD-40")
     }

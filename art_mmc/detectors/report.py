@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_mmc.detectors.evaluation import AUC, Share
-from art_mmc.detectors.published import CITATION, METRICS, TABLE_2, TABLE_3
-from art_mmc.detectors.study import DetectionStudy
+from art_mmc.detectors.study import PAPER_DETECTORS, DetectionStudy
 from art_mmc.evaluation import BOUND
+from art_mmc.published import UNVERIFIED_NOTE, get_published
 from art_mmc.reporting import (
     figure_png,
     format_eps,
@@ -175,7 +175,7 @@ def white_box_table(study: DetectionStudy) -> str:
     :param study: The study, in which that attack ran.
     :return: The table in Markdown.
     """
-    header = ["Classifier", "n", "f_2 > 0", "target reached and f_2 = 0", "distortion of the latter", "s"]
+    header = ["Classifier", "n", "f_2 > 0, %", "target reached and f_2 = 0, %", "distortion of the latter", "s"]
     rows = [
         [
             record.classifier,
@@ -198,27 +198,21 @@ def published_tables(study: DetectionStudy) -> str:
     :return: Tables in Markdown; empty where the paper has none.
     """
     dataset = study.provenance["dataset"]
-    defences = {name: study.provenance["classifiers"][name]["defence"] for name in study.classifiers}
-    shown = [defence for defence in dict.fromkeys(defences.values()) if defence in TABLE_2.get(dataset, {})]
+    areas, white_box = get_published("pang2018-table2"), get_published("pang2018-table3")
+    cells = {(cell.method, cell.attack): cell.shown for cell in (*areas.select(dataset), *white_box.select(dataset))}
+    defences = dict.fromkeys(study.provenance["classifiers"][name]["defence"] for name in study.classifiers)
+    shown = [defence for defence in defences if any(method == defence for method, _ in cells)]
     if not shown:
         return ""
-    header = ["Attack", *(f"{defence}: {TITLES[metric]}" for defence in shown for metric in METRICS)]
-    table = TABLE_2[dataset]
-    rows = [
-        [attack, *(f"{value:.1f}*" for defence in shown for value in table[defence][attack])]
-        for attack in table[shown[0]]
-    ]
-    white_box = []
-    for defence in shown:
-        cell = TABLE_3[dataset][defence]
-        star = "" if cell.failed_verified else "*"
-        white_box.append([defence, f"{format_percent(cell.failed)}{star}", f"{cell.distortion:.2f}*"])
+    columns = [(defence, metric) for defence in shown for metric in PAPER_DETECTORS]
+    attacks = dict.fromkeys(cell.attack.partition(", ")[0] for cell in areas.select(dataset))
+    rows = [[attack, *(cells[defence, f"{attack}, {metric}"] for defence, metric in columns)] for attack in attacks]
+    other = [[defence, cells[defence, "C&W-wb"], cells[defence, "C&W-wb, distortion"]] for defence in shown]
     return "\n\n".join(
         [
-            f"{CITATION}; another network, unknown eps, and 1,000 images: to look at, not to compare digit by digit. "
-            "Figures with a star (*) are quoted from memory and could not be verified against the paper.",
-            markdown_rows(header, rows),
-            markdown_rows(["Classifier (C&W-wb)", "f_2 > 0", "distortion"], white_box),
+            f"{areas.citation}, and {white_box.number}. {areas.notes[0]} {UNVERIFIED_NOTE}",
+            markdown_rows(["Attack", *(f"{defence}: {TITLES[metric]}" for defence, metric in columns)], rows),
+            markdown_rows(["Classifier (C&W-wb)", "f_2 > 0, ratio", "distortion"], other),
         ]
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from art_mmc.evaluation import headline
-from art_mmc.published import CLEAN, DISTANCE, PublishedTable, get_published
+from art_mmc.published import DISTANCE, UNVERIFIED_NOTE, PublishedTable, get_published
 from art_mmc.reporting.comparison import load_report, text_table, write_report
 from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
 from art_mmc.reporting.robustness import (
@@ -54,8 +54,8 @@ def _cells(row: PaperRow) -> list[str]:
     return [
         row.method.label,
         attack,
-        "" if cell.eps is None or cell.attack == CLEAN else format_eps(cell.eps),
-        cell.text,
+        "" if cell.eps is None else format_eps(cell.eps),
+        cell.shown,
         _ours_text(ours, cell.unit),
         "" if ours is None else str(ours.n),
         "" if ours is None else f"{ours.seconds:.1f}",
@@ -142,7 +142,8 @@ def reproduction_report(reproduction: Reproduction) -> str:
     table = get_published(reproduction.table)
     facts = reproduction.provenance
     budget, given = _training(reproduction, table)
-    notes = "\n".join(f"- {note}" for note in table.notes)
+    marked = () if all(row.cell.verified for row in paper_rows(reproduction)) else (UNVERIFIED_NOTE,)
+    notes = "\n".join(f"- {note}" for note in (*table.notes, *marked))
     reasons = _reasons(reproduction, table)
     provenance = [
         ["Data set", f"{short_name(reproduction.dataset)}, {facts['n']} of {facts['n_test']} test images"],
@@ -197,6 +198,7 @@ def _csv_row(row: PaperRow, reproduction: Reproduction, table: PublishedTable) -
         "eps": row.cell.eps,
         "unit": row.cell.unit,
         "published": row.cell.text,
+        "verified": row.cell.verified,
         "ours": None if ours is None else ours.value,
         "low": None if ours is None else ours.interval[0],
         "high": None if ours is None else ours.interval[1],

@@ -1,0 +1,210 @@
+"""
+Published figures, to stand beside measured ones: what the papers' tables say, with their citation. One JSON file a
+table; each figure says where it was read, and whether it was verified there.
+
+None of them is ours, and none is a statement about how robust a network is: see the notes of each table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+from art_mmc.checks import unknown_name
+
+#: attack of the row without an attack, and units
+CLEAN = "clean"
+ACCURACY, DISTANCE, SHARE, ERROR, SECONDS = "accuracy, %", "mean L2 distance", "ratio", "error, %", "seconds"
+AUC, DISTORTION = "AUC x 100", "RMS distortion x 255"
+
+#: what follows a figure that was not verified, and what a report says of it
+UNVERIFIED = "*"
+UNVERIFIED_NOTE = "Figures with a star (*) are quoted from memory and could not be verified against the paper."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One published figure.
+
+    :param dataset: Name of the data set, as :func:`.load_dataset` takes it.
+    :param method: Name of the row in the table, a key of :attr:`PublishedTable.methods`.
+    :param attack: Name of the attack, as the suite of the same name calls it, or "clean".
+    :param eps: Radius, inputs being in [0, 1]; None without a ball.
+    :param value: The figure.
+    :param text: The figure as printed, e.g. "<=1" or "53.94+-.10".
+    :param unit: What it counts.
+    :param source: Where it was read.
+    :param verified: Whether it was read there, and not quoted from memory.
+    """
+
+    dataset: str
+    method: str
+    attack: str
+    eps: float | None
+    value: float
+    text: str
+    unit: str = ACCURACY
+    source: str = ""
+    verified: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The figure as printed, with a star where it was not verified."""
+        return self.text if self.verified else self.text + UNVERIFIED
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    A row of a published table, and how it is trained here.
+
+    :param key: Short name, for the command line.
+    :param label: Name in the paper.
+    :param defence: Name of the defence; None where the package does not train it.
+    :param recipe: Name of the recipe, or its first part, the paper; see :func:`.get_recipe`. Or data set -> name, ""
+           for all others.
+    :param options: Options of the defence.
+    :param backbone: Name of the backbone, or data set -> name; None for the recipe's.
+    """
+
+    key: str
+    label: str
+    defence: str | None = None
+    recipe: str | Mapping[str, str] | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    backbone: str | Mapping[str, str] | None = None
+
+    def recipe_for(self, dataset: str) -> str | None:
+        """
+        :param dataset: Name of a data set.
+        :return: Name of the recipe, or its first part; None where the package does not train it.
+        """
+        return self.recipe.get(dataset, self.recipe[""]) if isinstance(self.recipe, Mapping) else self.recipe
+
+    def backbone_for(self, dataset: str) -> str | None:
+        """
+        :param dataset: Name of a data set.
+        :return: Name of the backbone; None for the recipe's.
+        """
+        return self.backbone.get(dataset) if isinstance(self.backbone, Mapping) else self.backbone
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """
+    A table of a paper.
+
+    :param name: Its name here, that of the suite with its attacks if there is one.
+    :param title: What it shows.
+    :param authors: Authors and paper.
+    :param venue: Venue and year.
+    :param number: Which table of the paper it is.
+    :param link: Address of the paper.
+    :param methods: Its rows.
+    :param cells: Its figures.
+    :param suite: Name of the suite that measures ours; None where it is no table of robust accuracies.
+    :param notes: What a reader must know to compare.
+    """
+
+    name: str
+    title: str
+    authors: str
+    venue: str
+    number: str
+    link: str
+    methods: tuple[Method, ...]
+    cells: tuple[Cell, ...]
+    suite: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Its data sets, in the order of the table."""
+        return tuple(dict.fromkeys(cell.dataset for cell in self.cells))
+
+    @property
+    def source(self) -> str:
+        """Where the figures were read."""
+        return "; ".join(dict.fromkeys(cell.source for cell in self.cells))
+
+    @property
+    def citation(self) -> str:
+        """Authors, venue, table and address."""
+        return f"{self.authors}, {self.venue}, {self.number}, {self.link}"
+
+    def method(self, key: str) -> Method:
+        """
+        :param key: Short name of a row.
+        :return: The row.
+        :raises ValueError: For an unknown name, with the nearest known one.
+        """
+        for each in self.methods:
+            if each.key == key:
+                return each
+        raise unknown_name(f"method of {self.name}", key, [each.key for each in self.methods])
+
+    def select(self, dataset: str, method: str | None = None) -> list[Cell]:
+        """
+        :param dataset: Name of a data set.
+        :param method: Short name of a row; None for all.
+        :return: The figures, in the order of the table.
+        """
+        return [each for each in self.cells if each.dataset == dataset and method in (None, each.method)]
+
+    def find(self, dataset: str, method: str, attack: str, eps: float | None = None) -> Cell:
+        """
+        :param dataset: Name of a data set.
+        :param method: Short name of a row.
+        :param attack: Name of an attack.
+        :param eps: Radius; None without a ball.
+        :return: The figure.
+        :raises ValueError: When the table has none.
+        """
+        for each in self.select(dataset, method):
+            same = each.eps is None if eps is None else each.eps is not None and abs(each.eps - eps) < 1e-6
+            if each.attack == attack and same:
+                return each
+        raise ValueError(f"{self.name} has no figure of {method} on {dataset} under {attack} at eps {eps}.")
+
+
+def _read(text: str) -> PublishedTable:
+    """A table from its file."""
+    data = json.loads(text)
+    columns, sources = data.pop("columns"), data.pop("sources")
+    cells = []
+    for values in data.pop("cells"):
+        cell = dict(zip(columns, values, strict=True))
+        if isinstance(cell["eps"], str):  # "8/255"
+            whole, part = cell["eps"].split("/")
+            cell["eps"] = int(whole) / int(part)
+        # the figure in what is printed: the bound of "<=1", the mean of "53.94+-.10"
+        value = float(cell["text"].removeprefix("<=").removeprefix("about ").partition("+-")[0])
+        cells.append(Cell(**{**cell, "value": value, "source": sources[cell["source"]]}))
+    methods = tuple(Method(**each) for each in data.pop("methods"))
+    return PublishedTable(**{**data, "notes": tuple(data["notes"])}, methods=methods, cells=tuple(cells))
+
+
+def _tables() -> Iterable[PublishedTable]:
+    for file in sorted(files(__name__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".json"):
+            yield _read(file.read_text("utf-8"))
+
+
+#: name -> table
+PUBLISHED: dict[str, PublishedTable] = {table.name: table for table in _tables()}
+
+
+def get_published(name: str) -> PublishedTable:
+    """
+    :param name: Name of a table.
+    :return: The table.
+    :raises ValueError: For an unknown name, with the nearest known one.
+    """
+    if name not in PUBLISHED:
+        raise unknown_name("table", name, PUBLISHED)
+    return PUBLISHED[name]
