@@ -4,47 +4,13 @@ A user's ART classifier with the methods of this package: the same network, fast
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
-from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
-from torch.nn import functional
 
 from art_mmc.classifiers import LossDefendedClassifier
 
 #: methods that an attack calls; a class that brings its own is more than a network
 _METHODS = ("predict", "loss_gradient", "class_gradient", "compute_loss", "custom_loss_gradient", "fit")
-
-
-class OneHotLoss(torch.nn.Module):
-    """
-    A loss that wants one-hot labels, as ART gives them to losses that it does not know.
-
-    :param loss: The loss, called with outputs (B, K) and labels (B, K), float32.
-    """
-
-    def __init__(self, loss: Any) -> None:
-        super().__init__()
-        self.loss = loss
-
-    @property
-    def reduction(self) -> str:
-        """The loss' own reduction; AttributeError if it has none."""
-        return self.loss.reduction
-
-    @reduction.setter
-    def reduction(self, value: str) -> None:
-        self.loss.reduction = value
-
-    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """
-        :param outputs: Outputs (B, K).
-        :param y: Labels: indices (B,) or rows (B, K).
-        :return: What the loss gives.
-        """
-        return self.loss(outputs, functional.one_hot(y, outputs.shape[1]).float() if y.ndim == 1 else y)
 
 
 def accelerate(
@@ -93,12 +59,11 @@ def share_network(
     :param objective: As in :func:`accelerate`.
     :return: A :class:`.LossDefendedClassifier` with the same loss and optimizer. The network's modes are as before.
     """
-    loss = classifier.loss if classifier._reduce_labels else OneHotLoss(classifier.loss)
     network = classifier.model if network is None else network
     modes = [(module, module.training) for module in network.modules()]
     fast = LossDefendedClassifier(
         network,
-        loss,
+        classifier.loss,
         classifier.input_shape,
         classifier.nb_classes,
         optimizer=classifier.optimizer,
@@ -106,21 +71,14 @@ def share_network(
         clip_values=classifier.clip_values,
         preprocessing_defences=classifier.preprocessing_defences,
         postprocessing_defences=classifier.postprocessing_defences,
-        preprocessing=None if _changes_nothing(classifier.preprocessing) else classifier.preprocessing,
+        preprocessing=classifier.preprocessing,
         device_type=str(classifier.device),
         objective=objective,
         arithmetic=getattr(classifier, "arithmetic", "fast"),
         compile=getattr(classifier, "compile", False),
     )
+    if classifier._int_labels:  # also where a user has set the flag for a loss that ART does not know
+        fast._loss = classifier.loss
     for module, mode in modes:
         module.training = mode
     return fast
-
-
-def _changes_nothing(preprocessing: Any) -> bool:
-    """Whether it is ART's default, which subtracts 0 and divides by 1 at every call."""
-    return (
-        isinstance(preprocessing, StandardisationMeanStdPyTorch)
-        and bool(np.all(np.asarray(preprocessing.mean) == 0))
-        and bool(np.all(np.asarray(preprocessing.std) == 1))
-    )

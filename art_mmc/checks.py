@@ -25,13 +25,16 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
 
 
-def check_images(x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x") -> None:
+def check_images(
+    x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
+) -> None:
     """
     Check a batch of inputs.
 
-    :param x: Inputs of shape (N, ...), N >= 1, all finite.
+    :param x: Inputs of shape (N, ...), N >= 1.
     :param input_shape: Expected shape of one input, or None for any.
     :param name: The name used in the message.
+    :param finite: Whether to look for NaN and infinity.
     :raises ValueError: When x is empty, has another shape or holds NaN or infinity.
     """
     if x.ndim == 0 or x.shape[0] == 0:
@@ -44,7 +47,7 @@ def check_images(x: np.ndarray, input_shape: tuple[int, ...] | None = None, name
             hint = f"; the channels come last here: {name}.transpose(0, 3, 1, 2) puts them first"
         raise ValueError(f"{name} has shape {x.shape}, expected (N, {', '.join(map(str, input_shape))}){hint}.")
     # One pass without a temporary array; only a non-finite sum (NaN, infinity or overflow) earns the exact look.
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" or not finite:
         return
     with np.errstate(over="ignore", invalid="ignore"):
         total = np.sum(x)
@@ -63,6 +66,8 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     :param length: Expected N, or None for any.
     :raises ValueError: When y is empty, of another length or shape, or holds labels out of range.
     """
+    if y.dtype == object:
+        y = np.asarray(y.tolist())
     if y.ndim == 0 or y.shape[0] == 0:
         raise ValueError(f"{name} is empty (shape {y.shape}): at least one label is needed.")
     if length is not None and len(y) != length:

@@ -22,12 +22,17 @@ from art import config
 from art.config import ART_NUMPY_DTYPE
 from art.data_generators import PyTorchDataGenerator
 from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from torch.nn import functional
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from art_mmc.checkpoint import describe, rebuild, write_payload
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
+from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
 from art_mmc.models.network import Moments
 from art_mmc.models.passes import channels_last, favours_channels_last, fewer_operations, run, takes_channels_last
@@ -47,7 +52,49 @@ ARITHMETICS = ("fast", "exact", "bfloat16")
 #: On a CPU it is the overhead of small batches that is saved, on a GPU it is memory that sets the bound.
 _GRADIENTS_AT_ONCE = {"cpu": 64, "cuda": 2048}
 
+#: losses that take class indices; any other gets rows, as from ART
+_TAKE_INDICES = (Loss, torch.nn.CrossEntropyLoss, torch.nn.NLLLoss, torch.nn.MultiMarginLoss)
+
 NO_AMP = "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
+
+
+class OneHotLoss(torch.nn.Module):
+    """
+    A loss that wants labels in the shape of the outputs, which is what ART gives to losses that it does not know.
+
+    :param loss: The loss, called with outputs (B, K) and rows (B, K) of the same type, one-hot where the labels are
+           indices. A network with a single output gets the index itself, as from ART for binary cross-entropies.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @property
+    def reduction(self) -> str:
+        """The loss' own reduction; AttributeError if it has none."""
+        return self.loss.reduction
+
+    @reduction.setter
+    def reduction(self, value: str) -> None:
+        self.loss.reduction = value
+
+    def __copy__(self) -> OneHotLoss:
+        return OneHotLoss(copy.copy(self.loss))
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param outputs: Outputs (B, K), or (B,) or (B, 1) of a binary network.
+        :param y: Labels: indices (B,) or rows (B, K).
+        :return: What the loss gives.
+        """
+        if outputs.ndim == 1 or outputs.shape[1] == 1:
+            y = (y if y.ndim == 1 else y.argmax(dim=1)).view_as(outputs)
+        elif y.ndim == 1:
+            y = functional.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+        if not isinstance(self.loss, torch.nn.MultiLabelMarginLoss):  # whose rows list class indices
+            y = y.to(outputs.dtype)
+        return self.loss(outputs, y)
 
 
 class LossDefendedClassifier(PyTorchClassifier):
@@ -80,10 +127,10 @@ class LossDefendedClassifier(PyTorchClassifier):
         opt_level: str = "O1",
         loss_scale: float | str | None = "dynamic",
         channels_first: bool = True,
-        clip_values: CLIP_VALUES_TYPE | None = (0.0, 1.0),
+        clip_values: CLIP_VALUES_TYPE | None | Any = ...,
         preprocessing_defences: Any = None,
         postprocessing_defences: Any = None,
-        preprocessing: PREPROCESSING_TYPE | Any = None,
+        preprocessing: PREPROCESSING_TYPE | Any = (0.0, 1.0),
         device_type: str = "gpu",
         *,
         objective: str = "adaptive",
@@ -99,7 +146,9 @@ class LossDefendedClassifier(PyTorchClassifier):
 
         :param model: For a named subclass a backbone (B, C, H, W) -> (B, d), to which the defence's head is added, or a
                ready :class:`.DefendedNet`. For the base class any module that gives logits (B, K), larger = likelier.
-        :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own.
+        :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own. Cross
+               entropies, NLLLoss, MultiMarginLoss and the losses of this package get class indices, any other rows
+               (B, K), one-hot, as from ART; see :class:`OneHotLoss`. The base class takes None for no loss.
         :param input_shape: Shape of one input, (C, H, W).
         :param nb_classes: Number of classes K, at least 2.
         :param optimizer: Optimizer over the parameters of `model`; those of a head that is added here join it. None for
@@ -108,10 +157,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param opt_level: As in ART, without effect.
         :param loss_scale: As in ART, without effect.
         :param channels_first: Whether the inputs are (C, H, W).
-        :param clip_values: Smallest and largest value of an input.
+        :param clip_values: Smallest and largest value of an input. Not given it is (0, 1), for the base class None as
+               in ART. A named subclass refuses integers and training data far outside; the base class checks no values.
         :param preprocessing_defences: ART preprocessing defence(s).
         :param postprocessing_defences: ART postprocessing defence(s).
-        :param preprocessing: As in ART, a tuple (subtrahend, divisor); better None, with `mean` and `std`.
+        :param preprocessing: As in ART, a tuple (subtrahend, divisor); better `mean` and `std`. None on the base class
+               leaves integers as they are, for embeddings; otherwise inputs are cast to float32.
         :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
         :param objective: What `loss_gradient` and `compute_loss` follow: "adaptive" for the first objective of the
                defence's row, "loss" for the training loss (the papers' own-loss attack), or one of "margin",
@@ -138,6 +189,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}.")
         input_shape = tuple(int(n) for n in input_shape)
+        if clip_values is ...:
+            clip_values = None if self.row is None else (0.0, 1.0)
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
         given = {id(parameter) for parameter in model.parameters()}
         model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
@@ -166,7 +219,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._loss.to(self._device)
         if optimizer is None:
             self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
-        self._set_label_flags()
+        self._update_preprocessing_operations()  # ART's constructor calls its own
+        self._check_params()
         self._model.eval()
 
     def _complete(
@@ -176,7 +230,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         input_shape: tuple[int, ...],
         nb_classes: int,
         options: dict[str, Any],
-    ) -> tuple[torch.nn.Module, torch.nn.Module]:
+    ) -> tuple[torch.nn.Module, torch.nn.Module | None]:
         """Give a bare backbone its head, and the network its loss."""
         row = self.row
         if isinstance(model, DefendedNet) and getattr(model.head, "nb_classes", nb_classes) != nb_classes:
@@ -187,8 +241,8 @@ class LossDefendedClassifier(PyTorchClassifier):
                 why = "the network has them already" if row else "only the named subclasses know such options"
                 raise ValueError(f"{', '.join(given)}: not to be given here, {why}.")
         if row is None:
-            if loss is None:
-                raise ValueError("loss is needed; the named subclasses, MMCClassifier and others, bring their own.")
+            if loss is not None and not isinstance(loss, (*_TAKE_INDICES, OneHotLoss)):
+                loss = OneHotLoss(loss)
             # ART runs the children of an nn.Sequential one by one: a forward of a subclass would be ignored
             if isinstance(model, torch.nn.Sequential):
                 model = DefendedNet(model, torch.nn.Identity())
@@ -349,39 +403,63 @@ class LossDefendedClassifier(PyTorchClassifier):
     # ------------------------------------------------------------------------------------------ what comes in
 
     def _set_label_flags(self) -> None:
-        # ART decides these by the loss' type: for a loss it does not know its trainers would fail on one-hot labels
-        self._reduce_labels, self._int_labels, self._probability_labels = True, True, True
+        # ART would let its trainers hand one-hot labels to a loss that it does not know, and they fail on those
+        self._reduce_labels, self._int_labels = True, True
+        self._probability_labels = not isinstance(self._loss, (torch.nn.NLLLoss, torch.nn.MultiMarginLoss))
 
     def _check_params(self) -> None:
         super()._check_params()
         self._set_label_flags()
+
+    def _update_preprocessing_operations(self) -> None:
+        super()._update_preprocessing_operations()
+        if _changes_nothing(self.preprocessing):  # kept for those who ask for it, as SleeperAgent does, but not run
+            self.preprocessing_operations.pop()
 
     def reduce_labels(self, y: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """
         Labels as the losses take them.
 
         :param y: Indices (N,) or (N, 1), one-hot or probabilities (N, K).
-        :return: Indices (N,), int64, unless y holds probabilities, which stay as they are.
+        :return: Indices (N,), int64, unless y holds probabilities or the loss wants rows: those stay as they are.
         """
+        if y.dtype == object:
+            y = np.asarray(y.tolist())
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         if y.ndim == 1:
             return y.astype(np.int64) if isinstance(y, np.ndarray) else y.long()
-        return super().reduce_labels(y)
+        return y if isinstance(self._loss, OneHotLoss) else super().reduce_labels(y)
 
     def _inputs(self, x: Any) -> Any:
-        """Check a public call's inputs and cast them to float32; tensors pass as they are but for the type."""
+        """
+        Cast a public call's inputs to float32, where the base class without `preprocessing` leaves integers, for
+        embeddings. A named subclass looks at shape and kind; values are not looked at, since some attacks try NaN.
+        """
+        whole = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
-            return x if x.dtype == torch.float32 else x.float()
+            return x if x.dtype == torch.float32 or (whole and not x.is_floating_point()) else x.float()
         if x.dtype == object:
             return x
-        check_images(x, None if self.preprocessing_defences else self.input_shape)
-        highest = 1 if self.clip_values is None else max(1, np.max(self.clip_values[1]))
-        if x.dtype.kind in "iu" and x.max(initial=0) > highest:
-            raise ValueError(
-                f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
-            )
+        check_images(x, None if self.preprocessing_defences or self.row is None else self.input_shape, finite=False)
+        if x.dtype.kind in "iu":
+            if whole:
+                return np.ascontiguousarray(x)
+            if self._value_checks and x.max(initial=0) > max(1, np.max(self.clip_values[1])):
+                raise ValueError(
+                    f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
+                )
         return np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)
+
+    @property
+    def _value_checks(self) -> bool:
+        """Whether inputs are held against the clip values: the base class checks nothing that ART does not."""
+        return self.row is not None and self.clip_values is not None
+
+    def _check_labels(self, y: np.ndarray, length: int) -> None:
+        """Indices are checked always; rows may be what a loss of the user's own wants, except on a named subclass."""
+        if self.row is not None or y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1):
+            check_labels(y, self.nb_classes, length=length)
 
     def _as_tensor(self, x: Any) -> torch.Tensor:
         """On the device; an array is copied, since a network may work in place on its input."""
@@ -392,7 +470,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         if isinstance(y, torch.Tensor):
             return self.reduce_labels(y).to(self._device)  # type: ignore[union-attr]
         y = np.asarray(y)
-        check_labels(y, self.nb_classes, length=length)
+        self._check_labels(y, length)
         return torch.as_tensor(self.reduce_labels(y), device=self._device)
 
     @contextmanager
@@ -517,29 +595,44 @@ class LossDefendedClassifier(PyTorchClassifier):
         """What losses and objectives take: the network's outputs without the softmax of a view."""
         return self._outputs(x, self._network)
 
-    def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
+    def attack_values(
+        self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None, reduction: str | None = "none"
+    ) -> torch.Tensor:
         """
-        The objective that an attacker climbs; a loss without `reduction` gives its one number.
+        The objective that an attacker climbs.
 
         :param outputs: Logits (B, K).
         :param y: Labels: indices (B,) or probabilities (B, K).
-        :param name: Name of the objective; None for the classifier's own.
-        :return: One value a sample, (B,).
+        :param name: Name of the objective; None for the classifier's own. "adaptive" is the loss for a network with a
+               single output, which has no margin.
+        :param reduction: "none", "mean" or "sum"; None for the loss' own, which for weighted means is another.
+        :return: One value a sample, (B,), or what the training loss gives under "none": torch's element-wise ones
+                 (B, K), a loss without `reduction` its one number. A scalar if reduced.
+        :raises ValueError: For an objective that does not fit the outputs, or the loss of a classifier without one.
         """
         name = self._objective if name is None else name
+        single = outputs.ndim == 1 or outputs.shape[1] == 1
         if name == "adaptive":
-            name = self.row.objectives[0] if self.row else "margin"
-        if name != "loss":
-            outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
-            return OBJECTIVES[name](outputs, y if y.ndim == 1 else y.argmax(dim=1))
-        before = getattr(self._loss, "reduction", None)
-        if before is None:
-            return self._loss(outputs, y)
-        self._loss.reduction = "none"
-        try:
-            return self._loss(outputs, y)
-        finally:
-            self._loss.reduction = before
+            name = self.row.objectives[0] if self.row else "loss" if single else "margin"
+        if name == "loss":
+            return self._training_loss(outputs, y, reduction)
+        if single:
+            raise ValueError(f"objective '{name}' compares classes, but the network has a single output; take 'loss'.")
+        outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+        values = OBJECTIVES[name](outputs, y if y.ndim == 1 else y.argmax(dim=1))
+        if reduction is None:
+            reduction = "mean" if "mean" in getattr(self._loss, "reduction", "mean") else "sum"
+        return values if reduction == "none" else values.mean() if reduction == "mean" else values.sum()
+
+    def _training_loss(self, outputs: torch.Tensor, y: torch.Tensor, reduction: str | None = None) -> torch.Tensor:
+        """The loss, reduced as asked or in its own way; a copy is asked, as others may use the loss meanwhile."""
+        loss: Any = self._loss
+        if loss is None:
+            raise ValueError("the classifier has no loss: set_params(loss=...), or another objective than 'loss'.")
+        if reduction is not None and getattr(loss, "reduction", reduction) != reduction:
+            loss = copy.copy(loss)
+            loss.reduction = reduction
+        return loss(outputs, y)
 
     def _differentiable_input(self, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The leaf to differentiate by, and what the network gets, after the preprocessing."""
@@ -566,15 +659,14 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
         :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
         :param kwargs: Ignored; some ART attacks hand over more.
-        :return: Gradients of the shape of x. As in ART, of the mean over the batch if the loss' reduction is "mean",
-                 else of the sum.
+        :return: Gradients of the shape of x. As in ART, of the batch's value under the loss' own reduction; of the sum
+                 if that is "none".
         """
         x = self._inputs(x)
         with self._as_found(training_mode, learning=False), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             labels = self._labels(y, len(x))
-            values = self.attack_values(self._logits(inputs), labels)
-            total = values.mean() if getattr(self._loss, "reduction", "mean") == "mean" else values.sum()
+            total = self.attack_values(self._logits(inputs), labels, reduction=None).sum()
             grads = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
         if grads is None:
             raise ValueError("Gradient term in PyTorch model is `None`: the output does not depend on the input.")
@@ -602,7 +694,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
         :param reduction: "none", "mean" or "sum".
         :param kwargs: Ignored.
-        :return: (N,) for reduction "none", else a scalar; a tensor with its graph if x is one.
+        :return: (N,) for reduction "none", for an element-wise loss (N, K), else a scalar; a tensor with its graph if
+                 x is one.
         """
         if reduction not in ("none", "mean", "sum"):
             raise unknown_name("reduction", reduction, ("none", "mean", "sum"))
@@ -611,9 +704,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
             inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
             outputs = self._logits(self._as_tensor(inputs))
-            values = self.attack_values(outputs, self._labels(y, len(x)))
-            if reduction != "none":
-                values = values.mean() if reduction == "mean" else values.sum()
+            values = self.attack_values(outputs, self._labels(y, len(x)), reduction=reduction)
         return values if is_tensor else values.cpu().numpy()
 
     def class_gradient(
@@ -631,12 +722,19 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
         :param kwargs: Ignored.
         :return: (N, 1, C, H, W), or (N, K, C, H, W) for label None.
-        :raises ValueError: For labels out of range.
+        :raises ValueError: For labels out of range, or not one a sample.
         """
         x = self._inputs(x)
-        classes = None if label is None else np.broadcast_to(np.asarray(label), (len(x),))
-        if classes is not None:
-            check_labels(classes, self.nb_classes, name="label")
+        classes = None
+        if label is not None:
+            label = np.array(label) if isinstance(label, list) else label
+            fits = label.shape == x.shape[:1] if isinstance(label, np.ndarray) else isinstance(label, (int, np.integer))
+            if not fits or np.min(label) < 0 or np.max(label) >= self.nb_classes:
+                raise ValueError(
+                    f"Label {label} is out of range: expected 0 to {self.nb_classes - 1}, one for all samples or one "
+                    f"for each of {len(x)}."
+                )
+            classes = np.broadcast_to(label, x.shape[:1])
         with self._as_found(training_mode, learning=False), torch.enable_grad():
             leaf, inputs = self._differentiable_input(x)
             outputs = self._outputs(inputs)
@@ -762,9 +860,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         x_all, y_all = self.training_tensors(x, y)
         if scheduler is not None and not hasattr(scheduler, "step"):
             raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
+        shuffled: Any = DataLoader(range(len(x_all)), batch_size=len(x_all), shuffle=True)  # type: ignore[arg-type]
         with self.training(training_mode):
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
-                for index in torch.randperm(len(x_all)).split(batch_size):
+                (order,) = shuffled  # drawn as ART draws it
+                for index in order.split(batch_size):
                     if not (drop_last and len(index) < batch_size):
                         self.train_batch(x_all[index], y_all[index])
                 if scheduler is not None:
@@ -797,13 +897,14 @@ class LossDefendedClassifier(PyTorchClassifier):
 
         :param x: Inputs (N, C, H, W).
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
-        :return: Inputs, float32, on the CPU, and labels, indices (N,) or probabilities (N, K).
+        :return: Inputs, as a rule float32, on the CPU, and labels, indices (N,) or rows (N, K).
         :raises ValueError: For what does not fit; see :func:`.check_images`, :func:`.check_labels`.
         """
-        x = self._inputs(np.asarray(x))
-        y = np.asarray(y)
-        check_labels(y, self.nb_classes, length=len(x))
-        if self.clip_values is not None and not self.preprocessing_operations:
+        x, y = self._inputs(np.asarray(x)), np.asarray(y)
+        if self.row is not None and x.dtype != object:
+            check_images(x)
+        self._check_labels(y, len(x))
+        if self._value_checks and not self.preprocessing_operations:
             low, high = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
             if x.max() > 2 * high - low or x.min() < 2 * low - high:
                 raise ValueError(
@@ -815,7 +916,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             y = np.eye(self.nb_classes, dtype=ART_NUMPY_DTYPE)[y]
         x, y = self._apply_preprocessing(x, y, fit=True)
         y = np.asarray(self.reduce_labels(np.asarray(y)))
-        return torch.from_numpy(np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)), torch.from_numpy(y)
+        return torch.from_numpy(self._inputs(x)), torch.from_numpy(y)
 
     def renew_optimizer(self) -> None:
         """Put a fresh optimizer of the same kind and settings in the place of the present one."""
@@ -831,6 +932,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         if self._optimizer is None:
             raise ValueError("An optimizer is needed to train the model, but none is provided.")
+        if self._loss is None:
+            raise ValueError("A loss is needed to train the model, but none is provided: set_params(loss=...).")
         self._model.train(mode=training_mode)
         try:
             with nullcontext() if self._arithmetic == "exact" else fewer_operations(list(self._model.modules())):
@@ -853,8 +956,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         if self._arithmetic != "exact" and favours_channels_last(network, x) and takes_channels_last(network, x):
             x = channels_last(x)
         outputs = network(x)
-        loss = self._loss(outputs, y.to(self._device))
-        (loss.sum() if loss.ndim else loss).backward()
+        loss = self._training_loss(outputs, y.to(self._device))
+        loss.sum().backward()  # "none" is a sum
         optimizer.step()
         return loss.detach(), outputs.detach()
 
@@ -979,6 +1082,15 @@ class LossDefendedClassifier(PyTorchClassifier):
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
         self._model.training = model.training
+
+
+def _changes_nothing(preprocessing: Any) -> bool:
+    """Whether it is ART's default, which subtracts 0 and divides by 1 at every call."""
+    return (
+        isinstance(preprocessing, (StandardisationMeanStd, StandardisationMeanStdPyTorch))
+        and bool(np.all(preprocessing.mean == 0))
+        and bool(np.all(preprocessing.std == 1))
+    )
 
 
 class _Softmax(torch.nn.Module):

@@ -145,22 +145,26 @@ class ThresholdedClassifier(LossDefendedClassifier):
             thresholds = np.quantile(scores, np.linspace(0.05, 1, 20), method="inverted_cdf")
         return selective_records(scores, outputs.predictions == y, np.unique(thresholds))
 
-    def attack_values(self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None) -> torch.Tensor:
+    def attack_values(
+        self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None, reduction: str | None = "none"
+    ) -> torch.Tensor:
         """
         The objective that an attacker climbs.
 
         :param outputs: Logits (B, K + 1).
         :param y: Labels: indices (B,) or probabilities (B, K + 1).
         :param name: Name of the objective; None for the classifier's own.
-        :return: One value a sample, (B,); for "adaptive" positive exactly where the input is misclassified and
-                 accepted.
+        :param reduction: "none", "mean" or "sum"; None for the loss' own.
+        :return: One value a sample, (B,), or a scalar if reduced; for "adaptive" positive exactly where the input is
+                 misclassified and accepted.
         """
         if (self.objective if name is None else name) != "adaptive":
-            return super().attack_values(outputs, y, name)
+            return super().attack_values(outputs, y, name, reduction)
         y = (y if y.ndim == 1 else y.argmax(dim=1))[:, None]
         true, reject = outputs.gather(1, y)[:, 0], outputs[:, -1]
         wrong = outputs.scatter(1, y, -torch.inf)[:, :-1].amax(dim=1)
-        return wrong - torch.maximum(true, reject)
+        values = wrong - torch.maximum(true, reject)
+        return values if reduction == "none" else values.sum() if reduction == "sum" else values.mean()
 
     def set_params(self, **kwargs: Any) -> None:
         """

@@ -1,0 +1,397 @@
+"""
+The base class and `accelerate` beside ART's own class: every loss of torch's that ART takes, and one of a user's own,
+under every reduction and with labels in every form, must give ART's weights after `fit`, ART's values and gradients;
+and nothing is refused that ART takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescent, SquareAttack
+from art.attacks.poisoning import SleeperAgentAttack
+from art.defences.trainer import AdversarialTrainerTRADESPyTorch
+from art.estimators.classification import PyTorchClassifier
+from torch import nn
+
+from art_mmc import LossDefendedClassifier, MMCClassifier, accelerate
+from art_mmc.trainers import LossTrainer
+
+K, N, BATCH = (
+    5,
+    12,
+    5,
+)  # a batch of as many samples as there are classes, and a rest: (B, K) against (B,) broadcasts then
+
+
+class Quartic(nn.Module):
+    """A loss of a user's own, on one-hot labels."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        values = 0.01 * ((outputs - y) ** 4 * torch.arange(1, y.shape[1] + 1)).sum(dim=1)
+        return values if self.reduction == "none" else getattr(values, self.reduction)()
+
+
+class Net(nn.Module):
+    """A linear layer and what a loss wants behind it."""
+
+    def __init__(self, outputs: int, last: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, outputs), last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.layer(x))
+
+
+WEIGHT = torch.arange(1.0, K + 1)
+LOSSES: dict[str, Callable[..., Any]] = {
+    "CrossEntropy": nn.CrossEntropyLoss,
+    "CrossEntropy weighted": lambda **kw: nn.CrossEntropyLoss(weight=WEIGHT.clone(), **kw),
+    "CrossEntropy smoothed": lambda **kw: nn.CrossEntropyLoss(label_smoothing=0.1, **kw),
+    "CrossEntropy ignoring": lambda **kw: nn.CrossEntropyLoss(ignore_index=2, **kw),
+    "NLL": nn.NLLLoss,
+    "NLL weighted": lambda **kw: nn.NLLLoss(weight=WEIGHT.clone(), **kw),
+    "MultiMargin": nn.MultiMarginLoss,
+    "MSE": nn.MSELoss,
+    "L1": nn.L1Loss,
+    "SmoothL1": nn.SmoothL1Loss,
+    "Huber": nn.HuberLoss,
+    "KLDiv": nn.KLDivLoss,
+    "SoftMargin": nn.SoftMarginLoss,
+    "MultiLabelSoftMargin": nn.MultiLabelSoftMarginLoss,
+    "MultiLabelMargin": nn.MultiLabelMarginLoss,
+    "BCE": nn.BCELoss,
+    "BCEWithLogits": nn.BCEWithLogitsLoss,
+    "own": Quartic,
+}
+
+
+def twin(cls: type, name: str, reduction: str, **kwargs: Any) -> Any:
+    """ART's class or the base class around the same network and loss; binary losses get a single output."""
+    torch.manual_seed(0)
+    last: Any = {"NLL": nn.LogSoftmax(1), "KLDiv": nn.LogSoftmax(1), "BCE": nn.Sigmoid()}.get(name.split()[0])
+    net = Net(1 if "BCE" in name else K, last or nn.Identity())
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    loss = LOSSES[name](reduction=reduction)
+    return cls(net, loss, (6,), 2 if "BCE" in name else K, optimizer=optimizer, device_type="cpu", **kwargs)
+
+
+def labels(form: str, classes: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    index = rng.integers(0, classes, N)
+    return {
+        "index": index,
+        "column": index[:, None],
+        "one-hot": np.eye(classes, dtype=np.float32)[index],
+        "int one-hot": np.eye(classes, dtype=np.int64)[index],
+        "float64 one-hot": np.eye(classes)[index],
+        "soft": rng.dirichlet(np.ones(classes), N).astype(np.float32),
+        "multi-hot": (rng.random((N, classes)) < 0.5).astype(np.float32),
+        "listed": np.concatenate([index[:, None], np.full((N, classes - 1), -1)], axis=1),
+        "object": index.astype(object),
+    }[form]
+
+
+X = np.random.default_rng(0).random((N, 6), dtype=np.float32)
+CALLS: dict[str, Callable[[Any, np.ndarray], Any]] = {
+    "loss_gradient": lambda c, y: c.loss_gradient(X, y),
+    "loss_gradient of tensors": lambda c, y: c.loss_gradient(torch.tensor(X), torch.tensor(y)).numpy(),
+    "compute_loss none": lambda c, y: c.compute_loss(X, y, reduction="none"),
+    "compute_loss mean": lambda c, y: c.compute_loss(X, y, reduction="mean"),
+    "compute_loss sum": lambda c, y: c.compute_loss(X, y, reduction="sum"),
+    "class_gradient": lambda c, y: c.class_gradient(X),
+    "class_gradient of a class": lambda c, y: c.class_gradient(X, 0),
+    "predict": lambda c, y: c.predict(X),
+    "fit": lambda c, y: fitted(c, y),
+}
+
+
+def fitted(classifier: Any, y: np.ndarray) -> np.ndarray:
+    torch.manual_seed(1)
+    classifier.fit(X, y, batch_size=BATCH, nb_epochs=2)
+    return classifier.model.layer.weight.detach().numpy().copy()
+
+
+def outcome(call: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return call(*args)
+    except Exception as error:  # ART's own refusals are the oracle
+        return error
+
+
+FORMS = ("index", "soft", "multi-hot", "column", "one-hot", "int one-hot", "float64 one-hot", "listed", "object")
+CASES = [(name, "mean", form) for name in LOSSES for form in FORMS]
+CASES += [(name, reduction, form) for name in LOSSES for reduction in ("sum", "none") for form in FORMS[:2]]
+CASES += [("KLDiv", "batchmean", form) for form in FORMS[:3]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "reduction", "form"), CASES)
+def test_whatever_works_on_arts_class_gives_the_same(name, reduction, form):
+    y = labels(form, 2 if "BCE" in name else K)
+    compared = 0
+    for call, make in CALLS.items():
+        if form == "column" and call.startswith("loss_gradient") and "BCE" not in name:
+            continue  # ART takes the first class for all there
+        wanted = outcome(make, twin(PyTorchClassifier, name, reduction), y)
+        if isinstance(wanted, Exception):
+            continue
+        base = twin(LossDefendedClassifier, name, reduction, objective="loss")
+        for classifier in (base, accelerate(twin(PyTorchClassifier, name, reduction))):
+            got = make(classifier, y)
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6, err_msg=call)
+        compared += 1
+    assert compared >= 3  # predictions and class gradients at the least
+
+
+def test_the_comparison_compares():
+    """What ART refuses is left out above; these are to be in."""
+    for name, reduction, form in [("MSE", "mean", "index"), ("KLDiv", "batchmean", "soft"), ("BCE", "sum", "index")]:
+        y = labels(form, 2 if "BCE" in name else K)
+        got = {call: outcome(make, twin(PyTorchClassifier, name, reduction), y) for call, make in CALLS.items()}
+        assert sum(not isinstance(each, Exception) for each in got.values()) >= 7
+    listed = labels("listed", K)
+    assert not isinstance(outcome(CALLS["fit"], twin(PyTorchClassifier, "MultiLabelMargin", "mean"), listed), Exception)
+
+
+@pytest.mark.parametrize("shape", ["column", "flat"])
+def test_one_output_neuron(shape):
+    """By hand, on sigmoid(w x + b): the gradient of the summed binary cross-entropy is (p - y) w."""
+    net = Net(1, nn.Flatten(0) if shape == "flat" else nn.Identity())
+    classifier = LossDefendedClassifier(net, nn.BCEWithLogitsLoss(reduction="sum"), (6,), 2, device_type="cpu")
+    y = labels("index", 2)
+    p = 1 / (1 + np.exp(-classifier.predict(X)))
+    assert p.shape == (N, 1)
+    expected = (p - y[:, None]) * net.layer.weight.detach().numpy()
+    for each in (y, y[:, None], np.eye(2, dtype=np.float32)[y]):
+        np.testing.assert_allclose(classifier.loss_gradient(X, each), expected, rtol=1e-4, atol=1e-6)
+    values = -np.log(np.where(y == 1, p[:, 0], 1 - p[:, 0]))
+    np.testing.assert_allclose(classifier.compute_loss(X, y).reshape(N), values, rtol=1e-4)
+    x_adv = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.1, max_iter=1, verbose=False).generate(X, y)
+    np.testing.assert_allclose(x_adv - X, 0.1 * np.sign(expected), atol=1e-6)
+    before = classifier.compute_loss(X, y, reduction="sum")
+    classifier.fit(X, y, nb_epochs=20)
+    assert classifier.compute_loss(X, y, reduction="sum") < before
+    with classifier.using_objective("margin"), pytest.raises(ValueError, match="network has a single output; take 'l"):
+        classifier.loss_gradient(X, y)
+
+
+@pytest.mark.parametrize("name", ["MSE", "KLDiv", "own"])
+def test_trainers_hand_indices_to_a_loss_on_rows(name):
+    """ART's own trainers stop at a loss that they do not know; both they and ours train it here."""
+    classifier = twin(LossDefendedClassifier, name, "mean", clip_values=(0, 1))
+    y = labels("index", K)
+    attack = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.1, max_iter=1, verbose=False)
+    for trainer in (AdversarialTrainerTRADESPyTorch(classifier, attack, beta=1.0), LossTrainer(classifier, seed=0)):
+        before = classifier.model.layer.weight.detach().clone()
+        trainer.fit(X, np.eye(K, dtype=np.float32)[y], nb_epochs=1)
+        assert not torch.equal(before, classifier.model.layer.weight)
+
+
+def test_flags_that_a_user_sets_on_arts_class():
+    """The way in ART to a loss of one's own on indices."""
+
+    def nearest(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert y.shape == outputs.shape[:1]
+        return -outputs.gather(1, y[:, None]).mean()
+
+    art = twin(PyTorchClassifier, "MSE", "mean")
+    art._loss, art._reduce_labels, art._int_labels = nearest, True, True
+    y = labels("one-hot", K)
+    fast = accelerate(art)
+    assert fast.loss is nearest
+    np.testing.assert_allclose(fast.loss_gradient(X, y), art.loss_gradient(X, y), rtol=1e-5)
+
+
+def test_copies_and_parameters_of_a_wrapped_loss():
+    classifier = twin(LossDefendedClassifier, "KLDiv", "batchmean", objective="loss")
+    y = labels("soft", K)
+    expected = classifier.loss_gradient(X, y)
+    classifier.set_params(loss=classifier.get_params()["loss"])
+    np.testing.assert_array_equal(classifier.loss_gradient(X, y), expected)
+    np.testing.assert_array_equal(copy.deepcopy(classifier).loss_gradient(X, y), expected)
+    assert isinstance(classifier.clone_for_refitting().loss.loss, nn.KLDivLoss)
+    classifier.set_params(loss=nn.MSELoss())
+    art = twin(PyTorchClassifier, "KLDiv", "mean")
+    art.set_params(loss=nn.MSELoss())
+    np.testing.assert_allclose(classifier.loss_gradient(X, y), art.loss_gradient(X, y), rtol=1e-5)
+
+
+def test_a_value_asked_for_does_not_change_the_loss_of_others():
+    """While one thread computes values with another reduction, a training has the loss' own."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(Quartic):
+        def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            if threading.current_thread() is not threading.main_thread():
+                inside.set()
+                go_on.wait(5)
+            return super().forward(outputs, y)
+
+    classifier = twin(LossDefendedClassifier, "own", "mean", objective="loss")
+    classifier.set_params(loss=Slow())
+    thread = threading.Thread(target=classifier.compute_loss, args=(X, labels("index", K)))
+    thread.start()
+    assert inside.wait(5)
+    assert classifier.loss.reduction == "mean"
+    go_on.set()
+    thread.join()
+
+
+# --- what is not there, and what is not checked -----------------------------------------------------------------------
+
+
+def test_no_loss():
+    net = Net(K, nn.Identity())
+    classifier = LossDefendedClassifier(net, None, (6,), K, device_type="cpu")
+    y = labels("index", K)
+    assert classifier.loss is None
+    assert np.abs(classifier.loss_gradient(X, y)).max() > 0  # the margin needs none
+    classifier.clone_for_refitting()
+    with classifier.using_objective("loss"), pytest.raises(ValueError, match=r"has no loss: set_params\(loss=...\)"):
+        classifier.compute_loss(X, y)
+    for fit in (classifier.fit, LossTrainer(classifier).fit):
+        with pytest.raises(ValueError, match="A loss is needed to train"):
+            fit(X, y, nb_epochs=1)
+    art = PyTorchClassifier(net, None, (6,), K, device_type="cpu")
+    np.testing.assert_array_equal(accelerate(art).predict(X), art.predict(X))
+
+
+class Tokens(nn.Module):
+    """A text's mean embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(1000, 4), nn.Linear(4, K)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.table(x).mean(dim=1))
+
+
+def test_tokens():
+    """Integers stay integers where ART leaves them, without `preprocessing`."""
+    x = np.random.default_rng(0).integers(0, 1000, (N, 7))
+    y = labels("index", K)
+    results = []
+    for make in (PyTorchClassifier, LossDefendedClassifier, lambda *a, **kw: accelerate(PyTorchClassifier(*a, **kw))):
+        torch.manual_seed(0)
+        net = Tokens()
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        classifier = make(
+            net, nn.CrossEntropyLoss(), (7,), K, optimizer=optimizer, preprocessing=None, device_type="cpu"
+        )
+        classifier.fit(x, y, batch_size=5, nb_epochs=2)
+        results.append(classifier.predict(x))
+    for each in results[1:]:
+        np.testing.assert_allclose(each, results[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "far from the box", "another shape"])
+@pytest.mark.parametrize("clip", [None, (0, 1)])
+def test_base_class_and_accelerate_take_what_art_takes(kind, clip):
+    """The network takes any number of rows of 6; inputs of ART's users may be images, activations or logits."""
+    x = np.random.default_rng(0).integers(0, 255, (N, 3, 6) if kind == "another shape" else (N, 6))
+    x = x.astype({"uint8": np.uint8, "int64": np.int64}.get(kind, np.float32))
+    y, weights = labels("index", K), []
+    last = nn.AdaptiveAvgPool1d(K)
+    for make in (PyTorchClassifier, LossDefendedClassifier, lambda *a, **kw: accelerate(PyTorchClassifier(*a, **kw))):
+        torch.manual_seed(0)
+        net = Net(K, (lambda z: last(z.flatten(1))) if kind == "another shape" else nn.Identity())
+        optimizer = torch.optim.SGD(net.parameters(), 1e-4)
+        classifier = make(net, nn.CrossEntropyLoss(), (6,), K, optimizer=optimizer, clip_values=clip, device_type="cpu")
+        assert (classifier.clip_values is None) == (clip is None)
+        classifier.predict(x)
+        weights.append(fit_on(classifier, x, y))
+    for each in weights[1:]:
+        np.testing.assert_allclose(each, weights[0], rtol=1e-4, atol=1e-6)
+
+
+def fit_on(classifier: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    torch.manual_seed(1)
+    classifier.fit(x, y, batch_size=BATCH, nb_epochs=2)
+    return classifier.model.layer.weight.detach().numpy().copy()
+
+
+def test_default_box_of_base_and_named():
+    assert twin(LossDefendedClassifier, "MSE", "mean").clip_values is None
+    assert named_images().clip_values.tolist() == [0, 1]
+    anything = named_images()
+    anything.set_params(clip_values=None)
+    anything.fit(np.full((2, 1, 8, 8), 200, np.uint8), np.array([0, 1]), nb_epochs=1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["base", "named"])
+def test_what_an_attack_probes_with_is_not_refused(name, bad, trained, digits):
+    """Some of ART's attacks make candidates that are no numbers, and drop them by themselves."""
+    classifier = trained["mmc"] if name == "named" else accelerate(plain(trained["mmc"]))
+    x = digits.x_test[:4].copy()
+    x[1, 0, 3, 3] = bad
+    expected = classifier.predict(digits.x_test[:4])
+    for values in (classifier.predict(x), classifier.compute_loss(x, digits.y_test[:4])[:, None]):
+        assert np.isfinite(np.delete(values, 1, axis=0)).all()
+    np.testing.assert_allclose(np.delete(classifier.predict(x), 1, 0), np.delete(expected, 1, 0), rtol=1e-5, atol=1e-5)
+    if name == "named":
+        with pytest.raises(ValueError, match="x has NaN or infinite values in 1 of 4 samples"):
+            copy.deepcopy(classifier).fit(x, digits.y_test[:4])
+
+
+def plain(classifier: LossDefendedClassifier) -> PyTorchClassifier:
+    return PyTorchClassifier(
+        classifier.model, nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("eps", [0.2, 2.0])
+@pytest.mark.parametrize("name", ["base", "named"])
+def test_square_in_the_2_norm(name, eps):
+    """Large white areas, on which ART's candidates are often no numbers: on ART's class these seeds all pass."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    art = PyTorchClassifier(net, nn.CrossEntropyLoss(), (1, 28, 28), 10, clip_values=(0, 1), device_type="cpu")
+    named = MMCClassifier(nn.Sequential(nn.Flatten(), nn.Linear(784, 16)), input_shape=(1, 28, 28), nb_classes=10)
+    classifier = accelerate(art) if name == "base" else named
+    x = np.zeros((8, 1, 28, 28), np.float32)
+    x[:, :, 8:20, 8:20] = 1
+    y = classifier.predict(x).argmax(axis=1)
+    for seed in range(4):
+        np.random.seed(seed)
+        x_adv = SquareAttack(classifier, norm=2, eps=eps, max_iter=40, verbose=False).generate(x, y)
+        assert np.isfinite(x_adv).all()
+        assert np.linalg.norm((x_adv - x).reshape(8, -1), axis=1).max() <= eps * (1 + 1e-4)
+
+
+def test_sleeper_agent_finds_its_preprocessing():
+    """ART's default standardisation, which changes nothing, is there to be asked, but not run."""
+    for classifier in (twin(LossDefendedClassifier, "CrossEntropy", "mean", clip_values=(0, 1)), named_images()):
+        assert (float(classifier.preprocessing.mean), float(classifier.preprocessing.std)) == (0, 1)
+        assert classifier.preprocessing_operations == []
+        attack = SleeperAgentAttack(
+            classifier,
+            percent_poison=0.5,
+            indices_target=np.arange(2),
+            patch=np.ones((1, 2, 2), np.float32),
+            class_source=0,
+            class_target=1,
+        )
+        assert attack.patch.max() == 1
+    half = twin(LossDefendedClassifier, "CrossEntropy", "mean", preprocessing=(0.5, 2.0))
+    assert len(half.preprocessing_operations) == 1
+    half.set_params(preprocessing=(0.0, 1.0))
+    assert half.preprocessing_operations == []
+
+
+def named_images() -> LossDefendedClassifier:
+    return MMCClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 16)), input_shape=(1, 8, 8), nb_classes=10)
