@@ -105,9 +105,9 @@ def test_simplex_depends_on_no_seed():
 def test_a_thousand_classes_within_100_ms():
     seconds = []
     for _ in range(7):
-        start = time.perf_counter()
+        start = time.process_time()
         max_mahalanobis_centers(1000, 1000, 10.0)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.1
 
 

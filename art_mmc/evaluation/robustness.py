@@ -263,10 +263,12 @@ class RobustnessEvaluation(Evaluation):
                 raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
         with seeded(derived_seed(self.seed, 12)):  # networks may draw random numbers, and ART's `predict` does
             target = Target(classifier, x)
-            plans = self.plans
+            plans, left_out = self.plans, list[str]()
             if self.suite is not None:
-                plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, target.image_size)
-            return self._run(target, x, y, list(plans or ()))
+                size = target.image_size
+                plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, size, left_out)
+            found = self._run(target, x, y, list(plans or ()))
+            return replace(found, provenance={**found.provenance, "left_out": left_out}) if left_out else found
 
     def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
         fingerprint = self._fingerprint(target, x, y, plans)

@@ -75,6 +75,7 @@ class Suite:
         nb_classes: int = 10,
         quirks: Sequence[str] = (),
         image_size: tuple[int, int] | None = (28, 28),
+        left_out: list[str] | None = None,
     ) -> list[AttackPlan]:
         """
         :param eps: The radii, ascending.
@@ -83,6 +84,7 @@ class Suite:
         :param quirks: Names in :data:`QUIRKS`.
         :param image_size: Height and width of the inputs, None for inputs that are no images: plans for larger ones are
                left out.
+        :param left_out: A list that takes the names of the plans that are left out.
         :return: The plans, in the order in which they run.
         :raises ValueError: For a quirk that is unknown or not this paper's, or a norm that is not the paper's.
         """
@@ -98,7 +100,10 @@ class Suite:
             radius = check_eps(radius) if norm == math.inf else radius
             plans += [_with_quirks(plan, quirks) for plan in self.plans(radius, norm)] + self.beside(radius, norm)
         plans += [_with_quirks(plan, quirks) for plan in self.once]
-        return [plan for plan in plans if fits(plan, nb_classes, image_size)]
+        fitting = [plan for plan in plans if fits(plan, nb_classes, image_size)]
+        if left_out is not None:
+            left_out += dict.fromkeys(plan.name for plan in plans if plan not in fitting)
+        return fitting
 
 
 def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) -> bool:

@@ -178,7 +178,7 @@ def create_backbone(name: str, input_shape: Sequence[int], **options: Any) -> Ba
     for option in options:
         if option not in row.option_names():
             raise unknown_name(f"option of backbone '{name}'", option, row.option_names())
-    shape = check_input_shape(input_shape)
+    shape = check_input_shape(input_shape, images=f"backbone '{name}'")
     size = min(shape[1:])
     if size < row.min_size:
         others = [other for other, it in BACKBONES.items() if it.min_size <= size]

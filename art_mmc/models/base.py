@@ -1,5 +1,5 @@
 """
-What a backbone is: a module from normalised inputs x (B, C, H, W) to features z (B, d) that says how wide they are
+What a backbone is: a module from normalised inputs x (B, ...) to features z (B, d) that says how wide they are
 (`out_features`) and whether they can take either sign (`linear_output`); and the adapter that makes one of a user's
 own module.
 """
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Normalised inputs (B, C, H, W).
+        :param x: Normalised inputs (B, ...).
         :return: Features (B, d).
         """
         return self.layers(x)
@@ -51,7 +51,7 @@ class WrappedBackbone(nn.Module):
     """
     A user's module with the attributes of a backbone; made by :func:`wrap_backbone`.
 
-    :param module: Maps inputs (B, C, H, W) to features (B, d) or (B, ...), which are flattened.
+    :param module: Maps inputs (B, ...) to features (B, d) or (B, ...), which are flattened.
     :param out_features: Width d of the flattened features.
     :param linear_output: Whether the features reach every point of R^d.
     """
@@ -68,29 +68,32 @@ class WrappedBackbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Normalised inputs (B, C, H, W).
+        :param x: Normalised inputs (B, ...).
         :return: Features (B, d).
         """
         return self.module(x).flatten(1)
 
 
-def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+def check_input_shape(input_shape: Sequence[int], images: str = "") -> tuple[int, ...]:
     """
     Check the shape of one input.
 
     :param input_shape: What came.
-    :return: (C, H, W) as ints.
-    :raises ValueError: When it is not three positive whole numbers.
+    :param images: What wants images, (C, H, W), as a name for the message; "" where any shape will do.
+    :return: The sizes as ints.
+    :raises ValueError: When it is not one positive whole number or more, or for images not three.
     """
     try:
-        channels, height, width = (operator.index(size) for size in input_shape)
-    except (TypeError, ValueError):
-        channels = height = width = 0
-    if min(channels, height, width) < 1:
-        raise ValueError(
-            f"input_shape: expected (C, H, W), three positive whole numbers without the batch, got {input_shape!r}."
-        )
-    return channels, height, width
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        shape = ()
+    if min(shape, default=0) < 1 or (images and len(shape) != 3):
+        expected = "positive whole numbers, such as (C, H, W) or (F,),"
+        if images:
+            expected = f"(C, H, W), three positive whole numbers, for {images},"
+        mend = "; for other inputs give a module of your own" if images and len(shape) not in (0, 3) else ""
+        raise ValueError(f"input_shape: expected {expected} without the batch, got {input_shape!r}{mend}.")
+    return shape
 
 
 def wrap_backbone(
@@ -102,9 +105,9 @@ def wrap_backbone(
     The width of its features is read from one forward of two zero samples in eval mode. The module, its modes and
     statistics, and the global random state are the same afterwards.
 
-    :param module: Maps normalised inputs (B, C, H, W) to floating features (B, d) or (B, ...), which are flattened.
+    :param module: Maps normalised inputs (B, ...) to floating features (B, d) or (B, ...), which are flattened.
         A module that has `out_features` and `linear_output` is a backbone already and comes back as it is.
-    :param input_shape: Shape (C, H, W) of one input.
+    :param input_shape: Shape of one input, (C, H, W) or any other.
     :param out_features: The width d that is expected, checked against the one found; None for any.
     :param linear_output: Say True where the last operation is a linear layer without an activation. The package does
         not guess: an activation may follow inside `forward`, and features wrongly taken for signed ones would keep a
@@ -128,12 +131,12 @@ def wrap_backbone(
     return backbone
 
 
-def _features_of_zeros(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
+def _features_of_zeros(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
     """
     The checked output of a module for two zero samples, in eval mode and without a trace.
 
     :param module: The module.
-    :param input_shape: Shape (C, H, W) of one input.
+    :param input_shape: Shape of one input.
     :return: Its output (2, ...).
     """
     tensors = itertools.chain(module.parameters(), module.buffers())
@@ -147,7 +150,7 @@ def _features_of_zeros(module: nn.Module, input_shape: tuple[int, int, int]) -> 
             z = module(torch.zeros(shape, device=like.device, dtype=like.dtype))
     except Exception as error:  # whatever a user's forward raises
         raise ValueError(
-            f"wrap_backbone: the module refused inputs of shape {shape}, being (B, C, H, W): "
+            f"wrap_backbone: the module refused inputs of shape {shape}, the batch first: "
             f"{type(error).__name__}: {error}. Is input_shape {input_shape} the shape that it was made for?"
         ) from error
     finally:

@@ -276,11 +276,13 @@ def examples_figure(assessment: Assessment) -> Figure | None:
     Clean images, what the worst attack made of them, and the difference, magnified.
 
     :param assessment: The assessment, with inputs and examples.
-    :return: A figure; None when no sample fell.
+    :return: A figure; None when no sample fell, or the inputs are no images of one, three or four channels first.
     """
     record, x = assessment.record, assessment.x
     index = shown_examples(record)
-    if not len(index) or x is None or record.examples is None or record.labels is None or record.predictions is None:
+    if x is None or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
+        return None
+    if not len(index) or record.examples is None or record.labels is None or record.predictions is None:
         return None
     clean, adversarial = x[index], record.examples[index]
     difference = adversarial - clean

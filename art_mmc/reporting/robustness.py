@@ -204,6 +204,8 @@ def attacks_table(record: RobustnessRecord) -> str:
         parts.append("\\* ran on what earlier attacks had left: the figure is theirs and its own together.")
     if "+" in notes:
         parts.append("+ ran on the first samples only, and the figure is about these.")
+    if left_out := record.provenance.get("left_out"):
+        parts.append(f"Not run, having no meaning for inputs of this shape or so few classes: {', '.join(left_out)}.")
     return "\n\n".join(parts)
 
 

@@ -40,6 +40,15 @@ class Moment:
     scale: float = 1.0
 
 
+def per_sample(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """
+    :param values: One value a sample, (B,).
+    :param x: Inputs (B, ...).
+    :return: The values in a shape that broadcasts against the inputs, (B, 1, ...).
+    """
+    return values.view(-1, *(1,) * (x.ndim - 1))
+
+
 class Crafting(ABC):
     """
     A strategy of adversarial training: how to craft, and which loss to train on.
@@ -51,19 +60,19 @@ class Crafting(ABC):
     ) -> torch.Tensor:
         """
         :param classifier: The classifier under training.
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, ...).
         :param y: Labels (B,), int64.
         :param moment: Randomness and progress.
-        :return: Adversarial inputs (B, C, H, W), in the ball and in the box.
+        :return: Adversarial inputs (B, ...), in the ball and in the box.
         """
 
     def training_loss(
         self, forward: Forward, loss: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, x_adv: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        :param forward: The network in training mode, inputs (B, C, H, W) -> logits (B, K).
+        :param forward: The network in training mode, inputs (B, ...) -> logits (B, K).
         :param loss: The defence's loss.
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, ...).
         :param y: Labels (B,) or (B, K).
         :param x_adv: What :meth:`craft` made of them, or of a share of them.
         :return: The loss, a scalar, and the logits (B, K) by which the accuracy is counted.
@@ -158,7 +167,7 @@ class PGD(Crafting):
         scale: Any = moment.scale
         if self.eps_min is not None:
             radius = self.eps_min + (self.eps - self.eps_min) * moment.draw(x.shape[:1])
-            scale = scale * (radius / self.eps).view(-1, 1, 1, 1)
+            scale = scale * per_sample(radius / self.eps, x)
         eps = self.eps * scale
         step = (self.eps / 4 if self.step_size is None else self.step_size) * scale * sign
         low, high = classifier.bounds(x)
@@ -176,7 +185,7 @@ class PGD(Crafting):
                 moved = self._project(x_adv + step * self._direction(grad), x, eps, low, high)
                 if left is not None:
                     left = left - (logits.argmax(dim=1) != y).to(left.dtype)
-                    moved = torch.where((left >= 0)[:, None, None, None], moved, x_adv)
+                    moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
                 x_adv = moved
         return x_adv.detach()
 
@@ -184,7 +193,7 @@ class PGD(Crafting):
         """A uniform point of the ball (for the 2-norm: uniform direction and radius), in the box."""
         noise = 2 * moment.draw(x.shape) - 1
         if self.norm == 2:
-            radius = moment.draw(x.shape[:1]).view(-1, 1, 1, 1)
+            radius = per_sample(moment.draw(x.shape[:1]), x)
             noise = self._direction(noise) * radius
         return self._project(x + eps * noise, x, eps, low, high)
 
@@ -192,7 +201,7 @@ class PGD(Crafting):
         """The steepest direction of unit length."""
         if self.norm == math.inf:
             return grad.sign()
-        return grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return grad / per_sample(grad.flatten(1).norm(dim=1).clamp_min(1e-12), grad)
 
     def _project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: Any, low: Any, high: Any) -> torch.Tensor:
         """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
@@ -200,7 +209,7 @@ class PGD(Crafting):
             x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
         else:
             delta = x_adv - x
-            length = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+            length = per_sample(delta.flatten(1).norm(dim=1).clamp_min(1e-12), x)
             x_adv = x + delta * torch.clamp(eps / length, max=1.0)
         return x_adv if low is None else x_adv.clamp(low, high)
 
@@ -232,7 +241,7 @@ class FGSM(Crafting):
     ) -> torch.Tensor:
         """See :meth:`Crafting.craft`."""
         spread = 0.0 if self.eps_max is None else self.eps_max - self.eps
-        length = (self.eps + spread * moment.draw(x.shape[:1])).view(-1, 1, 1, 1) * moment.scale
+        length = per_sample(self.eps + spread * moment.draw(x.shape[:1]), x) * moment.scale
         low, high = classifier.bounds(x)
         with classifier.crafting():
             leaf = x.detach().requires_grad_(True)

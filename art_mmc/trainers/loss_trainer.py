@@ -220,6 +220,11 @@ class LossTrainer(Trainer):
         if isinstance(augmentation, str):
             if augmentation not in AUGMENTATIONS:
                 raise unknown_name("augmentation", augmentation, AUGMENTATIONS)
+            if len(classifier.input_shape) != 3:
+                raise ValueError(
+                    f"augmentation '{augmentation}' is for images (C, H, W), the inputs have shape "
+                    f"{classifier.input_shape}; give a function of your own, (inputs, generator) -> inputs, or none."
+                )
             augmentation = AUGMENTATIONS[augmentation]
         self._classifier: LossDefendedClassifier = classifier
         self.recipe = recipe
@@ -442,7 +447,7 @@ class LossTrainer(Trainer):
         """
         net = self._classifier.model
         if self.channels_last:
-            net.to(memory_format=torch.channels_last)
+            _lay_out(net, torch.channels_last)
         try:
             with data_parallel(net, _floats(job.x[:2])) as trained:
                 self._forward = torch.compile(trained) if self.compile_network else trained
@@ -450,7 +455,7 @@ class LossTrainer(Trainer):
         finally:
             self._forward = self._classifier.forward
             if self.channels_last:  # a loaded copy of the network computes the same to the last bit
-                net.to(memory_format=torch.contiguous_format)
+                _lay_out(net, torch.contiguous_format)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -817,6 +822,13 @@ _PASS_A_FUNCTION = (
 )
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
+
+
+def _lay_out(net: torch.nn.Module, layout: torch.memory_format) -> None:
+    """The kernels of images in a memory format; `Module.to` fails on those of volumes, which have five dimensions."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def _floats(x: torch.Tensor) -> torch.Tensor:
