@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,33 +13,31 @@ import torch
 
 from art_mmc import create_classifier
 from art_mmc.bench import (
+    CASES,
     CURVES,
     GROUPS,
-    JOBS,
-    Asked,
+    Case,
     Check,
     Contest,
-    Job,
+    Goal,
+    Row,
     Settings,
     alternate,
     bench_markdown,
     bench_text,
-    clocked,
-    find_job,
+    find_case,
     run_bench,
+    run_case,
     select,
     slope,
     summary_table,
     worst_step,
     write_bench,
 )
-from art_mmc.bench.child import answer
-from art_mmc.bench.contest import at_most, faster
-from art_mmc.bench.growth import measure_curve
-from art_mmc.bench.losses import algorithm_1
-from art_mmc.bench.memory import peak_megabytes, run_in_child
+from art_mmc.bench.cases import algorithm_1, case_megabytes, largest_batch
+from art_mmc.bench.growth import SUBJECTS, measure_curve
+from art_mmc.bench.measure import at_most, faster, in_fresh_process, peak_megabytes, seconds
 from art_mmc.bench.report import conditions, curves_text, format_figure, growth_figure, read_rows
-from art_mmc.bench.run import Row, run_job
 from art_mmc.cli import main
 from art_mmc.comparison import ORDER
 from art_mmc.geometry import max_mahalanobis_centers
@@ -53,13 +52,17 @@ QUICK = Settings(quick=True)
 # ------------------------------------------------------------------------------------------------------------- timing
 
 
+def _case(unit="s", **contenders) -> Case:
+    return Case("made-up", "attacks", "a job", lambda settings: Contest(contenders, "made up", unit=unit))
+
+
 def test_contenders_take_turns_and_the_first_round_does_not_count(monkeypatch):
     # two contenders, three rounds, the second one backwards: a 9, b 20; b 4, a 2; a 4, b 8
     clock = iter([0, 9, 9, 29, 29, 33, 33, 35, 35, 39, 39, 47])
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("art_mmc.bench.measure.timer", lambda: float(next(clock)))
     calls = []
-    contenders = {name: clocked(lambda name=name: calls.append(name)) for name in "ab"}
-    first, second = alternate("a job", contenders, rounds=2)
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    first, second = run_case(_case(**contenders), Settings(), rounds=2)
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert (first.median, first.ratio, first.reference, first.unit) == (3.0, 1.0, "a", "s")
     assert (second.median, second.least, second.most, second.ratio) == (6.0, 4.0, 8.0, 2.0)
@@ -68,26 +71,26 @@ def test_contenders_take_turns_and_the_first_round_does_not_count(monkeypatch):
 def test_ratio_is_the_median_of_each_round_s_own():
     """A machine that is three times slower in one round moves no ratio, though it moves the medians."""
     times = {"a": iter([1.0, 9.0, 2.0]), "b": iter([2.0, 18.0, 4.0])}
-    _, second = alternate("a job", {name: lambda name=name: next(times[name]) for name in "ab"}, 3, warm_up=False)
+    _, second = run_case(_case("MB", **{name: lambda name=name: next(times[name]) for name in "ab"}), QUICK, 3)
     assert (second.median, second.ratio) == (4.0, 2.0)
 
 
 def test_repeats_share_the_time(monkeypatch):
     clock = iter([0.0, 6.0])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("art_mmc.bench.measure.timer", lambda: next(clock))
     calls = []
-    assert clocked(lambda: calls.append(1), repeats=3)() == 2.0
+    assert seconds(lambda: calls.append(1), repeats=3) == 2.0
     assert len(calls) == 3
 
 
 def test_no_memory_at_all_is_no_division_by_zero():
-    figures = {"a": lambda: 0.0, "b": lambda: 0.0, "c": lambda: 5.0}
-    assert [each.ratio for each in alternate("a job", figures, 1, "MB", warm_up=False)] == [1.0, 1.0, 2.0]
+    case = _case("MB", a=lambda: 0.0, b=lambda: 0.0, c=lambda: 5.0)
+    assert [row.ratio for row in run_case(case, QUICK, rounds=1)] == [1.0, 1.0, 2.0]
 
 
 def test_no_rounds():
     with pytest.raises(ValueError, match="rounds"):
-        alternate("a job", {"a": lambda: 0.0}, rounds=0)
+        alternate({"a": lambda: 0.0}, rounds=0)
 
 
 def test_bars():
@@ -96,21 +99,21 @@ def test_bars():
     assert faster(1.5).words == "<= 0.67 (1.5x faster)"
     assert at_most(1.05).met(1.05)
     assert not at_most(1.05).met(1.06)
-    assert Asked(1.0, ">= 1.00", more_is_better=True).met(2.0)
+    assert Goal(1.0, ">= 1.00", more_is_better=True).met(2.0)
 
 
 # --------------------------------------------------------------------------------------------------------------- jobs
 
 
-@pytest.mark.parametrize("name", [name for name, job in JOBS.items() if job.group != "memory"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.group != "memory"])
 def test_every_job_builds_and_runs(name):
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    rows = run_job(JOBS[name], QUICK, rounds=1)
-    assert rows[0].measurement.ratio == 1.0
-    assert all(row.measurement.median > 0 and row.note for row in rows)
+    rows = run_case(CASES[name], QUICK, rounds=1)
+    assert rows[0].ratio == 1.0
+    assert all(row.median > 0 and row.note for row in rows)
     asked = [row for row in rows if row.asked]
-    assert len(asked) == (0 if JOBS[name].asked is None else 9 if name.startswith(("step", "loss")) else 1)
-    assert all(row.met is JOBS[name].asked.met(row.measurement.ratio) for row in asked)
+    assert len(asked) == (0 if CASES[name].goal is None else 9 if name.startswith("step") else 1)
+    assert all(row.met is CASES[name].goal.met(row.ratio) for row in asked)
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
 
@@ -118,43 +121,42 @@ def test_every_job_builds_and_runs(name):
 def test_rows_for_a_gpu_are_there_to_be_asked_for():
     settings = Settings(quick=True, bfloat16=True, compile=True)
     wanted = ["ART", "art_mmc", "art_mmc, bfloat16", "art_mmc, compiled", "art_mmc, bfloat16, compiled"]
-    assert list(JOBS["pgd-resnet20"].build(settings).contenders) == wanted
-    rows = run_job(JOBS["fgsm-lenet5"], Settings(quick=True, bfloat16=True), rounds=1)
-    assert [row.measurement.contender for row in rows] == wanted[:3]
+    assert list(CASES["pgd-resnet20"].build(settings).contenders) == wanted
+    rows = run_case(CASES["fgsm-lenet5"], Settings(quick=True, bfloat16=True), rounds=1)
+    assert [row.contender for row in rows] == wanted[:3]
 
 
 def test_every_target_has_a_row():
-    asked = {name: job.asked.words for name, job in JOBS.items() if job.asked}
+    asked = {name: case.goal.words for name, case in CASES.items() if case.goal}
     assert asked["pgd-lenet5"] == asked["pgd-resnet20"] == "<= 0.50 (2x faster)"
     assert asked["cw-lenet5"] == asked["cw-resnet20"] == "<= 0.25 (4x faster)"
     assert asked["deepfool-lenet5"] == asked["deepfool-resnet20"] == "<= 0.67 (1.5x faster)"
     assert asked["pgd-by-hand-lenet5"] == asked["pgd-by-hand-resnet20"] == "<= 1.05"
     assert asked["fit-lenet5"] == asked["predict-lenet5"] == "<= 0.77 (1.3x faster)"
-    assert asked["step-lenet5"] == asked["step-resnet20"] == "<= 1.03"
-    assert asked["loss-10"] == asked["loss-1000"] == "<= 3.00"
+    assert asked["step-lenet5"] == asked["step-resnet20"] == "<= 1.05"
     assert {name for name in asked if name.startswith("memory")} == {
         f"memory-{n}" for n in ["pgd", "cw", "predict", "fit"]
     }
 
 
-def _job(first: float, second: float) -> Job:
+def _scores(first: float, second: float) -> Case:
     def build(settings: Settings) -> Contest:
         check = Check("points", lambda result: result, close=0.2, gross=10.0)
         return Contest({"ART": lambda: first, "art_mmc": lambda: second}, "made up", check=check)
 
-    return Job("made-up", "attacks", "nothing", build)
+    return Case("made-up", "attacks", "nothing", build)
 
 
 def test_results_are_compared():
-    rows = run_job(_job(50.0, 50.1), QUICK, rounds=1)
+    rows = run_case(_scores(50.0, 50.1), QUICK, rounds=1)
     assert rows[1].check == {"name": "points", "value": 50.1, "reference": 50.0, "agrees": True}
-    assert run_job(_job(50.0, 53.0), QUICK, rounds=1)[1].check["agrees"] is False
+    assert run_case(_scores(50.0, 53.0), QUICK, rounds=1)[1].check["agrees"] is False
     with pytest.raises(RuntimeError, match="made-up: points of art_mmc is 20, of ART 50"):
-        run_job(_job(50.0, 20.0), QUICK, rounds=1)
+        run_case(_scores(50.0, 20.0), QUICK, rounds=1)
 
 
 def test_each_loss_is_measured_by_cross_entropy_on_its_own_head():
-    rows = {row.measurement.contender: row.measurement for row in run_job(JOBS["step-lenet5"], QUICK, rounds=1)}
+    rows = {row.contender: row for row in run_case(CASES["step-lenet5"], QUICK, rounds=1)}
     assert rows["pc"].reference == rows["sce"].reference == "torch cross-entropy (LinearHead)"
     assert rows["center"].reference == "torch cross-entropy (CenterTrackingHead)"
     for each in rows.values():
@@ -168,15 +170,15 @@ def test_algorithm_of_the_paper_gives_our_centers():
 
 def test_choosing():
     everything = select()
-    assert everything == [name for name, job in JOBS.items() if not job.cuda_only] + list(CURVES)
-    assert select(device_type="gpu") == [*JOBS, *CURVES]
+    assert everything == [name for name, case in CASES.items() if not case.cuda_only] + CURVES
+    assert select(device_type="gpu") == [*CASES, *CURVES]
     assert select(["fit", "lid-samples", "pgd-lenet5"]) == ["pgd-lenet5", "fit-lenet5", "lid-samples"]
-    assert select(["growth"]) == list(CURVES)
-    assert {job.group for job in JOBS.values()} | {"growth"} == set(GROUPS)
+    assert select(["growth"]) == CURVES
+    assert {case.group for case in CASES.values()} | {"growth"} == set(GROUPS)
     with pytest.raises(ValueError, match="'atacks'.*Did you mean 'attacks'"):
         select(["atacks"])
     with pytest.raises(ValueError, match="job"):
-        find_job("pgd-lenet")
+        find_case("pgd-lenet")
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
@@ -189,31 +191,29 @@ def test_a_planted_allocation_is_seen():
 
 
 def test_memory_in_a_process_of_its_own(monkeypatch):
-    request = {"job": "predict-lenet5", "contender": "art_mmc", "settings": QUICK.to_dict()}
-    assert 0 <= run_in_child(request) < 200
+    request = ("predict-lenet5", "art_mmc", asdict(QUICK))
+    assert 0 <= in_fresh_process(case_megabytes, *request) < 200
     monkeypatch.setattr("sys.executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match="'predict-lenet5'.*in a process of its own failed"):
-        run_in_child(request)
+        in_fresh_process(case_megabytes, *request)
 
 
 def test_memory_jobs_compare_the_two_classes(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "art_mmc.bench.memory.run_in_child", lambda request: asked.append(request) or 100.0 - 40 * (len(asked) % 2)
+        "art_mmc.bench.cases.in_fresh_process",
+        lambda function, *request: asked.append(request) or 100.0 - 40 * (len(asked) % 2),
     )
-    rows = run_job(JOBS["memory-fit"], QUICK, rounds=9)
-    assert [(request["job"], request["contender"]) for request in asked[:2]] == [
-        ("fit-lenet5", "ART"),
-        ("fit-lenet5", "art_mmc"),
-    ]
+    rows = run_case(CASES["memory-fit"], QUICK, rounds=9)
+    assert [request[:2] for request in asked[:2]] == [("fit-lenet5", "ART"), ("fit-lenet5", "art_mmc")]
     assert len(asked) == 6  # three rounds are enough
-    assert rows[0].measurement.unit == "MB"
+    assert rows[0].unit == "MB"
     assert rows[1].met is not None
 
 
 @pytest.mark.parametrize("contender", ["ART", "art_mmc"])
 def test_largest_batch_counts_up(contender):
-    assert answer({"largest_batch": contender, "settings": QUICK.to_dict()}) == 4
+    assert largest_batch(contender, asdict(QUICK)) == 4
 
 
 # ------------------------------------------------------------------------------------------------------------- growth
@@ -235,8 +235,8 @@ def test_a_step_shows():
 
 @pytest.mark.parametrize("name", CURVES)
 def test_every_curve_is_measured(name):
-    points = measure_curve(name, QUICK)
-    assert [point["size"] for point in points] == ([40, 80, 160] if CURVES[name].axis == "samples" else [5, 20])
+    points = measure_curve(name, asdict(QUICK))
+    assert [point["size"] for point in points] == ([40, 80, 160] if name.endswith("samples") else [5, 20])
     assert all(point["seconds"] > 0 and point["megabytes"] >= 0 for point in points)
 
 
@@ -245,20 +245,21 @@ def test_every_curve_is_measured(name):
 
 def _curve(name: str = "predict-samples", exponent: float = 1.0) -> dict:
     sizes = (1_000, 10_000)
+    subject, _, axis = name.rpartition("-")
     points = [{"size": n, "seconds": 1e-4 * n**exponent, "megabytes": 0.01 * n} for n in sizes]
     found = {"slope_seconds": exponent, "slope_megabytes": 1.0, "worst_step": 1.0}
-    return {"name": name, "title": CURVES[name].title, "axis": CURVES[name].axis, "points": points, **found}
+    return {"name": name, "title": SUBJECTS[subject], "axis": axis, "points": points, **found}
 
 
 def _bench(**more) -> dict:
-    rows = run_job(JOBS["centers-10"], QUICK, rounds=1) + run_job(_job(50.0, 50.0), QUICK, rounds=1)
+    rows = run_case(CASES["centers-10"], QUICK, rounds=1) + run_case(_scores(50.0, 50.0), QUICK, rounds=1)
     return {
         "format": "art_mmc.bench",
         "version": 1,
         **MACHINE,
         "rounds": 1,
-        "settings": QUICK.to_dict(),
-        "rows": [row.to_dict() for row in rows],
+        "settings": asdict(QUICK),
+        "rows": [asdict(row) for row in rows],
         "growth": [_curve(), _curve("lid-classes", 0.1)],
         **more,
     }
@@ -276,7 +277,7 @@ def test_files_come_back_as_they_were(tmp_path):
     assert sorted(path.name for path in files) == ["bench.json", "bench.md", "growth.png"]
     again = read_document(tmp_path / "new" / "bench.json")
     assert again == json.loads(json.dumps(bench))
-    assert [row.to_dict() for row in read_rows(again)] == bench["rows"]
+    assert [asdict(row) for rows in read_rows(again).values() for row in rows] == bench["rows"]
     assert (tmp_path / "new" / "growth.png").read_bytes().startswith(b"\x89PNG")
     write_bench({**bench, "growth": []}, tmp_path / "none")
     assert not (tmp_path / "none" / "growth.png").exists()
@@ -291,12 +292,17 @@ def test_report():
     assert "| predict | samples | 1.00 | 1.00 | 1.00 | 1.00 s at 10,000 | 100 MB |" in text
     assert "Abacus 1" in conditions(bench)
     assert "predict" in curves_text(bench["growth"])
-    assert [len(figure) for figure in (growth_figure(bench["growth"]).axes, growth_figure([_curve()]).axes)] == [4, 2]
+    panels = growth_figure(bench["growth"]).axes
+    labels = ("seconds", "peak memory, MB")
+    assert [(panel.get_xlabel(), panel.get_ylabel()) for panel in panels] == [
+        (axis, label) for axis in ("samples", "classes") for label in labels
+    ]
+    assert len(growth_figure([_curve()]).axes) == 2
 
 
 def test_the_farthest_from_the_bar_speaks_for_a_job():
-    row = run_job(JOBS["centers-10"], QUICK, rounds=1)[0]
-    figures = row.to_dict()
+    row = run_case(CASES["centers-10"], QUICK, rounds=1)[0]
+    figures = asdict(row)
     rows = [
         {
             **figures,
@@ -317,7 +323,7 @@ def test_the_farthest_from_the_bar_speaks_for_a_job():
     assert len(table.splitlines()) == 3
     assert "| second | pc, the slowest of 2 |" in table
     assert table.endswith("| 4.00 | <= 3.00 | no |")
-    line = bench_text([Row.from_dict(each) for each in rows]).splitlines()[-1]
+    line = bench_text([Row(**each) for each in rows]).splitlines()[-1]
     assert line.split()[:2] == ["centers-10", "pc"]
     assert line.split()[-3:] == ["<=", "3.00", "no"]
 
@@ -342,7 +348,7 @@ def test_in_python():
     everything = ["centers-10", "centers-1000"]
     bench = run_bench(everything, QUICK, 2, seen.extend, on_result=lambda part: so_far.append(len(part["rows"])))
     assert so_far == [2, 4]
-    assert [row.to_dict() for row in seen] == bench["rows"]
+    assert [asdict(row) for row in seen] == bench["rows"]
     assert (bench["rounds"], bench["growth"]) == (2, [])
 
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from art_mmc.acceleration import accelerate
 from art_mmc.bench import Settings
-from art_mmc.bench.attacks import make_attack
+from art_mmc.bench.cases import make_attack
 from art_mmc.bench.subjects import SHAPES, art_classifier, images, network
 from art_mmc.evaluation.engine import seeded
 

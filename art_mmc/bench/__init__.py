@@ -1,9 +1,10 @@
 """
-Speed and memory, measured on the user's machine: each job beside what it replaces, alternating, in one run.
+Speed and memory, measured on the user's machine: each case beside what it replaces, alternating, in one run.
 """
 
-from art_mmc.bench.contest import Asked, Check, Contest, Job, Settings
-from art_mmc.bench.growth import CURVES, Curve, slope, worst_step
+from art_mmc.bench.cases import CASES, find_case
+from art_mmc.bench.growth import CURVES, slope, worst_step
+from art_mmc.bench.measure import Case, Check, Contest, Goal, Row, Settings, alternate, run_case
 from art_mmc.bench.report import (
     BENCH_JSON,
     BENCH_MD,
@@ -13,31 +14,27 @@ from art_mmc.bench.report import (
     summary_table,
     write_bench,
 )
-from art_mmc.bench.run import Row, run_bench, select
-from art_mmc.bench.table import GROUPS, JOBS, find_job
-from art_mmc.bench.timing import Measurement, alternate, clocked
+from art_mmc.bench.run import GROUPS, run_bench, select
 
 __all__ = [
     "BENCH_JSON",
     "BENCH_MD",
+    "CASES",
     "CURVES",
     "GROUPS",
     "GROWTH_PNG",
-    "JOBS",
-    "Asked",
+    "Case",
     "Check",
     "Contest",
-    "Curve",
-    "Job",
-    "Measurement",
+    "Goal",
     "Row",
     "Settings",
     "alternate",
     "bench_markdown",
     "bench_text",
-    "clocked",
-    "find_job",
+    "find_case",
     "run_bench",
+    "run_case",
     "select",
     "slope",
     "summary_table",

@@ -7,15 +7,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from art_mmc.bench.contest import Settings
-from art_mmc.bench.memory import peak_megabytes, run_in_child
-from art_mmc.bench.subjects import BATCH, SHAPES, art_classifier, images, network, our_classifiers
-from art_mmc.bench.timing import clocked
+from art_mmc.bench.measure import OURS, Settings, in_fresh_process, peak_megabytes, seconds
+from art_mmc.bench.subjects import BATCH, SHAPES, classifiers, images
 from art_mmc.evaluation.engine import seeded
 
 SAMPLES, CLASSES = (1_000, 3_000, 10_000, 50_000), (10, 100, 1_000)
@@ -28,51 +27,28 @@ _BACKBONE = "lenet5"
 
 _STEPS = 3
 
+_DETECTORS = {
+    "kernel-density": ("KernelDensityDetector", {"bandwidth": 1.0}),
+    "mahalanobis": ("MahalanobisDetector", {}),
+    "lid": ("LIDDetector", {}),
+}
 
-@dataclass(frozen=True)
-class Curve:
-    """
-    One subject along one axis.
-
-    :param name: Short name.
-    :param title: What is done, in words.
-    :param axis: "samples" or "classes".
-    :param subject: What is done; see :func:`subject`.
-    """
-
-    name: str
-    title: str
-    axis: str
-    subject: str
-
-
-_SUBJECTS = {
+#: what grows -> in words
+SUBJECTS = {
     "predict": "predict",
     "pgd": f"PGD, {_STEPS} steps",
-    "kernel-density": "KernelDensityDetector.scores",
-    "mahalanobis": "MahalanobisDetector.scores",
-    "lid": "LIDDetector.scores",
+    **{name: f"{detector}.scores" for name, (detector, _) in _DETECTORS.items()},
 }
 
-#: name -> curve
-CURVES: dict[str, Curve] = {
-    f"{name}-{axis}": Curve(f"{name}-{axis}", title, axis, name)
-    for axis in ("samples", "classes")
-    for name, title in _SUBJECTS.items()
-}
+#: names of the curves: a subject along an axis
+CURVES = [f"{subject}-{axis}" for axis in ("samples", "classes") for subject in SUBJECTS]
 
 
-def subject(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndarray, np.ndarray], object]:
-    """
-    :param name: "predict", "pgd", "kernel-density", "mahalanobis" or "lid".
-    :param nb_classes: Number of classes K.
-    :param settings: How to measure.
-    :return: A function of images (N, C, H, W) and labels (N,) that does it.
-    """
+def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndarray, np.ndarray], object]:
+    """Return a function of images (N, C, H, W) and labels (N,) that does what a subject stands for."""
     # a few steps on 1,000 classes would leave most features at zero, and detectors with nothing to tell apart
-    net = network(_BACKBONE, replace(settings, trained=False), nb_classes)
-    theirs = art_classifier(net, _BACKBONE, settings, nb_classes)
-    (classifier,) = our_classifiers(theirs, Settings()).values()
+    plain = replace(settings, trained=False, bfloat16=False, compile=False)
+    classifier = classifiers(_BACKBONE, plain, nb_classes)[OURS]
     if name == "predict":
         return lambda x, y: classifier.predict(x, batch_size=BATCH)
     if name == "pgd":
@@ -81,94 +57,82 @@ def subject(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndar
         attack = ProjectedGradientDescent(
             classifier, eps=0.1, eps_step=0.05, max_iter=_STEPS, num_random_init=1, batch_size=BATCH, verbose=False
         )
-        return lambda x, y: attack.generate(x, y)
+        return attack.generate
     from art_mmc import detectors
 
-    x, y = images(SHAPES[_BACKBONE], settings.size(_FITTED_ON, 400), nb_classes)
-    detector: Any = {
-        "kernel-density": lambda: detectors.KernelDensityDetector(classifier, layer="backbone", bandwidth=1.0),
-        "mahalanobis": lambda: detectors.MahalanobisDetector(classifier, layer="backbone"),
-        "lid": lambda: detectors.LIDDetector(classifier, layer="backbone"),
-    }[name]()
-    detector.fit(x, y)
+    kind, options = _DETECTORS[name]
+    detector = getattr(detectors, kind)(classifier, layer="backbone", **options)
+    detector.fit(*images(SHAPES[_BACKBONE], settings.size(_FITTED_ON, 400), nb_classes))
     return lambda x, y: detector.scores(x, batch_size=BATCH)
 
 
-def measure_curve(name: str, settings: Settings) -> list[dict[str, float]]:
+def measure_curve(name: str, settings: dict[str, Any]) -> list[dict[str, float]]:
     """
+    To be called in a fresh process.
+
     :param name: Name of a curve.
-    :param settings: How to measure.
+    :param settings: How to measure; plain data.
     :return: For each size its seconds, median of up to three runs, and its peak memory in MiB.
     """
-    curve = CURVES[name]
-    if curve.axis == "samples":
-        sizes: Sequence[int] = settings.size(SAMPLES, (40, 80, 160))
-        x, y = images(SHAPES[_BACKBONE], sizes[-1])
-        run = subject(curve.subject, 10, settings)
-        run(x[: sizes[0]], y[: sizes[0]])  # warm
-        return [_point(run, x[:size], y[:size], size, settings) for size in sizes]
+    asked = Settings(**settings)
+    subject, _, axis = name.rpartition("-")
+    samples, classes = axis == "samples", axis == "classes"
+    sizes: Sequence[int] = asked.size(*((SAMPLES, (40, 80, 160)) if samples else (CLASSES, (5, 20))))
     points = []
-    samples = settings.size(_AT, 40)
-    for size in settings.size(CLASSES, (5, 20)):
-        x, y = images(SHAPES[_BACKBONE], samples, size)
-        run = subject(curve.subject, size, settings)
-        run(x[:BATCH], y[:BATCH])
-        points.append(_point(run, x, y, size, settings))
+    for size in sizes:
+        if classes or size == sizes[0]:
+            x, y = images(SHAPES[_BACKBONE], sizes[-1] if samples else asked.size(_AT, 40), 10 if samples else size)
+            run = subject_of(subject, 10 if samples else size, asked)
+            warm = sizes[0] if samples else BATCH
+            run(x[:warm], y[:warm])
+        job = partial(_seeded, run, x[:size] if samples else x, y[:size] if samples else y)
+        peak = peak_megabytes(job, asked.device)
+        times = [seconds(job)]
+        while len(times) < 3 and sum(times) < 3:
+            times.append(seconds(job))
+        points.append({"size": size, "seconds": statistics.median(times), "megabytes": peak})
     return points
 
 
-def _point(
-    run: Callable[[np.ndarray, np.ndarray], object], x: np.ndarray, y: np.ndarray, size: int, settings: Settings
-) -> dict[str, float]:
-    def job() -> object:
-        with seeded(0):
-            return run(x, y)
-
-    peak = peak_megabytes(job, settings.device_type)
-    timed = clocked(job, settings.device_type)
-    seconds = [timed()]
-    while len(seconds) < 3 and sum(seconds) < 3:
-        seconds.append(timed())
-    return {"size": size, "seconds": statistics.median(seconds), "megabytes": peak}
+def _seeded(run: Callable[..., object], *arguments: np.ndarray) -> object:
+    with seeded(0):
+        return run(*arguments)
 
 
-def grow(curve: Curve, settings: Settings) -> dict[str, Any]:
+def grow(name: str, settings: Settings) -> dict[str, Any]:
     """
     Measure a curve in a process of its own.
 
-    :param curve: The curve.
+    :param name: Name of a curve.
     :param settings: How to measure.
     :return: Its points, its slopes and the largest step up; plain data.
     """
-    points = run_in_child({"curve": curve.name, "settings": settings.to_dict()})
-    sizes, seconds = [point["size"] for point in points], [point["seconds"] for point in points]
+    points = in_fresh_process(measure_curve, name, asdict(settings))
+    sizes, times = [point["size"] for point in points], [point["seconds"] for point in points]
+    subject, _, axis = name.rpartition("-")
     return {
-        "name": curve.name,
-        "title": curve.title,
-        "axis": curve.axis,
+        "name": name,
+        "title": SUBJECTS[subject],
+        "axis": axis,
         "points": points,
-        "slope_seconds": slope(sizes, seconds),
+        "slope_seconds": slope(sizes, times),
         "slope_megabytes": slope(sizes, [max(point["megabytes"], 1.0) for point in points]),
-        "worst_step": worst_step(sizes, seconds),
+        "worst_step": worst_step(sizes, times),
     }
 
 
 def slope(sizes: Sequence[float], figures: Sequence[float]) -> float:
     """
-    :param sizes: Sizes, positive.
-    :param figures: A figure at each size, positive.
-    :return: Exponent of the power law through them, by least squares on logarithms: 1 for linear growth.
+    Return the exponent of the power law through figures at sizes, all positive, by least squares on logarithms: 1 for
+    linear growth.
     """
-    x, y = np.log(np.asarray(sizes, np.float64)), np.log(np.asarray(figures, np.float64))
-    return float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+    return float(np.polyfit(np.log(np.asarray(sizes, np.float64)), np.log(np.asarray(figures, np.float64)), 1)[0])
 
 
 def worst_step(sizes: Sequence[float], figures: Sequence[float]) -> float:
     """
-    :param sizes: Sizes, ascending.
-    :param figures: A figure at each size, positive.
-    :return: Largest factor by which the figure for one unit of size rises from one size to the next: 1 or less where
-             growth is linear or below.
+    Return the largest factor by which the figure for one unit of size, ascending, rises from one size to the next: 1 or
+    less where growth is linear or below.
     """
     each = [figure / size for size, figure in zip(sizes, figures, strict=True)]
     return max((after / before for before, after in zip(each, each[1:], strict=False)), default=math.nan)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.bench.contest import OURS
-from art_mmc.bench.run import Row
+from art_mmc.bench.measure import OURS, Row
 from art_mmc.reporting.figures import COLOURS, INK, figure_png, new_figure, style_panel
 from art_mmc.reporting.files import json_bytes, write_files
 from art_mmc.reporting.text import device_text, markdown_rows, text_rows, versions_text
@@ -32,14 +31,11 @@ _CURVE_HEADER = (
     "Memory",
 )
 _MARKERS = "osD^v"
+_MET = {None: "", True: "yes", False: "no"}
 
 
 def format_figure(value: float, unit: str) -> str:
-    """
-    :param value: A figure.
-    :param unit: Its unit; seconds become milliseconds and microseconds where they are few.
-    :return: Three digits and the unit.
-    """
+    """Return three digits of a figure and its unit; seconds become milliseconds and microseconds where they are few."""
     if unit != "s":
         return f"{value:,.0f} {unit}"
     for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
@@ -50,97 +46,73 @@ def format_figure(value: float, unit: str) -> str:
 
 
 def row_cells(row: Row) -> tuple[str, ...]:
-    """
-    :param row: A row.
-    :return: Its entries under :data:`HEADER`.
-    """
-    figures = row.measurement
-    spread = (format_figure(value, figures.unit) for value in (figures.median, figures.least, figures.most))
-    met = "" if row.met is None else "yes" if row.met else "no"
-    return (row.name, figures.contender, *spread, f"{figures.ratio:.2f}", row.asked or "", met)
+    """Return a row's entries under :data:`HEADER`."""
+    spread = (format_figure(value, row.unit) for value in (row.median, row.least, row.most))
+    return (row.name, row.contender, *spread, f"{row.ratio:.2f}", row.asked or "", _MET[row.met])
 
 
 def bench_text(rows: Sequence[Row]) -> str:
-    """
-    :param rows: Rows.
-    :return: A table for the terminal.
-    """
+    """Return rows as a table for the terminal."""
     return text_rows(HEADER, [row_cells(row) for row in rows], left=2)
 
 
 def curve_cells(curve: dict[str, Any]) -> tuple[str, ...]:
-    """
-    :param curve: A curve.
-    :return: Its entries: what, with what, slopes, largest step, and the figures at the largest size.
-    """
+    """Return a curve's entries: what, with what, slopes, largest step, and the figures at the largest size."""
     last = curve["points"][-1]
     return (
         curve["title"],
         curve["axis"],
-        f"{curve['slope_seconds']:.2f}",
-        f"{curve['slope_megabytes']:.2f}",
-        f"{curve['worst_step']:.2f}",
+        *(f"{curve[key]:.2f}" for key in ("slope_seconds", "slope_megabytes", "worst_step")),
         f"{format_figure(last['seconds'], 's')} at {last['size']:,}",
         format_figure(last["megabytes"], "MB"),
     )
 
 
 def curves_text(curves: Sequence[dict[str, Any]]) -> str:
-    """
-    :param curves: Curves.
-    :return: A table for the terminal.
-    """
+    """Return curves as a table for the terminal."""
     return text_rows(_CURVE_HEADER, [curve_cells(curve) for curve in curves], left=2)
 
 
 def conditions(bench: dict[str, Any]) -> str:
-    """
-    :param bench: What :func:`.run_bench` gave.
-    :return: Rounds, device, versions and date, in a sentence.
-    """
+    """Return rounds, device, versions and date of what :func:`.run_bench` gave, in a sentence."""
     return (
         f"Medians of {bench['rounds']} rounds or more, in turn, in one run; {device_text(bench)}; "
         f"{versions_text(bench['versions'])}; {bench['date'][:10]}."
     )
 
 
-def read_rows(bench: dict[str, Any]) -> list[Row]:
-    """
-    :param bench: What :func:`.run_bench` gave, or what was read from its file.
-    :return: The rows.
-    """
-    return [Row.from_dict(data) for data in bench["rows"]]
+def read_rows(bench: dict[str, Any], by: str = "name") -> dict[str, list[Row]]:
+    """Return the rows of what :func:`.run_bench` gave, or of its file, by the name of their case or by their group."""
+    found: dict[str, list[Row]] = {}
+    for data in bench["rows"]:
+        found.setdefault(data[by], []).append(Row(**data))
+    return found
 
 
 def summary_table(bench: dict[str, Any]) -> str:
     """
-    One line a job: of the contenders that the bar is for the one that is farthest from it.
+    One line a case: of the contenders that the goal is for, or of all, the one that is farthest from the reference.
 
     :param bench: What :func:`.run_bench` gave.
     :return: A Markdown table.
     """
-    jobs: dict[str, list[Row]] = {}
-    for row in read_rows(bench):
-        jobs.setdefault(row.name, []).append(row)
     lines = []
-    for rows in jobs.values():
-        asked = [row for row in rows if row.asked] or [row for row in rows if row.measurement.contender == OURS]
-        if len(rows) < 2 or not asked:
+    for rows in read_rows(bench).values():
+        asked = [row for row in rows if row.asked] or [row for row in rows if row.contender == OURS]
+        asked = asked or [row for row in rows if row.contender != row.reference]
+        if len(rows) < 2:
             continue
-        worst = max(asked, key=lambda row: row.measurement.ratio)
-        reference = next(row.measurement for row in rows if row.measurement.contender == worst.measurement.reference)
-        ours = worst.measurement.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else "")
-        figures = (format_figure(each.median, each.unit) for each in (reference, worst.measurement))
-        met = "" if worst.met is None else "yes" if worst.met else "no"
+        worst = max(asked, key=lambda row: row.ratio)
+        reference = next(row for row in rows if row.contender == worst.reference)
         lines.append(
             (
-                f"{worst.measurement.job}; {worst.note.partition(';')[0]}",
+                f"{worst.job}; {worst.note.partition(';')[0]}",
                 reference.contender,
-                ours,
-                *figures,
-                f"{worst.measurement.ratio:.2f}",
+                worst.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else ""),
+                *(format_figure(each.median, each.unit) for each in (reference, worst)),
+                f"{worst.ratio:.2f}",
                 worst.asked or "",
-                met,
+                _MET[worst.met],
             )
         )
     return markdown_rows(
@@ -149,22 +121,16 @@ def summary_table(bench: dict[str, Any]) -> str:
 
 
 def bench_markdown(bench: dict[str, Any]) -> str:
-    """
-    :param bench: What :func:`.run_bench` gave.
-    :return: The whole report.
-    """
+    """Return the whole report of what :func:`.run_bench` gave."""
     lines = ["# art-mmc bench", "", conditions(bench)]
     lines += [
         "",
         "A ratio is the median over the rounds of the contender's figure by the reference's in the same round. The "
         "reference is the nearest line above with a ratio of 1.00 and no goal.",
     ]
-    groups: dict[str, list[Row]] = {}
-    for row in read_rows(bench):
-        groups.setdefault(row.group, []).append(row)
-    for group, rows in groups.items():
+    for group, rows in read_rows(bench, "group").items():
         lines += ["", f"## {group}", "", markdown_rows(HEADER, [row_cells(row) for row in rows], left=2), ""]
-        for name, job, note in dict.fromkeys((row.name, row.measurement.job, row.note) for row in rows):
+        for name, job, note in dict.fromkeys((row.name, row.job, row.note) for row in rows):
             lines.append(f"- `{name}`: {job}; {note}.{_agreement([row for row in rows if row.name == name])}")
     if bench["growth"]:
         cells = [curve_cells(curve) for curve in bench["growth"]]
@@ -184,10 +150,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 
 
 def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
-    """
-    :param curves: Curves, of one or both axes.
-    :return: Seconds and memory over samples and over classes, on logarithmic axes.
-    """
+    """Return a picture of seconds and memory over samples and over classes, on logarithmic axes."""
     axes = list(dict.fromkeys(curve["axis"] for curve in curves))
     figure = new_figure(12.5, 3.4 * len(axes))
     titles = list(dict.fromkeys(curve["title"] for curve in curves))
@@ -200,15 +163,9 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
                 sizes = [point["size"] for point in curve["points"]]
                 # a logarithmic axis has no room for nothing
                 figures = [max(point[key], 1.0) if key == "megabytes" else point[key] for point in curve["points"]]
-                panel.plot(
-                    sizes,
-                    figures,
-                    color=COLOURS[index],
-                    marker=_MARKERS[index % len(_MARKERS)],
-                    markersize=5,
-                    linewidth=1.6,
-                    label=f"{curve['title']}: {curve['slope_' + key]:.2f}",
-                )
+                style: dict[str, Any] = {"color": COLOURS[index], "marker": _MARKERS[index % len(_MARKERS)]}
+                style["label"] = f"{curve['title']}: {curve['slope_' + key]:.2f}"
+                panel.plot(sizes, figures, markersize=5, linewidth=1.6, **style)
             panel.set_xscale("log")
             panel.set_yscale("log")
             ticks = sorted({point["size"] for curve in shown for point in curve["points"]})
@@ -232,13 +189,7 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
 
 
 def write_bench(bench: dict[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
-    """
-    Write the report, the figures and, if growth was measured, the picture.
-
-    :param bench: What :func:`.run_bench` gave.
-    :param folder: The folder; made if need be.
-    :return: The files.
-    """
+    """Write the report, the figures and, if growth was measured, the picture to a folder; return the files."""
     contents = {BENCH_MD: bench_markdown(bench).encode(), BENCH_JSON: json_bytes(bench)}
     if bench["growth"]:
         contents[GROWTH_PNG] = figure_png(growth_figure(bench["growth"]))

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from art_mmc.acceleration import accelerate
-from art_mmc.bench.contest import OURS, Settings
-from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.bench.measure import ART, OURS, Settings
 from art_mmc.evaluation.engine import seeded
 from art_mmc.models import create_backbone
 
@@ -31,12 +30,7 @@ BATCH = 128
 
 
 class Plain(nn.Module):
-    """
-    A backbone and a linear layer, as a user would write it.
-
-    :param backbone: Module (B, C, H, W) -> (B, d) with `out_features`.
-    :param nb_classes: Number of classes K.
-    """
+    """A backbone (B, C, H, W) -> (B, d) and a linear layer, as a user would write it."""
 
     def __init__(self, backbone: Any, nb_classes: int = 10) -> None:
         super().__init__()
@@ -44,10 +38,7 @@ class Plain(nn.Module):
         self.fc = nn.Linear(backbone.out_features, nb_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, C, H, W).
-        :return: Logits (B, K).
-        """
+        """Return logits (B, K) of images (B, C, H, W)."""
         return self.fc(self.backbone(x))
 
 
@@ -78,33 +69,29 @@ def _trained(backbone: str, nb_classes: int, steps: int) -> nn.Module:
     with seeded(0):
         net = Plain(create_backbone(backbone, SHAPES[backbone]), nb_classes)
         x, y = (torch.from_numpy(each) for each in images(SHAPES[backbone], 64 * max(steps, 1), nb_classes))
-        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        adam = torch.optim.Adam(net.parameters(), lr=2e-3)
         for index in torch.randperm(len(x)).split(64)[:steps]:
-            optimizer.zero_grad()
+            adam.zero_grad()
             functional.cross_entropy(net(x[index]), y[index]).backward()
-            optimizer.step()
+            adam.step()
     return net.eval()
 
 
 def network(backbone: str, settings: Settings, nb_classes: int = 10) -> nn.Module:
     """
-    :param backbone: "lenet5" or "resnet20".
-    :param settings: How to measure.
-    :param nb_classes: Number of classes K.
-    :return: A network of one's own, in evaluation mode, trained a few steps on :func:`images`, so that attacks have
-             something to do; always the same weights.
+    Return a network of one's own in evaluation mode, always with the same weights: those of a few steps on
+    :func:`images`, so that attacks have something to do.
     """
     return copy.deepcopy(_trained(backbone, nb_classes, settings.size(60, 2) if settings.trained else 0))
 
 
+def optimizer(net: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer that all contenders train with."""
+    return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+
 def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes: int = 10) -> PyTorchClassifier:
-    """
-    :param net: The network.
-    :param backbone: Name of its backbone.
-    :param settings: How to measure.
-    :param nb_classes: Number of classes K.
-    :return: ART's own classifier around it.
-    """
+    """Return ART's own classifier around a network."""
     return PyTorchClassifier(
         net,
         nn.CrossEntropyLoss(),
@@ -116,28 +103,15 @@ def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes
     )
 
 
-def optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    """
-    :param net: A network.
-    :return: The optimizer that all contenders train with.
-    """
-    return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-
-
-def our_classifiers(classifier: PyTorchClassifier, settings: Settings) -> dict[str, LossDefendedClassifier]:
-    """
-    :param classifier: ART's classifier; network and weights are shared.
-    :param settings: How to measure.
-    :return: Name of the contender -> our classifier, in the ways of computing that are asked for.
-    """
+def classifiers(backbone: str, settings: Settings, nb_classes: int = 10) -> dict[str, Any]:
+    """Return ART's classifier and ours, in the ways of computing that are asked for, on one network, by contender."""
+    theirs = art_classifier(network(backbone, settings, nb_classes), backbone, settings, nb_classes)
     ways: dict[str, dict[str, Any]] = {OURS: {}}
     if settings.bfloat16:
         ways[f"{OURS}, bfloat16"] = {"arithmetic": "bfloat16"}
     if settings.compile:
-        ways[f"{OURS}, compiled"] = {"compile": True}
-    if settings.bfloat16 and settings.compile:
-        ways[f"{OURS}, bfloat16, compiled"] = {"arithmetic": "bfloat16", "compile": True}
-    return {name: accelerate(classifier, **options) for name, options in ways.items()}
+        ways |= {f"{name}, compiled": {**options, "compile": True} for name, options in ways.items()}
+    return {ART: theirs, **{name: accelerate(theirs, **options) for name, options in ways.items()}}
 
 
 def pgd_steps(

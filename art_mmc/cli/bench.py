@@ -89,9 +89,9 @@ def _bench(args: argparse.Namespace) -> None:
             only,
             settings,
             args.rounds,
-            on_rows=lambda rows: print(f"{bench_text(rows)}\n{rows[0].measurement.job}; {rows[0].note}\n", flush=True),
+            on_rows=lambda rows: print(f"{bench_text(rows)}\n{rows[0].job}; {rows[0].note}\n", flush=True),
             on_curve=curves.append,
-            on_result=None if folder is None else lambda so_far: write_bench(so_far, folder),
+            on_result=lambda so_far: None if folder is None else write_bench(so_far, folder),
         )
     if curves:
         print(curves_text(curves) + "\n")

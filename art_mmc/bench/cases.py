@@ -1,0 +1,538 @@
+"""
+The cases, one row each: attacks, prediction, training, losses, centers and memory of this package beside what it
+replaces. Command line, report and tests walk over the table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from art_mmc.bench.measure import (
+    ART,
+    BY_HAND,
+    OURS,
+    Case,
+    Check,
+    Contest,
+    Goal,
+    Settings,
+    at_most,
+    faster,
+    in_fresh_process,
+    peak_megabytes,
+    seconds,
+)
+from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps
+from art_mmc.checks import unknown_name
+from art_mmc.classifiers import create_classifier
+from art_mmc.comparison import ORDER
+from art_mmc.defences import get_defence
+from art_mmc.evaluation.engine import seeded
+from art_mmc.geometry import max_mahalanobis_centers
+from art_mmc.heads import CenterTrackingHead
+
+#: radius and step for grey and for colour images, so small that the attacks leave some: that they agree says something
+_RADII = {"lenet5": (0.02, 0.005), "resnet20": (8 / 255, 2 / 255)}
+
+STEPS = 10
+
+#: width of the features that the center loss pulls
+_WIDTH = 64
+
+
+def _repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
+    """With the same random numbers each time; the user's random states stay, and ART's progress bars unseen."""
+
+    def seeded_run() -> Any:
+        with seeded(0), redirect_stderr(io.StringIO()):
+            return run()
+
+    return seeded_run
+
+
+# ------------------------------------------------------------------------------------------------------------ attacks
+
+
+def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, steps: int = STEPS) -> Any:
+    """
+    :param name: "fgsm", "pgd", "mim", "apgd", "cw", "deepfool" or "square".
+    :param classifier: The classifier to attack.
+    :param backbone: Name of its backbone, which decides the radius.
+    :param batch_size: Samples that are attacked at once.
+    :param steps: Steps of the attack; C&W and DeepFool take half as many, Square twice as many.
+    :return: ART's attack.
+    """
+    from art.attacks import evasion
+
+    eps, step = _RADII[backbone]
+    ball: dict[str, Any] = {"eps": eps, "eps_step": step}
+    quiet: dict[str, Any] = {"verbose": False}
+    attack, options = {
+        "fgsm": ("FastGradientMethod", ball),
+        "pgd": ("ProjectedGradientDescent", {**ball, **quiet, "max_iter": steps, "num_random_init": 1}),
+        "mim": ("MomentumIterativeMethod", {**ball, **quiet, "max_iter": steps}),
+        "apgd": ("AutoProjectedGradientDescent", {**ball, **quiet, "max_iter": steps, "nb_random_init": 1}),
+        "cw": ("CarliniL2Method", {**quiet, "binary_search_steps": 2, "max_iter": steps // 2, "initial_const": 1.0}),
+        "deepfool": ("DeepFool", {**quiet, "max_iter": steps // 2}),
+        "square": ("SquareAttack", {**quiet, "max_iter": 2 * steps, "eps": eps}),
+    }[name]
+    return getattr(evasion, attack)(classifier, batch_size=batch_size, **options)
+
+
+def _accuracy(classifier: Any, y: np.ndarray) -> Check:
+    def accuracy(x_adv: np.ndarray) -> float:
+        return 100 * float((classifier.predict(x_adv).argmax(axis=1) == y).mean())
+
+    return Check("robust accuracy, %", accuracy, close=0.2, gross=10.0)
+
+
+def _distance(x: np.ndarray) -> Check:
+    """For attacks without a radius."""
+
+    def distance(x_adv: np.ndarray) -> float:
+        return float(np.linalg.norm((x_adv - x).reshape(len(x), -1), axis=1).mean())
+
+    return Check("mean L2 distance", distance, close=0.02, gross=0.5, relative=True)
+
+
+def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
+    attack = make_attack(name, classifier, backbone, min(len(x), BATCH), settings.size(STEPS, 2))
+    return _repeatable(lambda: attack.generate(x, y))
+
+
+def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> Contest:
+    """Return the attack on ART's class and on ours."""
+    samples = settings.size(samples, 4)
+    x, y = images(SHAPES[backbone], samples)
+    who = classifiers(backbone, settings)
+    return Contest(
+        {each: _generate(name, classifier, backbone, x, y, settings) for each, classifier in who.items()},
+        note=f"{TITLES[backbone]}, 10 classes, {samples} images, batch {min(samples, BATCH)}",
+        check=_distance(x) if name in ("cw", "deepfool") else _accuracy(who[ART], y),
+    )
+
+
+def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
+    """Return ART's PGD on our class beside a hand-written loop in the memory format that suits it better here."""
+    samples, steps = settings.size(samples, 4), settings.size(STEPS, 2)
+    x, y = images(SHAPES[backbone], samples)
+    who = classifiers(backbone, settings)
+
+    def loop(layout: torch.memory_format) -> Callable[[], np.ndarray]:
+        frozen: Any = network(backbone, settings).to(settings.device).requires_grad_(False)
+        frozen = frozen.to(memory_format=layout)
+
+        def run() -> np.ndarray:
+            done = []
+            for clean, labels in zip(torch.from_numpy(x).split(BATCH), torch.from_numpy(y).split(BATCH), strict=True):
+                clean = clean.to(settings.device).contiguous(memory_format=layout)
+                steps_of = pgd_steps(frozen, clean, labels.to(settings.device), *_RADII[backbone], steps)
+                done.append(steps_of.contiguous())
+            return torch.cat(done).cpu().numpy()
+
+        return run
+
+    loops = {"contiguous": loop(torch.contiguous_format), "channels last": loop(torch.channels_last)}
+    best = min(loops, key=lambda layout: min(seconds(loops[layout]) for _ in range(3)))
+    theirs = who.pop(ART)
+    ours = {each: _generate("pgd", classifier, backbone, x, y, settings) for each, classifier in who.items()}
+    return Contest(
+        {f"{BY_HAND}, {best}": loops[best], **ours},
+        note=f"{TITLES[backbone]}, {samples} images, batch {min(samples, BATCH)}; ART's attack ends with a prediction "
+        "of the images before and after it, which the loop does without",
+        check=_accuracy(theirs, y),
+    )
+
+
+def spsa_contest(samples: int, settings: Settings) -> Contest:
+    """Return our SPSA on our class beside torchattacks' if that is installed."""
+    from art_mmc.attacks import SPSA
+
+    samples, steps, eps = settings.size(samples, 2), settings.size(5, 1), _RADII["lenet5"][0]
+    x, y = images(SHAPES["lenet5"], samples)
+    who = classifiers("lenet5", settings)
+    theirs = who.pop(ART)
+    contenders: dict[str, Callable[[], Any]] = {}
+    alone = importlib.util.find_spec("torchattacks") is None
+    if not alone:
+        import torchattacks  # type: ignore[import-not-found, unused-ignore]
+
+        other = torchattacks.SPSA(
+            theirs.model, eps=eps, delta=0.01, lr=0.01, nb_iter=steps, nb_sample=128, max_batch_size=64
+        )
+        contenders["torchattacks"] = lambda: other(torch.from_numpy(x), torch.from_numpy(y)).cpu().numpy()
+    options: dict[str, Any] = {"eps": eps, "learning_rate": 0.01, "max_iter": steps, "nb_samples": 128}
+    options |= {"random_start": False, "early_stop": False, "seed": 0, "verbose": False}
+    for each, classifier in who.items():
+        contenders[each] = partial(SPSA(classifier, **options).generate, x, y)
+    note = f"{TITLES['lenet5']}, {samples} images, {steps} steps of 128 samples, all steps gone"
+    return Contest(
+        contenders, note + ("; torchattacks is not installed" if alone else ""), asked_of=() if alone else (OURS,)
+    )
+
+
+# --------------------------------------------------------------------------------------------- prediction and training
+
+
+def predict_contest(samples: int, settings: Settings) -> Contest:
+    """Return `predict` of ART's class and of ours."""
+    samples = settings.size(samples, 20)
+    x, _ = images(SHAPES["lenet5"], samples)
+
+    def largest(logits: np.ndarray) -> float:
+        return float(logits.max(axis=1).mean())
+
+    return Contest(
+        {who: partial(each.predict, x, batch_size=BATCH) for who, each in classifiers("lenet5", settings).items()},
+        note=f"{TITLES['lenet5']}, {samples} images, batch {BATCH}",
+        check=Check("mean of the largest logit", largest, close=0.001, gross=0.05, relative=True),
+    )
+
+
+def _by_hand(
+    backbone: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    settings: Settings,
+    craft: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> Callable[[], None]:
+    """One epoch in a loop written by hand, in the memory format of our own."""
+    net: Any = network(backbone, settings).to(settings.device)
+    net = net.to(memory_format=torch.channels_last)
+    sgd = optimizer(net)
+
+    def run() -> None:
+        x_all, y_all = torch.from_numpy(x).to(settings.device), torch.from_numpy(y).to(settings.device)
+        for index in torch.randperm(len(x), device=settings.device).split(min(len(x), BATCH)):
+            batch, labels = x_all[index].contiguous(memory_format=torch.channels_last), y_all[index]
+            if craft is not None:
+                batch = craft(net.eval().requires_grad_(False), batch, labels)
+            net.train().requires_grad_(True)
+            sgd.zero_grad()
+            functional.cross_entropy(net(batch), labels).backward()
+            sgd.step()
+
+    return run
+
+
+def fit_contest(samples: int, settings: Settings) -> Contest:
+    """Return one epoch of `fit` of ART's class, of ours, and of a loop by hand, each on a network of its own."""
+    samples = settings.size(samples, 20)
+    x, y = images(SHAPES["lenet5"], samples)
+    theirs, ours = (classifiers("lenet5", replace(settings, bfloat16=False, compile=False))[who] for who in (ART, OURS))
+    fit = {who: partial(each.fit, x, y, batch_size=BATCH, nb_epochs=1) for who, each in ((ART, theirs), (OURS, ours))}
+    runs: dict[str, Any] = {**fit, BY_HAND: _by_hand("lenet5", x, y, settings)}
+    return Contest(
+        {who: _repeatable(run) for who, run in runs.items()},
+        note=f"{TITLES['lenet5']}, one epoch of {samples} images, batch {BATCH}, SGD with momentum",
+    )
+
+
+def _our_trainer(backbone: str, attack: Any, precision: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
+    from art_mmc.trainers import AdversarialLossTrainer
+
+    with seeded(0):
+        classifier = create_classifier(
+            "sce", backbone, input_shape=SHAPES[backbone], nb_classes=10, device_type=settings.device_type
+        )
+    classifier._optimizer = optimizer(classifier.model)
+    trainer = AdversarialLossTrainer(classifier, attack, precision=precision, seed=0, verbose=False)
+    return partial(trainer.fit, x, y, batch_size=min(len(x), BATCH), nb_epochs=1)
+
+
+def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
+    """
+    Return one epoch of PGD adversarial training by ART's AdversarialTrainerMadryPGD, by this package's trainer in
+    float32 and in bfloat16, and by a minimal loop that does the same work in the same memory format.
+    """
+    from art.defences.trainer import AdversarialTrainerMadryPGD
+
+    from art_mmc.trainers import PGD
+
+    backbone, samples, steps = "resnet20", settings.size(samples, 4), settings.size(7, 1)
+    x, y = images(SHAPES[backbone], samples)
+    eps, step = _RADII[backbone]
+    ball: dict[str, Any] = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1}
+    stock = classifiers(backbone, Settings(settings.device_type, settings.quick))[ART]
+    madry = AdversarialTrainerMadryPGD(stock, nb_epochs=1, batch_size=min(samples, BATCH), **ball)
+    attack = PGD(eps, steps=steps, step_size=step)
+    runs: dict[str, Any] = {
+        f"{ART} AdversarialTrainerMadryPGD": partial(madry.fit, x, np.eye(10, dtype=np.float32)[y], nb_epochs=1),
+        OURS: _our_trainer(backbone, attack, "float32", x, y, settings),
+        f"{BY_HAND}, channels last": _by_hand(
+            backbone, x, y, settings, lambda net, clean, labels: pgd_steps(net, clean, labels, eps, step, steps)
+        ),
+        f"{OURS}, bfloat16": _our_trainer(backbone, attack, "bfloat16", x, y, settings),
+    }
+    return Contest(
+        {who: _repeatable(run) for who, run in runs.items()},
+        note=f"{TITLES[backbone]}, one epoch of {samples} images, batch {min(samples, BATCH)}, PGD with {steps} steps",
+    )
+
+
+def trades_contest(samples: int, settings: Settings) -> Contest:
+    """Return one epoch of TRADES by ART's trainer and by this package's."""
+    from art.attacks.evasion import ProjectedGradientDescent
+    from art.defences.trainer import AdversarialTrainerTRADESPyTorch
+
+    from art_mmc.trainers import TRADES
+
+    backbone, samples, steps = "lenet5", settings.size(samples, 4), settings.size(7, 1)
+    batch_size = min(samples, BATCH)
+    x, y = images(SHAPES[backbone], samples)
+    eps, step = 0.1, 0.025
+    stock = classifiers(backbone, Settings(settings.device_type, settings.quick))[ART]
+    inner = ProjectedGradientDescent(
+        stock, eps=eps, eps_step=step, max_iter=steps, num_random_init=1, batch_size=batch_size, verbose=False
+    )
+    trainer = AdversarialTrainerTRADESPyTorch(stock, inner, beta=6.0)
+    one_hot = np.eye(10, dtype=np.float32)[y]
+    runs: dict[str, Any] = {
+        f"{ART} AdversarialTrainerTRADES": partial(trainer.fit, x, one_hot, nb_epochs=1, batch_size=batch_size),
+        OURS: _our_trainer(backbone, TRADES(eps, steps=steps, step_size=step), "float32", x, y, settings),
+    }
+    return Contest(
+        {who: _repeatable(run) for who, run in runs.items()},
+        note=f"{TITLES[backbone]}, one epoch of {samples} images, batch {batch_size}, {steps} steps; ART's climbs the "
+        "cross-entropy and predicts the whole set again after each epoch, ours the divergence, as in the paper",
+    )
+
+
+def step_contest(backbone: str, settings: Settings) -> Contest:
+    """Return a training step by each of the nine losses beside one by torch's cross-entropy on the same network."""
+    batch = settings.size(BATCH, 4)
+    x, y = (torch.from_numpy(each).to(settings.device) for each in images(SHAPES[backbone], batch))
+
+    def step_of(defence: str, **options: Any) -> tuple[str, Callable[[], object]]:
+        shape: dict[str, Any] = {"input_shape": SHAPES[backbone], "nb_classes": 10}
+        with seeded(0):
+            classifier = create_classifier(defence, backbone, **shape, device_type=settings.device_type, **options)
+        classifier._optimizer = optimizer(classifier.model)
+
+        def step() -> None:
+            with classifier.training():
+                classifier.train_batch(x, y)
+
+        net: Any = classifier.model
+        added = "" if isinstance(net.projection, nn.Identity) else " behind a linear layer"
+        return type(net.head).__name__ + added, step
+
+    steps = {defence: step_of(defence) for defence in ORDER}
+    contenders: dict[str, Callable[[], object]] = {}
+    references: dict[str, str] = {}
+    for head in dict.fromkeys(head for head, _ in steps.values()):
+        defences = [defence for defence in ORDER if steps[defence][0] == head]
+        reference = f"torch cross-entropy ({head})"
+        contenders[reference] = step_of(defences[0], loss=nn.CrossEntropyLoss())[1]
+        contenders |= {defence: steps[defence][1] for defence in defences}
+        references |= dict.fromkeys((reference, *defences), reference)
+    return Contest(
+        contenders,
+        note=f"{TITLES[backbone]}, batch {batch}, SGD with momentum; on the same network, with the defence's own head",
+        asked_of=ORDER,
+        repeats=settings.size(2 if backbone == "lenet5" else 1, 1),  # a difference of a few percent of 7 ms
+        references=references,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- losses and centers
+
+
+def loss_contest(nb_classes: int, settings: Settings) -> Contest:
+    """Return each of the nine losses, forward and backward, beside torch's cross-entropy."""
+    device = settings.device
+    draw = torch.Generator().manual_seed(0)
+    values = 3 * torch.randn(BATCH, nb_classes, generator=draw)
+    features = torch.randn(BATCH, _WIDTH, generator=draw)
+    y = torch.randint(nb_classes, (BATCH,), generator=draw).to(device)
+
+    def contender(loss: Callable[..., torch.Tensor], head: Any = None) -> Callable[[], object]:
+        logits: Any = values.to(device, copy=True).requires_grad_(True)
+        inputs = [logits]
+        if isinstance(head, CenterTrackingHead):  # what it hands over with the logits
+            inputs.append(features.to(device, copy=True).requires_grad_(True))
+            logits.features, logits.center_head = inputs[1], head.to(device).train()
+        return lambda: torch.autograd.grad(loss(logits, y), inputs)
+
+    contenders = {"torch cross-entropy": contender(functional.cross_entropy)}
+    for name in ORDER:
+        row = get_defence(name)
+        with seeded(0):  # as wide as there are classes, so that centers come in closed form
+            head, loss = row.build(_WIDTH if row.head is CenterTrackingHead else nb_classes, nb_classes)
+        contenders[name] = contender(loss, head)
+    return Contest(
+        contenders,
+        note=f"logits ({BATCH}, {nb_classes}), mean of the batch and its gradient; the center loss' pull on features "
+        f"of width {_WIDTH} and its update of the centers included",
+        asked_of=ORDER,
+        repeats=settings.size(200 if nb_classes < 100 else 50, 1),
+    )
+
+
+def centers_contest(nb_classes: int, dim: int, settings: Settings) -> Contest:
+    """Return our centers beside the algorithm as the MMLDA paper writes it down."""
+    nb_classes, dim = settings.size((nb_classes, dim), (10, 16))
+
+    def smallest_distance(centers: np.ndarray) -> float:
+        squares = (centers**2).sum(axis=1)
+        distances = squares[:, None] + squares - 2 * centers @ centers.T
+        np.fill_diagonal(distances, np.inf)
+        return float(np.sqrt(max(distances.min(), 0.0)))
+
+    return Contest(
+        {
+            "Algorithm 1 of the MMLDA paper, numpy": lambda: algorithm_1(nb_classes, dim),
+            OURS: lambda: max_mahalanobis_centers(nb_classes, dim).numpy(),
+        },
+        note=f"{nb_classes} centers of dimension {dim}",
+        check=Check("smallest distance of two centers", smallest_distance, close=1e-4, gross=1e-2, relative=True),
+    )
+
+
+def algorithm_1(nb_classes: int, dim: int) -> np.ndarray:
+    """
+    Max-Mahalanobis centers row by row: (L, dim), of norm 1, for dim >= L - 1.
+
+    | Paper link: https://arxiv.org/abs/1802.09308 (Algorithm 1)
+    """
+    centers = np.zeros((nb_classes, dim))
+    centers[0, 0] = 1.0
+    for i in range(1, nb_classes):
+        for j in range(i):
+            centers[i, j] = -(1 / (nb_classes - 1) + centers[i] @ centers[j]) / centers[j, j]
+        if i < dim:
+            centers[i, i] = np.sqrt(abs(1.0 - centers[i] @ centers[i]))
+    return centers
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def memory_contest(case: str, settings: Settings) -> Contest:
+    """Return the peak memory of the two classes in another case, in a fresh process each time."""
+    where = "torch's allocations on the GPU" if settings.device_type != "cpu" else "resident memory of a fresh process"
+    return Contest(
+        {who: partial(in_fresh_process, case_megabytes, case, who, asdict(settings)) for who in (ART, OURS)},
+        note=f"the job {case}; rise of {where} above what network, inputs and a small first run take",
+        unit="MB",
+    )
+
+
+def case_megabytes(case: str, contender: str, settings: dict[str, Any]) -> float:
+    """Return the peak memory of one contender; to be called in a fresh process."""
+    asked, build = Settings(**{**settings, "trained": False}), find_case(case).build
+    # the first run loads code and makes tables that later ones find; it is not what the case needs
+    build(replace(asked, quick=True)).contenders[contender]()
+    return peak_megabytes(build(asked).contenders[contender], asked.device)
+
+
+def largest_batch_contest(settings: Settings) -> Contest:
+    """Return the largest batch, a power of two, in which PGD on a GPU fits its memory."""
+    names = (ART, OURS, *([f"{OURS}, bfloat16"] if settings.bfloat16 else []))
+    return Contest(
+        {who: partial(in_fresh_process, largest_batch, who, asdict(settings)) for who in names},
+        note="PGD with one step, ResNet-20, 3x32x32, batches of powers of two up to 262,144",
+        unit="images",
+    )
+
+
+def largest_batch(who: str, settings: dict[str, Any]) -> int:
+    """Return the largest batch of a contender that fits, 0 if none does; to be called in a fresh process."""
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    asked = Settings(**settings)
+    classifier = classifiers("resnet20", asked)[who]
+    fits = 0
+    for power in range(asked.size(19, 3)):
+        x, y = images(SHAPES["resnet20"], 2**power)
+        attack = ProjectedGradientDescent(classifier, max_iter=1, batch_size=2**power, verbose=False)
+        try:
+            attack.generate(x, y)
+        except torch.cuda.OutOfMemoryError:
+            break
+        fits = 2**power
+    return fits
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+
+_PGD = "ART ProjectedGradientDescent, 10 steps"
+_LOOP = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"
+
+#: no more; two runs of one and the same contender differ by about so much
+_NO_MORE = Goal(1.02, "<= 1.00, to 2 %")
+_AS_LARGE = Goal(1.0, ">= 1.00", more_is_better=True)
+
+
+def _attack(name: str, title: str, backbone: str, samples: int, goal: Goal | None = None, turns: int = 1) -> Case:
+    return Case(f"{name}-{backbone}", "attacks", title, partial(attack_contest, name, backbone, samples), goal, turns)
+
+
+def _memory(name: str, title: str, case: str) -> Case:
+    return Case(f"memory-{name}", "memory", f"peak memory of {title}", partial(memory_contest, case), _NO_MORE)
+
+
+#: name -> case
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        _attack("fgsm", "ART FastGradientMethod", "lenet5", 1024),
+        _attack("pgd", _PGD, "lenet5", 256, faster(2.0), turns=4),
+        _attack("mim", "ART MomentumIterativeMethod, 10 steps", "lenet5", 256),
+        _attack("apgd", "ART AutoProjectedGradientDescent, 10 steps", "lenet5", 128),
+        _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "lenet5", 128, faster(4.0)),
+        _attack("deepfool", "ART DeepFool, 5 steps", "lenet5", 128, faster(1.5)),
+        _attack("square", "ART SquareAttack, 20 queries", "lenet5", 256),
+        _attack("fgsm", "ART FastGradientMethod", "resnet20", 128),
+        _attack("pgd", _PGD, "resnet20", 128, faster(2.0), turns=2),
+        _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "resnet20", 16, faster(4.0)),
+        _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, faster(1.5)),
+        Case("pgd-by-hand-lenet5", "attacks", _LOOP, partial(by_hand_contest, "lenet5", 256), at_most(1.05), 6),
+        Case("pgd-by-hand-resnet20", "attacks", _LOOP, partial(by_hand_contest, "resnet20", 128), at_most(1.05), 2),
+        Case("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(spsa_contest, 16)),
+        Case("predict-lenet5", "predict", "predict", partial(predict_contest, 10_000), faster(1.3)),
+        Case("fit-lenet5", "fit", "fit", partial(fit_contest, 2560), faster(1.3), turns=4),
+        Case("adversarial-training", "training", "adversarial training", partial(adversarial_training_contest, 256)),
+        Case("trades", "training", "TRADES", partial(trades_contest, 512)),
+        Case("step-lenet5", "training", "training step", partial(step_contest, "lenet5"), at_most(1.05), 20),
+        Case("step-resnet20", "training", "training step", partial(step_contest, "resnet20"), at_most(1.05), 4),
+        Case("loss-10", "losses", "loss, forward and backward", partial(loss_contest, 10), turns=2),
+        Case("loss-1000", "losses", "loss, forward and backward", partial(loss_contest, 1000), turns=2),
+        Case("centers-10", "centers", "Max-Mahalanobis centers", partial(centers_contest, 10, 64)),
+        Case("centers-1000", "centers", "Max-Mahalanobis centers", partial(centers_contest, 1000, 1024)),
+        _memory("pgd", "PGD", "pgd-resnet20"),
+        _memory("cw", "C&W", "cw-lenet5"),
+        _memory("predict", "predict", "predict-lenet5"),
+        _memory("fit", "fit", "fit-lenet5"),
+        Case(
+            "largest-batch",
+            "memory",
+            "largest batch of PGD that fits",
+            largest_batch_contest,
+            _AS_LARGE,
+            cuda_only=True,
+        ),
+    )
+}
+
+
+def find_case(name: str) -> Case:
+    """
+    :param name: Name of a case.
+    :return: The case.
+    :raises ValueError: For an unknown name, with the nearest known one.
+    """
+    if name not in CASES:
+        raise unknown_name("job", name, CASES)
+    return CASES[name]

@@ -1,0 +1,340 @@
+"""
+Measuring: who does what, in turn and each beside its reference, by a clock or by peak memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.benchmark import timer
+
+from art_mmc.evaluation.engine import seeded
+
+T = TypeVar("T")
+
+#: names of contenders
+ART, OURS, BY_HAND = "ART", "art_mmc", "hand-written loop"
+
+#: rounds that count where nothing else is asked for; and for memory: a fresh process each time, and hardly any spread
+ROUNDS, _MEMORY_ROUNDS = 5, 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    How to measure.
+
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :param quick: Whether to take tiny sizes, to try it out.
+    :param bfloat16: Whether to add rows under `torch.autocast`.
+    :param compile: Whether to add rows with a `torch.compile`d network.
+    :param trained: Whether networks are trained a little first; what memory they take does not depend on it.
+    """
+
+    device_type: str = "cpu"
+    quick: bool = False
+    bfloat16: bool = False
+    compile: bool = False
+    trained: bool = True
+
+    def size(self, full: T, quick: T) -> T:
+        """Return the size to measure with, or the one to try it out."""
+        return quick if self.quick else full
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the settings mean on this machine."""
+        return torch.device("cuda" if self.device_type != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The largest ratio that meets a goal (the smallest, where more is better), and the goal in words."""
+
+    bound: float
+    words: str
+    more_is_better: bool = False
+
+    def met(self, ratio: float) -> bool:
+        """Return whether a ratio meets the goal."""
+        return ratio >= self.bound if self.more_is_better else ratio <= self.bound
+
+
+def faster(times: float) -> Goal:
+    """Return the goal of being so many times faster than the reference."""
+    return Goal(1 / times, f"<= {1 / times:.2f} ({times:g}x faster)")
+
+
+def at_most(ratio: float) -> Goal:
+    """Return the goal of at most this share of the reference's time."""
+    return Goal(ratio, f"<= {ratio:.2f}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """
+    How to tell that contenders did the same work: a figure of what each of them gave.
+
+    :param name: The figure, with its unit.
+    :param score: What a contender gave -> the figure.
+    :param close: Difference from the reference's up to which the results agree.
+    :param gross: Difference beyond which the comparison would be one of different work.
+    :param relative: Whether differences are shares of the reference's figure.
+    """
+
+    name: str
+    score: Callable[[Any], float]
+    close: float
+    gross: float
+    relative: bool = False
+
+    def compare(self, case: str, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return what a row says of each contender's result; refuse results of different work."""
+        scores = {name: self.score(result) for name, result in results.items()}
+        reference, wanted = next(iter(scores.items()))
+        rows = {}
+        for name, score in scores.items():
+            difference = abs(score - wanted) / (abs(wanted) if self.relative and wanted else 1.0)
+            if difference > self.gross:
+                raise RuntimeError(
+                    f"{case}: {self.name} of {name} is {score:.4g}, of {reference} {wanted:.4g}: they did not do the "
+                    "same work, so that their times say nothing."
+                )
+            agrees = difference <= self.close
+            rows[name] = {"name": self.name, "value": score, "reference": wanted, "agrees": agrees}
+        return rows
+
+
+@dataclass(frozen=True)
+class Contest:
+    """
+    A case, ready to run.
+
+    :param contenders: Name -> the work, giving its result; the first is the reference.
+    :param note: Sizes, and what a reader has to know to judge the comparison.
+    :param asked_of: The contenders that the goal is for.
+    :param check: How to tell that they did the same work.
+    :param unit: "s": the contenders are timed; otherwise what they return is the figure.
+    :param repeats: How often a contender runs in one timing, for what takes microseconds.
+    :param references: Contender -> the one that it is measured by, where that is not the first.
+    """
+
+    contenders: dict[str, Callable[[], Any]]
+    note: str
+    asked_of: tuple[str, ...] = (OURS,)
+    check: Check | None = None
+    unit: str = "s"
+    repeats: int = 1
+    references: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One row of the table of cases.
+
+    :param name: Short name, as on the command line.
+    :param group: Name of the group that it belongs to.
+    :param title: What is done, in words.
+    :param build: Makes the contenders.
+    :param goal: The goal; None for none.
+    :param turns: Its rounds are so many times the usual ones, where a difference is small or a run short.
+    :param cuda_only: Whether it makes sense on a GPU alone.
+    """
+
+    name: str
+    group: str
+    title: str
+    build: Callable[[Settings], Contest]
+    goal: Goal | None = None
+    turns: int = 1
+    cuda_only: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One contender's figure, what was asked of it, and whether the work was the same; a row of `bench.json`.
+
+    :param name: Name of the case.
+    :param group: Its group.
+    :param job: What was done.
+    :param contender: Who did it.
+    :param unit: "s", "MB" or "images".
+    :param median: Median over the rounds; `least` and `most` are the smallest and the largest figure.
+    :param ratio: Median over the rounds of this figure by the reference's in the same round.
+    :param reference: Whose figure it is divided by.
+    :param note: Sizes, and what else to know.
+    :param rounds: Rounds that count.
+    :param asked: The goal in words; None for none.
+    :param met: Whether it is met; None without a goal.
+    :param check: See :meth:`Check.compare`; empty for none.
+    """
+
+    name: str
+    group: str
+    job: str
+    contender: str
+    unit: str
+    median: float
+    least: float
+    most: float
+    ratio: float
+    reference: str
+    note: str
+    rounds: int
+    asked: str | None = None
+    met: bool | None = None
+    check: dict[str, Any] = field(default_factory=dict)
+
+
+def seconds(run: Callable[[], object], repeats: int = 1) -> float:
+    """Return the time of one run, in seconds; torch's clock waits for what a GPU has queued."""
+    start = timer()
+    for _ in range(repeats):
+        run()
+    return (timer() - start) / repeats
+
+
+def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
+    """
+    Measure contenders in turn, so that whatever else the machine does falls on all of them. Every other round goes
+    backwards, so that none of them always follows the same one.
+
+    :param figures: Name -> a function that does the work and gives the figure.
+    :param rounds: Rounds that count, at least 1.
+    :param warm_up: Whether to go one round first that does not count.
+    :return: Name -> one figure a round.
+    :raises ValueError: Without rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds: expected a whole number of at least 1, got {rounds}.")
+    found: dict[str, list[float]] = {name: [] for name in figures}
+    for index in range(rounds + warm_up):
+        for name in list(figures)[:: -1 if index % 2 else 1]:
+            found[name].append(figures[name]())
+    return {name: values[warm_up:] for name, values in found.items()}
+
+
+def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
+    """
+    :param case: The case.
+    :param settings: How to measure.
+    :param rounds: Rounds that count, times the case's turns; for memory never more than three.
+    :return: One row a contender.
+    :raises RuntimeError: When the contenders' results show that they did not do the same work.
+    """
+    results: dict[str, Any] = {}
+
+    def figure(name: str, run: Callable[[], Any]) -> Callable[[], float]:
+        if contest.unit != "s":
+            return run
+        keep = run if contest.check is None else lambda: results.update({name: run()})
+        return lambda: seconds(keep, contest.repeats)
+
+    with seeded(0):  # even ART's predict draws from torch's global random state
+        contest = case.build(settings)
+        timed = contest.unit == "s"
+        rounds = rounds * settings.size(case.turns, 1) if timed else min(rounds, _MEMORY_ROUNDS)
+        figures = alternate({name: figure(name, run) for name, run in contest.contenders.items()}, rounds, timed)
+        checks = {} if contest.check is None else contest.check.compare(case.name, results)
+    rows = []
+    for name, values in figures.items():
+        reference = contest.references.get(name, next(iter(figures)))
+        ratio = statistics.median(map(_quotient, values, figures[reference]))
+        goal = case.goal if name in contest.asked_of else None
+        words, met = (None, None) if goal is None else (goal.words, goal.met(ratio))
+        spread = (statistics.median(values), min(values), max(values))
+        head = (case.name, case.group, case.title, name, contest.unit)
+        rows.append(Row(*head, *spread, ratio, reference, contest.note, rounds, words, met, checks.get(name, {})))
+    return rows
+
+
+def _quotient(figure: float, reference: float) -> float:
+    """Memory may be nothing at all, on both sides."""
+    return figure / reference if reference else float(figure > 0) + 1.0
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """
+    Call a function in a process of its own: a process' peak never goes down, and what it has freed it often keeps.
+
+    :param function: A function that can be imported.
+    :param arguments: Its arguments; plain data.
+    :return: Its result; plain data.
+    :raises RuntimeError: When it fails.
+    """
+    code = (
+        f"import json, sys, torch; torch.set_num_threads({torch.get_num_threads()}); "
+        f"from {function.__module__} import {function.__name__} as call; "
+        r"result = call(*json.loads(sys.argv[1])); print('\n' + json.dumps(result))"
+    )
+    argv = [sys.executable, "-c", code, json.dumps(arguments)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"measuring {arguments} in a process of its own failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_megabytes(run: Callable[[], object], device: torch.device | None = None) -> float:
+    """
+    :param run: What to measure.
+    :param device: A CUDA device for what torch allocates there; else the memory of this process.
+    :return: How far the memory rose above what it was before, in MiB.
+    """
+    gc.collect()
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = _start_anew()
+    result = run()  # held, since it is part of what is needed
+    peak = _peak()
+    del result
+    return max(0, peak - before) / 2**20
+
+
+def _start_anew() -> int:
+    """Give back what is freed, forget the peak, and tell the memory in use, in bytes."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return _peak()
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    """
+    The process' peak so far, in bytes. Where there is one Linux' own figure, since `getrusage` gives a process that
+    was just started the peak of the one that started it.
+    """
+    if sys.platform == "linux":
+        return _status("VmHWM")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")
