@@ -144,19 +144,19 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Create a classifier from a bare backbone, in one call, or from a network that has its head already.
 
-        :param model: For a named subclass a backbone (B, C, H, W) -> (B, d), to which the defence's head is added, or a
+        :param model: For a named subclass a backbone (B, ...) -> (B, d), to which the defence's head is added, or a
                ready :class:`.DefendedNet`. For the base class any module that gives logits (B, K), larger = likelier.
         :param loss: Training loss, `loss(logits, y)` with an attribute `reduction`; None for the defence's own. Cross
                entropies, NLLLoss, MultiMarginLoss and the losses of this package get class indices, any other rows
                (B, K), one-hot, as from ART; see :class:`OneHotLoss`. The base class takes None for no loss.
-        :param input_shape: Shape of one input, (C, H, W).
+        :param input_shape: Shape of one input, (C, H, W), (F,) or any other.
         :param nb_classes: Number of classes K, at least 2.
         :param optimizer: Optimizer over the parameters of `model`; those of a head that is added here join it. None for
                Adam with rate 1e-3 over all.
         :param use_amp: Not supported (it needs NVIDIA apex); must be False.
         :param opt_level: As in ART, without effect.
         :param loss_scale: As in ART, without effect.
-        :param channels_first: Whether the inputs are (C, H, W).
+        :param channels_first: Whether images are (C, H, W).
         :param clip_values: Smallest and largest value of an input. Not given it is (0, 1), for the base class None as
                in ART. A named subclass refuses integers and training data far outside; the base class checks no values.
         :param preprocessing_defences: ART preprocessing defence(s).
@@ -1238,8 +1238,8 @@ def create_classifier(
     A classifier of the table of defences.
 
     :param defence: Name of the defence: "sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce" or "isce".
-    :param backbone: Name of a backbone ("lenet5", "resnet20", ...), or a module (B, C, H, W) -> (B, d).
-    :param input_shape: Shape of one input, (C, H, W).
+    :param backbone: Name of a backbone ("lenet5", "resnet20", ...), or a module (B, ...) -> (B, d).
+    :param input_shape: Shape of one input, (C, H, W), (F,) or any other.
     :param nb_classes: Number of classes K.
     :param kwargs: More arguments of :class:`LossDefendedClassifier`, options of the defence among them.
     :return: The classifier, untrained.

@@ -133,7 +133,8 @@ def load_dataset(
 
     The file holds `x_train`, `y_train`, `x_test` and `y_test`, other arrays in it being ignored. Images are uint8 in
     0..255 or floats in [0, 1], of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; labels are class
-    indices (N,) or (N, 1), or one-hot (N, K).
+    indices (N,) or (N, 1), or one-hot (N, K). Inputs that are no images need no file: classifiers and trainers take
+    arrays of any shape (N, ...).
 
     Sizes in memory: MNIST 0.2 GB, CIFAR-10 0.7 GB, SVHN 1.2 GB, Tiny ImageNet 5.4 GB.
 
@@ -323,7 +324,9 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
             return x.transpose(0, 3, 1, 2)
     mend = ""
     if x.ndim == 2:
-        mend = "; reshape flat images to (N, H, W)"
+        mend = "; reshape flat images to (N, H, W); a table goes to classifiers and trainers as arrays, without a file"
+    elif x.ndim > 4:
+        mend = "; volumes and films go to classifiers and trainers as arrays, without a file"
     elif x.ndim == 4 and 4 in (x.shape[1], x.shape[3]):
         mend = "; drop the alpha channel of RGBA images"
     raise ValueError(

@@ -16,7 +16,7 @@ from art.attacks.evasion import ProjectedGradientDescent as ArtPGD
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_mmc import accelerate, create_classifier, load_classifier
+from art_mmc import accelerate, create_classifier, load_classifier, load_dataset
 from art_mmc.assessment import Assessment
 from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
 from art_mmc.classifiers import CLASSIFIERS
@@ -260,3 +260,13 @@ def test_what_is_for_images_says_so(trained, kind):
 def test_impossible_shapes(shape):
     with pytest.raises(ValueError, match="input_shape: expected positive whole numbers"):
         wrap_backbone(nn.Flatten(), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((9, 13), "a table goes to"), ((9, 1, 5, 5, 5), "volumes and films go to")]
+)
+def test_file_of_other_inputs_says_what_to_do(shape, message, tmp_path):
+    x, y = np.zeros(shape, np.float32), np.arange(9) % 3
+    np.savez(tmp_path / "it.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(ValueError, match=f"{message} classifiers and trainers as arrays"):
+        load_dataset(tmp_path / "it.npz")

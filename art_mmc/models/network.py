@@ -65,7 +65,7 @@ class DefendedNet(nn.Module):
     `embedding` is an identity that carries z: a direct child, so that ART's `get_activations`, which knows direct
     children only, and its detectors can ask for it by name.
 
-    :param backbone: Module (B, C, H, W) -> (B, d').
+    :param backbone: Module (B, ...) -> (B, d').
     :param head: Module (B, d) -> (B, K).
     :param mean: Mean of the inputs, one number, one a channel or one an element; see :class:`Normalize`.
     :param std: Standard deviation of the inputs, likewise.
@@ -90,7 +90,7 @@ class DefendedNet(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W) of any floating type; cast to the network's own.
+        :param x: Inputs (B, ...) of any floating type; cast to the network's own.
         :return: Features z (B, d).
         """
         # some ART attacks hand over float64, which the layers would refuse
@@ -99,7 +99,7 @@ class DefendedNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W) of any floating type; cast to the network's own.
+        :param x: Inputs (B, ...) of any floating type; cast to the network's own.
         :return: Logits (B, K), larger = more likely.
         """
         return self.head(self.features(x))
