@@ -65,14 +65,7 @@ def _repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, steps: int = STEPS) -> Any:
-    """
-    :param name: "fgsm", "pgd", "mim", "apgd", "cw", "deepfool" or "square".
-    :param classifier: The classifier to attack.
-    :param backbone: Name of its backbone, which decides the radius.
-    :param batch_size: Samples that are attacked at once.
-    :param steps: Steps of the attack; C&W and DeepFool take half as many, Square twice as many.
-    :return: ART's attack.
-    """
+    """Return ART's attack at the backbone's radius; C&W and DeepFool take half as many steps, Square twice as many."""
     from art.attacks import evasion
 
     eps, step = _RADII[backbone]
@@ -91,19 +84,17 @@ def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, step
 
 
 def _accuracy(classifier: Any, y: np.ndarray) -> Check:
-    def accuracy(x_adv: np.ndarray) -> float:
+    def score(x_adv: np.ndarray) -> float:
         return 100 * float((classifier.predict(x_adv).argmax(axis=1) == y).mean())
 
-    return Check("robust accuracy, %", accuracy, close=0.2, gross=10.0)
+    return Check("robust accuracy, %", score, close=0.2, gross=10.0)
 
 
 def _distance(x: np.ndarray) -> Check:
-    """For attacks without a radius."""
-
-    def distance(x_adv: np.ndarray) -> float:
+    def score(x_adv: np.ndarray) -> float:
         return float(np.linalg.norm((x_adv - x).reshape(len(x), -1), axis=1).mean())
 
-    return Check("mean L2 distance", distance, close=0.02, gross=0.5, relative=True)
+    return Check("mean L2 distance", score, close=0.02, gross=0.5, relative=True)
 
 
 def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:

@@ -32,21 +32,13 @@ ROUNDS, _MEMORY_ROUNDS = 5, 3
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    How to measure.
+    """How to measure."""
 
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param quick: Whether to take tiny sizes, to try it out.
-    :param bfloat16: Whether to add rows under `torch.autocast`.
-    :param compile: Whether to add rows with a `torch.compile`d network.
-    :param trained: Whether networks are trained a little first; what memory they take does not depend on it.
-    """
-
-    device_type: str = "cpu"
-    quick: bool = False
-    bfloat16: bool = False
-    compile: bool = False
-    trained: bool = True
+    device_type: str = "cpu"  # or "gpu" for the current CUDA device if there is one
+    quick: bool = False  # tiny sizes, to try it out
+    bfloat16: bool = False  # rows under torch.autocast too
+    compile: bool = False  # rows with a torch.compile'd network too
+    trained: bool = True  # networks are trained a little first; what memory they take does not depend on it
 
     def size(self, full: T, quick: T) -> T:
         """Return the size to measure with, or the one to try it out."""
@@ -83,21 +75,13 @@ def at_most(ratio: float) -> Goal:
 
 @dataclass(frozen=True)
 class Check:
-    """
-    How to tell that contenders did the same work: a figure of what each of them gave.
-
-    :param name: The figure, with its unit.
-    :param score: What a contender gave -> the figure.
-    :param close: Difference from the reference's up to which the results agree.
-    :param gross: Difference beyond which the comparison would be one of different work.
-    :param relative: Whether differences are shares of the reference's figure.
-    """
+    """How to tell that contenders did the same work: a figure, with its unit, of what each of them gave."""
 
     name: str
     score: Callable[[Any], float]
-    close: float
-    gross: float
-    relative: bool = False
+    close: float  # difference from the reference's up to which the results agree
+    gross: float  # difference beyond which the comparison would be one of different work
+    relative: bool = False  # differences are shares of the reference's figure
 
     def compare(self, case: str, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return what a row says of each contender's result; refuse results of different work."""
@@ -118,85 +102,49 @@ class Check:
 
 @dataclass(frozen=True)
 class Contest:
-    """
-    A case, ready to run.
+    """A case, ready to run."""
 
-    :param contenders: Name -> the work, giving its result; the first is the reference.
-    :param note: Sizes, and what a reader has to know to judge the comparison.
-    :param asked_of: The contenders that the goal is for.
-    :param check: How to tell that they did the same work.
-    :param unit: "s": the contenders are timed; otherwise what they return is the figure.
-    :param repeats: How often a contender runs in one timing, for what takes microseconds.
-    :param references: Contender -> the one that it is measured by, where that is not the first.
-    """
-
-    contenders: dict[str, Callable[[], Any]]
-    note: str
-    asked_of: tuple[str, ...] = (OURS,)
+    contenders: dict[str, Callable[[], Any]]  # the first is the reference
+    note: str  # sizes, and what a reader has to know to judge the comparison
+    asked_of: tuple[str, ...] = (OURS,)  # the contenders that the goal is for
     check: Check | None = None
-    unit: str = "s"
-    repeats: int = 1
-    references: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "s"  # the contenders are timed; otherwise what they return is the figure
+    repeats: int = 1  # runs in one timing, for what takes microseconds
+    references: Mapping[str, str] = field(default_factory=dict)  # where that is not the first
 
 
 @dataclass(frozen=True)
 class Case:
-    """
-    One row of the table of cases.
-
-    :param name: Short name, as on the command line.
-    :param group: Name of the group that it belongs to.
-    :param title: What is done, in words.
-    :param build: Makes the contenders.
-    :param goal: The goal; None for none.
-    :param turns: Its rounds are so many times the usual ones, where a difference is small or a run short.
-    :param cuda_only: Whether it makes sense on a GPU alone.
-    """
+    """One row of the table of cases."""
 
     name: str
     group: str
     title: str
     build: Callable[[Settings], Contest]
     goal: Goal | None = None
-    turns: int = 1
+    turns: int = 1  # rounds are so many times the usual ones, where a difference is small or a run short
     cuda_only: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """
-    One contender's figure, what was asked of it, and whether the work was the same; a row of `bench.json`.
-
-    :param name: Name of the case.
-    :param group: Its group.
-    :param job: What was done.
-    :param contender: Who did it.
-    :param unit: "s", "MB" or "images".
-    :param median: Median over the rounds; `least` and `most` are the smallest and the largest figure.
-    :param ratio: Median over the rounds of this figure by the reference's in the same round.
-    :param reference: Whose figure it is divided by.
-    :param note: Sizes, and what else to know.
-    :param rounds: Rounds that count.
-    :param asked: The goal in words; None for none.
-    :param met: Whether it is met; None without a goal.
-    :param check: See :meth:`Check.compare`; empty for none.
-    """
+    """One contender's figure, what was asked of it, and whether the work was the same; a row of `bench.json`."""
 
     name: str
     group: str
     job: str
     contender: str
-    unit: str
+    unit: str  # "s", "MB" or "images"
     median: float
     least: float
     most: float
-    ratio: float
+    ratio: float  # median over the rounds of this figure by the reference's in the same round
     reference: str
     note: str
     rounds: int
-    asked: str | None = None
+    asked: str | None = None  # the goal in words
     met: bool | None = None
-    check: dict[str, Any] = field(default_factory=dict)
+    check: dict[str, Any] = field(default_factory=dict)  # see Check.compare
 
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> float:
@@ -229,11 +177,8 @@ def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: 
 
 def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
     """
-    :param case: The case.
-    :param settings: How to measure.
-    :param rounds: Rounds that count, times the case's turns; for memory never more than three.
-    :return: One row a contender.
-    :raises RuntimeError: When the contenders' results show that they did not do the same work.
+    Run a case, for memory never more than three rounds, and return one row a contender; raise a RuntimeError when the
+    contenders' results show that they did not do the same work.
     """
     results: dict[str, Any] = {}
 
