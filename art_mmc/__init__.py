@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.acceleration import accelerate as accelerate
     from art_mmc.attacks import SPSA as SPSA
-    from art_mmc.attacks import AdamCarliniL2 as AdamCarliniL2
+    from art_mmc.attacks import CarliniL2 as CarliniL2
     from art_mmc.attacks import GaussianNoise as GaussianNoise
     from art_mmc.attacks import RandomRotation as RandomRotation
     from art_mmc.classifiers import CenterLossClassifier as CenterLossClassifier
@@ -64,7 +64,7 @@ __version__ = "0.1.0"
 #: module -> the public names that live there
 _HOMES = {
     "acceleration": ("accelerate",),
-    "attacks": ("SPSA", "AdamCarliniL2", "GaussianNoise", "RandomRotation"),
+    "attacks": ("SPSA", "CarliniL2", "GaussianNoise", "RandomRotation"),
     "classifiers": (
         "CenterLossClassifier",
         "GCEClassifier",

@@ -16,7 +16,7 @@ from art.attacks.evasion import ElasticNet
 from art.defences.preprocessor import SpatialSmoothing
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc import SPSA, AdamCarliniL2
+from art_mmc import SPSA, CarliniL2
 from art_mmc.attacks import spsa
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation
 from art_mmc.evaluation.plans import METHODS
@@ -76,22 +76,23 @@ def test_against_the_algorithm_written_out(targeted, confidence):
     classifier, x, y = correct(2)
     aims = (y + 3) % 10 if targeted else y
     settings = {"learning_rate": 0.1, "binary_search_steps": 3, "max_iter": 20, "initial_const": 0.3}
-    attack = AdamCarliniL2(classifier, confidence, targeted, **settings, batch_size=2, verbose=False)
+    attack = CarliniL2(classifier, confidence, targeted, **settings, batch_size=2, verbose=False)
     got = attack.generate(x, aims)
     want = written_out(classifier.model, x, aims, targeted, confidence, 0.1, 3, 20, 0.3)
     assert (np.abs(got - x).max(axis=(1, 2, 3)) > 1e-2).any()
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_nearest_example_of_a_linear_classifier():
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", 0.02), ("fista", 0.05)])
+def test_nearest_example_of_a_linear_classifier(optimizer, rate):
     """Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((2, 64)).astype(np.float32)
     x = rng.uniform(0.45, 0.55, (5, 1, 8, 8)).astype(np.float32)
     classifier = linear(weight)
     logits = classifier.predict(x)
-    attack = AdamCarliniL2(
-        classifier, 1.0, learning_rate=0.02, max_iter=80, binary_search_steps=7, initial_const=1.0, verbose=False
+    attack = CarliniL2(
+        classifier, 1.0, False, rate, binary_search_steps=7, max_iter=80, optimizer=optimizer, verbose=False
     )
     want = (np.abs(logits[:, 0] - logits[:, 1]) + 1) / np.linalg.norm(weight[1] - weight[0])
     got = np.linalg.norm((attack.generate(x) - x).reshape(5, -1), axis=1)
@@ -109,8 +110,9 @@ def test_short_steps_fail_where_long_ones_and_fista_succeed():
         return float(np.mean(classifier.predict(attack.generate(x, y)).argmax(axis=1) == y))
 
     few = {"binary_search_steps": 2, "initial_const": 1e3, "verbose": False}
-    assert left(AdamCarliniL2(classifier, learning_rate=0.001, max_iter=100, **few)) == 1
-    assert left(AdamCarliniL2(classifier, learning_rate=0.1, max_iter=100, **few)) == 0
+    assert left(CarliniL2(classifier, learning_rate=0.001, max_iter=100, **few)) == 1
+    assert left(CarliniL2(classifier, learning_rate=0.1, max_iter=100, **few)) == 0
+    assert left(CarliniL2(classifier, learning_rate=0.001, max_iter=20, optimizer="fista", **few)) == 0
     assert left(ElasticNet(classifier, learning_rate=0.001, max_iter=20, beta=0.0, decision_rule="L2", **few)) == 0
 
 
@@ -134,16 +136,16 @@ def test_labels(wanted):
     predicted = classifier.predict(x).argmax(axis=1)
     targets = (predicted + 1) % 10
     given = {"targets": np.eye(10)[targets], "labels": predicted, "nothing": None}[wanted]
-    attack = AdamCarliniL2(classifier, targeted=wanted == "targets", binary_search_steps=3, verbose=False)
+    attack = CarliniL2(classifier, targeted=wanted == "targets", binary_search_steps=3, verbose=False)
     found = classifier.predict(attack.generate(x, given)).argmax(axis=1)
     assert (found == targets).all() if wanted == "targets" else (found != predicted).all()
 
 
 def test_an_attack_that_fails_gives_back_its_input_and_a_misclassified_image_stays():
     classifier, x, y = correct(3)
-    attack = AdamCarliniL2(classifier, confidence=1e6, binary_search_steps=1, max_iter=3, verbose=False)
+    attack = CarliniL2(classifier, confidence=1e6, binary_search_steps=1, max_iter=3, verbose=False)
     np.testing.assert_array_equal(attack.generate(x, y), x)
-    attack = AdamCarliniL2(classifier, binary_search_steps=1, max_iter=3, verbose=False)
+    attack = CarliniL2(classifier, binary_search_steps=1, max_iter=3, verbose=False)
     np.testing.assert_allclose(attack.generate(x, (y + 1) % 10), x, atol=1e-6)
 
 
@@ -157,7 +159,7 @@ def test_preprocessing_in_numpy_and_boxes_of_another_range():
         preprocessing_defences=SpatialSmoothing(channels_first=True, clip_values=(0, 255)),
     )
     before = classifier.predict(x).argmax(axis=1)
-    x_adv = AdamCarliniL2(classifier, verbose=False, initial_const=1e3).generate(x, before)
+    x_adv = CarliniL2(classifier, verbose=False, initial_const=1e3).generate(x, before)
     assert (classifier.predict(x_adv).argmax(axis=1) != before).all()
     assert x_adv.min() >= 0
     assert x_adv.max() <= 255
@@ -166,13 +168,13 @@ def test_preprocessing_in_numpy_and_boxes_of_another_range():
 def test_no_gradient_and_a_gradient_that_is_no_number():
     weight = np.ones((2, 64), np.float32)
     x = np.full((2, 1, 8, 8), 0.5, np.float32)
-    flat = AdamCarliniL2(linear(0 * weight), max_iter=3, verbose=False)
+    flat = CarliniL2(linear(0 * weight), max_iter=3, verbose=False)
     np.testing.assert_array_equal(flat.generate(x, np.zeros(2)), x)
     broken = linear(weight)
     with torch.no_grad():
         broken.model[1].weight[0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="NaN or infinite"):
-        AdamCarliniL2(broken, max_iter=3, verbose=False).generate(x, np.zeros(2))
+        CarliniL2(broken, max_iter=3, verbose=False).generate(x, np.zeros(2))
 
 
 def test_the_classifier_stays_as_it_was():
@@ -182,7 +184,7 @@ def test_the_classifier_stays_as_it_was():
     classifier.model.zero_grad()
     rng = torch.get_rng_state()
     before = [(p.grad, p.requires_grad) for p in classifier.model.parameters()]
-    x_adv = AdamCarliniL2(classifier, max_iter=2, binary_search_steps=1, verbose=False).generate(x)
+    x_adv = CarliniL2(classifier, max_iter=2, binary_search_steps=1, verbose=False).generate(x)
     assert (x_adv.dtype, x_adv.shape) == (np.float32, x.shape)
     assert classifier.model.training
     assert [(p.grad, p.requires_grad) for p in classifier.model.parameters()] == before
@@ -194,13 +196,13 @@ def test_the_classifier_stays_as_it_was():
     ("name", "value"),
     [
         ("confidence", -1.0), ("confidence", math.nan), ("learning_rate", 0), ("binary_search_steps", 0),
-        ("max_iter", 1.5), ("initial_const", -1), ("abort_early", 1), ("targeted", "yes"), ("batch_size", 0),
-        ("verbose", None),
+        ("max_iter", 1.5), ("initial_const", -1), ("optimizer", "sgd"), ("abort_early", 1), ("targeted", "yes"),
+        ("batch_size", 0), ("verbose", None),
     ],
 )  # fmt: skip
 def test_parameters_out_of_range(name, value):
     with pytest.raises(ValueError, match=name):
-        AdamCarliniL2(undefended(), **{name: value})
+        CarliniL2(undefended(), **{name: value})
 
 
 # ------------------------------------------------------------------------------------- JSMA, and SPSA as in libraries

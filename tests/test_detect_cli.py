@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,19 @@ from art_mmc.detectors.report import (
 )
 from art_mmc.detectors.study import DetectionStudy, detection_eps, run_detection_study
 
-QUICK = ["--budget", "0.0001", "--nb-test", "9", "--nb-white-box", "3", "--epochs", "2", "--device", "cpu", "--quiet"]
+QUICK = [
+    "--attack-share",
+    "0.0001",
+    "--nb-test",
+    "9",
+    "--nb-white-box",
+    "3",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--quiet",
+]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +168,40 @@ def test_tables_say_what_the_records_say(study):
     assert (white.succeeded.n, white.failed.count) == (4, int((~white.passed).sum()))
 
 
+def test_no_conclusion_from_an_attack_without_a_ball_that_failed(study):
+    """C&W-wb with a handful of steps fails; FGSM has a ball, and need not fool all images."""
+
+    def changed(share: float) -> DetectionStudy:
+        correct = np.ones(20, bool)
+        records = tuple(
+            replace(r, clean_correct=correct, adversarial_correct=np.arange(20) >= round(20 * share),
+                    clean_scores=np.zeros(20), adversarial_scores=np.arange(20.0))
+            for r in study.records
+        )  # fmt: skip
+        return replace(study, records=records)
+
+    for share, brackets in ((0.95, False), (0.9, True)):
+        found = changed(share)
+        record = found.get("sce", "kernel-density", "C&W-wb")
+        assert record.fooled.value == pytest.approx(share)
+        assert record.conclusive is not brackets
+        assert found.get("sce", "kernel-density", "FGSM").conclusive
+        row = next(line for line in auc_table(found).splitlines() if line.startswith("| C&W-wb"))
+        assert ("(" in row) is brackets
+        for text in (text_table(found), markdown_report(found)):
+            assert ("fewer than 95% of the images" in text) is brackets
+            assert ("C&W-wb on sce (90.0 %)" in text) is brackets
+
+
+def test_the_old_name_of_the_share_of_iterations(run, tiny):
+    old = ["--budget" if each == "--attack-share" else each for each in QUICK]
+    status, _, _ = run("--dataset", tiny, *old, "--attack", "cw", "--defence", "sce", "--output", "found")
+    assert status == 0
+    study = load_study("found/report.json")
+    assert study.records[0].settings["max_iter"] == 10
+    assert "C&W with 0.01 % of the paper's 10,000 steps" in markdown_report(study)
+
+
 def test_published_figures_are_cited_and_marked(study):
     text = published_tables(study)
     assert "https://arxiv.org/abs/1706.00633" in text
@@ -239,7 +286,7 @@ def test_detect_takes_checkpoints_and_says_what_it_does(run, tiny, trained, tmp_
         (["--eps", "0.1,0.2"], "--eps: expected one radius"),
         (["--bandwidth", "wide"], "--bandwidth: expected a number, paper or cross-validation"),
         (["--bandwidth", "-1"], "bandwidth: expected a positive number"),
-        (["--budget", "2"], "--budget: expected a share above 0 and up to 1"),
+        (["--budget", "2"], "--attack-share: expected a share above 0 and up to 1"),
         (["--fpr", "0"], "--fpr"),
         (["--checkpoint", "none.pt"], "no checkpoint at none.pt"),
         (["--checkpoint", "none.pt", "--epochs", "3"], "--checkpoint takes the place of training"),

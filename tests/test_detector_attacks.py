@@ -25,6 +25,7 @@ from art_mmc.detectors.attacks import (
     scaled,
 )
 from art_mmc.detectors.base import NetworkOutputs
+from art_mmc.detectors.study import ATTACK_SHARE
 
 EPS = 0.16
 QUICK = {
@@ -91,6 +92,14 @@ def test_attacks_reach_their_goals(defended):
     assert np.mean(predicted["jsma"] == crafted["jsma"].targets) > 0.6
 
 
+def test_carlini_succeeds_at_the_default_share(defended):
+    """An area over the images that were easy to fool tells nothing of a detector."""
+    x = defended.x[:40]
+    crafted = craft("cw", defended.classifier, x, EPS, ATTACK_SHARE)
+    assert np.mean(defended.classifier.predict(crafted.x).argmax(axis=1) == crafted.targets) >= 0.95
+    assert crafted.settings["max_iter"] == 200
+
+
 def test_bim_is_ten_steps_of_a_tenth_on_the_cross_entropy(defended):
     with defended.classifier.using_objective("cross_entropy"):
         attack = BasicIterativeMethod(defended.classifier, EPS, EPS / 10, 10, verbose=False)
@@ -107,10 +116,10 @@ def test_settings_of_the_paper(trained):
     classifier = trained["sce"]
     carlini = PAPER_ATTACKS["cw-hc"].make(classifier, EPS, 1.0, 32)
     settings = plain_settings(carlini)
-    assert settings["class"] == "CarliniL2Method"
+    assert settings["class"] == "CarliniL2"
     assert (settings["confidence"], settings["binary_search_steps"], settings["initial_const"]) == (10.0, 9, 1.0)
-    assert (settings["targeted"], settings["learning_rate"], settings["max_iter"]) == (True, 0.01, 1000)
-    assert PAPER_ATTACKS["cw"].make(classifier, EPS, 0.05, 32).max_iter == 50
+    assert (settings["targeted"], settings["learning_rate"], settings["max_iter"]) == (True, 0.01, 10000)
+    assert PAPER_ATTACKS["cw"].make(classifier, EPS, 0.05, 32).max_iter == 500
     assert PAPER_ATTACKS["cw"].make(classifier, EPS, 0.05, 32).confidence == 0
     assert PAPER_ATTACKS["jsma"].make(classifier, EPS, 1.0, 32).gamma == 1.0  # 100 pixels are more than 64
     assert [scaled(10000, budget) for budget in (1, 0.01, 0.0001)] == [10000, 100, 10]

@@ -501,6 +501,11 @@ ERRORS = {
     "reproduce li2021-table1 --data-dir data --checkpoint pc": "--checkpoint: expected NAME=FILE, got 'pc'",
     "reproduce li2021-table1 --data-dir data --checkpoint pc=none.pt": "no checkpoint at none.pt",
     "reproduce li2021-table1 --data-dir data --checkpoint pc=data/MNIST/raw/train-labels-idx1-ubyte": "is damaged",
+    "reproduce li2021-table1 --data-dir data --epoch-share 0": (
+        "argument --epoch-share: expected a positive number, got '0'"
+    ),
+    "reproduce li2021-table1 --data-dir data --attack-share 0.1": "--attack-share is for tables of detectors",
+    "reproduce pang2018-table3 --data-dir data --attack-share 2": "--attack-share: expected a share",
     "reproduce li2021-table1 --data-dir data --budget 0": "argument --budget: expected a positive number, got '0'",
     "reproduce li2021-table1 --data-dir data --eps 8": "did you mean 8/255?",
     "reproduce li2021-table1 --data-dir data --quirk eps256": "suite 'li2021-table1' has no quirk 'eps256'",

@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
-    from art_mmc.attacks.carlini import AdamCarliniL2 as AdamCarliniL2
+    from art_mmc.attacks.carlini import CarliniL2 as CarliniL2
     from art_mmc.attacks.gaussian_noise import GaussianNoise as GaussianNoise
     from art_mmc.attacks.random_rotation import RandomRotation as RandomRotation
     from art_mmc.attacks.spsa import SPSA as SPSA
 
 #: name -> module where it lives
 _HOMES = {
-    "AdamCarliniL2": "carlini",
+    "CarliniL2": "carlini",
     "GaussianNoise": "gaussian_noise",
     "RandomRotation": "random_rotation",
     "SPSA": "spsa",

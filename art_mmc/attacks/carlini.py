@@ -1,7 +1,8 @@
 """
-The L2 attack of Carlini and Wagner as its authors run it: Adam in the space of arctanh.
+The L2 attack of Carlini and Wagner: as its authors run it, by Adam in the space of arctanh, or by FISTA.
 
 | Paper link: https://arxiv.org/abs/1608.04644
+| Paper link: https://arxiv.org/abs/1709.04114 (FISTA)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tqdm.auto import trange
 
 from art_mmc.acceleration import share_network
 from art_mmc.attacks.base import positive_number, whole_number
-from art_mmc.checks import check_images, check_labels
+from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import margin
 
@@ -32,7 +33,49 @@ _TANH_SMOOTHER = 0.999999
 Goal = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
-def adam_search(
+class _TanhAdam:
+    """Adam on w, with `x' = low + (high - low) (tanh(w) + 1) / 2`: no point leaves the box."""
+
+    def __init__(self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor, rate: float, steps: int) -> None:
+        self.low = low
+        self.width = torch.where(high > low, high - low, torch.ones_like(high - low))
+        self.w = ((2 * (start - low) / self.width - 1) * _TANH_SMOOTHER).atanh().requires_grad_(True)
+        self.adam = torch.optim.Adam([self.w], lr=rate)
+
+    def point(self) -> torch.Tensor:
+        self.bent = self.w.detach().tanh()
+        return self.low + self.width * (self.bent / _TANH_SMOOTHER + 1) / 2
+
+    def step(self, gradient: torch.Tensor) -> None:
+        self.w.grad = gradient * (self.width * (1 - self.bent.square()) / (2 * _TANH_SMOOTHER))
+        self.adam.step()
+
+
+class _Fista:
+    """
+    Accelerated projected gradients, in the space of the inputs: pixels leave the border of the box at once, and the
+    length of a step follows the gradient's and c.
+    """
+
+    def __init__(self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor, rate: float, steps: int) -> None:
+        self.x, self.y, self.low, self.high, self.rate, self.steps, self.done = start, start, low, high, rate, steps, 0
+
+    def point(self) -> torch.Tensor:
+        return self.y.clone()
+
+    def step(self, gradient: torch.Tensor) -> None:
+        rate = self.rate * (1 - self.done / self.steps) ** 0.5
+        x = torch.minimum(torch.maximum(self.y - rate * gradient, self.low), self.high)
+        ahead = x + self.done / (self.done + 3) * (x - self.x)
+        self.x, self.y = x, torch.minimum(torch.maximum(ahead, self.low), self.high)
+        self.done += 1
+
+
+#: name -> how a search steps
+OPTIMIZERS: dict[str, type[_TanhAdam] | type[_Fista]] = {"adam": _TanhAdam, "fista": _Fista}
+
+
+def carlini_search(
     goal: Goal,
     clean: torch.Tensor,
     low: torch.Tensor,
@@ -42,22 +85,24 @@ def adam_search(
     binary_search_steps: int,
     max_iter: int,
     initial_const: float,
+    optimizer: str = "adam",
     check_every: int | None = None,
     start: torch.Tensor | None = None,
     anchor: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Minimise `||x' - anchor||^2 + c f(x')` over `x' = low + (high - low) (tanh(w) + 1) / 2` by Adam on w, for constants
-    c that are ten times as large after each failure, and between the last failure and the last success from then on.
+    Minimise `||x' - anchor||^2 + c f(x')` in the box, for constants c that are ten times as large after each failure,
+    and between the last failure and the last success from then on.
 
     :param goal: f.
     :param clean: Inputs (B, ...).
     :param low: Smallest values of an input; broadcasts against `clean`.
     :param high: Largest values.
-    :param learning_rate: Adam's, in the space of w.
-    :param binary_search_steps: Number of constants, each of which begins at the start with a fresh Adam.
+    :param learning_rate: Learning rate: Adam's in the space of arctanh, FISTA's in that of the inputs.
+    :param binary_search_steps: Number of constants, each of which begins at the start with a fresh optimizer.
     :param max_iter: Steps for each constant. The point after the last step is not looked at, as in the authors' code.
     :param initial_const: The first constant.
+    :param optimizer: "adam" or "fista".
     :param check_every: A constant is left as soon as so many steps have not lowered the batch's total loss by a
            ten-thousandth, as in the authors' code; None for never, so that no image depends on others in its batch.
     :param start: Where to start from (B, ...); None for the inputs.
@@ -67,33 +112,27 @@ def adam_search(
     """
     start = clean if start is None else start
     anchor = clean if anchor is None else anchor
-    width = torch.where(high > low, high - low, torch.ones_like(high - low))
-    origin = ((2 * (start - low) / width - 1) * _TANH_SMOOTHER).atanh()
     best, best_distance = start.clone(), torch.full((len(clean),), torch.inf, device=clean.device)
     c = torch.full_like(best_distance, initial_const)
     lower, upper = torch.zeros_like(c), torch.full_like(c, torch.inf)
     each = (-1, *[1] * (clean.ndim - 1))
     for _ in range(binary_search_steps):
-        w = origin.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([w], lr=learning_rate)
+        path = OPTIMIZERS[optimizer](start, low, high, learning_rate, max_iter)
         found, finite = torch.zeros_like(c, dtype=torch.bool), torch.ones((), dtype=torch.bool, device=c.device)
         checked = math.inf
         for iteration in range(max_iter):
-            with torch.no_grad():
-                bent = w.tanh()
-                x_adv = low + width * (bent / _TANH_SMOOTHER + 1) / 2
+            x_adv = path.point()
             values, gradient, counts = goal(x_adv)
-            with torch.no_grad():
-                away = x_adv - anchor
-                distance = away.square().flatten(1).sum(dim=1)
-                better = counts & (distance < best_distance)
-                best_distance = torch.where(better, distance, best_distance)
-                best = torch.where(better.view(each), x_adv, best)
-                found |= counts
-                slope = width * (1 - bent.square()) / (2 * _TANH_SMOOTHER)
-                w.grad = (2 * away + c.view(each) * gradient) * slope
-                finite &= torch.isfinite(w.grad).all()  # looked at once a constant: no waiting for the device
-            optimizer.step()
+            x_adv = x_adv.detach()
+            away = x_adv - anchor
+            distance = away.square().flatten(1).sum(dim=1)
+            better = counts & (distance < best_distance)
+            best_distance = torch.where(better, distance, best_distance)
+            best = torch.where(better.view(each), x_adv, best)
+            found |= counts
+            gradient = 2 * away + c.view(each) * gradient
+            finite &= torch.isfinite(gradient).all()  # looked at once a constant: no waiting for the device
+            path.step(gradient)
             if check_every is not None and iteration % check_every == 0:
                 total = float((distance + c * values).sum())
                 if total > 0.9999 * checked:
@@ -108,21 +147,24 @@ def adam_search(
     return torch.minimum(torch.maximum(best, low), high), best_distance < torch.inf
 
 
-class AdamCarliniL2(EvasionAttack):
+class CarliniL2(EvasionAttack):
     """
     The L2 attack of Carlini and Wagner: the smallest perturbation that is taken for another class, by
 
     `minimise ||x' - x||^2 + c max(a_y - max_{k != y} a_k + confidence, 0)`
 
-    with logits a, Adam in the space of arctanh, and a search for the constant c (:func:`adam_search`). A targeted
-    attack has `max_{k != t} a_k - a_t` for the difference. Where no example is found the input is returned.
+    with logits a and a search for the constant c (:func:`carlini_search`). A targeted attack has
+    `max_{k != t} a_k - a_t` for the difference. Where no example is found the input is returned.
 
-    ART's own attack of that name goes along the gradient with a line search, and hardly moves on images that are black
-    and white. Here too a pixel at the border of the box must first leave it: from 0 or 1 the way to the middle is 7.25
-    in the space of arctanh, so `max_iter * learning_rate` must be about that. With fewer or shorter steps, as in the PC
-    paper (100 of 0.001), the share of images left tells how hard the optimisation is and not how robust the network.
+    Adam in the space of arctanh is the authors' way. A pixel at the border of the box must first leave it: from 0 or 1
+    the way to the middle is 7.25 in that space, so `max_iter * learning_rate` must be about as much. With fewer or
+    shorter steps, as in the PC paper (100 of 0.001), the share of images left tells how hard the optimisation is and
+    not how robust the network. FISTA, in the space of the inputs, finds an example more often in as many steps. ART's
+    own attack of that name goes along the gradient with a line search, and hardly moves on images that are black and
+    white.
 
     | Paper link: https://arxiv.org/abs/1608.04644
+    | Paper link: https://arxiv.org/abs/1709.04114 (FISTA)
     """
 
     attack_params = EvasionAttack.attack_params + [
@@ -132,6 +174,7 @@ class AdamCarliniL2(EvasionAttack):
         "binary_search_steps",
         "max_iter",
         "initial_const",
+        "optimizer",
         "abort_early",
         "batch_size",
         "verbose",
@@ -147,20 +190,22 @@ class AdamCarliniL2(EvasionAttack):
         binary_search_steps: int = 9,
         max_iter: int = 100,
         initial_const: float = 1.0,
+        optimizer: str = "adam",
         abort_early: bool = False,
         batch_size: int = 128,
         verbose: bool = True,
     ) -> None:
         """
-        Create an :class:`.AdamCarliniL2` instance.
+        Create a :class:`.CarliniL2` instance.
 
         :param classifier: A trained classifier.
         :param confidence: By how much the logit of the class that is found must lead, from 0.
         :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
-        :param learning_rate: Adam's learning rate, in the space of arctanh.
+        :param learning_rate: Learning rate: Adam's in the space of arctanh, FISTA's in that of the inputs.
         :param binary_search_steps: Number of constants c that are tried.
         :param max_iter: Steps for each c.
         :param initial_const: The first c.
+        :param optimizer: "adam" or "fista".
         :param abort_early: Whether a tenth of the steps without progress of the whole batch ends those of a c.
         :param batch_size: Images that are attacked at once.
         :param verbose: Show progress bars.
@@ -172,6 +217,7 @@ class AdamCarliniL2(EvasionAttack):
         self.binary_search_steps = binary_search_steps
         self.max_iter = max_iter
         self.initial_const = initial_const
+        self.optimizer = optimizer
         self.abort_early = abort_early
         self.batch_size = batch_size
         self.verbose = verbose
@@ -207,7 +253,7 @@ class AdamCarliniL2(EvasionAttack):
             for first in trange(0, len(x), self.batch_size, desc="C&W", disable=not self.verbose):
                 part = slice(first, first + self.batch_size)
                 clean = torch.tensor(x_adv[part], device=view.device)
-                found, reached = adam_search(
+                found, reached = carlini_search(
                     self._goal(view, torch.as_tensor(labels[part], device=view.device)),
                     clean,
                     torch.as_tensor(low).to(clean),
@@ -216,6 +262,7 @@ class AdamCarliniL2(EvasionAttack):
                     binary_search_steps=self.binary_search_steps,
                     max_iter=self.max_iter,
                     initial_const=self.initial_const,
+                    optimizer=self.optimizer,
                     check_every=max(1, self.max_iter // 10) if self.abort_early else None,
                 )
                 some = reached.cpu().numpy()
@@ -245,6 +292,8 @@ class AdamCarliniL2(EvasionAttack):
         for name in ("binary_search_steps", "max_iter", "batch_size"):
             if not whole_number(getattr(self, name), 1):
                 raise ValueError(f"The argument `{name}` has to be a positive integer, got {getattr(self, name)!r}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.confidence != 0 and not positive_number(self.confidence):
             raise ValueError(f"The argument `confidence` has to be a number from 0, got {self.confidence!r}.")
         for name in ("targeted", "abort_early", "verbose"):

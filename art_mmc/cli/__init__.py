@@ -31,7 +31,7 @@ examples:
   art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
   art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
   art-mmc evaluate mmc.pt --suite strong               attacks, diagnostics and a verdict; any network of your own too
-  art-mmc reproduce li2021-table1 --data-dir ~/data --budget 0.1
+  art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
 """
 
 

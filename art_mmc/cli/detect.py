@@ -39,7 +39,8 @@ Started by torchrun, the same command trains in several processes, and shares th
 
 _DETECT_NOTES = """\
 The table gives the area under the ROC curve x 100, of the images that are right when clean and wrong after the attack:
-100 finds all attacks, 50 is a coin. The report also has what classifier and detector hold together.
+100 finds all attacks, 50 is a coin; in brackets where C&W failed on too many images to tell. The report also has what
+classifier and detector hold together.
 
 detectors: confidence, non-me, kernel-density, lid, mahalanobis, center-distance (defences with centers only)
 attacks:   fgsm, bim, ilcm, jsma, cw, cw-hc; cw-wb (C&W with the kernel density in its objective) and pgd-wb (PGD with
@@ -106,7 +107,11 @@ def add(commands: Any) -> None:
         help="L-inf radius, inputs being in [0, 1], e.g. 0.1 or 8/255 (default: 0.16, 8/255 for colour images)",
     )
     attacks.add_argument(
-        "--budget", type=positive, default=0.01, metavar="SHARE", help="share of the paper's iterations of C&W (0.01)"
+        "--attack-share", type=positive, metavar="SHARE", help="share of the paper's iterations of C&W (0.02)"
+    )
+    # its name before; `reproduce` has a --budget of epochs
+    attacks.add_argument(
+        "--budget", dest="attack_share", type=positive, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     attacks.add_argument("--nb-test", type=whole(1), metavar="N", help="test images to attack (default: 500, or half)")
     attacks.add_argument(
@@ -151,8 +156,8 @@ def _detect(args: argparse.Namespace) -> None:
         radii = parse_radii(None if args.eps is None else [args.eps])
         if radii is not None and len(radii) > 1:
             raise ValueError("--eps: expected one radius")
-        for option, value in (("--budget", args.budget), ("--fpr", args.fpr)):
-            if not 0 < value <= 1:
+        for option, value in (("--attack-share", args.attack_share), ("--fpr", args.fpr)):
+            if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{option}: expected a share above 0 and up to 1, got {value:g}")
         if args.checkpoint and (args.defence or args.epochs or args.backbone):
             raise ValueError("--checkpoint takes the place of training: leave out --defence, --epochs and --backbone")
@@ -168,7 +173,7 @@ def _detect_among(world: World, device_type: str, radii: list[float] | None, arg
     from art_mmc.detectors import DETECTORS, create_detector
     from art_mmc.detectors.attacks import PAPER_ATTACKS
     from art_mmc.detectors.report import text_table, write_report
-    from art_mmc.detectors.study import PAPER_DETECTORS, WHITE_BOX_ATTACKS, run_detection_study
+    from art_mmc.detectors.study import ATTACK_SHARE, PAPER_DETECTORS, WHITE_BOX_ATTACKS, run_detection_study
 
     with user_errors():
         detectors = parse_names(args.detector, PAPER_DETECTORS)
@@ -223,7 +228,7 @@ def _detect_among(world: World, device_type: str, radii: list[float] | None, arg
             attacks=[name for name in attacks if name in PAPER_ATTACKS],
             white_box=[name for name in attacks if name in WHITE_BOX_ATTACKS],
             eps=None if radii is None else radii[0],
-            budget=args.budget,
+            budget=args.attack_share or ATTACK_SHARE,
             nb_test=args.nb_test or min(500, max(1, len(dataset.y_test) // 2)),
             nb_white_box=args.nb_white_box,
             fit_per_class=args.fit_per_class,

@@ -36,13 +36,13 @@ published figure beside ours and our worst case. Writes report.md, report.json, 
 TABLE is one of pang2020-table1, -table2, -table3 (MMC), li2021-table1 to -table5 (PC), pang2021-table16 (Bag of
 Tricks); pang2018-table2 and -table3 (RCE) are tables of detectors, and write what art-mmc detect writes.
 
-The paper's epochs take long: --budget 0.1 trains a tenth of them, --small a smaller network besides. A killed run goes
-on where it was with the same command. Started by torchrun, it trains in several processes, and shares the batches of
-the attacks among them."""
+The paper's epochs take long: --epoch-share 0.1 trains a tenth of them, --small a smaller network besides. A killed run
+goes on where it was with the same command. Started by torchrun, it trains in several processes, and shares the batches
+of the attacks among them."""
 
 _REPRODUCE_NOTES = """\
 examples:
-  art-mmc reproduce li2021-table1 --data-dir ~/data --budget 0.1
+  art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
   art-mmc reproduce li2021-table1 --data-dir ~/data --defence pc --checkpoint pc=runs/pc.pt
   art-mmc reproduce pang2020-table1 --data-dir ~/data --small --defence sce,mmc --quirk predicted_labels
 """
@@ -77,7 +77,10 @@ def add(commands: Any) -> None:
         help="a trained network for a row; can be repeated",
     )
     training.add_argument(
-        "--budget", type=positive, default=1.0, metavar="SHARE", help="share of the paper's epochs (1)"
+        "--epoch-share", type=positive, default=1.0, metavar="SHARE", help="share of the paper's epochs (1)"
+    )
+    training.add_argument(
+        "--budget", dest="epoch_share", type=positive, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     training.add_argument("--small", action="store_true", help="train the recipe's scaled-down twin")
     attacks = parser.add_argument_group("attacks")
@@ -89,6 +92,12 @@ def add(commands: Any) -> None:
         action="append",
         metavar="NAME",
         help="do as the paper's code does: predicted_labels, eps256; can be repeated",
+    )
+    attacks.add_argument(
+        "--attack-share",
+        type=positive,
+        metavar="SHARE",
+        help="tables of detectors: share of the paper's iterations of C&W (0.02)",
     )
     attacks.add_argument("--nb-test", type=whole(1), default=1000, metavar="N", help="test images, at most (1000)")
     attacks.add_argument("--batch-size", type=whole(1), default=256, metavar="N", help="images attacked at once (256)")
@@ -134,6 +143,8 @@ def _reproduce_among(world: World, device_type: str, radii: list[float] | None, 
     with user_errors():
         if table.suite is None:
             raise ValueError(f"{table.name} has nothing that could be attacked")
+        if args.attack_share is not None:
+            raise ValueError("--attack-share is for tables of detectors; the suites have the papers' iterations")
         if name not in table.datasets:
             raise ValueError(f"--dataset: {table.name} has figures for {', '.join(table.datasets)}, not for '{name}'")
         methods = None if args.defence is None else parse_names(args.defence, ())
@@ -141,7 +152,7 @@ def _reproduce_among(world: World, device_type: str, radii: list[float] | None, 
         quirks = parse_names(args.quirk, ())
         dataset = load_data(name, args)
         RobustnessEvaluation(table.suite, radii, quirks=quirks)
-        rows = check_reproduction(table, dataset, methods, checkpoints, args.budget, args.small)
+        rows = check_reproduction(table, dataset, methods, checkpoints, args.epoch_share, args.small)
         for path in checkpoints.values():
             load_any(path, dataset, None, "cpu")
         output = Path(args.output or f"runs/reproduce-{table.name}-{name}").expanduser()
@@ -154,7 +165,7 @@ def _reproduce_among(world: World, device_type: str, radii: list[float] | None, 
             methods=[row.key for row in rows],
             checkpoints=checkpoints,
             eps=radii,
-            budget=args.budget,
+            budget=args.epoch_share,
             small=args.small,
             nb_test=args.nb_test,
             quirks=quirks,
@@ -200,9 +211,11 @@ def _reproduce_detection(args: argparse.Namespace, device_type: str, table: Publ
     """A table of the RCE paper: fit detectors, attack, write what `art-mmc detect` writes."""
     from art_mmc.detectors.attacks import PAPER_ATTACKS
     from art_mmc.detectors.report import text_table, write_report
-    from art_mmc.detectors.study import run_detection_study
+    from art_mmc.detectors.study import ATTACK_SHARE, run_detection_study
 
     with user_errors():
+        if args.attack_share is not None and not 0 < args.attack_share <= 1:
+            raise ValueError(f"--attack-share: expected a share above 0 and up to 1, got {args.attack_share:g}")
         for option, value in (("--eps", args.eps), ("--quirk", args.quirk)):
             if value:
                 raise ValueError(f"{option} is no option of a table of detectors; see art-mmc detect")
@@ -223,6 +236,7 @@ def _reproduce_detection(args: argparse.Namespace, device_type: str, table: Publ
             dataset,
             attacks=list(PAPER_ATTACKS) if plain else [],
             white_box=list(white_box),
+            budget=args.attack_share or ATTACK_SHARE,
             nb_test=min(args.nb_test, max(1, len(dataset.y_test) // 2)),
             seed=args.seed,
             batch_size=args.batch_size,
@@ -261,7 +275,7 @@ def _detection_networks(
                 classifiers[row.key], _ = load_any(checkpoints[row.key], dataset, None, device_type)
             sources[row.key] = {"checkpoint": checkpoints[row.key].name}
             continue
-        recipe = method_recipe(row, dataset.name, args.budget, args.small)
+        recipe = method_recipe(row, dataset.name, args.epoch_share, args.small)
         with evaluating(output), cpu_threads(args.threads, dataset.input_shape):
             trained = train_defence(
                 row.defence,

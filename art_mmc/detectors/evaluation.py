@@ -17,6 +17,9 @@ from art_mmc.evaluation import wilson_interval
 #: which inputs an AUC is over; see :meth:`DetectionRecord.auc`
 PROTOCOLS = ("paper", "usual")
 
+#: share of the images that an attack without a ball must fool before its areas are compared
+SUCCESS = 0.95
+
 #: draws of a bootstrap
 _DRAWS = 1000
 
@@ -228,6 +231,21 @@ class DetectionRecord:
     def kept(self) -> np.ndarray:
         """Which inputs the paper's protocol keeps: correct when clean and misclassified after the attack, bool (N,)."""
         return self.clean_correct & ~self.adversarial_correct
+
+    @property
+    def fooled(self) -> Share | None:
+        """Of the inputs that are classified correctly when clean, those that the attack fooled; None without any."""
+        n = int(self.clean_correct.sum())
+        return Share(int(self.kept.sum()), n) if n else None
+
+    @property
+    def conclusive(self) -> bool:
+        """
+        Whether an area says anything of a detector. C&W has no ball: what it leaves it failed on, and an area over the
+        easy part of the images is not to be compared with one over all.
+        """
+        searched = "binary_search_steps" in self.settings
+        return not searched or (self.fooled is not None and self.fooled.value >= SUCCESS)
 
     def auc(self, protocol: str = "paper") -> AUC | None:
         """

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.detectors.evaluation import AUC, Share
+from art_mmc.detectors.evaluation import AUC, SUCCESS, DetectionRecord, Share
 from art_mmc.detectors.study import PAPER_DETECTORS, DetectionStudy
 from art_mmc.evaluation import BOUND
 from art_mmc.published import UNVERIFIED_NOTE, get_published
@@ -53,6 +53,28 @@ def _percent(value: AUC | Share | None) -> str:
     return _NONE if value is None else format_percent(value.value)
 
 
+def _area(record: DetectionRecord) -> str:
+    """In brackets where the attack failed on too many images."""
+    text = _percent(record.auc())
+    return text if text == _NONE or record.conclusive else f"({text})"
+
+
+def inconclusive_note(study: DetectionStudy) -> str:
+    """
+    :param study: The study.
+    :return: Which attacks failed too often for a conclusion, and on how many images; empty if none did.
+    """
+    failed = [record for record in study.records if not record.conclusive]
+    found = dict.fromkeys(f"{record.attack} on {record.classifier} ({_percent(record.fooled)} %)" for record in failed)
+    if not found:
+        return ""
+    return (
+        f"Areas in brackets are no evidence: an attack without a ball fooled fewer than {SUCCESS:.0%} of the images, "
+        f"and the area is over those that were easy to fool: {', '.join(found)}. A larger --attack-share gives more "
+        "steps."
+    )
+
+
 def _with_interval(value: AUC | Share | None) -> str:
     if value is None:
         return _NONE
@@ -68,7 +90,7 @@ def _auc_cells(study: DetectionStudy) -> tuple[list[str], list[list[str]]]:
             records = [study.get(classifier, detector, attack) for detector in study.detectors]
             numbers = dict.fromkeys(int(record.kept.sum()) for record in records if record is not None)
             row.append("/".join(map(str, numbers)) or _NONE)
-            row += [_NONE if record is None else _percent(record.auc()) for record in records]
+            row += [_NONE if record is None else _area(record) for record in records]
     return header, rows
 
 
@@ -77,7 +99,7 @@ def text_table(study: DetectionStudy) -> str:
     :param study: The study.
     :return: The areas under the ROC curves as :func:`auc_table` has them, for the terminal.
     """
-    return text_rows(*_auc_cells(study))
+    return "\n\n".join(part for part in (text_rows(*_auc_cells(study)), inconclusive_note(study)) if part)
 
 
 def auc_table(study: DetectionStudy) -> str:
@@ -127,7 +149,7 @@ def details_table(study: DetectionStudy) -> str:
             record.attack,
             str(record.n),
             str(int(record.kept.sum())),
-            _with_interval(record.auc()),
+            _with_interval(record.auc()) + ("" if record.conclusive else ", no evidence"),
             _with_interval(record.auc("usual")),
             _with_interval(record.detection_rate),
             _with_interval(record.correct_or_detected),
@@ -234,6 +256,7 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
         "know the detector; the others do not, but an attacker may. What is right under attack here is "
         f"{BOUND}.",
         auc_table(study),
+        *([inconclusive_note(study)] if inconclusive_note(study) else []),
     ]
     if picture is not None:
         parts.append(f"![ROC curves]({picture})")
@@ -273,7 +296,8 @@ def _conditions(study: DetectionStudy) -> str:
         f"- {facts['dataset']}: {facts['n']} test images attacked, {facts['n_calibration']} others for the thresholds, "
         f"{facts['n_fit']} training images for the detectors; seed {facts['seed']}",
         f"- eps {format_eps(facts['eps'])} for FGSM, BIM, ILCM and PGD-wb; the first three climb: "
-        f"{facts['objective']}; {100 * facts['budget']:g} % of the paper's iterations for C&W",
+        f"{facts['objective']}; C&W with {100 * facts['budget']:g} % of the paper's 10,000 "
+        "steps for each constant",
     ]
     for name in study.classifiers:
         classifier = facts["classifiers"][name]

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
+from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks import SPSA, AdamCarliniL2, GaussianNoise, RandomRotation
+from art_mmc.attacks import SPSA, CarliniL2, GaussianNoise, RandomRotation
 from art_mmc.checks import unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import OBJECTIVES
@@ -130,7 +131,7 @@ class AttackPlan:
         return f"AttackPlan({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
-Build = Callable[[AttackPlan, LossDefendedClassifier, float, int, int], EvasionAttack]
+Build = Callable[[AttackPlan, Any, float, int, int], EvasionAttack]
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _deepfool(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch
     return evasion.DeepFool(view, max_iter=plan.steps, batch_size=batch, verbose=False, **plan.options)
 
 
-def _saliency(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
+def _saliency(plan: AttackPlan, view: PyTorchClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
     options = dict(plan.options)
     if "pixels" in options:  # ART goes on, two at a time, while their share is up to gamma
         options["gamma"] = min(1.0, (options.pop("pixels") - 0.01) / math.prod(view.input_shape))
@@ -266,7 +267,7 @@ METHODS: dict[str, Method] = {
     "square": Method(_square, white_box=False, aims=False),
     "spsa": Method(_spsa, white_box=False),
     "cw": Method(_minimal(evasion.CarliniL2Method), bounded=False),
-    "cw-adam": Method(_minimal(AdamCarliniL2), bounded=False),
+    "cw-adam": Method(_minimal(CarliniL2), bounded=False),
     "ead": Method(_minimal(evasion.ElasticNet, beta=0.0, decision_rule="L2"), bounded=False),
     "deepfool": Method(_deepfool, bounded=False, aims=False),
     "jsma": Method(_saliency, bounded=False, aims=True),
