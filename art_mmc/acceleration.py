@@ -4,13 +4,13 @@ A user's ART classifier with the methods of this package: the same network, fast
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers import LossDefendedClassifier
-
-#: methods that an attack calls; a class that brings its own is more than a network
-_METHODS = ("predict", "loss_gradient", "class_gradient", "compute_loss", "custom_loss_gradient", "fit")
+from art_mmc.classifiers import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Current, _Kinship, _Wrapper
+from art_mmc.models.inference import Prepared
 
 
 def accelerate(
@@ -25,9 +25,10 @@ def accelerate(
     :param arithmetic: "fast", "exact" (the same adversarial examples bit for bit) or "bfloat16"; see
            :class:`.LossDefendedClassifier`. None for the classifier's own if it is one of this package, else "fast".
     :param compile: Whether to run a `torch.compile`d network, or the name of a backend.
-    :return: The classifier itself, or a view of it, if it is one of this package.
-    :raises TypeError: For another kind of classifier, or a subclass that has methods of its own (smoothing, defences
-            outside the network): they would be lost.
+    :return: The classifier itself, or a view of it, if it is one of this package. What a subclass of ART's class does
+             in its own way (preprocessing, say) stays.
+    :raises TypeError: For another kind of classifier, or a subclass that does itself what this package does in another
+            way (prediction, gradients, the call of its network): it would be lost.
     """
     if isinstance(classifier, LossDefendedClassifier):
         wanted = objective, arithmetic or classifier.arithmetic, compile or classifier.compile
@@ -38,47 +39,131 @@ def accelerate(
         return view
     if not isinstance(classifier, PyTorchClassifier):
         raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
-    own = [name for name in _METHODS if getattr(type(classifier), name) is not getattr(PyTorchClassifier, name)]
-    if own:
+    lost = [name for name in own_attributes(classifier) if name in vars(LossDefendedClassifier)]
+    if not _calls_its_network(classifier):
+        lost.append(type(classifier._model).__name__)
+    if lost:
         raise TypeError(
-            f"{type(classifier).__name__} has its own {', '.join(own)}: the network alone would be another classifier."
+            f"{type(classifier).__name__} has its own {', '.join(dict.fromkeys(lost))}: on the network alone it would "
+            "be another classifier."
         )
     fast = share_network(classifier, objective=objective)
     fast.arithmetic, fast.compile = arithmetic or "fast", compile
     return fast
 
 
+def own_attributes(classifier: PyTorchClassifier) -> list[str]:
+    """
+    :param classifier: An ART classifier.
+    :return: Names of methods and properties of ART's class, or of this package's, in whose place the classifier's class
+             or the object itself has others.
+    """
+    base = LossDefendedClassifier if isinstance(classifier, LossDefendedClassifier) else PyTorchClassifier
+    known = {name for name in dir(base) if not name.startswith("__") and _does_something(getattr(base, name))}
+    theirs = [vars(cls) for cls in type(classifier).__mro__ if not issubclass(base, cls)] + [vars(classifier)]
+    return [name for names in theirs for name in names if name in known]
+
+
+def _does_something(value: Any) -> bool:
+    return callable(value) or isinstance(value, property)
+
+
+def _calls_its_network(classifier: PyTorchClassifier) -> bool:
+    """Whether what ART calls is the network as it is; ART's wrapper ignores the forward of an `nn.Sequential`."""
+    if isinstance(classifier._model, _Wrapper):
+        return True
+    if (
+        isinstance(classifier.model, torch.nn.Sequential)
+        and type(classifier.model).forward is not torch.nn.Sequential.forward
+    ):
+        return False
+    return type(classifier._model).forward.__qualname__.startswith("PyTorchClassifier._make_model_wrapper.")
+
+
+class LastOutput(torch.nn.Module):
+    """
+    The last output of a classifier's own wrapper of its network: what the classifier predicts by.
+
+    :param wrapper: Maps inputs (B, ...) to a list that ends in the logits (B, K).
+    """
+
+    def __init__(self, wrapper: torch.nn.Module) -> None:
+        super().__init__()
+        self.training = wrapper.training
+        self.wrapper = wrapper
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, ...).
+        :return: Logits (B, K).
+        """
+        return self.wrapper(x)[-1]
+
+
 def share_network(
     classifier: PyTorchClassifier, network: torch.nn.Module | None = None, objective: str = "loss"
 ) -> LossDefendedClassifier:
     """
-    A classifier on the network of another one, with its settings but without its methods.
+    A classifier on the network of another one, with all that it does in its own way but for the methods that this
+    package has.
 
     :param classifier: The classifier.
     :param network: Another network to put in the place of its own, around it say; None for its own.
     :param objective: As in :func:`accelerate`.
-    :return: A :class:`.LossDefendedClassifier` with the same loss and optimizer. The network's modes are as before.
+    :return: A :class:`.LossDefendedClassifier` with the same loss and optimizer. Nothing of the network is touched.
     """
-    network = classifier.model if network is None else network
-    modes = [(module, module.training) for module in network.modules()]
-    fast = LossDefendedClassifier(
-        network,
-        classifier.loss,
-        classifier.input_shape,
-        classifier.nb_classes,
-        optimizer=classifier.optimizer,
-        channels_first=classifier.channels_first,
-        clip_values=classifier.clip_values,
-        preprocessing_defences=classifier.preprocessing_defences,
-        postprocessing_defences=classifier.postprocessing_defences,
-        preprocessing=classifier.preprocessing,
-        device_type=str(classifier.device),
-        objective=objective,
-        arithmetic=getattr(classifier, "arithmetic", "fast"),
-        compile=getattr(classifier, "compile", False),
-    )
-    if classifier._int_labels:  # also where a user has set the flag for a loss that ART does not know
-        fast._loss = classifier.loss
-    for module, mode in modes:
-        module.training = mode
+    own = own_attributes(classifier)
+    ours = tuple(name for name in own if name in vars(LossDefendedClassifier))
+    fast = object.__new__(_kind(type(classifier), ours) if own else LossDefendedClassifier)
+    left_out = ("_model_wrapper", "_features", *ours)
+    fast.__dict__.update({name: value for name, value in vars(classifier).items() if name not in left_out})
+    if network is None:
+        network = classifier.model if _calls_its_network(classifier) else LastOutput(classifier._model)
+    fast._model = _Wrapper(network)
+    fast._layer_names = fast._model.get_layers
+    fast._kinship, fast._current = _Kinship(), _Current()
+    loss = classifier.loss
+    # also where a user has set the flag for a loss that ART does not know
+    takes_as_it_is = loss is None or classifier._int_labels or isinstance(loss, (*_TAKE_INDICES, OneHotLoss))
+    fast._loss = loss if takes_as_it_is else OneHotLoss(loss)
+    if fast._optimizer is None:
+        fast._optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    fast.preprocessing_operations = []
+    fast._update_preprocessing_operations()
+    fast.objective = objective
+    fast.arithmetic = getattr(classifier, "arithmetic", "fast")
+    fast.compile = getattr(classifier, "compile", False)
+    fast._check_params()
     return fast
+
+
+def _kind(theirs: type[PyTorchClassifier], ours: tuple[str, ...]) -> type[LossDefendedClassifier]:
+    """A user's class with this package's methods where that has none of its own, and in the place of those named."""
+    bases = (theirs,) if issubclass(theirs, LossDefendedClassifier) else (theirs, LossDefendedClassifier)
+    names = {name: vars(LossDefendedClassifier)[name] for name in ours}
+    again = {"__reduce__": lambda self: (_revived, (theirs, ours, self.__getstate__()))}
+    return type(theirs.__name__, bases, {**names, **again, "defence": None})
+
+
+def _revived(theirs: type[PyTorchClassifier], ours: tuple[str, ...], state: dict[str, Any]) -> LossDefendedClassifier:
+    classifier = object.__new__(_kind(theirs, ours))
+    classifier.__setstate__(state)
+    return classifier
+
+
+def on_double(classifier: PyTorchClassifier) -> PyTorchClassifier:
+    """
+    A classifier for calls of ART's own methods, which switch modes and leave gradients: they then do so on a double.
+
+    :param classifier: Any ART `PyTorchClassifier`.
+    :return: One that does the same on a double of the network; itself if it is one of this package, which leaves the
+             network as it is.
+    """
+    if isinstance(classifier, LossDefendedClassifier):
+        return classifier
+    view = object.__new__(type(classifier))
+    view.__dict__.update({name: value for name, value in vars(classifier).items() if name != "_features"})
+    prepared = Prepared(classifier._model, training=None)
+    view._model = prepared.network
+    view._model.register_forward_hook(lambda *_: prepared.pass_on())
+    return view

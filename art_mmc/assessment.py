@@ -23,6 +23,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checkpoint import FORMAT as CHECKPOINT_FORMAT
+from art_mmc.checkpoint import load_state
 from art_mmc.classifiers import LossDefendedClassifier, load_classifier
 from art_mmc.comparison import choose_test_images, machine
 from art_mmc.data import Dataset
@@ -272,7 +273,7 @@ def _load_state(network: torch.nn.Module, content: dict[str, Any], path: Path) -
         raise ValueError(f"{path}: expected a state dict, names and tensors; found {', '.join(map(str, state))}.")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of torch's DataParallel
     try:
-        network.load_state_dict(state)
+        load_state(network, state)
     except RuntimeError as err:
         raise ValueError(f"{path} does not fit the network: {' '.join(str(err).split())[:200]}") from err
 

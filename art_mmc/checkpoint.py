@@ -42,6 +42,26 @@ _READ_ERRORS = (
 )
 
 
+def plain_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    :param state: The state of a network, parts of which may be given as `torch.compile(part)`.
+    :return: The same under the names that the network has without `torch.compile`.
+    """
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+
+
+def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """
+    Load a state into a network, whichever of the two has compiled parts.
+
+    :param network: The network.
+    :param state: A state of it or of its like.
+    :raises RuntimeError: When the names or shapes do not fit.
+    """
+    names = {name.replace("_orig_mod.", ""): name for name in network.state_dict()}
+    network.load_state_dict({names.get(name, name): tensor for name, tensor in plain_names(state).items()})
+
+
 def describe(classifier: LossDefendedClassifier) -> dict[str, Any]:
     """
     What :func:`rebuild` needs to build a classifier's network and loss again.
@@ -95,7 +115,7 @@ def write_payload(
         "format": FORMAT,
         "version": VERSION,
         "config": json.dumps(description),
-        "state": {name: tensor.detach().cpu() for name, tensor in state.items()},
+        "state": {name: tensor.detach().cpu() for name, tensor in plain_names(state).items()},
         **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +195,7 @@ def rebuild(
     loss.reduction = document["reduction"]
     net.to(next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32))
     try:
-        net.load_state_dict(state)
+        load_state(net, state)
     except RuntimeError as err:
         raise ValueError(f"{path} does not fit the backbone: {' '.join(str(err).split())[:200]}") from err
     return net, loss, document

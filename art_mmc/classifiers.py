@@ -12,8 +12,10 @@ import copy
 import inspect
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +30,21 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checkpoint import describe, rebuild, write_payload
+from art_mmc.checkpoint import describe, load_state, plain_names, rebuild, write_payload
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models.features import find_layer
+from art_mmc.models.inference import (
+    Prepared,
+    channels_last,
+    convolution_weights,
+    favours_channels_last,
+    takes_channels_last,
+)
 from art_mmc.models.network import Moments
-from art_mmc.models.passes import channels_last, favours_channels_last, fewer_operations, run, takes_channels_last
 from art_mmc.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -114,7 +123,8 @@ class LossDefendedClassifier(PyTorchClassifier):
     _model: Any  # ART's wrapper, a class made anew for each instance
     _layer_names: list[str]
     _optimizer: torch.optim.Optimizer | None
-    _kinship: object  # the same for all views of one classifier
+    _kinship: _Kinship  # the same for all views of one classifier
+    _current: _Current
 
     def __init__(
         self,
@@ -214,7 +224,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         self.objective = objective
         self.arithmetic = arithmetic
         self.compile = compile
-        self._kinship = object()
+        self._kinship, self._current = _Kinship(), _Current()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
         if optimizer is None:
@@ -243,8 +253,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         if row is None:
             if loss is not None and not isinstance(loss, (*_TAKE_INDICES, OneHotLoss)):
                 loss = OneHotLoss(loss)
-            # ART runs the children of an nn.Sequential one by one: a forward of a subclass would be ignored
-            if isinstance(model, torch.nn.Sequential):
+            # ART's attacks that wrap a network anew run the children of an nn.Sequential, not a forward of its own
+            if isinstance(model, torch.nn.Sequential) and type(model).forward is not torch.nn.Sequential.forward:
                 model = DefendedNet(model, torch.nn.Identity())
             return model, loss
         if not isinstance(model, DefendedNet):
@@ -316,7 +326,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         if not isinstance(backend, (bool, str)):
             raise TypeError(f"compile: expected True, False or the name of a backend, got {backend!r}.")
         self._compile = backend
-        self._compiled: tuple[torch.nn.Module, Any] | None = None
+        self._compiled: tuple[list[Any], Prepared] | None = None
 
     @contextmanager
     def using_objective(self, name: str) -> Iterator[None]:
@@ -370,10 +380,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         if isinstance(self.model, _Softmax):
             raise ValueError("the network of this view ends in a softmax already.")
         view = self._view()
-        mode = self._model.training
         view._model = view._make_model_wrapper(_Softmax(self.model, float(temperature)))
-        view._model.training = view.model.training = mode
+        view._current = _Current()
         return view
+
+    def _make_model_wrapper(self, model: torch.nn.Module) -> _Wrapper:
+        return _Wrapper(model)
 
     @property
     def _network(self) -> torch.nn.Module:
@@ -384,9 +396,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         """The view without the softmax, for files and copies."""
         if not isinstance(self.model, _Softmax):
             return self
-        view, mode = self._view(), self._model.training
+        view = self._view()
         view._model = view._make_model_wrapper(self._network)
-        view._model.training = mode
+        view._current = _Current()
         return view
 
     def __eq__(self, other: object) -> bool:
@@ -474,67 +486,75 @@ class LossDefendedClassifier(PyTorchClassifier):
         return torch.as_tensor(self.reduce_labels(y), device=self._device)
 
     @contextmanager
-    def _as_found(self, training_mode: bool = False, learning: bool = True) -> Iterator[None]:
+    def _prepared(
+        self,
+        training_mode: bool = False,
+        learning: bool = False,
+        backward: bool = False,
+        watched: torch.nn.Module | None = None,
+    ) -> Iterator[Prepared]:
         """
-        Set the mode for a call that does not train; afterwards every module's own flag and, after training mode, every
-        buffer (batch statistics, the center loss' centers) are as before. Not learning, the parameters ask for no
-        gradients inside: a pass backward computes those with respect to the inputs alone.
+        For a call that does not train: inside, and in this thread alone, the network is a double in the mode that the
+        call needs. Nothing of the network itself is switched.
+
+        :param training_mode: Whether training mode, on copies of the buffers (batch statistics, centers).
+        :param learning: Whether the graph reaches the parameters.
+        :param backward: Whether gradients with respect to the inputs are to be computed.
+        :param watched: A module whose outputs are kept, see :class:`.Prepared`.
         """
-        modules = list(self._model.modules())
-        flags = [module.training for module in modules]
-        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()] if training_mode else []
-        mode = training_mode or self.is_rnn
-        if not all(flag is mode for flag in flags):
-            self._model.train(mode=mode)
-        if self.is_rnn and not training_mode:  # cuDNN has no backward pass for RNNs in eval mode
-            self.set_batchnorm(train=False)
-            self.set_dropout(train=False)
-        parameters = [each for module in modules for each in module._parameters.values() if not learning]
-        asking = [parameter for parameter in parameters if parameter is not None and parameter.requires_grad]
-        as_it_is = mode or self._arithmetic == "exact" or self._compile
+        if backward and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "gradients can't be computed inside torch.inference_mode(): run the attack outside of it, or put it "
+                "into torch.inference_mode(False)."
+            )
+        recurrent = backward and self.is_rnn and not training_mode  # cuDNN has no backward pass for RNNs in eval mode
+        fused = not (training_mode or self._arithmetic == "exact" or self._compile)
+        before = self._current.network
+        prepared = Prepared(self.model, training_mode or recurrent, learning, fused, recurrent, watched)
+        self._current.network = prepared
         try:
-            for parameter in asking:
-                parameter.requires_grad_(False)
-            with nullcontext() if as_it_is else fewer_operations(modules):
-                yield
+            yield prepared
         finally:
-            for parameter in asking:
-                parameter.requires_grad_(True)
-            for module, flag in zip(modules, flags, strict=True):
-                if module.training is not flag:
-                    module.training = flag
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+            self._current.network = before
 
-    @contextmanager
-    def _keep_gradients(self) -> Iterator[None]:
-        """Put the parameters' gradients aside, for the methods of ART's that run a full backward pass."""
-        before = [(parameter, parameter.grad) for parameter in self._model.parameters()]
-        for parameter, _ in before:
-            parameter.grad = None
-        try:
-            yield
-        finally:
-            for parameter, grad in before:
-                parameter.grad = grad
-
-    def _outputs(self, x: torch.Tensor, network: torch.nn.Module | None = None) -> torch.Tensor:
+    def _outputs(self, x: torch.Tensor, part: torch.nn.Module | None = None) -> torch.Tensor:
         """The network, or the part of a view that is asked for, on a batch, computed as `arithmetic` says."""
-        network = self.model if network is None else network
-        call = self._compile_once(network) if self._compile else network
-        as_it_is = self._arithmetic == "exact" or network.training
-        if self._arithmetic == "bfloat16":
-            with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                favoured = not as_it_is and favours_channels_last(network, x)
-                outputs = run(network, x, call) if favoured else call(x)
-            return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
-        return run(network, x, call) if not as_it_is and favours_channels_last(network, x) else call(x)
+        prepared, part = self._current.network, self.model if part is None else part
+        if prepared is None or prepared.original is not self.model:  # a call in the modes that the modules are in
+            prepared = Prepared(self.model, training=None, learning=True)
+        call: Callable[..., torch.Tensor] = partial(prepared, part=part)
+        training = prepared.network.training
+        if self._compile and not (training or prepared.learning or prepared.watched):
+            call = self._compiled_once(part)
+        low = self._arithmetic == "bfloat16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
+            favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
+            if favoured and self._kinship.takes_channels_last is None:
+                try:
+                    outputs = call(x, last=True)
+                    self._kinship.takes_channels_last = True
+                except RuntimeError:  # if it is another error, it comes again
+                    self._kinship.takes_channels_last = favoured = False
+                    outputs = call(x)
+            else:
+                outputs = call(x, last=favoured and self._kinship.takes_channels_last)
+        return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
 
-    def _compile_once(self, network: torch.nn.Module) -> Any:
-        if self._compiled is None or self._compiled[0] is not network:
+    def _takes_channels_last(self, x: torch.Tensor) -> bool:
+        """Whether the network takes such images; tried once."""
+        if self._kinship.takes_channels_last is None:
+            self._kinship.takes_channels_last = takes_channels_last(self._network, x)
+        return self._kinship.takes_channels_last
+
+    def _compiled_once(self, part: torch.nn.Module) -> Prepared:
+        """A double of a network, compiled; kept until a module or the memory of a tensor of the network is another."""
+        tensors = [*part.parameters(), *part.buffers()]
+        state = [*part.modules(), *((each.data_ptr(), each.dtype, each.stride()) for each in tensors)]
+        if self._compiled is None or self._compiled[0] != state:
             backend = self._compile if isinstance(self._compile, str) else "inductor"
-            self._compiled = network, torch.compile(network, backend=backend)
+            prepared = Prepared(part)
+            prepared.network.compile(backend=backend)
+            self._compiled = state, prepared
         return self._compiled[1]
 
     # ------------------------------------------------------------------------------------------ prediction, gradients
@@ -549,7 +569,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param kwargs: Ignored; some ART attacks hand over `logits=True`.
         :return: Logits (N, K), float32, larger = more likely.
         """
-        with self._as_found(training_mode):
+        with self._prepared(training_mode):
             x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False)
             outputs = []
             with torch.no_grad():
@@ -559,9 +579,17 @@ class LossDefendedClassifier(PyTorchClassifier):
             results = torch.cat(outputs).cpu().numpy()
         return self._apply_postprocessing(preds=results[:, None] if results.ndim == 1 else results, fit=False)
 
+    def _predict_framework(
+        self, x: torch.Tensor, y: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with self._prepared(learning=True):
+            inputs, labels = self._preprocessed(x, y, no_grad=False)
+            return self._outputs(inputs), labels
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        The network on a batch, in the mode that it is in, with gradients if they are on.
+        The network on a batch, in the mode that it is in or that :meth:`crafting` has set, with gradients if they are
+        on. A network that works in place on its input gets a copy.
 
         :param x: Inputs (B, C, H, W), on the device.
         :return: Logits (B, K).
@@ -583,12 +611,12 @@ class LossDefendedClassifier(PyTorchClassifier):
     @contextmanager
     def crafting(self, training_mode: bool = False) -> Iterator[None]:
         """
-        For crafting adversarial examples on tensors: the mode is set, gradients with respect to the parameters are off,
-        and afterwards modes, flags and batch statistics are as before.
+        For crafting adversarial examples on tensors: inside, :meth:`forward` runs the network in the mode given,
+        without a graph of the parameters. Modes, flags and batch statistics of the network itself stay as they are.
 
         :param training_mode: Whether batch normalisation uses the statistics of the batch.
         """
-        with self._as_found(training_mode, learning=False):
+        with self._prepared(training_mode, backward=True):
             yield
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -634,16 +662,23 @@ class LossDefendedClassifier(PyTorchClassifier):
             loss.reduction = reduction
         return loss(outputs, y)
 
-    def _differentiable_input(self, x: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The leaf to differentiate by, and what the network gets, after the preprocessing."""
+    def _preprocessed(self, x: Any, y: torch.Tensor | None, no_grad: bool) -> tuple[Any, Any]:
+        """Inputs and their labels after the preprocessing, which may make several inputs of one."""
+        labels = y if y is None or isinstance(x, torch.Tensor) else y.cpu().numpy()
+        x, labels = self._apply_preprocessing(x, y=labels, fit=False, no_grad=no_grad)
+        return x, None if labels is None else torch.as_tensor(labels, device=self._device)
+
+    def _differentiable_input(self, x: Any, y: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """The leaf to differentiate by, and what the network gets with its labels, after the preprocessing."""
         if self.all_framework_preprocessing:
-            leaf = self._as_tensor(x).detach().requires_grad_(True)
-            return leaf, self._apply_preprocessing(leaf, y=None, fit=False, no_grad=False)[0]
+            leaf = self._as_tensor(x).detach()
+            leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_(True)
+            return leaf, *self._preprocessed(leaf, y, no_grad=False)
         if isinstance(x, torch.Tensor):
             raise NotImplementedError("Tensors as inputs need preprocessing that is all in PyTorch.")
-        x_preprocessed, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=True)
-        leaf = self._as_tensor(x_preprocessed).requires_grad_(True)
-        return leaf, leaf
+        inputs, labels = self._preprocessed(x, y, no_grad=True)
+        leaf = self._as_tensor(inputs).requires_grad_(True)
+        return leaf, leaf, labels
 
     def loss_gradient(
         self,
@@ -663,9 +698,8 @@ class LossDefendedClassifier(PyTorchClassifier):
                  if that is "none".
         """
         x = self._inputs(x)
-        with self._as_found(training_mode, learning=False), torch.enable_grad():
-            leaf, inputs = self._differentiable_input(x)
-            labels = self._labels(y, len(x))
+        with self._prepared(training_mode, backward=True), torch.enable_grad():
+            leaf, inputs, labels = self._differentiable_input(x, self._labels(y, len(x)))
             total = self.attack_values(self._logits(inputs), labels, reduction=None).sum()
             grads = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
         if grads is None:
@@ -701,10 +735,10 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise unknown_name("reduction", reduction, ("none", "mean", "sum"))
         x = self._inputs(x)
         is_tensor = isinstance(x, torch.Tensor)
-        with self._as_found(), torch.set_grad_enabled(is_tensor and torch.is_grad_enabled()):
-            inputs, _ = self._apply_preprocessing(x, y=None, fit=False, no_grad=not is_tensor)
-            outputs = self._logits(self._as_tensor(inputs))
-            values = self.attack_values(outputs, self._labels(y, len(x)), reduction=reduction)
+        graph = is_tensor and torch.is_grad_enabled()
+        with self._prepared(learning=graph), torch.set_grad_enabled(graph):
+            inputs, labels = self._preprocessed(x, self._labels(y, len(x)), no_grad=not is_tensor)
+            values = self.attack_values(self._logits(self._as_tensor(inputs)), labels, reduction=reduction)
         return values if is_tensor else values.cpu().numpy()
 
     def class_gradient(
@@ -735,13 +769,13 @@ class LossDefendedClassifier(PyTorchClassifier):
                     f"for each of {len(x)}."
                 )
             classes = np.broadcast_to(label, x.shape[:1])
-        with self._as_found(training_mode, learning=False), torch.enable_grad():
-            leaf, inputs = self._differentiable_input(x)
+        with self._prepared(training_mode, backward=True), torch.enable_grad():
+            index = None if classes is None else torch.as_tensor(classes.astype(np.int64), device=self._device)
+            leaf, inputs, index = self._differentiable_input(x, index)
             outputs = self._outputs(inputs)
-            if classes is not None and not training_mode:
+            if index is not None and not training_mode:
                 # the samples of a batch do not mix, so one backward pass of the sum serves all of them
-                index = torch.as_tensor(classes.astype(np.int64), device=outputs.device)[:, None]
-                grads = torch.autograd.grad(outputs.gather(1, index).sum(), leaf)[0][:, None]
+                grads = torch.autograd.grad(outputs.gather(1, index[:, None]).sum(), leaf)[0][:, None]
             else:
                 grads = self._jacobian(outputs.sum(dim=0), leaf)
         if classes is not None and training_mode:  # batch statistics mix them: each label's own pass, as in ART
@@ -775,8 +809,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param kwargs: As in `PyTorchClassifier.custom_loss_gradient`.
         :return: Gradients of the shape of x.
         """
-        with self._as_found(), self._keep_gradients():
-            return super().custom_loss_gradient(*args, **kwargs)
+        with self._prepared(backward=True) as prepared:
+            view = self._view()
+            view._model = view._make_model_wrapper(prepared.network)
+            view._current = _Current()
+            return super(LossDefendedClassifier, view).custom_loss_gradient(*args, **kwargs)
 
     def get_activations(  # type: ignore[override]
         self,
@@ -795,40 +832,19 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: The layer's output, (N, ...).
         :raises ValueError: For a layer that is not there.
         """
-        modules = dict(self._network.named_modules())
-        if isinstance(layer, str):
-            if layer not in modules:
-                raise unknown_name("layer", layer, [name for name in modules if name])
-            module = modules[layer]
-        elif isinstance(layer, (int, np.integer)):
-            if not -len(self._layer_names) <= layer < len(self._layer_names):
-                raise ValueError(f"layer {layer} is out of range: the network has {len(self._layer_names)} layers.")
-            module = modules[self._layer_names[layer]]
-        else:
+        if not isinstance(layer, (int, np.integer, str)) or isinstance(layer, bool):
             raise TypeError("Layer must be of type str or int")
-        seen: list[torch.Tensor] = []
-
-        def last() -> torch.Tensor:
-            if not seen:
-                raise ValueError(f"layer {layer!r} is no step of its own in the network's forward pass.")
-            return seen.pop()
-
-        hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-        try:
-            with self._as_found():
-                x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False, no_grad=not framework)
-                if framework:
-                    self._model(self._as_tensor(x_preprocessed))
-                    return last()
-                results = []
-                with torch.no_grad():
-                    for start in range(0, len(x_preprocessed), batch_size):
-                        self._outputs(self._as_tensor(x_preprocessed[start : start + batch_size]))
-                        results.append(last().contiguous())
-                        seen.clear()
-                return torch.cat(results).cpu().numpy()
-        finally:
-            hook.remove()
+        module = find_layer(self._network, layer)
+        results = []
+        with self._prepared(learning=framework, watched=module) as prepared, torch.set_grad_enabled(framework):
+            x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False, no_grad=not framework)
+            at_once = len(x_preprocessed) if framework else batch_size
+            for start in range(0, len(x_preprocessed), at_once):
+                self._outputs(self._as_tensor(x_preprocessed[start : start + at_once]))
+                if not prepared.seen:
+                    raise ValueError(f"layer {layer!r} is no step of its own in the network's forward pass.")
+                results.append(prepared.seen[-1].contiguous())
+        return results[0] if framework else torch.cat(results).cpu().numpy()
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -936,8 +952,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise ValueError("A loss is needed to train the model, but none is provided: set_params(loss=...).")
         self._model.train(mode=training_mode)
         try:
-            with nullcontext() if self._arithmetic == "exact" else fewer_operations(list(self._model.modules())):
-                yield
+            yield
         finally:
             self._model.eval()
 
@@ -951,11 +966,15 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         optimizer: Any = self._optimizer
         optimizer.zero_grad(set_to_none=True)
-        network = self._network
         x = x.to(self._device)
-        if self._arithmetic != "exact" and favours_channels_last(network, x) and takes_channels_last(network, x):
-            x = channels_last(x)
-        outputs = network(x)
+        if self._arithmetic != "exact" and favours_channels_last(convolution_weights(self._network.modules()), x):
+            x = channels_last(x) if self._takes_channels_last(x) else x
+        outputs = self._network(x)
+        if not isinstance(outputs, torch.Tensor):
+            raise TypeError(
+                f"model: expected logits (B, K), in training mode the network gives a {type(outputs).__name__}; take "
+                "its auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward picks the logits."
+            )
         loss = self._training_loss(outputs, y.to(self._device))
         loss.sum().backward()  # "none" is a sum
         optimizer.step()
@@ -998,7 +1017,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._device = torch.device(f"cuda:{torch.cuda.current_device()}" if cuda else "cpu")
             self._model.to(self._device)
         if model is not None:
-            self._kinship = object()  # views taken before are of the old network
+            self._kinship, self._current = _Kinship(), _Current()  # views taken before are of the old network
             self._model = self._make_model_wrapper(model).to(self._device)
             self._model.eval()
             self._layer_names = self._model.get_layers  # type: ignore[assignment]
@@ -1035,7 +1054,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         for group in self._optimizer.param_groups if self._optimizer is not None else ():
             group.update({key: value.item() for key, value in group.items() if isinstance(value, np.generic)})
-        PyTorchClassifier.save(self._without_probabilities(), filename, path)
+        full_path = os.path.join(config.ART_DATA_PATH if path is None else path, filename)
+        os.makedirs(os.path.dirname(full_path) or ".", exist_ok=True)
+        torch.save(plain_names(self._network.state_dict()), full_path + ".model")
+        if self._optimizer is not None:
+            torch.save(self._optimizer.state_dict(), full_path + ".optimizer")
 
     def load(self, filename: str, path: str | None = None) -> None:
         """
@@ -1045,7 +1068,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param path: Folder; None for ART's data folder.
         """
         full_path = os.path.join(config.ART_DATA_PATH if path is None else path, filename)
-        self._network.load_state_dict(torch.load(full_path + ".model", map_location=self._device, weights_only=True))
+        load_state(self._network, torch.load(full_path + ".model", map_location=self._device, weights_only=True))
         if self._optimizer is not None and os.path.isfile(full_path + ".optimizer"):
             state = torch.load(full_path + ".optimizer", map_location=self._device, weights_only=True)
             self._optimizer.load_state_dict(state)
@@ -1066,9 +1089,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
                  by the clock.
         """
-        state = {
-            k: v for k, v in self.__dict__.items() if k not in ("_model_wrapper", "_model", "_device", "_compiled")
-        }
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled", "_current")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -1078,10 +1099,45 @@ class LossDefendedClassifier(PyTorchClassifier):
         state = dict(state)
         model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
         self.__dict__.update(state)
-        self._compiled = None
+        self._compiled, self._current = None, _Current()
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
-        self._model.training = model.training
+
+
+class _Kinship:
+    """What the views of one classifier have in common."""
+
+    takes_channels_last: bool | None = None
+
+
+class _Current(threading.local):
+    """What a classifier runs in this thread while a call prepares it; None for the network itself."""
+
+    network: Prepared | None = None
+
+
+class _Wrapper(torch.nn.Module):
+    """
+    What ART calls: the network's outputs in a list. Unlike ART's own wrapper it calls an `nn.Sequential` as it calls
+    any module, with the same names of the layers.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self.training = model.training
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """
+        :param x: Inputs (B, ...).
+        :return: The outputs, (B, K).
+        """
+        return [self._model(x)]
+
+    @property
+    def get_layers(self) -> list[str]:
+        """Names of the network's direct children."""
+        return list(self._model._modules)
 
 
 def _changes_nothing(preprocessing: Any) -> bool:
@@ -1098,6 +1154,7 @@ class _Softmax(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module, temperature: float) -> None:
         super().__init__()
+        self.training = network.training
         self.network = network
         self.temperature = temperature
 

@@ -8,8 +8,8 @@ What is not computed is counted, since a clock is too noisy.
 from __future__ import annotations
 
 import copy
-import itertools
 import pickle
+import sys
 import threading
 from functools import partial
 from typing import Any
@@ -29,21 +29,22 @@ from art.defences.preprocessor import FeatureSqueezing
 from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
+from torch.nn.utils import prune
 
 import art_mmc
 from art_mmc import LossDefendedClassifier, accelerate, create_classifier
-from art_mmc.models import create_backbone, passes
-from art_mmc.models.blocks import pooled_blocks
-from art_mmc.models.passes import (
+from art_mmc.detectors import ConfidenceDetector, network_outputs
+from art_mmc.evaluation import RobustnessEvaluation
+from art_mmc.models import create_backbone
+from art_mmc.models.inference import (
+    Prepared,
     channels_last,
+    convolution_weights,
     favours_channels_last,
-    fewer_operations,
-    run,
-    run_residual,
-    run_sequence,
     takes_channels_last,
 )
 from art_mmc.models.resnets import Residual
+from art_mmc.theory import rank_study
 from tests.conftest import INPUT_SHAPE, Digits
 
 
@@ -105,142 +106,33 @@ def gradients(call: Any, x: torch.Tensor, learning: list[torch.Tensor]) -> list[
 
 # --- fewer operations -------------------------------------------------------------------------------------------------
 
-#: kernel, padding, side of the map, normalised, learning
-BLOCKS = list(itertools.product((3, 5, 7), (0, 2), (14, 15), (False, True), (False, True)))
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("normed", [False, True])
+def test_sequence_gives_the_same_values_and_gradients(dimensions, normed):
+    """In float64, where another order of the sums does not show."""
+    conv, norm = getattr(nn, f"Conv{dimensions}d"), getattr(nn, f"BatchNorm{dimensions}d")
+    layers = [conv(3, 16, 3, bias=not normed), *([norm(16)] if normed else []), nn.ReLU(), conv(16, 4, 2), nn.ReLU()]
+    sequence = nn.Sequential(*layers).eval().double()
+    if normed:
+        sequence[1].running_mean.normal_(), sequence[1].running_var.uniform_(0.5, 2.0)
+        nn.init.normal_(sequence[1].weight), nn.init.normal_(sequence[1].bias)
+    x = torch.rand(9, 3, *[7] * dimensions, dtype=torch.float64)
+    for a, b in zip(gradients(sequence, x, []), gradients(Prepared(sequence, fused=True), x, []), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
-@pytest.mark.parametrize(("kernel", "padding", "side", "normed", "learning"), BLOCKS)
-def test_sequence_gives_the_same_values_and_gradients(kernel, padding, side, normed, learning, last):
-    """In float64, where another order of the sums does not show; for one channel and for three."""
-    for into, out in ((1, 6), (3, 16)):
-        norm = [nn.BatchNorm2d(out)] if normed else []
-        conv = nn.Conv2d(into, out, kernel, padding=padding, bias=not normed)
-        sequence = unsettle(nn.Sequential(conv, *norm, nn.ReLU(), nn.MaxPool2d(2))).eval().double()
-        sequence.requires_grad_(learning)
-        given = torch.rand(9, into, side, 16, dtype=torch.float64)
-        x = channels_last(given) if last else given
-        parameters = list(sequence.parameters()) if learning else []
-        blocks = passes._suits_blocks(conv, conv.weight, conv.bias, sequence[-1], x.requires_grad_(True))
-        assert blocks == (not learning and kernel > 3 and side % 2 == 0)
-        plain, fast = (
-            gradients(lambda v, f=f: f(channels_last(v) if last else v), given, parameters)
-            for f in (sequence, partial(run_sequence, sequence))
-        )
-        for a, b in zip(plain, fast, strict=True):
-            torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
-        with torch.no_grad():
-            torch.testing.assert_close(run_sequence(sequence, x), plain[0].detach(), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("learns", ["bias", "norm"])
-def test_what_learns_beside_a_frozen_weight_gets_its_gradient(learns):
-    """Step after step: nothing is kept from one to the next that hangs on what learns."""
-    conv = nn.Conv2d(1, 3, 5, padding=2)
-    norm = [nn.BatchNorm2d(3)] if learns == "norm" else []
-    sequence = unsettle(nn.Sequential(conv, *norm, nn.ReLU(), nn.MaxPool2d(2))).eval().double().requires_grad_(False)
-    learning = [conv.bias] if learns == "bias" else list(norm[0].parameters())
-    for parameter in learning:
-        parameter.requires_grad_(True)
-    x = torch.rand(9, 1, 12, 12, dtype=torch.float64)
-    for _ in range(2):
-        plain, fast = (gradients(f, x, learning) for f in (sequence, partial(run_sequence, sequence)))
-        for a, b in zip(plain, fast, strict=True):
-            torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("into", [1, 6, 16])
-@pytest.mark.parametrize("learning", [False, True])
-def test_pooled_gradient_goes_to_the_first_of_equal_numbers(into, learning):
-    """Whole numbers, so that most windows have ties; torch's pooling is the oracle, bit for bit."""
-    conv, pool = nn.Conv2d(into, 6, 5, padding=2).requires_grad_(learning), nn.MaxPool2d(2)
-    with torch.no_grad():
-        conv.weight.copy_(torch.randint(-1, 2, conv.weight.shape))
-        conv.bias.copy_(torch.randint(-1, 2, conv.bias.shape))
-    sequence = nn.Sequential(conv, nn.ReLU(), pool)
-    x = torch.randint(0, 3, (9, into, 12, 12)).float()
-    weights = torch.randint(1, 1000, (9, 6, 6, 6)).float()
+def test_activation_after_pooling_is_the_same_to_the_last_bit():
+    """Whole numbers, so that most windows have ties: the gradient goes to the first of them."""
+    sequence = nn.Sequential(nn.Identity(), nn.ReLU(), nn.MaxPool2d(2))
+    x, weights = torch.randint(-3, 3, (9, 6, 12, 12)).float(), torch.randint(1, 1000, (9, 6, 6, 6)).float()
     results = []
-    for call in (sequence, lambda v: run_sequence(sequence, v)):
+    for call in (sequence, Prepared(sequence, fused=True)):
         leaf = x.clone().requires_grad_(True)
-        outputs = call(channels_last(leaf))
+        outputs = call(leaf)
         results.append((outputs, torch.autograd.grad((weights * outputs).sum(), leaf)[0]))
-    assert (results[0][0] == 0).float().mean() < 0.9
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
-
-
-#: channels, kernel, padding: of one channel onto a map of the same size, of one onto another size, of several
-BY_BLOCKS = [(1, 5, 2), (1, 5, 0), (1, 7, 2), (2, 5, 2)]
-
-
-def convolved_by_blocks(into: int, kernel: int, padding: int) -> Any:
-    conv = nn.Conv2d(into, 3, kernel, padding=padding).double().requires_grad_(False)
-    return partial(pooled_blocks, conv, conv.weight, conv.bias)
-
-
-@pytest.mark.parametrize(("into", "kernel", "padding"), BY_BLOCKS)
-def test_gradients_of_blocks_by_differences(into, kernel, padding):
-    """First and second, as an attack that differentiates a gradient takes them."""
-    run = convolved_by_blocks(into, kernel, padding)
-    x = torch.rand(2, into, 8, 10, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(run, x)
-    assert torch.autograd.gradgradcheck(lambda v: run(v) ** 2, x, fast_mode=True)
-
-
-@pytest.mark.parametrize(("into", "kernel", "padding"), BY_BLOCKS)
-def test_several_gradients_of_blocks_at_once(into, kernel, padding):
-    run = convolved_by_blocks(into, kernel, padding)
-    x = torch.rand(2, into, 8, 10, dtype=torch.float64, requires_grad=True)
-    outputs = run(x).flatten()
-    directions = torch.randn(3, len(outputs), dtype=torch.float64)
-    together = torch.autograd.grad(outputs, x, directions, retain_graph=True, is_grads_batched=True)[0]
-    for direction, grad in zip(directions, together, strict=True):
-        torch.testing.assert_close(grad, torch.autograd.grad(outputs, x, direction, retain_graph=True)[0])
-
-
-@pytest.mark.parametrize("into", [1, 2])
-def test_blocks_of_any_memory(into):
-    """Parts of an array, that start anywhere in it: not all pairs of numbers there can be taken for complex ones."""
-    run = convolved_by_blocks(into, 5, 2)
-    stored = torch.rand(1 + 5 * 2 * 12 * 14, dtype=torch.float64)
-    maps = stored[1:].view(5, 2, 12, 14)[1:, :into]
-    parts = [maps, maps[:, :, 1:9, 3:11], maps.transpose(2, 3), maps[:1].expand(4, -1, -1, -1), channels_last(maps)]
-    for part in parts:
-        torch.testing.assert_close(run(part), run(part.clone(memory_format=torch.contiguous_format)))
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_blocks_follow_the_weights(bias):
-    """The kernel for blocks is kept; yet a change that no version counter sees, behind torch's back, counts at once."""
-    conv = unsettle(nn.Conv2d(1, 3, 5, padding=2, bias=bias)).requires_grad_(False)
-    pool = nn.MaxPool2d(2)
-    x = torch.rand(9, 1, 8, 8)
-    changes = [lambda: conv.weight.data.mul_(-2), lambda: conv.weight.data[0, 0, 0, 0].add_(1), lambda: conv.double()]
-    if bias:
-        changes += [lambda: conv.bias.data.add_(1), lambda: setattr(conv, "bias", None)]
-    for change in (lambda: None, *changes):
-        change()
-        x = x.to(conv.weight.dtype)
-        for _ in range(2):
-            found = pooled_blocks(conv, conv.weight, conv.bias, x)
-            torch.testing.assert_close(found, pool(conv(x)), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_blocks_in_bfloat16(autocast):
-    conv = nn.Conv2d(1, 6, 5, padding=2).requires_grad_(False)
-    x = torch.rand(9, 1, 12, 12).requires_grad_(True)
-    plain = torch.autograd.grad(nn.functional.max_pool2d(conv(x), 2).sum(), x)[0]
-    kind = torch.float32 if autocast else torch.bfloat16
-    conv, x = conv.to(kind), x.detach().to(kind).requires_grad_(True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        outputs = pooled_blocks(conv, conv.weight, conv.bias, x)
-    assert outputs.dtype == torch.bfloat16
-    grad = torch.autograd.grad(outputs.float().sum(), x)[0]
-    assert grad.dtype == kind
-    # a window's maximum may move where two are equal to 8 bits
-    assert (grad.float() - plain).abs().mean() < 0.05 * plain.abs().mean()
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet20", "preact-resnet18", "vgg13", "mmc-resnet32v2"])
@@ -248,10 +140,7 @@ def test_backbones_give_the_same(name):
     shape = (1, 28, 28) if name == "lenet5" else (1, 8, 8) if name == "cnn" else (3, 32, 32)
     network = unsettle(create_backbone(name, shape)).eval().double().requires_grad_(False)
     x = torch.rand(2 if name != "lenet5" else 9, *shape, dtype=torch.float64)
-    plain = gradients(network, x, [])
-    with fewer_operations(list(network.modules())):
-        fast = gradients(network, x, [])
-    for a, b in zip(plain, fast, strict=True):
+    for a, b in zip(gradients(network, x, []), gradients(Prepared(network, fused=True), x, []), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-9 * a.abs().max().item())
     assert not any("forward" in module.__dict__ for module in network.modules())
 
@@ -260,17 +149,18 @@ def test_folding_follows_the_weights():
     """Changes behind torch's back, which no version counter sees, count at once."""
     sequence = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))).eval()
     x = torch.rand(3, 1, 8, 8)
-    with torch.no_grad(), fewer_operations([sequence]):
+    with torch.no_grad():
         for change in (
             lambda: sequence[0].weight.data.mul_(2),
             lambda: sequence[1].running_mean.add_(1),
             lambda: sequence[1].weight.data.fill_(0.3),
             lambda: sequence.__setitem__(0, nn.Conv2d(1, 4, 3)),
         ):
-            before = sequence(x)
+            before = Prepared(sequence, fused=True)(x)
             change()
-            assert not torch.allclose(sequence(x), before)
-            torch.testing.assert_close(sequence(x), sequence[1](sequence[0](x)), rtol=1e-5, atol=1e-5)
+            after = Prepared(sequence, fused=True)(x)
+            assert not torch.allclose(after, before)
+            torch.testing.assert_close(after, sequence(x), rtol=1e-5, atol=1e-5)
 
 
 def test_single_modules_are_not_touched():
@@ -278,8 +168,8 @@ def test_single_modules_are_not_touched():
     sequence = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))).eval()
     x = torch.rand(3, 1, 8, 8)
     expected = sequence[0](x), sequence[1](x.expand(3, 4, 8, 8)), sequence[:1](x)
-    with fewer_operations([sequence]):
-        got = sequence[0](x), sequence[1](x.expand(3, 4, 8, 8)), sequence[:1](x)
+    double = Prepared(sequence, fused=True).network
+    got = double[0](x), double[1](x.expand(3, 4, 8, 8)), double[:1](x)
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
 
 
@@ -294,7 +184,7 @@ def test_hooks_run_and_see_what_they_would(kind, at):
         "full backward": lambda: network[at].register_full_backward_hook(lambda m, i, o: seen.append(o[0].clone())),
     }[kind]()
     x = torch.rand(9, 1, 12, 12)
-    for call in (network, lambda v: run_sequence(network, v)):
+    for call in (network, Prepared(network, fused=True)):
         gradients(call, x, [])
     hook.remove()
     assert len(seen) == 2
@@ -310,8 +200,8 @@ def test_what_a_hook_has_kept_is_not_overwritten():
     x = torch.randn(2, 2, 6, 6)
     for module in watched:
         hook = module.register_forward_hook(lambda m, i, o: kept.extend([o, o.clone()]))
-        with torch.no_grad(), fewer_operations(list(network.modules())):
-            network(x)
+        with torch.no_grad():
+            Prepared(network, fused=True)(x)
         hook.remove()
     assert len(kept) == 2 * len(watched)
     for now, then in zip(kept[::2], kept[1::2], strict=True):
@@ -322,8 +212,8 @@ def test_global_hooks_see_every_module():
     network = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).eval()
     seen: list[str] = []
     hook = nn.modules.module.register_module_forward_hook(lambda m, i, o: seen.append(type(m).__name__))
-    with torch.no_grad(), fewer_operations([network]):
-        network(torch.rand(2, 1, 8, 8))
+    with torch.no_grad():
+        Prepared(network, fused=True)(torch.rand(2, 1, 8, 8))
     hook.remove()
     assert seen == ["Conv2d", "BatchNorm2d", "ReLU", "Sequential"]
 
@@ -346,7 +236,8 @@ def test_what_is_no_plain_module_runs_as_it_is(kind):
     with torch.no_grad():
         expected = network(x)
         norm.load_state_dict(statistics)
-        torch.testing.assert_close(run_sequence(network, x), expected, rtol=1e-5, atol=1e-5)
+        prepared = Prepared(network, training=None, fused=True)
+        torch.testing.assert_close(prepared(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_residual_unit_leaves_its_input_alone():
@@ -354,40 +245,281 @@ def test_residual_unit_leaves_its_input_alone():
         unit = Residual(branch, after=nn.ReLU()).double()
         x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
         kept = x.clone()
-        for a, b in zip(gradients(unit, x, []), gradients(lambda v, u=unit: run_residual(u, v), x, []), strict=True):
+        for a, b in zip(gradients(unit, x, []), gradients(Prepared(unit, fused=True), x, []), strict=True):
             assert torch.equal(a, b)
         assert torch.equal(x, kept)
 
 
-def test_passes_nest_and_come_off_after_an_error():
-    network = unsettle(Normed()).eval()
+# --- doubles of networks ----------------------------------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    """Refers to its modules in every other way than as children."""
+
+    __slots__ = ("at_last",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+        self.tied = nn.Linear(6, 6)
+        self.again = self.tied
+        self.other = nn.Linear(6, 6)
+        self.other.weight = self.tied.weight
+        self.path = [self.norm, {"then": (self.tied,)}]
+        self.weights = [self.tied.weight]
+        self.drop = nn.Dropout(0.5)
+        self.dropped = self.drop.forward  # a bound method
+        self.act = lambda x: self.drop(x).relu()  # a closure
+        self.part = partial(nn.functional.linear, weight=self.tied.weight)
+        self.at_last = self.norm
+        self.hidden = [nn.Dropout(0.5)]
+        self.hidden[0].eval()
+        plain = self.other.forward
+        self.other.forward = lambda x: plain(self.drop(x))  # type: ignore[method-assign]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.path[1]["then"][0](self.path[0](x)) + self.again(x)  # type: ignore[index,operator]
+        h = self.act(self.dropped(h)) + self.part(h) + x @ self.weights[0]
+        return self.hidden[0](self.at_last(self.other(h)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(6, 5, num_layers=2, dropout=0.5, batch_first=True)
+        self.out = nn.Linear(5, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(x[:, None])[0][:, -1])
+
+
+def odd_networks() -> dict[str, nn.Module]:
+    def dense() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 6))
+
+    networks = {name: dense() for name in ("plain", "weight norm", "spectral norm", "parametrised", "pruned")}
+    networks |= {"odd": Odd(), "recurrent": Recurrent(), "scripted": torch.jit.script(dense())}
+    networks |= {"parallel": nn.DataParallel(dense()), "compiled": torch.compile(dense(), backend="eager")}
+    networks |= {"compiled in place": dense()}
+    networks["compiled in place"].compile(backend="eager")
+    torch.nn.utils.weight_norm(networks["weight norm"][0])
+    torch.nn.utils.spectral_norm(networks["spectral norm"][0])
+    nn.utils.parametrizations.spectral_norm(networks["parametrised"][0])
+    prune.random_unstructured(networks["pruned"][0], "weight", 0.5)
+    shared = nn.ReLU()
+    networks["shared"] = nn.Sequential(nn.Linear(6, 6), shared, nn.Linear(6, 6), shared)
+    return networks
+
+
+def seen_of(network: nn.Module) -> list[Any]:
+    """What a call that does not train could leave on a network."""
     modules = list(network.modules())
-
-    def fail() -> None:
-        with fewer_operations(modules):
-            with fewer_operations(modules):
-                assert "forward" in network.features.__dict__
-            assert "forward" in network.features.__dict__
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert not any("forward" in module.__dict__ for module in modules)
+    tensors = [*network.parameters(), *network.buffers()]
+    flags = [(module.training, len(module._forward_hooks)) for module in modules]
+    return [flags, [(each.requires_grad, each.grad is None, each.clone()) for each in tensors]]
 
 
-def test_threads_at_once():
-    """One leaves while the other is in the middle of its pass."""
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+@pytest.mark.parametrize("name", odd_networks())
+def test_double_of_any_network(name, mode, training):
+    """Equal to a deep copy in the mode that is asked for; nothing of the network moves."""
+    torch.manual_seed(0)
+    network, x = odd_networks()[name], torch.randn(16, 6)
+    network.train()
+    for _ in range(20):  # spectral norms settle, batch statistics are no round numbers
+        network(x)
+    if name not in ("weight norm", "spectral norm", "pruned"):
+        twin = copy.deepcopy(network)
+    else:  # their hooks keep tensors that can't be copied: read the weights from a second network
+        torch.manual_seed(0)
+        twin = odd_networks()[name]
+        twin.load_state_dict(network.state_dict())
+    if isinstance(network, Odd):  # what a copy does not reach
+        twin = None
+    network.train(mode != "eval")
+    if mode == "mixed":
+        next(iter(network.children())).eval()
+    before, results = seen_of(network), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(gradients(Prepared(network, training), x, []))
+    after = seen_of(network)
+    assert before[0] == after[0]
+    for (a, b, value), (c, d, now) in zip(before[1], after[1], strict=True):
+        assert (a, b) == (c, d)
+        assert torch.equal(value, now)
+    random = training and name != "shared"
+    assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    assert torch.equal(results[0][0], results[2][0]) != random
+    if twin is None:
+        network.train(training)
+        twin = network
+    torch.manual_seed(1)
+    expected = gradients(twin.train(training), x, [])
+    for a, b in zip(results[0], expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Stateful(nn.Module):
+    """Counts its passes, keeps its features, and puts another buffer in the place of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.calls, self.kept = nn.Linear(6, 6), 0, None
+        self.register_buffer("asked", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.asked = self.asked + len(x)
+        self.kept = self.out(x)
+        return self.kept
+
+
+def test_what_a_forward_writes_reaches_the_network():
+    network, x = nn.Sequential(Stateful()), torch.randn(3, 6, requires_grad=True)
+    for _ in range(2):
+        prepared = Prepared(network)
+        prepared(x), prepared(x)
+        assert network[0].kept.requires_grad
+    assert (network[0].calls, network[0].asked.item()) == (4, 12)
+    Prepared(network, training=True)(x)
+    assert network[0].asked.item() == 12
+
+
+def test_loss_that_reads_the_network(digits: Digits):
+    """A loss of the user's own, on what the last pass kept, as ART's class has it."""
+
+    class Net(Normed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.kept = self.features(x).flatten(1)
+            return self.out(self.kept)
+
+    class Loss(nn.CrossEntropyLoss):
+        def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return super().forward(outputs, y) + 0.1 * net.kept.square().sum(dim=1).mean()
+
+    net = unsettle(Net())
+    arts = PyTorchClassifier(net, Loss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    x, y = digits.x_test[:8], one_hot(digits.y_test[:8])
+    expected = arts.loss_gradient(x, y)
+    net.kept = None
+    np.testing.assert_array_equal(accelerate(arts, arithmetic="exact").loss_gradient(x, y), expected)
+
+
+def test_lazy_network_is_made_by_its_first_pass():
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.ReLU())
+    x = torch.rand(3, 2, 2)
+    first = Prepared(network)(x)
+    assert type(network[1]) is nn.Linear
+    assert torch.equal(Prepared(network)(x), first)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_switched_while_a_call_runs(digits: Digits):
+    """Deterministic: each public call is looked at from inside a pass, where another thread might be."""
+    looks = []
+
+    class Looking(Normed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            looks.append([(m.training, len(m._forward_hooks), "forward" in m.__dict__) for m in network.modules()])
+            looks[-1] += [p.requires_grad for p in network.parameters()]
+            return super().forward(x)
+
+    network = unsettle(Looking())
+    network.features[0].weight.requires_grad_(False)
+    arts = PyTorchClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    ours = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss")
+    network.train()
+    network.out.eval()
+    expected = [(m.training, 0, False) for m in network.modules()] + [p.requires_grad for p in network.parameters()]
+    x, y = digits.x_test[:12], digits.y_test[:12]
+    detector = ConfidenceDetector(ours, layer="features")
+    calls = [
+        lambda: ours.predict(x),
+        lambda: ours.predict(x, training_mode=True),
+        lambda: ours.loss_gradient(x, y),
+        lambda: ours.loss_gradient(x, y, training_mode=True),
+        lambda: ours.class_gradient(x),
+        lambda: ours.compute_loss(x, y),
+        lambda: ours.get_activations(x, "features"),
+        lambda: ours.get_activations(x, 0, framework=True),
+        lambda: ours.custom_loss_gradient(torch.norm, x[:1], x[1:2], "features"),
+        lambda: accelerate(arts).predict(x),
+        lambda: network_outputs(arts, x, "features"),
+        lambda: detector.outputs(x),
+        lambda: RobustnessEvaluation("quick", eps=0.1, verbose=False).evaluate(arts, x, y),
+        lambda: rank_study(arts, x, y, eps=[0.1], steps=2),
+    ]
+    for i, call in enumerate(calls):
+        looks.clear()
+        call()
+        assert looks, i
+        assert all(look == expected for look in looks), i
+
+
+def test_calls_beside_each_other_and_a_training(digits: Digits):
+    """Threads that predict, attack and look at activations while the network learns."""
+    switch = sys.getswitchinterval()
+    classifier = create_classifier("mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
+    x, y = digits.x_test[:16], digits.y_test[:16]
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def work(call: Any) -> None:
+        try:
+            while not stop.is_set():
+                assert len(call()) == 16
+        except BaseException as error:  # reported by the main thread
+            errors.append(error)
+
+    calls = [
+        lambda: classifier.predict(x),
+        lambda: classifier.loss_gradient(x, y),
+        lambda: classifier.with_objective("loss").loss_gradient(x, y, training_mode=True),
+        lambda: classifier.compute_loss(x, y),
+        lambda: classifier.get_activations(x, "embedding"),
+    ]
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            before = [parameter.detach().clone() for parameter in classifier.model.parameters()]
+            classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1, batch_size=32)
+            assert not any(torch.equal(a, b) for a, b in zip(before, classifier.model.parameters(), strict=True))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(switch)
+    assert errors == []
+    assert classifier.loss.reduction == "mean"
+
+
+def test_threads_get_what_they_get_alone(digits: Digits):
     classifier = LossDefendedClassifier(unsettle(Normed()), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    x = np.random.default_rng(0).random((9, *INPUT_SHAPE), np.float32)
-    expected = classifier.predict(x)
+    x, y = digits.x_test[:9], digits.y_test[:9]
+    calls = [
+        lambda: classifier.predict(x),
+        lambda: classifier.loss_gradient(x, y),
+        lambda: classifier.get_activations(x[:4], "features.3"),
+        lambda: classifier.get_activations(x, "features"),
+    ]
+    expected = [call() for call in calls]
     wrong: list[int] = []
 
-    def work() -> None:
-        for i in range(100):
-            if not np.allclose(classifier.predict(x), expected, atol=1e-4):
+    def work(i: int) -> None:
+        for _ in range(20):
+            found = calls[i]()
+            if found.shape != expected[i].shape or not np.allclose(found, expected[i], atol=1e-4):
                 wrong.append(i)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=(i % len(calls),)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -408,7 +540,9 @@ def test_channels_last_changes_strides_alone(channels):
 
 
 def test_rule_of_the_format():
-    narrow, wide, dense = nn.Conv2d(1, 4, 3), nn.Conv2d(512, 512, 3), nn.Linear(4, 4)
+    narrow, wide, dense = (
+        convolution_weights([each]) for each in (nn.Conv2d(1, 4, 3), nn.Conv2d(512, 512, 3), nn.Linear(4, 4))
+    )
     x = torch.rand(4, 1, 8, 8)
     assert favours_channels_last(narrow, x)
     assert not favours_channels_last(wide, x)
@@ -450,12 +584,13 @@ def test_training_asks_without_a_trace():
 
 
 def test_an_error_of_the_networks_own_is_raised():
-    class Failing(nn.Module):
+    class Failing(Normed):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("out of memory, say")
 
+    classifier = LossDefendedClassifier(Failing(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
     with pytest.raises(RuntimeError, match="out of memory"):
-        run(Failing(), torch.rand(1, 1, 2, 2))
+        classifier.predict(np.zeros((2, *INPUT_SHAPE), np.float32))
 
 
 def test_in_place_network_that_refuses_the_format(digits: Digits):
@@ -699,7 +834,7 @@ class Counted:
 
     def _look(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
         self.forward += 1
-        self.asking |= any(parameter.requires_grad for parameter in self.network.parameters()) and outputs.requires_grad
+        self.asking |= any(parameter.requires_grad for parameter in module.parameters()) and outputs.requires_grad
         if outputs.requires_grad:
             outputs.register_hook(self._count)
 

@@ -274,7 +274,7 @@ class CarliniL2(EvasionAttack):
 
         def goal(x_adv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             points: Any = x_adv if tensors else x_adv.cpu().numpy()
-            leaf, inputs = view._differentiable_input(points)
+            leaf, inputs, _ = view._differentiable_input(points)
             behind = margin(view.forward(inputs).float(), labels) * (1 if self.targeted else -1)
             values = (behind + self.confidence).clamp_min(0)
             (gradient,) = torch.autograd.grad(values.sum(), leaf)

@@ -26,7 +26,7 @@ from tqdm.auto import trange
 from art_mmc.attacks.carlini import CarliniL2, carlini_search
 from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.detectors.base import ScoreDetector, check_count, evaluation_mode
+from art_mmc.detectors.base import ScoreDetector, check_count
 from art_mmc.evaluation import METHODS, AttackPlan, seeded
 from art_mmc.evaluation.engine import derived_seed
 from art_mmc.objectives import margin
@@ -405,13 +405,12 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         limits = self._limits(targets)
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         batches = math.ceil(len(x) / self.batch_size)
-        with evaluation_mode(self.detector.network):
-            for i in trange(batches, desc="C&W-wb", disable=not self.verbose):
-                index = slice(i * self.batch_size, (i + 1) * self.batch_size)
-                clean = torch.tensor(x_adv[index], device=self.estimator.device)
-                target, limit = torch.as_tensor(targets[index]), torch.as_tensor(limits[index])
-                start, _ = self._search(clean, clean, target, None)
-                x_adv[index] = self._search(clean, start, target, limit)[0].cpu().numpy()
+        for i in trange(batches, desc="C&W-wb", disable=not self.verbose):
+            index = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            clean = torch.tensor(x_adv[index], device=self.estimator.device)
+            target, limit = torch.as_tensor(targets[index]), torch.as_tensor(limits[index])
+            start, _ = self._search(clean, clean, target, None)
+            x_adv[index] = self._search(clean, start, target, limit)[0].cpu().numpy()
         return x_adv
 
     def targets(self, x: np.ndarray) -> np.ndarray:
@@ -435,7 +434,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         """
         targets = self._targets(x_adv, y)
         hit, excess = [], []
-        with evaluation_mode(self.detector.network), torch.no_grad():
+        with torch.no_grad():
             for start in range(0, len(x_adv), self.batch_size):
                 batch = torch.tensor(x_adv[start : start + self.batch_size], dtype=torch.float32)
                 target = torch.as_tensor(targets[start : start + self.batch_size])
@@ -614,13 +613,12 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         labels = self._check_labels(y, len(x))
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         generator = torch.Generator()
-        with evaluation_mode(self.detector.network):
-            for i in trange(math.ceil(len(x) / self.batch_size), desc="PGD-wb", disable=not self.verbose):
-                index = slice(i * self.batch_size, (i + 1) * self.batch_size)
-                generator.manual_seed(batch_seed(self.seed, i * self.batch_size))
-                clean = torch.tensor(x_adv[index], device=self.estimator.device)
-                target = torch.as_tensor(labels[index], device=clean.device)
-                x_adv[index] = self._attack(clean, target, generator).cpu().numpy()
+        for i in trange(math.ceil(len(x) / self.batch_size), desc="PGD-wb", disable=not self.verbose):
+            index = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            generator.manual_seed(batch_seed(self.seed, i * self.batch_size))
+            clean = torch.tensor(x_adv[index], device=self.estimator.device)
+            target = torch.as_tensor(labels[index], device=clean.device)
+            x_adv[index] = self._attack(clean, target, generator).cpu().numpy()
         return x_adv
 
     def _attack(self, clean: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

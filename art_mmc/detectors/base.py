@@ -8,8 +8,6 @@ logits (`_scores`), larger = more suspicious.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, final, overload
 
@@ -21,9 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import _Softmax
-
-#: the layer of a :class:`.DefendedNet` that carries the features that the head reads
-EMBEDDING = "embedding"
+from art_mmc.models.features import find_layer, logits_and_features
 
 #: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
 _PAIRS = 2**22
@@ -54,71 +50,6 @@ class NetworkOutputs:
         return NetworkOutputs(self.logits[index], None if self.features is None else self.features[index])
 
 
-@contextmanager
-def evaluation_mode(network: torch.nn.Module) -> Iterator[None]:
-    """
-    Evaluation mode for a while; afterwards every module's own flag is as before.
-
-    :param network: The network.
-    """
-    flags = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def find_layer(network: torch.nn.Module, layer: int | str | None) -> torch.nn.Module:
-    """
-    :param network: The network.
-    :param layer: Name of any of its modules, index of a direct child, or None for the embedding of a
-           :class:`.DefendedNet`.
-    :return: The module.
-    :raises ValueError: When there is no such layer.
-    """
-    modules = dict(network.named_modules())
-    if layer is None and EMBEDDING not in modules:
-        raise ValueError(
-            f"layer is needed: the network, a {type(network).__name__}, has no '{EMBEDDING}'; name the module whose "
-            f"output are the features, one of {', '.join(name for name in modules if name)}."
-        )
-    if isinstance(layer, (int, np.integer)) and not isinstance(layer, bool):
-        children = [module for _, module in network.named_children()]
-        if not -len(children) <= layer < len(children):
-            raise ValueError(f"layer {layer} is out of range: the network has {len(children)} layers.")
-        return children[layer]
-    name = EMBEDDING if layer is None else layer
-    if name not in modules or not name:
-        raise unknown_name("layer", name, [name for name in modules if name])
-    return modules[name]
-
-
-def run_network(
-    network: torch.nn.Module, x: torch.Tensor, layer: torch.nn.Module | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    One forward pass, for logits and features.
-
-    :param network: The network, (B, C, H, W) -> (B, K), in the mode that it is in.
-    :param x: Inputs (B, C, H, W), on the device.
-    :param layer: The module whose output are the features; None for no features.
-    :return: Logits (B, K) and features (B, d), flattened, with graph if gradients are on.
-    :raises ValueError: When the layer takes no part in the forward pass.
-    """
-    seen: list[torch.Tensor] = []
-    hook = None if layer is None else layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        logits = network(x)
-    finally:
-        if hook is not None:
-            hook.remove()
-    if layer is not None and not seen:
-        raise ValueError(f"layer {type(layer).__name__} is no step of its own in the network's forward pass.")
-    return logits, seen[-1].flatten(1) if seen else None
-
-
 def network_outputs(
     classifier: PyTorchClassifier,
     x: np.ndarray,
@@ -144,12 +75,11 @@ def network_outputs(
     module = find_layer(network, layer) if with_features else None
     dtype = next((p.dtype for p in network.parameters()), torch.float32)
     logits, features = [], []
-    with evaluation_mode(network), torch.no_grad():
+    with torch.no_grad():
         x, _ = classifier._apply_preprocessing(x.astype(np.float32, copy=False), y=None, fit=False)
         for start in range(0, len(x), batch_size):
-            # a copy: a network may work in place on its input
             batch = torch.tensor(x[start : start + batch_size], dtype=dtype, device=classifier.device)
-            a, z = run_network(network, batch, module)
+            a, z = logits_and_features(network, batch, module)
             logits.append(a.float().cpu().numpy())
             features += [] if z is None else [z.float().cpu().numpy()]
     return NetworkOutputs(np.concatenate(logits), np.concatenate(features) if features else None)
@@ -449,12 +379,11 @@ class ScoreDetector(EvasionDetector):
         if not isinstance(x, torch.Tensor):
             self._state()
             return self.score_outputs(self.outputs(x, batch_size))
-        with evaluation_mode(self.network):
-            return self.score_tensors(*self.forward(x))
+        return self.score_tensors(*self.forward(x))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        Logits and features of a batch from one pass, in the mode that the network is in.
+        Logits and features of a batch from one pass in evaluation mode.
 
         :param x: Inputs (B, C, H, W).
         :return: Logits (B, K), and features (B, d) or None where the detector needs none; with graph.
@@ -467,7 +396,8 @@ class ScoreDetector(EvasionDetector):
             x, _ = classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
         network = self.network
         dtype = next((p.dtype for p in network.parameters()), x.dtype)
-        return run_network(network, x.to(dtype), find_layer(network, self.layer) if self.needs_features else None)
+        layer = find_layer(network, self.layer) if self.needs_features else None
+        return logits_and_features(network, x.to(dtype), layer)
 
     def score_tensors(
         self, logits: torch.Tensor, z: torch.Tensor | None, classes: torch.Tensor | None = None

@@ -11,8 +11,9 @@ import torch
 
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.detectors.base import ScoreDetector, find_layer, run_network
+from art_mmc.detectors.base import ScoreDetector
 from art_mmc.detectors.evaluation import SelectiveRecord, selective_records
+from art_mmc.models.features import find_layer, logits_and_features
 
 #: the label of an input that is rejected
 REJECTED = -1
@@ -44,7 +45,7 @@ class RejectingNet(torch.nn.Module):
         """
         x = x.to(next((p.dtype for p in self.network.parameters()), x.dtype))
         layer = find_layer(self.network, self.detector.layer) if self.detector.needs_features else None
-        logits, z = run_network(self.network, x, layer)
+        logits, z = logits_and_features(self.network, x, layer, training=None)
         excess = self.detector.score_tensors(logits, z) - self.threshold
         largest = logits.amax(dim=1)
         reject = largest + (excess / self.spread).to(logits.dtype)

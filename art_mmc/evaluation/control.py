@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from art_mmc.acceleration import share_network
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.evaluation.engine import Target, attack_batch, derived_seed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.models import DefendedNet
+from art_mmc.models.inference import Prepared
 
 #: random points inside the ball, and as many on its edge, that a planted classifier tells from the planted one; as many
 #: again must not be taken for it; places on the edge that are tried for each image
@@ -92,46 +94,30 @@ def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int 
     if plan.method not in METHODS or plan.targets is not None or plan.transfer:
         raise ValueError(f"plan: expected an untargeted one by {', '.join(METHODS)}, got '{plan.method}'.")
     base = target.view("loss")
-    planted = Planted(base.model)
-    modes = [(module, module.training) for module in planted.modules()]
+    planted = Planted(Prepared(base.model).network)
     rng = np.random.default_rng(derived_seed(seed, 5))
-    try:
-        with base.crafting(), torch.no_grad():
-            layers = [(image, _plant(base, planted, image, plan, rng)) for image in x]
-        left = [(image, layer) for image, layer in layers if layer is not None]
-        usable = len(left)
-        for restart in range(plan.restarts):
-            if not left:
-                break
-            inputs = np.stack([image for image, _ in left])
-            planted.weight = torch.stack([weight for _, (weight, _) in left])
-            planted.bias = torch.stack([bias for _, (_, bias) in left])
-            once = replace(plan, restarts=1, step_size=plan.step_sizes[restart % len(plan.step_sizes)])
-            clean = np.zeros(len(left), dtype=np.int64)
-            outcome = attack_batch(
-                Target(_around(base, planted), inputs), inputs, clean, once, derived_seed(seed, restart)
-            )
-            left = [each for each, stands in zip(left, outcome.standing, strict=True) if stands]
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with torch.no_grad():
+        layers = [(image, _plant(base, planted, image, plan, rng)) for image in x]
+    left = [(image, layer) for image, layer in layers if layer is not None]
+    usable = len(left)
+    for restart in range(plan.restarts):
+        if not left:
+            break
+        inputs = np.stack([image for image, _ in left])
+        planted.weight = torch.stack([weight for _, (weight, _) in left])
+        planted.bias = torch.stack([bias for _, (_, bias) in left])
+        once = replace(plan, restarts=1, step_size=plan.step_sizes[restart % len(plan.step_sizes)])
+        clean = np.zeros(len(left), dtype=np.int64)
+        around = Target(_around(base, planted), inputs)
+        outcome = attack_batch(around, inputs, clean, once, derived_seed(seed, restart))
+        left = [each for each, stands in zip(left, outcome.standing, strict=True) if stands]
     return usable - len(left), usable
 
 
 def _around(base: LossDefendedClassifier, planted: Planted) -> LossDefendedClassifier:
-    return LossDefendedClassifier(
-        planted,
-        nn.CrossEntropyLoss(),
-        base.input_shape,
-        2,
-        optimizer=base.optimizer,
-        channels_first=base.channels_first,
-        clip_values=base.clip_values,
-        preprocessing_defences=base.preprocessing_defences,
-        preprocessing=base.preprocessing,
-        device_type="cpu" if base.device.type == "cpu" else "gpu",
-        objective="margin",
-    )
+    around = share_network(base, planted, objective="margin")
+    around.nb_classes, around._loss = 2, nn.CrossEntropyLoss()
+    return around
 
 
 def _plant(

@@ -18,7 +18,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
-from art_mmc.acceleration import share_network
+from art_mmc.acceleration import on_double, own_attributes, share_network
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
@@ -178,15 +178,10 @@ class Target:
         :param x: Inputs (N, C, H, W).
         :param batch_size: Samples in one pass.
         :param kwargs: Ignored; some ART attacks hand over `logits=True`.
-        :return: The classifier's own outputs (N, K). Its modules' modes are as before, which ART's `predict` changes.
+        :return: The classifier's own outputs (N, K).
         :raises FloatingPointError: When they are not finite: NaN would pass for some class.
         """
-        modes = [(module, module.training) for module in self.classifier._model.modules()]
-        try:
-            outputs = self.classifier.predict(x, batch_size=batch_size)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        outputs = on_double(self.classifier).predict(x, batch_size=batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
             raise FloatingPointError(
@@ -210,23 +205,21 @@ _METHODS = ("predict", "forward", "loss_gradient", "class_gradient", "compute_lo
 
 def _own_methods(classifier: PyTorchClassifier) -> tuple[str, ...]:
     """The methods in which a user's class differs from ART's or from this package's."""
-    ours = isinstance(classifier, LossDefendedClassifier)
-    base = LossDefendedClassifier if ours else PyTorchClassifier
-    own = [name for name in _METHODS if getattr(type(classifier), name, None) is not getattr(base, name, None)]
-    return tuple(own + [name for name in _METHODS if name in vars(classifier)])  # those put on the object itself
+    own = own_attributes(classifier)
+    return tuple(name for name in _METHODS if name in own)
 
 
 def _outputs(classifier: LossDefendedClassifier, x: np.ndarray) -> np.ndarray:
     """What the network gives, (N, K), without the defences behind it."""
     with classifier.crafting(), torch.no_grad():
-        _, inputs = classifier._differentiable_input(classifier._inputs(x))
+        _, inputs, _ = classifier._differentiable_input(classifier._inputs(x))
         return classifier.forward(inputs).cpu().numpy()
 
 
 def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
     """Whether the outputs do not depend on the inputs by a graph."""
     with classifier.crafting(), torch.enable_grad():
-        leaf, inputs = classifier._differentiable_input(classifier._inputs(x))
+        leaf, inputs, _ = classifier._differentiable_input(classifier._inputs(x))
         outputs = classifier.forward(inputs)
         return not outputs.requires_grad or torch.autograd.grad(outputs.sum(), leaf, allow_unused=True)[0] is None
 

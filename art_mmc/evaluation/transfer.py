@@ -5,8 +5,7 @@ Black box: examples crafted on one classifier, tried on another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.acceleration import on_double
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.evaluation.engine import AttackError, Target, class_indices, derived_seed, seeded
@@ -179,8 +179,8 @@ def _transfer_matrix(
     for a, (attack, build) in enumerate(attacks.items()):
         for s, (name, substitute) in enumerate(classifiers.items()):
             try:
-                with seeded(seed), _as_found(substitute):
-                    x_adv = build(substitute).generate(x.copy(), y=y)
+                with seeded(seed):
+                    x_adv = build(on_double(substitute)).generate(x.copy(), y=y)
             except Exception as err:
                 raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
             if not np.isfinite(x_adv).all():
@@ -188,19 +188,3 @@ def _transfer_matrix(
             for t, target in enumerate(targets.values()):
                 correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
     return TransferMatrix(tuple(classifiers), tuple(attacks), correct, len(x), clean, seed)
-
-
-@contextmanager
-def _as_found(classifier: PyTorchClassifier) -> Iterator[None]:
-    """Modes and gradients of the network are as before afterwards; ART's own class changes both."""
-    modes = [(module, module.training) for module in classifier._model.modules()]
-    grads = [(parameter, parameter.grad) for parameter in classifier.model.parameters()]
-    for parameter, _ in grads:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, grad in grads:
-            parameter.grad = grad

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from art_mmc.models.inference import Prepared
+
 #: makes one activation module; a net calls it once a place
 Activation = Callable[[], nn.Module]
 
@@ -133,33 +135,42 @@ def wrap_backbone(
 
 def _features_of_zeros(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
     """
-    The checked output of a module for two zero samples, in eval mode and without a trace.
+    The checked output of a module for two zero samples, in eval mode and without a trace. In training mode it has to
+    be of the same shape, or the head can't be trained on it.
 
     :param module: The module.
     :param input_shape: Shape of one input.
     :return: Its output (2, ...).
     """
+    z = _output_for_zeros(module, input_shape, training=False)
+    trained = _output_for_zeros(module, input_shape, training=True)
+    if trained.shape != z.shape:
+        raise ValueError(
+            f"wrap_backbone: the module gives features of shape {tuple(z.shape)} in evaluation mode and "
+            f"{tuple(trained.shape)} in training mode, for a batch of 2."
+        )
+    return z
+
+
+def _output_for_zeros(module: nn.Module, input_shape: tuple[int, ...], training: bool) -> torch.Tensor:
+    mode = "training" if training else "evaluation"
     tensors = itertools.chain(module.parameters(), module.buffers())
     like = next((tensor for tensor in tensors if tensor.dtype.is_floating_point), torch.zeros(()))
     shape = (2, *input_shape)
     devices = [like.device] if like.device.type == "cuda" else []
-    flags = [(part, part.training) for part in module.modules()]
     try:
-        module.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):
-            z = module(torch.zeros(shape, device=like.device, dtype=like.dtype))
+            z = Prepared(module, training)(torch.zeros(shape, device=like.device, dtype=like.dtype))
     except Exception as error:  # whatever a user's forward raises
         raise ValueError(
-            f"wrap_backbone: the module refused inputs of shape {shape}, the batch first: "
+            f"wrap_backbone: the module refused inputs of shape {shape}, the batch first, in {mode} mode: "
             f"{type(error).__name__}: {error}. Is input_shape {input_shape} the shape that it was made for?"
         ) from error
-    finally:
-        for part, training in flags:
-            part.training = training
     if not isinstance(z, torch.Tensor):
         raise TypeError(
-            f"wrap_backbone: expected one tensor of features (B, d), the module returned a {type(z).__name__}; wrap it "
-            "in a module whose forward picks the features, e.g. `return self.net(x)[0]`."
+            f"wrap_backbone: expected one tensor of features (B, d), the module returned a {type(z).__name__} in "
+            f"{mode} mode; take its auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward "
+            "picks the features, e.g. `return self.net(x)[0]`."
         )
     if not z.dtype.is_floating_point:
         raise TypeError(f"wrap_backbone: expected floating features, the module returned {z.dtype}.")

@@ -4,9 +4,6 @@ Features of inputs, the centers and weights of a head, and the checks that the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
@@ -19,28 +16,6 @@ class FeatureError(ValueError):
     """
     Features that a measurement cannot be taken of: too few of a class, all the same, too narrow.
     """
-
-
-@contextmanager
-def undisturbed(classifier: PyTorchClassifier) -> Iterator[None]:
-    """
-    Around calls of ART's own methods, which set the mode, leave gradients and draw from torch's global random state:
-    afterwards all three are as before.
-
-    :param classifier: Any ART `PyTorchClassifier`.
-    """
-    modes = [(module, module.training) for module in classifier.model.modules()]
-    grads = [(parameter, parameter.grad) for parameter in classifier.model.parameters()]
-    for parameter, _ in grads:
-        parameter.grad = None
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, grad in grads:
-            parameter.grad = grad
 
 
 def features_and_logits(

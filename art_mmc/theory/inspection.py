@@ -12,6 +12,7 @@ import numpy as np
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.acceleration import on_double
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.comparison import choose_test_images
 from art_mmc.data import Dataset
@@ -28,7 +29,7 @@ from art_mmc.theory.boundary import (
 )
 from art_mmc.theory.density import binned, compactness_ratio, contour_shell_density, feature_scale, knn_density
 from art_mmc.theory.embedding import FeatureMap, map_features
-from art_mmc.theory.features import class_means, features_and_logits, head_centers, head_weights, undisturbed
+from art_mmc.theory.features import class_means, features_and_logits, head_centers, head_weights
 from art_mmc.theory.probability import probability_gap
 from art_mmc.theory.ranks import RankStudy, rank_study
 
@@ -321,7 +322,7 @@ def _adversarial(
     classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
 ) -> np.ndarray:
     attack = ProjectedGradientDescent(
-        classifier,
+        on_double(classifier),
         norm=np.inf,
         eps=eps,
         eps_step=max(2.5 / steps, 0.1) * eps,
@@ -330,7 +331,7 @@ def _adversarial(
         batch_size=batch_size,
         verbose=False,
     )
-    with undisturbed(classifier), seeded(seed):
+    with seeded(seed):
         return attack.generate(x, y=y)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from art.attacks.evasion import FastGradientMethod, MomentumIterativeMethod
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.acceleration import on_double
 from art_mmc.checks import check_images, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.evaluation import check_radii, seeded
-from art_mmc.theory.features import undisturbed
 from art_mmc.theory.probability import check_logits
 
 #: names of the attacks of the study
@@ -155,9 +155,10 @@ def rank_study(
     if isinstance(classifier, LossDefendedClassifier):
         attacked = classifier.with_objective(objective)
     else:
-        attacked, objective = classifier, "loss"
+        attacked = classifier = on_double(classifier)
+        objective = "loss"
     fooled_at, ranks = {}, {}
-    with undisturbed(classifier), seeded(seed):
+    with seeded(seed):
         logits, labels = check_logits(_outputs(classifier, x, batch_size), y)
         correct = logits.argmax(axis=1) == labels
         for name in dict.fromkeys(attacks):

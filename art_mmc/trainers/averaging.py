@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
+from art_mmc.checkpoint import load_state
+
 
 class WeightAverage:
     """
@@ -89,7 +91,7 @@ class WeightAverage:
         self._average = None
         if state is not None:
             self._average = self._new()
-            self._average.load_state_dict(state)
+            load_state(self._average, state)
 
     def _new(self) -> AveragedModel:
         ema = get_ema_multi_avg_fn(self._decay) if self._kind == "ema" else None

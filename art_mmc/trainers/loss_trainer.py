@@ -23,6 +23,7 @@ import torch
 from art.defences.trainer import Trainer
 from tqdm.auto import tqdm
 
+from art_mmc.checkpoint import load_state
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import (
@@ -772,7 +773,7 @@ class LossTrainer(Trainer):
                 + "; ".join(f"{name}: {difference(there.get(name), here[name])}" for name in different)
                 + ". Take another folder, or do not resume."
             )
-        self._classifier.model.load_state_dict(saved["state"])
+        load_state(self._classifier.model, saved["state"])
         self.history = saved["training"]["position"]["history"]
         return saved
 

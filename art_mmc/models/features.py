@@ -1,0 +1,65 @@
+"""
+A layer of a network by index or name, and its output.
+"""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+import torch
+from torch import nn
+
+from art_mmc.checks import unknown_name
+from art_mmc.models.inference import Prepared
+
+#: the layer that carries the features in a :class:`.DefendedNet`
+EMBEDDING = "embedding"
+
+
+def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Module:
+    """
+    :param network: The network.
+    :param layer: Name of any of its modules, index of a direct child, or None for the embedding of a
+           :class:`.DefendedNet`.
+    :return: The module.
+    :raises ValueError: When there is no such layer.
+    """
+    modules = dict(network.named_modules(remove_duplicate=False))
+    if layer is None and EMBEDDING not in modules:
+        raise ValueError(
+            f"layer is needed: the network, a {type(network).__name__}, has no '{EMBEDDING}'; name the module whose "
+            f"output are the features, one of {', '.join(name for name in modules if name)}."
+        )
+    if isinstance(layer, SupportsIndex) and not isinstance(layer, bool):
+        children = list(network._modules.values())
+        if not -len(children) <= layer.__index__() < len(children):
+            raise ValueError(f"layer {layer} is out of range: the network has {len(children)} layers.")
+        child = children[layer.__index__()]
+        if child is None:
+            raise ValueError(f"layer {layer} is an empty place in the network.")
+        return child
+    name = EMBEDDING if layer is None else layer
+    if name not in modules or not name:
+        raise unknown_name("layer", name, [name for name in modules if name])
+    return modules[name]
+
+
+def logits_and_features(
+    network: nn.Module, x: torch.Tensor, layer: nn.Module | None, training: bool | None = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    One forward pass, for logits and features, without a hook on the network.
+
+    :param network: The network, (B, C, H, W) -> (B, K).
+    :param x: Inputs (B, C, H, W), on the device.
+    :param layer: The module whose output are the features; None for no features.
+    :param training: Mode of the network; None for that in which each module is, with a graph that reaches the
+           parameters.
+    :return: Logits (B, K) and features (B, d), flattened, with graph if gradients are on.
+    :raises ValueError: When the layer takes no part in the forward pass.
+    """
+    prepared = Prepared(network, training, learning=training is None, watched=layer)
+    logits = prepared(x)
+    if layer is not None and not prepared.seen:
+        raise ValueError(f"layer {type(layer).__name__} is no step of its own in the network's forward pass.")
+    return logits, prepared.seen[-1].flatten(1) if prepared.seen else None

@@ -1,0 +1,404 @@
+"""
+How a network is run while it does not learn: by a double made for the call. Modes, hooks and operator fusion are set on
+the double alone, so that calls are safe beside each other and beside a training.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_modules
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+#: how often an element of the input comes back in the maps of a typical network's convolutions
+_WIDTH = 16
+
+#: attributes of every module; types of values that refer to no module
+_COMMON = frozenset(nn.Module().__dict__)
+_ATOMS = frozenset((int, float, str, bool, bytes, type(None), type, torch.Size, torch.dtype, torch.device))
+
+#: a longer list or dictionary holds data, not modules
+_LONGEST = 1000
+
+#: convolution -> the batch normalisation that can be folded into it
+_FOLDING: dict[type, type] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+
+
+class Prepared:
+    """
+    A network as one call sees it: of each of its modules a double, an object of the same class with the same attributes
+    and memory of the parameters, but with a mode, hooks and children of its own. What a forward pass of the user's own
+    classes writes onto its modules reaches the originals.
+
+    The input is copied first, since a network may work in place on it.
+
+    :param network: The network.
+    :param training: Mode of all modules: training mode (on copies of the buffers) or evaluation mode; None for each
+           module's own.
+    :param learning: Whether the graph of the outputs reaches the parameters; buffers are the network's own then.
+    :param fused: Whether plain `nn.Sequential` parts, and modules of classes with a `fused_forward`, run in fewer
+           operations, equal to within rounding.
+    :param recurrent: Whether batch normalisation and dropout are in evaluation mode though `training`.
+    :param watched: A module whose outputs are kept.
+    :raises ValueError: When a module to be watched is hidden in one that runs as a whole.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        training: bool | None = False,
+        learning: bool = False,
+        fused: bool = False,
+        recurrent: bool = False,
+        watched: nn.Module | None = None,
+    ) -> None:
+        self.original, self.learning, self.watched = network, learning, watched
+        self._training = training
+        modules = _modules(network)
+        self._modes = {id(module): module.training if training is None else training for module in modules}
+        if recurrent:
+            self._modes.update({id(each): False for each in modules if isinstance(each, (_BatchNorm, _DropoutNd))})
+        # replicas on several devices would run the fused forward of the double that they are copied from
+        self._fused = fused and not learning and not _any_global_hooks() and nn.DataParallel not in map(type, modules)
+        self._doubles: dict[int, Any] = {}
+        self._stateful: list[tuple[nn.Module, nn.Module, dict[str, Any]]] = []
+        #: elements in the weights of the convolutions over images
+        self.weights = convolution_weights(modules)
+        #: outputs of the watched module in the last forward pass
+        self.seen: list[Any] = []
+        self.network = self._double(network)
+        if watched is not None:
+            if self._doubles.get(id(watched), watched) is watched:
+                raise ValueError(f"layer {type(watched).__name__} is hidden in a module that runs as a whole.")
+            self._doubles[id(watched)].register_forward_hook(lambda _module, _inputs, output: self.seen.append(output))
+
+    def __call__(self, x: torch.Tensor, part: nn.Module | None = None, last: bool = False) -> Any:
+        """
+        :param x: Inputs (B, ...), left alone.
+        :param part: Module of the network to run instead of all of it.
+        :param last: Whether in channels-last format.
+        :return: What the network gives.
+        """
+        self.seen.clear()
+        run = self.network if part is None else self._doubles[id(part)]
+        copied = channels_last(x) if last else x
+        outputs = run(copied.clone() if copied.data_ptr() == x.data_ptr() else copied)
+        self.pass_on()
+        return outputs
+
+    def pass_on(self) -> None:
+        """Give the modules what their doubles' forward passes wrote: counts, kept features, buffers put in others'
+        place."""
+        for module, double, before in self._stateful:
+            for name, value in double.__dict__.items():
+                if value is not before.get(name, before) and name not in _COMMON and not isinstance(value, nn.Module):
+                    module.__dict__[name] = before[name] = value
+            if not self.learning and not self._training:
+                for name, value in double._buffers.items():
+                    given = module._buffers.get(name)
+                    if value is not None and given is not None and value is not self._doubles.get(id(given)):
+                        module._buffers[name] = value
+                        self._doubles[id(value)] = value
+
+    def _double(self, module: nn.Module) -> nn.Module:
+        """The double of a module, made when it is first asked for."""
+        if id(module) in self._doubles:
+            return self._doubles[id(module)]
+        whole = self._whole(module)
+        if whole is not None:
+            self._doubles[id(module)] = whole
+            return whole
+        double = self._doubles[id(module)] = object.__new__(type(module))
+        state = dict(module.__dict__)
+        object.__setattr__(double, "__dict__", state)
+        state["training"] = self._modes.get(id(module), module.training)
+        state["_forward_hooks"] = module._forward_hooks.copy()
+        state["_forward_pre_hooks"] = module._forward_pre_hooks.copy()
+        state["_compiled_call_impl"] = None
+        if not self.learning:
+            apart = self._training is True
+            if module._parameters:
+                state["_parameters"] = {name: self._alias(value) for name, value in module._parameters.items()}
+            if module._buffers:
+                state["_buffers"] = {name: self._alias(value, apart) for name, value in module._buffers.items()}
+        if module._modules:
+            state["_modules"] = {
+                name: None if child is None else self._double(child) for name, child in module._modules.items()
+            }
+        for name, value in module.__dict__.items():
+            kind = type(value)
+            if kind in _ATOMS or name in _COMMON or (kind in (tuple, list) and _ATOMS.issuperset(map(type, value))):
+                continue
+            state[name] = self._mapped(value)
+        for name in _slots(type(module)):  # type: ignore[arg-type]
+            if hasattr(module, name):
+                object.__setattr__(double, name, self._mapped(getattr(module, name)))
+        if self._fused and "forward" not in state:
+            if type(module) is nn.Sequential:
+                state["forward"] = _Sequence(double)
+            elif "fused_forward" in vars(type(module)):
+                state["forward"] = double.fused_forward
+        if not type(module).__module__.startswith("torch.nn."):
+            self._stateful.append((module, double, dict(state)))
+        return double
+
+    def _whole(self, module: nn.Module) -> nn.Module | None:
+        """What runs in the place of a module that has no parts to be doubled; None for any other."""
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore
+            return module  # its first pass makes it another one
+        compiled = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        if scripted or (compiled and self.watched is None):
+            modes = [(part, self._modes.get(id(part), part.training)) for part in module.modules()]
+            if not self._training and all(part.training == mode for part, mode in modes):
+                return module
+        if scripted:
+            double = copy.deepcopy(module)
+            for part, (_, mode) in zip(double.modules(), modes, strict=True):
+                part.training = mode
+            return double
+        inner = module._modules.get("_orig_mod")
+        if isinstance(module, DistributedDataParallel):
+            inner = module.module
+        return None if inner is None else self._double(inner)
+
+    def _alias(self, tensor: torch.Tensor | None, apart: bool = False) -> torch.Tensor | None:
+        """
+        A parameter or buffer without a gradient, on the same memory or on a copy of it. Its version is its own: a
+        training that changes the memory before a backward pass is over makes the gradient a mixture, not an error.
+        """
+        if tensor is None:
+            return None
+        if id(tensor) not in self._doubles:
+            self._doubles[id(tensor)] = tensor.data.clone() if apart else tensor.data
+        return self._doubles[id(tensor)]
+
+    def _mapped(self, value: Any) -> Any:
+        """An attribute's value with doubles in the place of the modules and parameters that it refers to."""
+        if type(value) in _ATOMS:
+            return value
+        if isinstance(value, nn.Module):
+            return self._double(value)
+        if isinstance(value, nn.Parameter):
+            return value if self.learning else self._alias(value)
+        if id(value) not in self._doubles:
+            self._doubles[id(value)] = value  # it may contain itself
+            parts, put_together = _taken_apart(value)
+            doubles = [self._mapped(part) for part in parts]
+            if any(double is not part for double, part in zip(doubles, parts, strict=True)):
+                self._doubles[id(value)] = put_together(doubles)
+        return self._doubles[id(value)]
+
+
+def _modules(network: nn.Module) -> list[nn.Module]:
+    """As `network.modules()`, in less time."""
+    found: dict[int, nn.Module] = {}
+    left: list[nn.Module | None] = [network]
+    while left:
+        module = left.pop()
+        if module is not None and id(module) not in found:
+            found[id(module)] = module
+            left.extend(module._modules.values())
+    return list(found.values())
+
+
+@cache
+def _slots(cls: type) -> list[str]:
+    return [name for base in cls.__mro__ for name in base.__dict__.get("__slots__", ())]
+
+
+def _taken_apart(value: Any) -> tuple[Sequence[Any], Callable[[list[Any]], Any]]:
+    """What a value refers to that may be a module, and how the like of it is made of other such things."""
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset) and len(value) <= _LONGEST:
+        return list(value), kind
+    if kind in (dict, OrderedDict) and len(value) <= _LONGEST:
+        return list(value.values()), lambda parts: kind(zip(value, parts, strict=True))
+    if kind is MethodType:
+        return [value.__self__], lambda parts: MethodType(value.__func__, *parts)
+    if kind is partial:
+        return [value.func, value.args, value.keywords], lambda parts: partial(parts[0], *parts[1], **parts[2])
+    if kind is weakref.ref:
+        return [value()], lambda parts: weakref.ref(*parts)
+    if kind is CellType and value != CellType():  # an empty one has no contents to ask for
+        return [value.cell_contents], lambda parts: CellType(*parts)
+    if kind is FunctionType and value.__closure__:
+
+        def function(cells: list[Any]) -> Any:
+            made = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
+            made.__kwdefaults__ = value.__kwdefaults__
+            return made
+
+        return list(value.__closure__), function
+    return [], list
+
+
+# ------------------------------------------------------------------------------------------ fewer operations
+
+
+def _any_global_hooks() -> bool:
+    return bool(
+        torch_modules._global_forward_hooks
+        or torch_modules._global_forward_pre_hooks
+        or torch_modules._global_backward_hooks
+        or torch_modules._global_backward_pre_hooks
+    )
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what torch's own class does, and nobody watches it."""
+    return (
+        isinstance(module, kind)
+        and type(module).forward is kind.forward
+        and "forward" not in module.__dict__
+        and not (
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        )
+    )
+
+
+def _is_convolution(module: nn.Module, kind: Any = nn.Conv2d) -> bool:
+    return is_plain(module, kind) and type(module)._conv_forward is kind._conv_forward  # type: ignore
+
+
+def gives_fresh(module: nn.Module) -> bool:
+    """Whether nobody but the caller holds a module's output, and no backward pass needs it: it may be changed."""
+    if type(module) is nn.Sequential:
+        hooks = module._forward_hooks or module._backward_hooks
+        return not hooks and len(module) > 0 and gives_fresh(module[-1])
+    return any(_is_convolution(module, conv) or is_plain(module, norm) for conv, norm in _FOLDING.items()) or is_plain(
+        module, nn.Linear
+    )
+
+
+def _folded(conv: Any, norm: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """A convolution and the batch normalisation by running statistics behind it as one; None if they are no such."""
+    if not any(_is_convolution(conv, kind) and is_plain(norm, with_norm) for kind, with_norm in _FOLDING.items()):
+        return None
+    if norm.training or norm.running_mean is None or norm.running_mean.dtype != conv.weight.dtype:
+        return None
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return partial(conv._conv_forward, weight=weight, bias=bias)
+
+
+class _Sequence:
+    """
+    What `nn.Sequential.forward` computes. A convolution and the batch normalisation behind it, in evaluation mode, are
+    one convolution; a ReLU works in place where nobody else reads its input, and after a maximum pooling instead of
+    before it, which gives the same to the last bit. Modules with hooks run as they are.
+
+    :param sequence: The double of a sequence, its hooks in place at the first call.
+    """
+
+    def __init__(self, sequence: Any) -> None:
+        self.sequence = sequence
+        self.steps: list[Callable[[torch.Tensor], torch.Tensor]] | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.steps is None:
+            self.steps = self._plan()
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def _plan(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
+        modules: list[Any] = [*self.sequence, None]
+        fresh = False
+        while len(modules) > 1:
+            module, following = modules[:2]
+            folded = None if following is None else _folded(module, following)
+            if folded is not None:
+                steps.append(folded)
+                modules, fresh = modules[2:], True
+            elif following is not None and _swaps(module, following):
+                steps += [following, torch.relu_]
+                modules, fresh = modules[2:], False
+            elif fresh and is_plain(module, nn.ReLU):
+                steps.append(torch.relu_)
+                modules, fresh = modules[1:], False
+            else:
+                steps.append(module)
+                modules, fresh = modules[1:], gives_fresh(module)
+        return steps
+
+
+def _swaps(relu: nn.Module, pool: nn.Module) -> bool:
+    """Whether a maximum over windows follows a ReLU that leaves its input alone."""
+    return is_plain(relu, nn.ReLU) and not relu.inplace and is_plain(pool, nn.MaxPool2d) and not pool.return_indices
+
+
+# ------------------------------------------------------------------------------------------ memory format
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """
+    :param x: Images (B, C, H, W).
+    :return: The same with the channels of a pixel side by side in memory. Images of one channel, which are so anyway,
+             get the strides by which torch tells the format.
+    """
+    if x.shape[1] == 1:
+        return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def convolution_weights(modules: Iterable[nn.Module]) -> int:
+    """
+    :param modules: The modules of a network.
+    :return: Elements in the weights of its convolutions over images.
+    """
+    return sum(
+        module.out_channels * module.in_channels // module.groups * math.prod(module.kernel_size)
+        for module in modules
+        if isinstance(module, nn.Conv2d)
+    )
+
+
+def favours_channels_last(weights: int, x: torch.Tensor) -> bool:
+    """
+    Whether a network is faster on channels-last images, by a rule. On the CPU the format saves the convolutions from
+    rearranging their maps, but they rearrange their weights instead: it pays where the maps of a batch are the larger,
+    by 1.2 to 1.7 times for LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and
+    not for VGG-13. On a GPU it is the format of the half-precision units.
+
+    :param weights: Elements in the weights of its convolutions over images.
+    :param x: Images (B, C, H, W).
+    :return: Whether to use the format.
+    """
+    if x.ndim != 4:
+        return False
+    if x.device.type == "cuda":
+        return torch.is_autocast_enabled("cuda") or x.dtype in (torch.float16, torch.bfloat16)
+    return x.device.type == "cpu" and x.dtype != torch.float64 and 0 < weights <= _WIDTH * x.numel()
+
+
+def takes_channels_last(network: nn.Module, x: torch.Tensor) -> bool:
+    """
+    Whether a network takes channels-last images at all: one that calls `x.view(...)` on a map does not. Tried on two
+    samples, without a trace.
+
+    :param network: The network, in any mode.
+    :param x: Images (B, C, H, W).
+    :return: Whether it does.
+    """
+    devices = [x.device] if x.device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            Prepared(network).network(channels_last(x[:2].detach().clone()))
+    except RuntimeError:  # if it is another error, it comes again where the network runs as it is
+        return False
+    return True
