@@ -114,7 +114,8 @@ def share_network(
     """
     own = own_attributes(classifier)
     ours = tuple(name for name in own if name in vars(LossDefendedClassifier))
-    fast = object.__new__(_kind(type(classifier), ours) if own else LossDefendedClassifier)
+    plain = not own or issubclass(LossDefendedClassifier, type(classifier))
+    fast = object.__new__(LossDefendedClassifier if plain else _kind(type(classifier), ours))
     left_out = ("_model_wrapper", "_features", *ours)
     fast.__dict__.update({name: value for name, value in vars(classifier).items() if name not in left_out})
     if network is None:

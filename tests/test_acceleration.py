@@ -11,6 +11,7 @@ import copy
 import pickle
 import sys
 import threading
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -28,14 +29,17 @@ from art.attacks.evasion import (
 from art.defences.preprocessor import FeatureSqueezing
 from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.expectation_over_transformation import EoTImageRotationPyTorch
 from torch import nn
 from torch.nn.utils import prune
 
 import art_mmc
-from art_mmc import LossDefendedClassifier, accelerate, create_classifier
+from art_mmc import LossDefendedClassifier, accelerate, create_classifier, load_classifier
 from art_mmc.detectors import ConfidenceDetector, network_outputs
 from art_mmc.evaluation import RobustnessEvaluation
+from art_mmc.evaluation.engine import Target
 from art_mmc.models import create_backbone
+from art_mmc.models.features import logits_and_features
 from art_mmc.models.inference import (
     Prepared,
     channels_last,
@@ -818,6 +822,240 @@ def test_accelerate_refuses_what_is_more_than_a_network(digits: Digits):
     with pytest.raises(TypeError, match="expected an ART PyTorchClassifier, got Linear"):
         accelerate(nn.Linear(2, 2))
     assert art_mmc.accelerate is accelerate
+
+
+class Inverting(PyTorchClassifier):
+    def _apply_preprocessing(self, x: Any, y: Any, fit: bool = False, no_grad: bool = True) -> tuple[Any, Any]:
+        return super()._apply_preprocessing(1 - x, y, fit=fit, no_grad=no_grad)
+
+
+class Doubling(PyTorchClassifier):
+    def _apply_postprocessing(self, preds: Any, fit: bool) -> np.ndarray:
+        return 2 * super()._apply_postprocessing(preds, fit)
+
+
+@pytest.mark.parametrize("kind", ["preprocessing", "postprocessing", "on the object"])
+def test_accelerate_keeps_what_a_class_does_itself(kind, digits: Digits):
+    """Values of ART's class through the user's own method, also where the evaluation attacks."""
+
+    cls = {"preprocessing": Inverting, "postprocessing": Doubling}.get(kind, PyTorchClassifier)
+    arts = cls(unsettle(Normed()), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    if kind == "on the object":
+        arts._apply_preprocessing = lambda x, y, fit=False, no_grad=True: (1 - x, y)
+    ours = accelerate(arts, arithmetic="exact")
+    x, y = digits.x_test[:6], one_hot(digits.y_test[:6])
+    np.testing.assert_array_equal(ours.predict(x), arts.predict(x))
+    np.testing.assert_array_equal(ours.loss_gradient(x, y), arts.loss_gradient(x, y))
+    np.testing.assert_array_equal(ours.compute_loss(x, y), arts.compute_loss(x, y))
+    np.testing.assert_array_equal(ours.class_gradient(x), arts.class_gradient(x))
+    again = copy.deepcopy(ours) if kind == "on the object" else pickle.loads(pickle.dumps(copy.deepcopy(ours)))
+    np.testing.assert_array_equal(again.predict(x), arts.predict(x))
+    target = Target(arts, x)
+    np.testing.assert_array_equal(target.predict(x), arts.predict(x))
+    expected = accelerate(arts, "margin").loss_gradient(x, y)
+    np.testing.assert_array_equal(target.view("margin").loss_gradient(x, y), expected)
+
+
+class Processing(PyTorchClassifier):
+    """As ART's class for networks of transformers: a wrapper of its own, which has a processor, and other outputs."""
+
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, *args, **kwargs)
+        forward = model.forward
+        self.model.forward = lambda x: forward(x)["logits"]  # type: ignore[method-assign]
+
+    def _make_model_wrapper(self, model: nn.Module) -> nn.Module:
+        class Wrapper(nn.Module):
+            def __init__(self, model: nn.Module) -> None:
+                super().__init__()
+                self._model = model
+
+            def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+                return [self._model.forward(2 * x - 1)]
+
+            get_layers = ["features", "out"]
+
+        return Wrapper(model)
+
+
+def test_class_with_a_wrapper_of_its_own(digits: Digits):
+    """Refused by name; the evaluation attacks the network through the wrapper."""
+
+    class Net(Normed):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    arts = Processing(unsettle(Net(dropout=0.5)), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
+    x, y = digits.x_test[:6], one_hot(digits.y_test[:6])
+    expected = arts.predict(x), arts.loss_gradient(x, y)
+    arts.model.train()
+    with pytest.raises(TypeError, match="Processing has its own _make_model_wrapper"):
+        accelerate(arts)
+    view = Target(arts, x).view("loss")
+    np.testing.assert_allclose(view.predict(x), expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(view.loss_gradient(x, y), expected[1], rtol=1e-3, atol=1e-5)
+
+
+def test_sequence_with_a_forward_of_its_own_is_refused():
+    """ART runs its children: on the network itself it would be another classifier."""
+
+    class Reversed(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -super().forward(x)
+
+    arts = PyTorchClassifier(
+        Reversed(nn.Flatten(), nn.Linear(64, 10)), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu"
+    )
+    with pytest.raises(TypeError, match="PyTorchClassifier has its own ModelWrapper"):
+        accelerate(arts)
+    x = np.random.default_rng(0).random((4, *INPUT_SHAPE), np.float32)
+    np.testing.assert_allclose(Target(arts, x).view("loss").predict(x), arts.predict(x), rtol=1e-5)
+
+
+def test_layers_of_a_sequence_keep_their_places(tmp_path):
+    """Indices, names and files are ART's; activations too, of a layer that is there twice as well."""
+    relu = nn.ReLU()
+    named = OrderedDict(
+        conv=nn.Conv2d(1, 4, 3), norm=nn.BatchNorm2d(4), one=relu, flat=nn.Flatten(), out=nn.Linear(144, 10)
+    )
+    x = np.random.default_rng(0).random((5, *INPUT_SHAPE), np.float32)
+    for network in (nn.Sequential(named), nn.Sequential(*named.values(), relu, nn.Linear(10, 10))):
+        unsettle(network)
+        arts = PyTorchClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
+        ours = accelerate(arts)
+        assert ours.layer_names == arts.layer_names
+        for i in [*range(5), -1]:
+            expected = arts.get_activations(x, i)
+            np.testing.assert_allclose(ours.get_activations(x, i), expected, rtol=1e-4, atol=1e-5)
+            found = ours.get_activations(x, arts.layer_names[i], batch_size=2)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        arts.save("net", str(tmp_path))
+        fresh = LossDefendedClassifier(copy.deepcopy(network), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+        nn.init.zeros_(fresh.model[0].weight)
+        fresh.load("net", str(tmp_path))
+        np.testing.assert_allclose(fresh.predict(x), arts.predict(x), rtol=1e-4, atol=1e-5)
+        nn.init.zeros_(network[0].weight)
+        fresh.save("ours", str(tmp_path))
+        network.load_state_dict(torch.load(tmp_path / "ours.model", weights_only=True))
+        np.testing.assert_allclose(fresh.predict(x), arts.predict(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("attack", ["FGSM", "PGD"])
+def test_many_samples_of_one_input_as_on_arts_class(samples, attack, digits: Digits):
+    """Expectation over transformation: values and attacks bit for bit."""
+    eot = EoTImageRotationPyTorch(nb_samples=samples, clip_values=(0, 1), angles=30.0)
+    net = unsettle(Normed())
+    arts = PyTorchClassifier(
+        net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), preprocessing_defences=eot, device_type="cpu"
+    )
+    ours = accelerate(arts, arithmetic="exact")
+    x, y = digits.x_test[:5], one_hot(digits.y_test[:5])
+    cls, arguments = ATTACKS[attack]
+    for call in (
+        lambda c: c.predict(x),
+        lambda c: c.loss_gradient(x, y),
+        lambda c: c.compute_loss(x, y),
+        lambda c: c.compute_loss(x, y, reduction="mean"),
+        lambda c: c.class_gradient(x),
+        lambda c: cls(c, **arguments).generate(x, y),
+    ):
+        results = []
+        for classifier in (arts, ours):
+            np.random.seed(0)
+            torch.manual_seed(0)
+            results.append(call(classifier))
+        np.testing.assert_array_equal(results[1], results[0])
+    defended = create_classifier(
+        "mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, preprocessing_defences=eot, device_type="cpu"
+    )
+    assert defended.loss_gradient(x, digits.y_test[:5]).shape == x.shape
+    assert defended.class_gradient(x, label=digits.y_test[:5]).shape == (5, 1, *INPUT_SHAPE)
+
+
+def test_network_that_works_in_place(digits: Digits):
+    """Bit for bit as on ART's class, the inputs left alone, also tensors."""
+
+    class InPlace(Normed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.sub_(0.5).relu_())
+
+    net = unsettle(InPlace())
+    arts = PyTorchClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    x, y = digits.x_test[:5].copy(), one_hot(digits.y_test[:5])
+    exact = accelerate(arts, arithmetic="exact")
+    for call in (lambda c: c.predict(x), lambda c: c.loss_gradient(x, y), lambda c: c.class_gradient(x)):
+        np.testing.assert_array_equal(call(exact), call(arts))
+    leaf = torch.tensor(x, requires_grad=True)
+    for ours in (exact, accelerate(arts)):
+        with ours.crafting():
+            assert torch.autograd.grad(ours.forward(leaf).sum(), leaf)[0].abs().max() > 0
+        ours.compute_loss(leaf, torch.tensor(y))
+        logits_and_features(net, leaf, net.features)
+        network_outputs(arts, x, "features")
+    np.testing.assert_array_equal(leaf.detach(), x)
+    np.testing.assert_array_equal(x, digits.x_test[:5])
+
+
+def test_gradients_inside_inference_mode_are_refused_in_a_sentence(digits: Digits):
+    classifier = create_classifier("sce", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
+    x, y = digits.x_test[:4], digits.y_test[:4]
+    with torch.inference_mode():
+        expected = classifier.predict(x)
+        kept = torch.tensor(x)
+        with pytest.raises(RuntimeError, match=r"gradients can't be computed inside torch\.inference_mode"):
+            FastGradientMethod(classifier, eps=0.1).generate(x, y)
+        with torch.inference_mode(False):
+            FastGradientMethod(classifier, eps=0.1).generate(x, y)
+    np.testing.assert_array_equal(classifier.predict(x), expected)
+    assert classifier.loss_gradient(kept, torch.tensor(y)).shape == x.shape
+
+
+@pytest.mark.parametrize("written", ["compiled", "plain", "before"])
+@pytest.mark.parametrize("read", ["compiled", "plain"])
+def test_files_of_compiled_backbones(written, read, tmp_path, digits: Digits):
+    """Under plain names, into either kind; and those with torch's prefix, as they were once written."""
+
+    def made(kind: str) -> LossDefendedClassifier:
+        backbone: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU())
+        backbone = torch.compile(backbone, backend="eager") if kind != "plain" else backbone
+        return create_classifier("sce", backbone, input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
+
+    first, second, x = made(written), made(read), digits.x_test[:4]
+    first.save_checkpoint(tmp_path / "net.pt")
+    first.save("net", str(tmp_path))
+    if written == "before":
+        payload = torch.load(tmp_path / "net.pt", weights_only=True)
+        payload["state"] = first.model.state_dict()
+        torch.save(payload, tmp_path / "net.pt")
+        torch.save(payload["state"], tmp_path / "net.model")
+    else:
+        assert not any("_orig_mod" in name for name in torch.load(tmp_path / "net.pt", weights_only=True)["state"])
+    second.load("net", str(tmp_path))
+    loaded = load_classifier(tmp_path / "net.pt", backbone=made(read).model.backbone.module)
+    for other in (second, loaded):
+        np.testing.assert_allclose(other.predict(x), first.predict(x), rtol=1e-5, atol=1e-6)
+
+
+def test_auxiliary_outputs_are_seen_at_once(digits: Digits):
+    class Aux(nn.Module):
+        def __init__(self, wide: bool = False) -> None:
+            super().__init__()
+            self.out, self.wide = nn.Linear(64, 10), wide
+
+        def forward(self, x: torch.Tensor) -> Any:
+            z = self.out(x.flatten(1))
+            if not self.training:
+                return z
+            return torch.cat([z, z], dim=1) if self.wide else (z, z)
+
+    with pytest.raises(TypeError, match="returned a tuple in training mode; take its auxiliary outputs off"):
+        create_classifier("sce", Aux(), input_shape=INPUT_SHAPE, nb_classes=10)
+    with pytest.raises(ValueError, match=r"\(2, 10\) in evaluation mode and \(2, 20\) in training mode"):
+        create_classifier("sce", Aux(wide=True), input_shape=INPUT_SHAPE, nb_classes=10)
+    classifier = LossDefendedClassifier(Aux(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
+    with pytest.raises(TypeError, match="in training mode the network gives a tuple"):
+        classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
 
 
 # --- work that nobody reads, counted ----------------------------------------------------------------------------------
