@@ -12,6 +12,7 @@ import torch
 from art_mmc import LossDefendedClassifier
 from art_mmc.evaluation import METHODS, QUIRKS, SUITES, AttackPlan, RobustnessEvaluation, get_suite
 from art_mmc.evaluation.suites import fits
+from art_mmc.reporting.robustness import protocol_section
 from tests.planted import SHAPE, Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
@@ -198,6 +199,17 @@ def test_the_minimum_norm_attacks_find_something():
     assert np.median(cw.distances[both]) <= 1.05 * np.median(deepfool.distances[both])
     methods = {plan.method for suite in SUITES.values() for plan in suite.once if "C&W" in plan.name}
     assert methods == {"cw-adam", "ead"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_report_says_what_of_a_protocol_is_the_papers(name):
+    """Each attack of the paper's is named in the table, with what is exactly its and what is not."""
+    text, suite = protocol_section(name), SUITES[name]
+    assert bool(text) == (name in PAPERS)
+    assert all(part and exact and differs for part, exact, differs in suite.protocol)
+    parts = " ".join(part for part, _, _ in suite.protocol).replace("AutoAttack", "AutoAttack APGD Square").lower()
+    for plan in (*(suite.plans(0.1, math.inf) if name in PAPERS else ()), *(suite.once if name in PAPERS else ())):
+        assert plan.name.lower().replace("gaussian ", "").replace(",", "").split()[0].split("-")[0] in parts, plan.name
 
 
 # ------------------------------------------------------------ quirks

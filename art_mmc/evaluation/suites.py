@@ -48,6 +48,7 @@ class Suite:
     :param beside: (eps, norm) -> what we put beside the paper's plans at this radius.
     :param quirks: Those of :data:`QUIRKS` that the paper's code has.
     :param quotable: Whether its worst case is :data:`QUOTE`; that of any other is a :data:`BOUND`.
+    :param protocol: For a paper's suite (part, what is exactly the paper's, what is not).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Suite:
     beside: Plans = _none
     quirks: tuple[str, ...] = ()
     quotable: bool = False
+    protocol: tuple[tuple[str, str, str], ...] = ()
 
     def eps_for(self, dataset: str) -> tuple[float, ...] | None:
         """
@@ -358,6 +360,42 @@ def _pang2021(eps: float, norm: float) -> list[AttackPlan]:
 _PANG2020 = ("predicted_labels", "eps256")
 _CIFAR_PANG = MappingProxyType({"cifar10": (8 / 255, 16 / 255)})
 
+# ---------------------------------------------------------------- what is exactly the papers', and what is not
+
+_IMAGES = (
+    "images",
+    "true labels; a misclassified clean image counts as wrong",
+    "a misclassified clean image is not attacked; of an attack on so many images it is the first ones that are "
+    "classified correctly",
+)
+_CARLINI = "Adam in the space of arctanh, its learning rate, steps, first constant, 9 constants"
+_ABORT = "early aborts by the total loss of our batches"
+
+_PANG2020_PROTOCOL = (
+    ("images", *_IMAGES[1:2], f"{_IMAGES[2]}; with the quirk predicted_labels, as in the release, all and the first"),
+    ("radius", "8 and 16 of 255 as printed", "its code has 1/256 (quirk eps256)"),
+)
+_PANG2020_STEPS = (
+    *_PANG2020_PROTOCOL,
+    ("PGD", "10 and 50 steps of 2/255 on the own loss from a random start, random targets, the last point", "-"),
+)
+_LI2021_STEPS = (
+    "FGSM, BIM, PGD, MIM",
+    "advertorch's on the cross-entropy, the paper's steps, PGD from a random start, the last point",
+    "-",
+)
+_LI2021_SPSA = (
+    "SPSA",
+    "advertorch's: 10 steps of Adam, learning rate and delta 0.01, 128 pairs, the margin, from the image, last point",
+    "1,000 images; each has signs of its own, where the library has those of the batch",
+)
+_LI2021_CARLINI = ("C&W", f"advertorch's: {_CARLINI}", f"1,000 images; {_ABORT}, of a ten-thousandth")
+_LI2021_TRANSFER = (
+    "transfer",
+    "PGD and MIM crafted on a network of three convolutions (grey) or ResNet-56 (colour)",
+    "the substitute is trained by the table's recipe for CE; the paper states none",
+)
+
 _ROWS = (
     Suite("quick", "own loss, cross-entropy and margin with 20 steps; seconds", _quick),
     Suite("standard", "40 steps, restarts, APGD, Square; for a first answer", _standard, once=_MINIMUM_NORM),
@@ -375,6 +413,7 @@ _ROWS = (
         _CIFAR_PANG,
         beside=_pang2020_beside,
         quirks=_PANG2020,
+        protocol=_PANG2020_STEPS,
     ),
     Suite(
         "pang2020-table2",
@@ -384,6 +423,16 @@ _ROWS = (
         _PANG2020_ONCE,
         _pang2020_beside,
         _PANG2020,
+        protocol=(
+            *_PANG2020_PROTOCOL,
+            (
+                "SPSA",
+                "cleverhans': 10 steps of Adam, learning rate and delta 0.01, 64 pairs, a random start, the last point",
+                "the margin of the logits; the authors' patch of the library was not released",
+            ),
+            ("C&W", f"cleverhans': {_CARLINI}, a failure counts as distance 0", f"{_ABORT} instead of ten images"),
+            ("noise, rotation", "deviation 0.05, not clipped; 30 degrees, nearest fill", "-"),
+        ),
     ),
     Suite(
         "pang2020-table3",
@@ -392,6 +441,7 @@ _ROWS = (
         MappingProxyType({**_CIFAR_PANG, "cifar100": _CIFAR_PANG["cifar10"]}),
         beside=_pang2020_beside,
         quirks=_PANG2020,
+        protocol=_PANG2020_STEPS,
     ),
     Suite(
         "li2021-table1",
@@ -400,6 +450,7 @@ _ROWS = (
         _li2021_eps(),
         _li2021_cw(100),
         _li2021_beside(40),
+        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_CARLINI),
     ),
     Suite(
         "li2021-table2",
@@ -408,6 +459,7 @@ _ROWS = (
         MappingProxyType({"mnist": _GREY, "cifar10": _COLOUR}),
         _li2021_cw(1000),
         _li2021_beside(40),
+        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_CARLINI),
     ),
     Suite(
         "li2021-table3",
@@ -415,6 +467,7 @@ _ROWS = (
         _li2021(40, None, ("transfer PGD", "transfer MIM", "SPSA")),
         _li2021_eps((*_COLOUR, 0.3)),  # 0.3 for SPSA
         beside=_li2021_beside(40),
+        protocol=(_IMAGES, _LI2021_TRANSFER, _LI2021_SPSA),
     ),
     Suite(
         "li2021-table4",
@@ -422,6 +475,11 @@ _ROWS = (
         _li2021(10, 0.1, ("PGD", "MIM", "SPSA")),
         MappingProxyType({"cifar100": _MANY, "tiny-imagenet": _MANY}),
         beside=_li2021_beside(10, 0.1),
+        protocol=(
+            _IMAGES,
+            ("PGD, MIM", "advertorch's on the cross-entropy, 10 steps of eps / 10, the last point", "-"),
+            _LI2021_SPSA,
+        ),
     ),
     Suite(
         "li2021-table5",
@@ -430,6 +488,7 @@ _ROWS = (
         MappingProxyType({"mnist": (0.3,), "kmnist": (0.3,), "fashion-mnist": (0.3,), "cifar10": (0.04, 0.3)}),
         _li2021_cw(100),
         _li2021_beside(40),
+        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_SPSA, _LI2021_CARLINI),
     ),
     Suite(
         "pang2018-rce",
@@ -438,6 +497,25 @@ _ROWS = (
         MappingProxyType({"mnist": (0.16,), "cifar10": (0.16,)}),
         _PANG2018_ONCE,
         _pang2018_beside,
+        protocol=(
+            (
+                "images",
+                "FGSM, BIM and ILCM are given the network's own prediction as label",
+                "accuracies, where the paper has areas under the curve; JSMA and C&W on the first 500 images that are "
+                "classified correctly",
+            ),
+            (
+                "FGSM, BIM, ILCM",
+                "10 steps of eps / 10, the last point",
+                "eps 0.16, the default of the code: none is stated",
+            ),
+            (
+                "JSMA",
+                "up to 100 values, towards the least likely class",
+                "ART changes two at a time, each to full; the release one, by eps",
+            ),
+            ("C&W", f"{_CARLINI}, a random wrong class", f"1,000 steps, where the paper has up to 10,000; {_ABORT}"),
+        ),
     ),
     Suite(
         "pang2021-tricks",
@@ -445,6 +523,15 @@ _ROWS = (
         _pang2021,
         MappingProxyType({"cifar10": (0.031, 8 / 255)}),  # a hair apart; the paper has networks for each
         beside=_pang2020_beside,
+        protocol=(
+            _IMAGES,
+            ("PGD", "10 steps of 2/255 from a random start, the last point", "-"),
+            (
+                "AutoAttack",
+                "APGD on the cross-entropy and on the targeted DLR with 9 targets, 100 steps; Square, 5,000 queries",
+                "no FAB, which ART lacks; each on what the one before left",
+            ),
+        ),
     ),
 )
 

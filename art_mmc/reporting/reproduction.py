@@ -19,6 +19,7 @@ from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_doc
 from art_mmc.reporting.robustness import (
     evaluation_table,
     load_robustness,
+    protocol_section,
     records_table,
     verdict_text,
     write_robustness,
@@ -169,6 +170,7 @@ def reproduction_report(reproduction: Reproduction) -> str:
         "## Networks",
         _networks_table(reproduction, table),
         reasons,
+        protocol_section(str(facts["suite"])),
         "## Provenance",
         markdown_rows(["What", "Value"], provenance, left=2),
     ]

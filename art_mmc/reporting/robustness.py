@@ -20,6 +20,7 @@ from art_mmc.evaluation import (
     BROKEN,
     CLEAN,
     HOLDS,
+    SUITES,
     UNTRUSTWORTHY,
     AttackRecord,
     RobustnessRecord,
@@ -278,6 +279,18 @@ def diagnostics_table(record: RobustnessRecord) -> str:
     return markdown_rows(["Diagnostic", "", "What was seen", "Value", "Threshold"], rows, left=3)
 
 
+def protocol_section(suite: str | None) -> str:
+    """
+    :param suite: Name of the suite.
+    :return: Markdown: which parts of a paper's suite are exactly the paper's; empty for any other suite.
+    """
+    rows = SUITES[suite].protocol if suite in SUITES else ()
+    if not rows:
+        return ""
+    table = markdown_rows(["Part", "As in the paper", "Not as in the paper"], [list(row) for row in rows], left=3)
+    return f"## The paper's protocol\n\n{table}\n\nAll other attacks here are ours."
+
+
 def provenance_table(record: RobustnessRecord) -> str:
     """
     :param record: The record.
@@ -351,6 +364,7 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
             f"{flagged} of {len(record.diagnostics)} flagged.",
             diagnostics_table(record),
         ]
+    sections += [protocol_section(record.suite)] if protocol_section(record.suite) else []
     sections += ["## Provenance", provenance_table(record)]
     return "\n\n".join(sections) + "\n"
 
