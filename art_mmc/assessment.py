@@ -317,7 +317,7 @@ def assess(
     Evaluate a classifier on test images of a data set.
 
     :param classifier: The classifier.
-    :param dataset: The data set.
+    :param dataset: The data set, whose images, in [0, 1], are put on the range of the classifier's `clip_values`.
     :param evaluation: The evaluation.
     :param nb_test: Number of test images, chosen by the evaluation's seed; None for all.
     :param curves: Samples for the curves; 0 to leave them out.
@@ -326,7 +326,7 @@ def assess(
     :return: The assessment, with inputs and examples.
     """
     index = choose_test_images(dataset, nb_test, evaluation.seed)
-    x, y = dataset.x_test[index], dataset.y_test[index]
+    x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]
     record = evaluation.evaluate(classifier, x, y)
     measured = None
     if curves:
@@ -340,6 +340,7 @@ def assess(
             batch_size=evaluation.batch_size,
             seed=evaluation.seed,
         )
+    box = classifier.clip_values
     facts = {
         "name": name or getattr(classifier, "defence", None) or type(classifier).__name__,
         **describe_classifier(classifier),
@@ -347,6 +348,7 @@ def assess(
         "dataset": dataset.name,
         "input_shape": list(dataset.input_shape),
         "nb_classes": dataset.nb_classes,
+        "clip_values": None if box is None else [float(np.min(box[0])), float(np.max(box[1]))],
         "n": len(index),
         "n_test": len(dataset.y_test),
         "suite": record.suite,
@@ -357,6 +359,18 @@ def assess(
         "fingerprint": record.provenance,
     }
     return Assessment(replace(record, provenance=facts), measured, x, index)
+
+
+def in_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
+    """
+    :param x: Images (N, C, H, W) in [0, 1].
+    :param clip_values: The range of a classifier's inputs, numbers or arrays; None for [0, 1].
+    :return: The same images on that range, float32.
+    """
+    if clip_values is None or (np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1)):
+        return x
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)
+    return np.clip(low + (high - low) * x, low, high).astype(np.float32)
 
 
 def describe_classifier(classifier: PyTorchClassifier) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Checks of what comes in from outside, each with one line that says what was expe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,17 +91,93 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
         )
 
 
-def check_eps(eps: float, name: str = "eps") -> float:
-    """
-    Check an attack budget for inputs in [0, 1].
+#: the box of inputs as most papers have them
+UNIT_BOX = (0.0, 1.0)
 
-    :param eps: The budget, in the unit of the inputs.
-    :param name: The name used in the message.
-    :return: The budget as a float.
-    :raises ValueError: When it is no number in (0, 1].
+#: what the rounding of a calculation in float32 may add, as a share of the values in it
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
+
+
+def box_width(clip_values: Any) -> float:
     """
-    value = float(eps)
-    if not 0 < value <= 1:
-        hint = f"; did you mean {value:g} / 255?" if value > 1 else ""
-        raise ValueError(f"{name}: expected a number in (0, 1], inputs being in [0, 1], got {value:g}{hint}")
+    :param clip_values: Smallest and largest value of an input, numbers or arrays; None for no box.
+    :return: Width of the box where it is widest; infinity for none.
+    """
+    return math.inf if clip_values is None else float(np.max(np.subtract(clip_values[1], clip_values[0])))
+
+
+def box_unit(clip_values: Any, what: str) -> float:
+    """
+    :param clip_values: Smallest and largest value of an input, numbers or arrays; None for no box.
+    :param what: What has settings for inputs in [0, 1], as the message names it.
+    :return: By how much they are to be multiplied: the width of the box; 1 for none.
+    :raises ValueError: When the box is not equally wide everywhere.
+    """
+    if clip_values is None:
+        return 1.0
+    widths = np.subtract(clip_values[1], clip_values[0])
+    width = box_width(clip_values)
+    if (widths < width * (1 - ROUNDING)).any():
+        raise ValueError(
+            f"{what} is for inputs of one range, and the clip_values are {float(np.min(widths)):g} to {width:g} apart: "
+            "let the network normalise inputs in [0, 1] (mean, std), or give radii and steps of your own."
+        )
+    return width
+
+
+def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> float:
+    """
+    Check an attack budget, which is in the unit of the inputs.
+
+    :param eps: The budget.
+    :param name: The name used in the message.
+    :param clip_values: The box of the inputs; None for any.
+    :return: The budget as a float.
+    :raises ValueError: When it is no positive number, or wider than the box.
+    """
+    value, width = float(eps), box_width(clip_values)
+    if not 0 < value <= width * (1 + ROUNDING) or math.isinf(value):
+        if clip_values is None:
+            raise ValueError(f"{name}: expected a positive number, got {value:g}")
+        low, high = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
+        hint = f"; did you mean {value:g} / 255?" if value > width and (low, high) == UNIT_BOX else ""
+        raise ValueError(
+            f"{name}: expected a number in (0, {width:g}], inputs being in [{low:g}, {high:g}], got {value:g}{hint}"
+        )
     return value
+
+
+def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_values: Any = UNIT_BOX) -> list[float]:
+    """
+    :param eps: Radius or radii, in the unit of the inputs.
+    :param norm: Norm of the ball.
+    :param clip_values: The box of the inputs; None for any.
+    :return: The radii, ascending, none twice.
+    :raises ValueError: When there is none, or one is no positive number, or in the L-inf norm wider than the box.
+    """
+    radii = sorted(set(np.atleast_1d(np.asarray(eps, dtype=float)).tolist()))
+    if not radii:
+        raise ValueError("eps: expected at least one radius, got none.")
+    if norm == math.inf:
+        return [check_eps(each, clip_values=clip_values) for each in radii]
+    if not all(0 < each < math.inf for each in radii):
+        raise ValueError(f"eps: expected positive numbers, got {radii}.")
+    return radii
+
+
+def check_default_eps(eps: float, default: float, clip_values: Any, name: str = "eps") -> None:
+    """
+    Refuse a default that was made for inputs in [0, 1] where they are in another box.
+
+    :param eps: The budget.
+    :param default: The default.
+    :param clip_values: The box of the inputs; None for any.
+    :param name: The name used in the message.
+    :raises ValueError: When it is the default and the box is wider or narrower than that of [0, 1].
+    """
+    width = box_width(clip_values)
+    if eps == default and math.isfinite(width) and not math.isclose(width, 1, rel_tol=ROUNDING):
+        raise ValueError(
+            f"{name}: the default {default:g} is for inputs in [0, 1], and the classifier's clip_values are {width:g} "
+            f"apart: give it in their unit, e.g. {name}={default * width:g}"
+        )

@@ -250,10 +250,38 @@ class TestCrafting:
         assert PGD(0.3).craft(arrays, x, y, moment()).min() >= 0.2
         assert PGD(0.3).craft(make(clip_values=None), x, y, moment()).min() < -0.1
 
+    @pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1), (-0.5, 0.5), (100, 101)])
+    @pytest.mark.parametrize("strategy", [PGD(0.1, steps=3), PGD(0.5, 3, norm=2), TRADES(0.1, 3), FGSM(0.05, 0.1)])
+    def test_crafting_is_the_same_in_any_range(self, data, strategy, low, high):
+        """The same network on images put on another range, all radii and steps in its unit: the same examples."""
+        x, y = batch(data, 8)
+        width, wide = high - low, {"clip_values": (low, high), "mean": float(low), "std": float(high - low)}
+        expected = strategy.craft(make(), x, y, moment())
+        got = strategy.scaled(width).craft(make(**wide), low + width * x, y, moment())
+        different = ((got - low) / width - expected).abs() > 1e-4  # where a gradient's sign is that of rounding
+        assert different.float().mean() < 0.02
+
+    def test_a_recipe_goes_by_the_range_of_the_inputs(self):
+        trainer = create_trainer(make(clip_values=(0, 255)), "li2021-cifar10-at", verbose=False)
+        assert (trainer.attack.eps, trainer.attack.eps_min) == (25.5, 0.0)
+        uneven = (np.zeros((1, 8, 8), np.float32), np.arange(1, 65, dtype=np.float32).reshape(1, 8, 8))
+        with pytest.raises(ValueError, match="recipe 'li2021-cifar10-at' is for inputs of one range"):
+            create_trainer(make(clip_values=uneven), "li2021-cifar10-at")
+
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda: PGD(8), "did you mean 8 / 255"),
+            (lambda: PGD(8).check((0, 1)), "did you mean 8 / 255"),
+            (lambda: PGD(0), "eps: expected a positive number"),
+            (lambda: AdversarialLossTrainer(make(), PGD(8)), "did you mean 8 / 255"),
+            (lambda: AdversarialLossTrainer(make(), PGD(0.1), validation_attack=PGD(8)), "did you mean 8 / 255"),
+            (lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), PGD(256)), r"in \(0, 255\], .* got 256$"),
+            (
+                lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), "pgd"),
+                "the default 0.0313725 is for inputs in .* clip_values are 255 apart: .* eps=8",
+            ),
+            (lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), FGSM(10, 0.3)), "eps_max=0.3 is below"),
+            (lambda: AdversarialLossTrainer(make(clip_values=(-1, 1)), "trades"), "the default 0.0313725"),
             (lambda: PGD(0.1, steps=0), "steps"),
             (lambda: PGD(0.1, step_size=0.0), "step_size"),
             (lambda: PGD(0.1, norm=1), "norm: expected 2 or infinity, got 1"),
@@ -261,7 +289,7 @@ class TestCrafting:
             (lambda: PGD(0.1, batch_norm="test"), "batch_norm"),
             (lambda: PGD(0.1, eps_min=0.2), "eps_min"),
             (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
-            (lambda: FastFGSM(2.0), "did you mean 2 / 255"),
+            (lambda: FastFGSM(2.0).check((0, 1)), "did you mean 2 / 255"),
             (lambda: TRADES(0.1, beta=-1), "beta"),
             (lambda: make_crafting("pdg"), "unknown training attack 'pdg'. Did you mean 'pgd'"),
             (lambda: make_crafting("pgd", step=3), "Did you mean 'steps'"),

@@ -931,9 +931,9 @@ def test_attack_params_are_the_arguments(cls, trained):
 BAD: dict[type, dict[str, tuple[Any, ...]]] = {
     SPSA: {
         "norm": (1, 0, "two", None, np.nan),
-        "eps": (0, -0.1, np.nan, np.inf, "0.1", None, True),
+        "eps": (0, -0.1, np.nan, np.inf, "0.1", True),
         "learning_rate": (0, -1.0, np.nan, np.inf, "0.1"),
-        "delta": (0, -0.01, np.nan, np.inf, None),
+        "delta": (0, -0.01, np.nan, np.inf),
         "max_iter": (0, -1, 1.5, None, True),
         "nb_samples": (0, 1, 7, -2, 2.0, None),
         "optimizer": ("sgd", None, 1),
@@ -943,10 +943,10 @@ BAD: dict[type, dict[str, tuple[Any, ...]]] = {
         "early_stop": ("yes", 0),
         "return_best": (1, None),
         "clip_samples": (0, "no"),
-        "max_queries_per_forward": (1, 0, -1, 2.5, None),
+        "max_queries_per_forward": (0, -1, 2.5, None),
     },
     GaussianNoise: {
-        "sigma": (0, -1, np.nan, np.inf, None),
+        "sigma": (0, -1, np.nan, np.inf),
         "clip": (1, None),
         "nb_trials": (0, -1, 1.5, None, True),
     },
@@ -994,11 +994,17 @@ def test_set_params(images):
 
 
 def test_eps_in_the_wrong_unit_is_refused(trained):
-    with pytest.raises(ValueError, match=r"up to 1, the width of the inputs' range, got 8; did you mean 8 / 255\?"):
+    with pytest.raises(ValueError, match=r"in \(0, 1\], inputs being in \[0, 1\], got 8; did you mean 8 / 255\?"):
         SPSA(trained["sce"], eps=8)
     SPSA(trained["sce"], eps=1.0)
     SPSA(trained["sce"], norm=2, eps=8)
     SPSA(Watched(clip_values=(0, 255)), eps=8)
+
+
+@pytest.mark.parametrize(("box", "width"), [((0, 1), 1), ((0, 255), 255), ((-1, 1), 2), (None, 1)])
+def test_defaults_follow_the_range_of_the_inputs(box, width):
+    spsa, noise = SPSA(Watched(clip_values=box)), GaussianNoise(Watched(clip_values=box))
+    assert (spsa.eps, spsa.delta, noise.sigma) == pytest.approx((8 / 255 * width, 0.01 * width, 0.05 * width))
 
 
 def test_unknown_names_are_refused_with_the_nearest(trained):

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
+from art_mmc.checks import check_eps, check_images, check_labels, check_radii, unknown_name
 
 # -------------------------------------------------------------------------------------------------- unknown names
 
@@ -206,3 +206,32 @@ def test_eps_out_of_range(eps, message):
     with pytest.raises(ValueError, match="eps") as info:
         check_eps(eps, name="eps_step")
     assert str(info.value) == f"eps_step: expected a number in (0, 1], inputs being in [0, 1], {message}"
+
+
+BANDS = (np.zeros((3, 1, 1), np.float32), np.array([1, 2, 4], np.float32).reshape(3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("box", "eps", "message"),
+    [
+        ((0, 255), 25.5, None),
+        ((0, 255), 256, "in (0, 255], inputs being in [0, 255], got 256"),  # and no hint: they are pixels already
+        ((-1, 1), 2.0, None),
+        ((-1, 1), 8, "in (0, 2], inputs being in [-1, 1], got 8"),
+        ((-0.5, 0.5), 8, "in (0, 1], inputs being in [-0.5, 0.5], got 8"),
+        ((0.1, 0.3), 0.3 - 0.1, None),
+        (BANDS, 4, None),
+        (BANDS, 4.1, "in (0, 4], inputs being in [0, 4], got 4.1"),
+        (None, 1e6, None),
+        (None, np.inf, "a positive number, got inf"),
+        (None, 0, "a positive number, got 0"),
+    ],
+)
+def test_eps_is_in_the_unit_of_the_inputs(box, eps, message):
+    if message is None:
+        assert check_eps(eps, clip_values=box) == eps
+        assert check_radii([eps, eps / 2], clip_values=box) == [eps / 2, eps]
+        return
+    with pytest.raises(ValueError, match="eps") as info:
+        check_eps(eps, clip_values=box)
+    assert str(info.value) == f"eps: expected {'a number ' * (box is not None)}{message}"

@@ -42,7 +42,17 @@ from art_mmc.evaluation import (
     seeded,
     wilson_interval,
 )
-from art_mmc.evaluation.engine import Target, Watch, attack_batch, check_examples, derived_seed, run_plan
+from art_mmc.evaluation.curves import measure_curves
+from art_mmc.evaluation.engine import (
+    Target,
+    Watch,
+    attack_batch,
+    beyond_ball,
+    beyond_box,
+    check_examples,
+    derived_seed,
+    run_plan,
+)
 from tests.planted import (
     Around,
     Hidden,
@@ -1228,6 +1238,102 @@ def test_check_examples_knows_rounding():
     with pytest.raises(AttackError, match="left the ball: L-inf distance 0.10001"):
         check_examples(x + np.float32(0.10001), x, AttackPlan("A", "fgsm", "margin", 0.1), (0.0, 1.0))
     check_examples(x + 5, x, AttackPlan("A", "deepfool"), (0.0, 1.0))  # no ball, and the paper's noise has no box
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 255), (100, 101), (-1e4, 1e4)])
+@pytest.mark.parametrize("shape", [(2,), (3, 8, 8), (3, 64, 64), (3, 224, 224)])
+@pytest.mark.parametrize("share", [0.002, 0.1, 0.5])
+def test_the_ball_allows_for_rounding_and_for_nothing_else(norm, low, high, shape, share):
+    """Points on the edge as an attack computes them in float32, equal moves of equal values among them, and beyond."""
+    rng = np.random.default_rng(0)
+    x = (low + (high - low) * rng.uniform(0.3, 0.7, (3, *shape))).astype(np.float32)
+    x[2] = x[2].flat[0]
+    move = rng.normal(size=x.shape).astype(np.float32)
+    move[1:] = np.sign(move[1:])
+    move[2] = 1
+    eps = share * (high - low) * (1 if norm == math.inf else 0.3 * math.sqrt(x[0].size))
+    move = torch.from_numpy(move)
+    length = move.abs().flatten(1).amax(1) if norm == math.inf else move.flatten(1).norm(dim=1)
+    edge = torch.from_numpy(x) + move * (eps / length).view(-1, *[1] * len(shape))
+    assert not beyond_ball(edge.numpy(), x, eps, norm).any()
+    assert not beyond_ball(x + (edge.numpy() - x), x, eps, norm).any()
+    far = (x + (1 + 1e-3) * (edge.double().numpy() - x)).astype(np.float32)
+    seen = beyond_ball(far, x, eps, norm)
+    # what is beyond by a thousandth is seen, unless float32 itself is no finer there
+    if 1e-3 * eps > 10 * np.spacing(np.float32(np.abs(x).max())) * (1 if norm == math.inf else math.sqrt(x[0].size)):
+        assert seen.all()
+
+
+@pytest.mark.parametrize(
+    ("box", "inside", "outside"),
+    [
+        ((0.1, 0.3), [0.1, 0.3, np.float32(0.3)], [0.09999, 0.30001]),
+        ((0, 255), [0, 255, 255.00002], [-0.001, 255.01]),
+        ((100, 101), [100, 101.00001], [99.999, 101.001]),
+        ((np.zeros(3), np.array([1.0, 2.0, 255.0])), [[1, 2, 255]], [[1.001, 0, 0], [0, 0, -0.001]]),
+    ],
+)
+def test_the_box_allows_for_rounding_and_for_nothing_else(box, inside, outside):
+    for values, expected in ((inside, False), (outside, True)):
+        x = np.array(values, np.float32).reshape(len(values), -1)
+        assert (beyond_box(x, box) == expected).all()
+    assert not beyond_box(np.array([[1e30]]), None).any()
+
+
+#: low, high, and where they are arrays
+BOXES = [(0.0, 255.0), (-1.0, 1.0), (-0.5, 0.5), (100.0, 101.0), None, "arrays"]
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2])
+@pytest.mark.parametrize("box", BOXES, ids=str)
+def test_the_unit_of_the_inputs_does_not_matter(box, norm):
+    """The same network and images on another range, eps in its unit: the same figures and the same verdict."""
+    _, _, x, y = small()
+    x, y = x[:24], y[:24]
+    low, high = (-3.0, 5.0) if box is None else (0.0, 16.0) if box == "arrays" else box
+    width = high - low
+    network = Around(undefended().model, before=lambda inputs: (inputs - low) / width)
+    clip = tuple(np.full((1, 8, 8), bound, np.float32) for bound in (low, high)) if box == "arrays" else box
+    eps = 0.1 if norm == math.inf else 0.5
+
+    def run(network, x, eps, clip):
+        classifier = plain(network, clip_values=clip)
+        found = RobustnessEvaluation("quick", eps, norm, verbose=False, diagnostics=box != (-1.0, 1.0))
+        return found.evaluate(classifier, x, y)
+
+    expected = run(undefended().model, x, eps, (0.0, 1.0))
+    found = run(network, (low + width * x).astype(np.float32), eps * width, clip)
+    assert found.eps == (eps * width,)
+    if box is not None:  # without a box the attacks have more room
+        assert abs(found.worst_case(eps * width).correct - expected.worst_case(eps).correct) <= 1
+    assert (found.verdict and found.verdict.status) == (expected.verdict and expected.verdict.status)
+
+
+def test_eps_beyond_the_range_is_refused_in_its_unit():
+    classifier = plain(undefended().model, clip_values=(0.0, 255.0))
+    _, _, x, y = small()
+    with pytest.raises(ValueError, match=r"in \(0, 255\], inputs being in \[0, 255\], got 256$"):
+        RobustnessEvaluation("quick", 256, verbose=False).evaluate(classifier, 255 * x, y)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_no_pass_of_the_network_is_larger_than_the_batch(size):
+    """Attacks by queries, the diagnostics, the planted examples, the substitute and the curves among them."""
+    _, _, x, y = small()
+    seen = []
+    network = Around(undefended().model, before=lambda inputs: seen.append(len(inputs)) or inputs)
+    classifier = plain(network)
+    plans = [
+        AttackPlan("SPSA", "spsa", "margin", 0.1, steps=2, step_size=0.02),
+        AttackPlan("Square", "square", None, 0.1, steps=5),
+        AttackPlan("transfer", "fgsm", "margin", 0.1, transfer=True),
+        AttackPlan("all", "pgd", "margin", 0.1, steps=2, step_size=0.05, targets="all"),
+        AttackPlan("DeepFool", "deepfool", steps=2),
+    ]
+    RobustnessEvaluation(plans, batch_size=size, verbose=False).evaluate(classifier, x[:7], y[:7])
+    measure_curves(classifier, x[:7], y[:7], 0.1, steps=(1,), steps_over_eps=1, batch_size=size)
+    assert max(seen) == size
 
 
 # ------------------------------------------------------------------------------------------------------- user's errors

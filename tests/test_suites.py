@@ -125,6 +125,28 @@ def test_pang2020_table_2():
     assert names.count("SPSA-10 targeted") == 2
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_settings_of_papers_follow_the_range_of_the_inputs(name):
+    """Pixels 0 to 255 are 255 times as large: so are radii, steps and noise; the constant of C&W goes by the square."""
+    plans = SUITES[name].build([8 / 255, 0.1])
+    wide = SUITES[name].build([8, 25.5], clip_values=(0, 255))
+    powers = {"delta": 1, "sigma": 1, "theta": 1, "initial_const": 2}
+    for plan, other in zip(plans, wide, strict=True):
+        power = 1 if plan.bounded else 0
+        assert other.eps == pytest.approx(255 * plan.eps, rel=1e-12)
+        assert other.step_sizes == pytest.approx([255**power * step for step in plan.step_sizes], rel=1e-12)
+        assert dict(other.options) == pytest.approx(
+            {key: value * 255 ** powers.get(key, 0) for key, value in plan.options.items()}
+        )
+    assert {plan.eps for plan in wide if plan.bounded} == {8, 25.5}  # to the last bit
+    uneven = (np.zeros((1, 2, 2)), np.arange(1.0, 5.0).reshape(1, 2, 2))
+    if SUITES[name].eps is None:
+        SUITES[name].build([0.1], clip_values=uneven)
+    else:
+        with pytest.raises(ValueError, match=f"suite '{name}' is for inputs of one range.* 1 to 4 apart"):
+            SUITES[name].build([0.1], clip_values=uneven)
+
+
 @pytest.mark.parametrize("name", ["li2021-table1", "li2021-table2", "li2021-table5"])
 def test_li2021_white_box(name):
     plans = built(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from art_mmc.attacks.base import TrialAttack, positive_number
+from art_mmc.checks import box_width
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_TYPE
@@ -33,7 +34,7 @@ class GaussianNoise(TrialAttack):
     def __init__(
         self,
         classifier: CLASSIFIER_TYPE,
-        sigma: float = 0.05,
+        sigma: float | None = None,
         clip: bool = False,
         nb_trials: int = 1,
         targeted: bool = False,
@@ -45,7 +46,8 @@ class GaussianNoise(TrialAttack):
         Create a :class:`.GaussianNoise` instance.
 
         :param classifier: A trained classifier.
-        :param sigma: Standard deviation of the noise, in the unit of the inputs.
+        :param sigma: Standard deviation of the noise, in the unit of the inputs; None for 0.05 of the width of their
+               range, the classifier's `clip_values`, and for 0.05 without.
         :param clip: Whether to clip the result to the classifier's `clip_values`; the paper does not.
         :param nb_trials: Draws for each image, at least 1. The first that fools the classifier stays; if none does, the
                one with the largest margin of the wrong classes (targeted: of the target).
@@ -55,7 +57,8 @@ class GaussianNoise(TrialAttack):
         :param verbose: Show progress bars.
         """
         super().__init__(classifier, nb_trials, targeted, batch_size, seed, verbose)
-        self.sigma = sigma
+        clip_values = self.estimator.clip_values
+        self.sigma = 0.05 * (1.0 if clip_values is None else box_width(clip_values)) if sigma is None else sigma
         self.clip = clip
         self._check_params()
 

@@ -15,7 +15,7 @@ from art.utils import projection
 from tqdm.auto import trange
 
 from art_mmc.attacks.base import QueryAttack, positive_number, whole_number
-from art_mmc.checks import unknown_name
+from art_mmc.checks import box_width, check_eps, unknown_name
 from art_mmc.objectives import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def spsa_gradient(
     :param low: Smallest values of an input, a number or an array that broadcasts against x.
     :param high: Largest values of an input.
     :param mask: Where x may be perturbed, bool of the shape of x; elsewhere the estimate is zero. None for everywhere.
-    :param max_queries: Most points that `function` gets at once, at least 2; no more are held in memory.
+    :param max_queries: Most points that `function` gets at once, but at least a pair; no more are held in memory.
     :return: Estimates of the shape of x, float32.
     """
     above = np.minimum(x + delta, high).astype(x.dtype, copy=False).reshape(len(x), 1, -1)
@@ -64,8 +64,8 @@ def spsa_gradient(
     pairs, size = nb_samples // 2, above.shape[2]
     words = -(-size // 64)
     sums = np.zeros((len(x), size), np.float32)
-    pairs_at_once = min(pairs, max_queries // 2)
-    inputs_at_once = max_queries // (2 * pairs) if pairs_at_once == pairs else 1
+    pairs_at_once = min(pairs, max(1, max_queries // 2))
+    inputs_at_once = max(1, max_queries // (2 * pairs)) if pairs_at_once == pairs else 1
     for first in range(0, len(x), inputs_at_once):
         part = slice(first, min(first + inputs_at_once, len(x)))
         for done in range(0, pairs, pairs_at_once):
@@ -144,9 +144,9 @@ class SPSA(QueryAttack):
         self,
         classifier: CLASSIFIER_TYPE,
         norm: int | float | str = np.inf,
-        eps: float = 8 / 255,
+        eps: float | None = None,
         learning_rate: float | None = None,
-        delta: float = 0.01,
+        delta: float | None = None,
         max_iter: int = 100,
         nb_samples: int = 256,
         optimizer: str = "adam",
@@ -167,9 +167,10 @@ class SPSA(QueryAttack):
 
         :param classifier: A trained classifier.
         :param norm: Norm of the ball: np.inf, "inf" or 2.
-        :param eps: Radius of the ball, in the unit of the inputs.
+        :param eps: Radius of the ball, in the unit of the inputs; None for 8 / 255 of the width of their range, the
+               classifier's `clip_values`, and for 8 / 255 without.
         :param learning_rate: Length of a step in that norm (for Adam about); None for eps / 10.
-        :param delta: Distance of the samples from x' in each coordinate.
+        :param delta: Distance of the samples from x' in each coordinate; None for a hundredth of that width.
         :param max_iter: Number of steps.
         :param nb_samples: Samples in a step for each image, an even number: half as many pairs.
         :param optimizer: "adam" or "sign".
@@ -185,16 +186,17 @@ class SPSA(QueryAttack):
         :param return_best: Whether the best point on the way is returned; else the last one, as other libraries do.
         :param clip_samples: Whether the samples about x' stay in the box; other libraries let them leave it.
         :param batch_size: Images that are attacked together.
-        :param max_queries_per_forward: Most inputs in one forward pass, at least 2; the samples of a step are made in
+        :param max_queries_per_forward: Most inputs in one forward pass, at least 1; the samples of a step are made in
                portions of so many, which bounds the memory.
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
         super().__init__(classifier, targeted, batch_size, seed, verbose)
+        unit = 1.0 if self.estimator.clip_values is None else box_width(self.estimator.clip_values)
         self.norm = norm
-        self.eps = eps
+        self.eps = 8 / 255 * unit if eps is None else eps
         self.learning_rate = learning_rate
-        self.delta = delta
+        self.delta = 0.01 * unit if delta is None else delta
         self.max_iter = max_iter
         self.nb_samples = nb_samples
         self.optimizer = optimizer
@@ -337,13 +339,8 @@ class SPSA(QueryAttack):
         for name in ("eps", "delta"):
             if not positive_number(getattr(self, name)):
                 raise ValueError(f"The argument `{name}` has to be a positive number, got {getattr(self, name)!r}.")
-        if self.norm != 2 and self.estimator.clip_values is not None:
-            widest = float(np.max(np.asarray(self.estimator.clip_values[1]) - self.estimator.clip_values[0]))
-            if self.eps > widest * (1 + 1e-6):
-                raise ValueError(
-                    f"eps: expected a number up to {widest:g}, the width of the inputs' range, got {self.eps:g}; did "
-                    f"you mean {self.eps:g} / 255?"
-                )
+        if self.norm != 2:
+            check_eps(self.eps, clip_values=self.estimator.clip_values)
         if self.learning_rate is not None and not positive_number(self.learning_rate):
             raise ValueError(
                 f"The argument `learning_rate` has to be None or a positive number, got {self.learning_rate!r}."
@@ -366,8 +363,8 @@ class SPSA(QueryAttack):
         for name in ("random_start", "early_stop", "return_best", "clip_samples"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"The argument `{name}` has to be of type bool, got {getattr(self, name)!r}.")
-        if not whole_number(self.max_queries_per_forward, 2):
+        if not whole_number(self.max_queries_per_forward, 1):
             raise ValueError(
-                "The argument `max_queries_per_forward` has to be an integer of at least 2, got "
+                "The argument `max_queries_per_forward` has to be an integer of at least 1, got "
                 f"{self.max_queries_per_forward!r}."
             )

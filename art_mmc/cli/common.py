@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from art_mmc.checks import check_eps
+from art_mmc.checks import UNIT_BOX, check_eps
 
 if TYPE_CHECKING:
     from art_mmc.data import Dataset
@@ -166,15 +166,15 @@ def parse_names(given: Sequence[str] | None, default: Sequence[str]) -> list[str
     return list(dict.fromkeys(name.strip() for part in given for name in part.split(",") if name.strip()))
 
 
-def parse_radii(given: Sequence[str] | None) -> list[float] | None:
-    """Radii from what --eps was given, None for the data set's own."""
+def parse_radii(given: Sequence[str] | None, clip_values: Any = UNIT_BOX) -> list[float] | None:
+    """Radii from what --eps was given, in the unit of inputs in that box; None for the data set's own."""
     if given is None:
         return None
     radii = [parse_number("--eps", text) for text in parse_names(given, ())]
     if not radii:
         raise ValueError("--eps: expected a number such as 0.1 or 8/255, got none")
     try:
-        return [check_eps(radius, name="--eps") for radius in radii]
+        return [check_eps(radius, "--eps", clip_values) for radius in radii]
     except ValueError as err:
         raise ValueError(str(err).replace(" / ", "/")) from None  # as one types it here
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from art_mmc.checks import box_unit
 from art_mmc.cli.common import (
     UsageError,
     all_processes,
@@ -37,7 +38,8 @@ untrustworthy, or holds so far. Prints own loss, cross-entropy, margin and worst
 report.json, attacks.csv, pictures, and examples.npz with the adversarial images.
 
 CHECKPOINT is a file that art-mmc train wrote; or a TorchScript file; or, with --factory, a state dict of a network of
-your own. The latter two must take images in [0, 1] and give logits. A TorchScript file and a factory are programs, and
+your own. The latter two must take images in [0, 1] and give logits; where the clip_values of the first are another
+range, images are put on it, and eps is in its unit. A TorchScript file and a factory are programs, and
 are run: use only those that you trust.
 
 A killed run leaves what it has in DIR/state: the same command goes on from the last finished batch. Started by
@@ -88,8 +90,8 @@ def add(commands: Any) -> None:
         "--eps",
         action="append",
         metavar="EPS[,EPS]",
-        help="radii, inputs being in [0, 1], e.g. 0.1,0.2 or 8/255; can be repeated (default: the paper's, or as in "
-        "art-mmc compare)",
+        help="radii in the unit of the inputs, e.g. 0.1,0.2 or 8/255 where they are in [0, 1]; can be repeated "
+        "(default: the paper's, or as in art-mmc compare)",
     )
     attacks.add_argument("--norm", choices=("inf", "2"), default="inf", help="norm of the ball (default: inf)")
     attacks.add_argument(
@@ -169,10 +171,10 @@ def _unit(text: str) -> float:
     return value
 
 
-def _radii(args: argparse.Namespace) -> list[float] | None:
-    """What --eps was given; in the 2-norm any positive numbers."""
+def _radii(args: argparse.Namespace, clip_values: Any = None) -> list[float] | None:
+    """What --eps was given, for inputs in that box; in the 2-norm any positive numbers."""
     if args.norm == "inf":
-        return parse_radii(args.eps)
+        return parse_radii(args.eps, clip_values)
     if args.eps is None:
         raise ValueError("--norm 2 needs --eps, e.g. --eps 0.5")
     radii = [parse_number("--eps", text) for text in parse_names(args.eps, ())]
@@ -212,12 +214,12 @@ def clear_state(state: Path) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     with user_errors():
-        radii = _radii(args)
+        _radii(args)  # what is no number is told before anything is loaded
     with all_processes(args.device) as (_, device_type):
-        return _evaluate_among(device_type, radii, args)
+        return _evaluate_among(device_type, args)
 
 
-def _evaluate_among(device_type: str, radii: list[float] | None, args: argparse.Namespace) -> int:
+def _evaluate_among(device_type: str, args: argparse.Namespace) -> int:
     """Every process attacks; the main one writes and prints."""
     from art_mmc.assessment import assess, load_any
     from art_mmc.comparison import default_eps
@@ -230,7 +232,10 @@ def _evaluate_among(device_type: str, radii: list[float] | None, args: argparse.
         checkpoint = Path(args.checkpoint).expanduser()
         classifier, kind = load_any(checkpoint, dataset, args.factory, device_type)
         substitutes = [load_any(Path(path).expanduser(), dataset, None, device_type)[0] for path in args.substitute]
-        radii = radii or list(suite.eps_for(dataset.name) or default_eps(dataset))
+        radii = _radii(args, classifier.clip_values)
+        if radii is None:
+            unit = box_unit(classifier.clip_values, "the default of --eps")
+            radii = [unit * eps for eps in suite.eps_for(dataset.name) or default_eps(dataset)]
         output = Path(args.output or f"runs/evaluate-{checkpoint.stem}-{suite.name}").expanduser()
         state = output / "state"
         evaluation = RobustnessEvaluation(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import UNIT_BOX, unknown_name
 from art_mmc.cli.common import (
     add_common,
     all_processes,
@@ -257,7 +257,7 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     if args.adversarial == "fgsm" and "eps" in attack:
         attack.setdefault("eps_max", None)
     recipe = dataclasses.replace(recipe, attack_options={**kept, **attack})
-    make_crafting(recipe.attack, **recipe.attack_options)
+    make_crafting(recipe.attack, **recipe.attack_options).check(UNIT_BOX)  # data sets are in [0, 1]
     return recipe
 
 

@@ -157,7 +157,7 @@ def craft(
     if name not in PAPER_ATTACKS:
         raise unknown_name("attack", name, PAPER_ATTACKS)
     check_budget(budget)
-    check_eps(eps)
+    check_eps(eps, clip_values=classifier.clip_values)
     start = time.perf_counter()
     logits = classifier.predict(x, batch_size=batch_size)
     targets = choose_targets(logits, PAPER_ATTACKS[name].targets, seed)
@@ -676,9 +676,9 @@ class DetectorAwarePGD(_DetectorAwareAttack):
 
     def _check_params(self) -> None:
         self._check_detector()
-        check_eps(self.eps)
-        if self.eps_step is not None and not 0 < self.eps_step <= 1:
-            raise ValueError(f"eps_step: expected a number in (0, 1], or None, got {self.eps_step!r}.")
+        check_eps(self.eps, clip_values=self.estimator.clip_values)
+        if self.eps_step is not None:
+            check_eps(self.eps_step, "eps_step", self.estimator.clip_values)
         check_count("max_iter", self.max_iter)
         check_count("num_random_init", self.num_random_init, low=0)
         if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):

@@ -2,6 +2,7 @@
 How robust is a trained classifier: suites of attacks, diagnostics of masked gradients, a verdict.
 """
 
+from art_mmc.checks import check_radii
 from art_mmc.evaluation.engine import AttackError, seeded
 from art_mmc.evaluation.plans import METHODS, AttackPlan
 from art_mmc.evaluation.records import (
@@ -16,7 +17,7 @@ from art_mmc.evaluation.records import (
     Verdict,
     wilson_interval,
 )
-from art_mmc.evaluation.robustness import ATTACKS, RobustnessEvaluation, check_radii, evaluate_robustness
+from art_mmc.evaluation.robustness import ATTACKS, RobustnessEvaluation, evaluate_robustness
 from art_mmc.evaluation.suites import (
     BOUND,
     FGSM,

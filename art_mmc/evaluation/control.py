@@ -75,7 +75,9 @@ class Planted(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int = 0) -> tuple[int, int]:
+def positive_control(
+    target: Target, x: np.ndarray, plan: AttackPlan, seed: int = 0, batch_size: int = 256
+) -> tuple[int, int]:
     """
     Plant an adversarial example in the ball of each image and see whether an attack finds one: the network's features
     get a new linear layer that tells a point on the edge of the ball from many random ones there and inside. The test
@@ -88,6 +90,7 @@ def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int 
     :param x: A few inputs (M, C, H, W).
     :param plan: The attack in question, untargeted, by one of :data:`METHODS`.
     :param seed: Seed of the points and of the attack.
+    :param batch_size: Inputs in one pass of the network, at most.
     :return: For how many images the attack found an example, and in how many balls one could be planted.
     :raises ValueError: For another kind of attack.
     """
@@ -97,9 +100,21 @@ def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int 
     planted = Planted(Prepared(base.model).network)
     rng = np.random.default_rng(derived_seed(seed, 5))
     with torch.no_grad():
-        layers = [(image, _plant(base, planted, image, plan, rng)) for image in x]
-    left = [(image, layer) for image, layer in layers if layer is not None]
-    usable = len(left)
+        layers = [(image, _plant(base, planted, image, plan, rng, batch_size)) for image in x]
+    usable = [(image, layer) for image, layer in layers if layer is not None]
+    parts = (usable[start : start + batch_size] for start in range(0, len(usable), batch_size))
+    return sum(_found(base, planted, part, plan, seed) for part in parts), len(usable)
+
+
+def _found(
+    base: LossDefendedClassifier,
+    planted: Planted,
+    left: list[tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]]],
+    plan: AttackPlan,
+    seed: int,
+) -> int:
+    """In how many balls of a batch the attack finds an example."""
+    count = len(left)
     for restart in range(plan.restarts):
         if not left:
             break
@@ -111,7 +126,7 @@ def positive_control(target: Target, x: np.ndarray, plan: AttackPlan, seed: int 
         around = Target(_around(base, planted), inputs)
         outcome = attack_batch(around, inputs, clean, once, derived_seed(seed, restart))
         left = [each for each, stands in zip(left, outcome.standing, strict=True) if stands]
-    return usable - len(left), usable
+    return count - len(left)
 
 
 def _around(base: LossDefendedClassifier, planted: Planted) -> LossDefendedClassifier:
@@ -121,7 +136,12 @@ def _around(base: LossDefendedClassifier, planted: Planted) -> LossDefendedClass
 
 
 def _plant(
-    base: LossDefendedClassifier, planted: Planted, image: np.ndarray, plan: AttackPlan, rng: np.random.Generator
+    base: LossDefendedClassifier,
+    planted: Planted,
+    image: np.ndarray,
+    plan: AttackPlan,
+    rng: np.random.Generator,
+    batch_size: int = 256,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """
     Weights (d,) and bias of a layer that is positive at a point on the edge of the ball and negative at random ones, if
@@ -132,7 +152,8 @@ def _plant(
     def features(moves: np.ndarray) -> torch.Tensor:
         points = np.clip(image + plan.eps * moves, low, high).astype(np.float32)
         preprocessed, _ = base._apply_preprocessing(points, y=None, fit=False)
-        return planted.features(torch.as_tensor(preprocessed, device=base.device)).double()
+        parts = torch.as_tensor(preprocessed, device=base.device).split(batch_size)
+        return torch.cat([planted.features(part) for part in parts]).double()
 
     def inside(count: int) -> np.ndarray:
         if plan.norm == math.inf:

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_labels
+from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii
 from art_mmc.distributed import in_main_process, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
 from art_mmc.evaluation.engine import Target, class_indices, derived_seed, run_plan, seeded, timed
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.robustness import check_radii
 
 #: numbers of steps of the second curve, and steps of PGD on the first one
 STEPS, STEPS_OVER_EPS = (1, 2, 5, 10, 20, 50, 100), 20
@@ -102,19 +101,20 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def curve_radii(eps: float | Sequence[float], norm: float = math.inf) -> tuple[float, ...]:
+def curve_radii(eps: float | Sequence[float], norm: float = math.inf, clip_values: Any = UNIT_BOX) -> tuple[float, ...]:
     """
     Radii for a curve: those of the evaluation, parts of the largest one, and up to twice that.
 
     :param eps: Radius or radii of the evaluation.
     :param norm: Norm of the ball.
-    :return: The radii, ascending; in the L-inf norm at most 1, where any image is allowed.
+    :param clip_values: The box of the inputs; None for none.
+    :return: The radii, ascending; in the L-inf norm at most the width of the box, where any image is allowed.
     """
-    radii = check_radii(eps, norm)
+    radii, widest = check_radii(eps, norm, clip_values), box_width(clip_values)
     grid = list(radii)
     for share in SHARES:
         radius = share * radii[-1]
-        if (norm == math.inf and radius > 1) or any(math.isclose(radius, each, rel_tol=1e-6) for each in grid):
+        if (norm == math.inf and radius > widest) or any(math.isclose(radius, each, rel_tol=1e-6) for each in grid):
             continue
         grid.append(radius)
     return tuple(sorted(grid))
@@ -138,7 +138,7 @@ def measure_curves(
     of 2.5 eps / steps, but no less than eps / 10. Several processes share the points of the curves among them.
 
     :param classifier: The classifier, any ART `PyTorchClassifier`.
-    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param x: Inputs (N, C, H, W).
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param eps: Radius or radii of the evaluation; see :func:`curve_radii`. The curve over steps is at the largest.
     :param norm: Norm of the ball, infinity or 2.
@@ -160,8 +160,8 @@ def measure_curves(
     target = Target(classifier, x)
     classes, seconds = in_main_process(lambda: timed(lambda: target.classes(x, batch_size)))
     standing = classes == y
-    radii = curve_radii(eps, norm)
-    at = check_radii(eps, norm)[-1]
+    radii = curve_radii(eps, norm, classifier.clip_values)
+    at = check_radii(eps, norm, classifier.clip_values)[-1]
     ladder = tuple(sorted(set(steps)))
 
     def left(objective: str, radius: float, count: int) -> int:
@@ -174,7 +174,7 @@ def measure_curves(
 
     def without_gradient(objective: str, at: np.ndarray) -> int:
         with seeded(derived_seed(seed, 22)):
-            return int(zero_gradient(target.view(objective), at, y[standing]).sum())
+            return int(zero_gradient(target.view(objective), at, y[standing], batch_size).sum())
 
     objectives = tuple(dict.fromkeys(("loss", "cross_entropy", target.adaptive)))
     jobs: list[Callable[[], int]] = []

@@ -17,10 +17,11 @@ from functools import partial
 
 import numpy as np
 
+from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.control import positive_control
-from art_mmc.evaluation.engine import TOLERANCE, Target, derived_seed, distances, run_plan, seeded, timed
+from art_mmc.evaluation.engine import Target, beyond_ball, beyond_box, derived_seed, run_plan, seeded, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
@@ -68,6 +69,7 @@ class Examination:
     :param record: What the attacks found on them, with their examples.
     :param seed: Seed of the attacks.
     :param samples: Look at so many samples, at most.
+    :param batch_size: Inputs in one pass of the network, at most.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class Examination:
         record: RobustnessRecord,
         seed: int,
         samples: int = SAMPLES,
+        batch_size: int = 256,
     ) -> None:
-        self.target, self.record, self.seed = target, record, seed
+        self.target, self.record, self.seed, self.batch_size = target, record, seed, batch_size
         self.eps = record.eps[-1]
         self.norm = record.worst_case(self.eps).norm
         self.all_x, self.all_y = x, y
@@ -102,7 +105,9 @@ class Examination:
         key = f"{plan!r} {among is None} {seed}"
         if key not in self._known:
             among = np.ones(self.n, bool) if among is None else among
-            record, _, _ = run_plan(self.target, self.x, self.y, plan, among, derived_seed(self.seed, 7, seed))
+            record, _, _ = run_plan(
+                self.target, self.x, self.y, plan, among, derived_seed(self.seed, 7, seed), self.batch_size
+            )
             self._known[key] = record.standing
         return self._known[key]
 
@@ -115,7 +120,7 @@ class Examination:
         outputs = []
         for run in range(2):
             with seeded(derived_seed(self.seed, 6, run)):
-                outputs.append(self.target.predict(self.all_x[self.any]))
+                outputs.append(self.target.predict(self.all_x[self.any], self.batch_size))
         scale = max(float(np.abs(outputs[0]).max()), 1e-12)
         value = float(np.abs(outputs[0] - outputs[1]).max()) / scale
         changed = int((outputs[0].argmax(axis=1) != outputs[1].argmax(axis=1)).sum())
@@ -196,7 +201,7 @@ class Examination:
         :param gap: For a loss that may be zero for safe samples: what that costs the attack on it. If nothing, it is no
                fault.
         """
-        share = float(np.mean(zero_gradient(self.target.view(objective), self.x, self.y)))
+        share = float(np.mean(zero_gradient(self.target.view(objective), self.x, self.y, self.batch_size)))
         many = share > ZERO_SHARE
         flagged = many and (gap is None or gap.flagged)
         sentence = (
@@ -252,7 +257,7 @@ class Examination:
 
         :param objective: What PGD climbs.
         """
-        most = 1.0 if self.norm == math.inf else math.inf
+        most = box_width(self.target.classifier.clip_values) if self.norm == math.inf else math.inf
         radii = [radius for radius in (self.eps / 2, self.eps, 2 * self.eps) if radius <= most]
         left = [float(self._left(self._pgd(radius, objective)).mean()) for radius in radii]
         value = max((later - earlier for earlier, later in zip(left, left[1:], strict=False)), default=0.0)
@@ -319,7 +324,7 @@ class Examination:
         steps = (self.eps / 4, self.eps / 2, self.eps, self.eps / 10)
         plan = AttackPlan("PGD", "pgd", "margin", self.eps, self.norm, 40, steps, 8)
         images = self.x[_spread(np.arange(self.n), PLANTED)]
-        found, planted = positive_control(self.target, images, plan, self.seed)
+        found, planted = positive_control(self.target, images, plan, self.seed, self.batch_size)
         share = found / planted if planted else 1.0
         return Diagnostic(
             "planted examples found",
@@ -337,12 +342,9 @@ class Examination:
         share = 0.0
         if fallen.any() and self.record.examples is not None:
             x_adv = self.record.examples[fallen]
-            right = self.target.classes(x_adv) == self.all_y[fallen]
-            far = distances(x_adv, self.all_x[fallen], self.norm) > self.eps + 10 * TOLERANCE
-            clip = self.target.classifier.clip_values
-            low, high = (-math.inf, math.inf) if clip is None else clip
-            out = ((x_adv < low - TOLERANCE) | (x_adv > high + TOLERANCE)).reshape(len(x_adv), -1).any(axis=1)
-            share = float((right | far | out).mean())
+            right = self.target.classes(x_adv, self.batch_size) == self.all_y[fallen]
+            far = beyond_ball(x_adv, self.all_x[fallen], self.eps, self.norm)
+            share = float((right | far | beyond_box(x_adv, self.target.classifier.clip_values)).mean())
         return Diagnostic(
             "stored examples fail",
             share,

@@ -19,15 +19,13 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
 from art_mmc.acceleration import on_double, own_attributes, share_network
+from art_mmc.checks import ROUNDING
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
 
 T = TypeVar("T")
-
-#: rounding may take an example this far out of the ball or the box
-TOLERANCE = 1e-6
 
 #: classes that a plan with targets "all" aims at, the likeliest first, as in AutoAttack
 MOST_TARGETS = 9
@@ -181,7 +179,7 @@ class Target:
         :return: The classifier's own outputs (N, K).
         :raises FloatingPointError: When they are not finite: NaN would pass for some class.
         """
-        outputs = on_double(self.classifier).predict(x, batch_size=batch_size)
+        outputs = self.probe(x, batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
             raise FloatingPointError(
@@ -189,6 +187,10 @@ class Target:
                 "weights are damaged, or it divides by zero."
             )
         return outputs
+
+    def probe(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
+        """As :meth:`predict`, for the attacks, some of which ask for candidates that they then drop for their NaN."""
+        return on_double(self.classifier).predict(x, batch_size=batch_size)
 
     def classes(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """
@@ -375,6 +377,7 @@ def attack_batch(
     plan: AttackPlan,
     seed: int,
     substitutes: Substitutes = tuple,
+    batch_size: int = 256,
 ) -> Outcome:
     """
     Run a plan on one batch.
@@ -385,6 +388,7 @@ def attack_batch(
     :param plan: The plan.
     :param seed: Seed of this batch.
     :param substitutes: Gives the classifiers on which a transfer attack crafts.
+    :param batch_size: Inputs in one pass at most, for attacks that ask for several a sample; at least B.
     :return: What it made of the batch.
     :raises AttackError: When the attack crashes, gives numbers that are none, or leaves the ball or the box.
     :raises FloatingPointError: When the classifier's logits for its examples are not finite.
@@ -406,17 +410,17 @@ def attack_batch(
                 if source is not None:
                     view = source.with_objective(plan.objective or "adaptive")
                 elif plan.black_box and target.own_methods:
-                    view.predict = target.predict  # type: ignore[method-assign, assignment]
+                    view.predict = target.probe  # type: ignore[method-assign, assignment]
                 watch = Watch(view, y[live], plan.watched, remember=plan.method == "square")
                 labels = shown[live] if aims is None else aims[live]
-                examples = _generate(plan, view, watch, x[live], labels, restart, own)
+                examples = _generate(plan, view, watch, x[live], labels, restart, own, batch_size)
                 check_examples(examples, x[live], plan, target.classifier.clip_values)
                 predictions = _judge(plan, target, examples)
                 outcome.gradients += watch.gradients
                 outcome.queries += watch.queries
                 found, points = watch.points()
                 if points is not None:  # an attack that changes the order of its samples has points elsewhere
-                    found &= (predictions == y[live]) & (distances(points, x[live], plan.norm) <= _reach(plan))
+                    found &= (predictions == y[live]) & ~beyond_ball(points, x[live], plan.eps, plan.norm)
                 if points is not None and found.any():
                     points = np.where(found.reshape(-1, *[1] * (x.ndim - 1)), points, examples)
                     check_examples(points, x[live], plan, target.classifier.clip_values)
@@ -461,11 +465,12 @@ def _generate(
     y: np.ndarray,
     restart: int,
     seed: int,
+    batch_size: int,
 ) -> np.ndarray:
     """The examples (B, C, H, W); whatever the attack raises comes under its name."""
     try:
         with seeded(seed):
-            attack = plan.build(view, restart, len(x), seed)
+            attack = plan.build(view, restart, max(len(x), batch_size), seed)
             examples = np.array(attack.generate(x.copy(), y=y))
         watch.check()
     except Exception as err:
@@ -493,18 +498,40 @@ def check_examples(x_adv: np.ndarray, x: np.ndarray, plan: AttackPlan, clip_valu
         raise AttackError(f"{_called(plan)} gave NaN or infinite values.")
     if not plan.bounded:
         return
-    far = distances(x_adv, x, plan.norm).max(initial=0)
-    if far > _reach(plan):
-        raise AttackError(f"{_called(plan)} left the ball: {norm_name(plan.norm)} distance {far:.8g}.")
-    if clip_values is not None and (
-        (x_adv < clip_values[0] - TOLERANCE).any() or (x_adv > clip_values[1] + TOLERANCE).any()
-    ):
+    far = beyond_ball(x_adv, x, plan.eps, plan.norm)
+    if far.any():
+        distance = distances(x_adv[far], x[far], plan.norm).max()
+        raise AttackError(f"{_called(plan)} left the ball: {norm_name(plan.norm)} distance {distance:.8g}.")
+    if beyond_box(x_adv, clip_values).any():
         raise AttackError(f"{_called(plan)} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
 
 
-def _reach(plan: AttackPlan) -> float:
-    """The radius, and what rounding adds to it."""
-    return plan.eps + TOLERANCE * (1 if plan.norm == math.inf else 10)
+def beyond_ball(x_adv: np.ndarray, x: np.ndarray, eps: float, norm: float) -> np.ndarray:
+    """
+    :param x_adv: Examples (N, ...).
+    :param x: The clean inputs (N, ...).
+    :param eps: Radius of the ball.
+    :param norm: Infinity or 2.
+    :return: Which examples are farther out of the ball than float32 explains, bool (N,): each value rounds to the
+             spacing of numbers of its size, and the 2-norm is a sum over all of them.
+    """
+    spacing = np.spacing(np.maximum(np.abs(x_adv), np.abs(x)).astype(np.float32))
+    summed = 0.0 if norm == math.inf else x[0].size * ROUNDING / 1024  # that of torch's `norm` of equal numbers, twice
+    reach = eps * (1 + ROUNDING + summed) + distances(2 * spacing, np.zeros_like(x), norm)
+    return np.asarray(distances(x_adv, x, norm) > reach)
+
+
+def beyond_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
+    """
+    :param x: Inputs (N, ...).
+    :param clip_values: Smallest and largest values, numbers or arrays; None for no box.
+    :return: Which of them have values outside by more than float32 explains, bool (N,).
+    """
+    if clip_values is None:
+        return np.zeros(len(x), bool)
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)
+    slack = ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    return ((x < low - slack) | (x > high + slack)).reshape(len(x), -1).any(axis=1)
 
 
 def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:
@@ -594,7 +621,9 @@ def run_plan(
             start = time.perf_counter()
             # a network that draws random numbers must not draw others for what other batches have drawn before
             with seeded(derived_seed(seed, first, 1)):
-                outcome = attack_batch(target, x[index], y[index], plan, derived_seed(seed, first), substitutes)
+                outcome = attack_batch(
+                    target, x[index], y[index], plan, derived_seed(seed, first), substitutes, batch_size
+                )
             outcome.seconds = time.perf_counter() - start
             return outcome
 

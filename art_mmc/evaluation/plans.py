@@ -118,7 +118,7 @@ class AttackPlan:
         """
         :param view: The classifier, aimed at the objective.
         :param restart: Number of the restart, from 0.
-        :param batch: Samples that it will get at once.
+        :param batch: Inputs in one pass at most.
         :param seed: Seed, for attacks that take one; the others draw from the global states.
         :return: The attack; its own random starts are one.
         """
@@ -211,6 +211,7 @@ def _spsa(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: in
         objective=view.objective,
         targeted=plan.targets is not None,
         batch_size=batch,
+        max_queries_per_forward=batch,
         seed=seed,
         verbose=False,
         **plan.options,
@@ -255,7 +256,7 @@ def _trials(cls: type[EvasionAttack]) -> Build:
 
 #: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
 #: rebuild the classifier and drop the view. BIM is PGD from the input itself, in either norm. "ead" is ART's ElasticNet
-#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in [0, 1]; "cw-adam" has the
+#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in a box; "cw-adam" has the
 #: steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a pixel is black or
 #: white, and hardly moves on MNIST.
 METHODS: dict[str, Method] = {

@@ -33,7 +33,7 @@ class AttackRecord:
     :param attack: Name of the attack, or "clean" or "worst case".
     :param objective: What it climbed, a name that :meth:`.LossDefendedClassifier.using_objective` takes; None where
            nothing was climbed.
-    :param eps: Radius of the ball, inputs being in [0, 1]; 0 for an attack without a ball.
+    :param eps: Radius of the ball, in the unit of the inputs; 0 for an attack without a ball.
     :param eps_step: Size of a step; the first one where restarts differ.
     :param steps: Number of steps.
     :param seconds: Time that it took.

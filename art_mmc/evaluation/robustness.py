@@ -27,14 +27,14 @@ from art.evaluations.evaluation import Evaluation
 from tqdm.auto import tqdm
 
 import art_mmc
-from art_mmc.checks import check_eps, check_images, check_labels
+from art_mmc.checks import box_unit, check_images, check_labels, check_radii
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import check_same, in_main_process, world
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
 from art_mmc.evaluation.engine import (
-    TOLERANCE,
     Outcome,
     Target,
+    beyond_box,
     class_indices,
     derived_seed,
     predict_clean,
@@ -48,23 +48,6 @@ from art_mmc.evaluation.transfer import distilled_substitute
 
 #: names of the attacks of :func:`evaluate_robustness`, in the order in which they run
 ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
-
-
-def check_radii(eps: float | Sequence[float], norm: float = math.inf) -> list[float]:
-    """
-    :param eps: Radius or radii.
-    :param norm: Norm of the ball.
-    :return: The radii, ascending, none twice.
-    :raises ValueError: When there is none, or one is no number in (0, 1], for the 2-norm no positive one.
-    """
-    radii = sorted(set(np.atleast_1d(np.asarray(eps, dtype=float)).tolist()))
-    if not radii:
-        raise ValueError("eps: expected at least one radius, got none.")
-    if norm == math.inf:
-        return [check_eps(each) for each in radii]
-    if not all(0 < each < math.inf for each in radii):
-        raise ValueError(f"eps: expected positive numbers, got {radii}.")
-    return radii
 
 
 class StateFolder:
@@ -191,14 +174,14 @@ class RobustnessEvaluation(Evaluation):
         Create an evaluation.
 
         :param suite: Name of a suite, see :data:`.SUITES`, or plans of your own, all with balls of one norm or without.
-        :param eps: Radius or radii of the ball, inputs being in [0, 1]; None for the radii of a paper's protocol, and
-               for plans of your own, which have theirs.
+        :param eps: Radius or radii of the ball, in the unit of the inputs; None for the radii of a paper's protocol,
+               as shares of the width of the classifier's `clip_values`, and for plans of your own, which have theirs.
         :param norm: Norm of the ball, infinity or 2; for plans of your own it is theirs.
         :param quirks: What a paper's code did differently, by name; see :data:`.QUIRKS`.
         :param diagnostics: Whether to look for masked gradients and to judge, at the largest radius.
         :param substitutes: Classifiers on which transfer attacks craft; None for one that is trained on the evaluated
                inputs and the classifier's answers to them.
-        :param batch_size: Samples that are attacked at once.
+        :param batch_size: Samples that are attacked at once, and inputs in one pass of the network, at most.
         :param seed: Seed of all randomness.
         :param folder: Folder for the finished batches: the same evaluation goes on from there after a kill. None for
                none.
@@ -219,18 +202,21 @@ class RobustnessEvaluation(Evaluation):
             if eps is not None or quirks:
                 raise ValueError("eps and quirks: plans of your own have their radii, and no quirks.")
             norm, eps = norms.pop(), [plan.eps for plan in balls]
-        elif eps is None:
+        #: whether the radii are those of a paper, for inputs in [0, 1]
+        self.published_eps = eps is None
+        if eps is None:
+            assert self.suite is not None
             eps = self.suite.eps_for("")
             if eps is None:
                 raise ValueError(f"suite '{self.suite.name}' is no paper's protocol: eps is needed, e.g. eps=8 / 255.")
-        self.eps = check_radii(eps, norm)
+        self.eps = check_radii(eps, norm, None)
         self.norm, self.quirks = norm, tuple(quirks)
         self.diagnostics = diagnostics
         self.substitutes = substitutes
         self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
         self.folder = None if folder is None else Path(folder)
         if self.suite is not None:
-            self.suite.build(self.eps, norm, quirks=self.quirks)  # says now what is wrong
+            self.suite.check(norm, self.quirks)
 
     def evaluate(  # type: ignore[override]
         self, classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, **kwargs: Any
@@ -239,7 +225,7 @@ class RobustnessEvaluation(Evaluation):
         Evaluate a classifier.
 
         :param classifier: The classifier, trained; any ART `PyTorchClassifier`.
-        :param x: Inputs (N, C, H, W) in [0, 1].
+        :param x: Inputs (N, C, H, W), in the classifier's `clip_values`.
         :param y: True labels: indices (N,) or one-hot (N, K).
         :param kwargs: None is known.
         :return: The record, with `verdict` and `diagnostics` unless they were turned off.
@@ -257,16 +243,21 @@ class RobustnessEvaluation(Evaluation):
         check_labels(y, classifier.nb_classes, length=len(x))
         x = x.astype(np.float32, copy=False)
         y = class_indices(y)
-        if classifier.clip_values is not None:
-            low, high = classifier.clip_values
-            if (x < low - TOLERANCE).any() or (x > high + TOLERANCE).any():
-                raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
+        box = classifier.clip_values
+        if beyond_box(x, box).any():
+            raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
+        radii = self.eps
+        if self.suite is not None and self.published_eps:
+            radii = [radius * box_unit(box, f"suite '{self.suite.name}'") for radius in radii]
+        check_radii(radii, self.norm, box)
         with seeded(derived_seed(self.seed, 12)):  # networks may draw random numbers, and ART's `predict` does
             target = Target(classifier, x)
             plans, left_out = self.plans, list[str]()
             if self.suite is not None:
                 size = target.image_size
-                plans = self.suite.build(self.eps, self.norm, classifier.nb_classes, self.quirks, size, left_out)
+                plans = self.suite.build(
+                    radii, self.norm, classifier.nb_classes, self.quirks, size, left_out, clip_values=box
+                )
             found = self._run(target, x, y, list(plans or ()))
             return replace(found, provenance={**found.provenance, "left_out": left_out}) if left_out else found
 
@@ -279,7 +270,7 @@ class RobustnessEvaluation(Evaluation):
         records: list[AttackRecord] = []
         examples = x.copy()
         fallen = ~clean.standing  # under any attack in any ball: these have their example
-        substitutes = _Substitutes(self, target, x)
+        substitutes = _Substitutes(self, target, x, max(plan.eps for plan in plans))
         shown = self.verbose and world().is_main
         with tqdm(total=len(plans), disable=not shown, desc="attacks", unit="attack", leave=False) as bar:
             for number, plan in enumerate(plans):
@@ -314,7 +305,7 @@ class RobustnessEvaluation(Evaluation):
         if not self.diagnostics:
             return found
         samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
-        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples)
+        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples, self.batch_size)
         diagnostics = tuple(examination.run())
         verdict = judge(found, diagnostics, target.classifier.nb_classes)
         return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=examination.seconds)
@@ -338,15 +329,15 @@ class _Substitutes:
     in each process that needs it, from the same seed, as in a run that goes on after a kill.
     """
 
-    def __init__(self, evaluation: RobustnessEvaluation, target: Target, x: np.ndarray) -> None:
-        self._evaluation, self._target, self._x = evaluation, target, x
+    def __init__(self, evaluation: RobustnessEvaluation, target: Target, x: np.ndarray, eps: float) -> None:
+        self._evaluation, self._target, self._x, self._eps = evaluation, target, x, eps
         self._views: list[LossDefendedClassifier] | None = None
 
     def __call__(self) -> list[LossDefendedClassifier]:
         if self._views is None:
-            given, largest = self._evaluation.substitutes, self._evaluation.eps[-1]
+            given, evaluation = self._evaluation.substitutes, self._evaluation
             if given is None:
-                given = [distilled_substitute(self._target, self._x, largest, self._evaluation.seed)]
+                given = [distilled_substitute(self._target, self._x, self._eps, evaluation.seed, evaluation.batch_size)]
             self._views = [Target(each, self._x).view("adaptive") for each in given]
         return self._views
 
@@ -413,9 +404,9 @@ def evaluate_robustness(
     wrong.
 
     :param classifier: The classifier, trained.
-    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param x: Inputs (N, C, H, W), in the classifier's `clip_values`.
     :param y: True labels: indices (N,) or one-hot (N, K).
-    :param eps: Radius or radii of the ball.
+    :param eps: Radius or radii of the ball, in the unit of the inputs.
     :param steps: Steps of PGD.
     :param batch_size: Samples that are attacked at once.
     :param seed: Seed of the random starts.
@@ -430,7 +421,7 @@ def evaluate_robustness(
         raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
     if steps < 1:
         raise ValueError(f"steps: expected a whole number of at least 1, got {steps}.")
-    radii = check_radii(eps)
+    radii = check_radii(eps, clip_values=classifier.clip_values)
     adaptive = classifier.row.objectives[0] if classifier.row else "margin"
     plans = []
     for attack in ATTACKS:

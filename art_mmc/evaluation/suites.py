@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import check_eps, unknown_name
+from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_radii, unknown_name
 from art_mmc.evaluation.plans import AttackPlan
 
 #: quirks of the papers' code that a protocol can be run with
@@ -78,16 +78,42 @@ class Suite:
         quirks: Sequence[str] = (),
         image_size: tuple[int, int] | None = (28, 28),
         left_out: list[str] | None = None,
+        clip_values: Any = UNIT_BOX,
     ) -> list[AttackPlan]:
         """
-        :param eps: The radii, ascending.
+        :param eps: The radii, ascending, in the unit of the inputs.
         :param norm: Norm of the ball.
         :param nb_classes: Number of classes K; plans that need more are left out.
         :param quirks: Names in :data:`QUIRKS`.
         :param image_size: Height and width of the inputs, None for inputs that are no images: plans for larger ones are
                left out.
         :param left_out: A list that takes the names of the plans that are left out.
+        :param clip_values: The box of the inputs; None for none. Settings of papers, which are those of inputs in
+               [0, 1], go by its width.
         :return: The plans, in the order in which they run.
+        :raises ValueError: For a quirk that is unknown or not this paper's, a norm that is not the paper's, radii out
+                of range, or a paper's settings for a box that is not equally wide everywhere.
+        """
+        self.check(norm, quirks)
+        eps = check_radii(eps, norm, clip_values)
+        unit = 1.0
+        if clip_values is not None:
+            unit = box_width(clip_values) if self.eps is None else box_unit(clip_values, f"suite '{self.name}'")
+        plans: list[AttackPlan] = []
+        for radius in eps:
+            made = self.plans(radius / unit, norm), self.beside(radius / unit, norm)
+            own, beside = ([replace(_in_unit(plan, unit), eps=radius) for plan in each] for each in made)
+            plans += [_with_quirks(plan, quirks) for plan in own] + beside
+        plans += [_with_quirks(_in_unit(plan, unit), quirks) for plan in self.once]
+        fitting = [plan for plan in plans if fits(plan, nb_classes, image_size)]
+        if left_out is not None:
+            left_out += dict.fromkeys(plan.name for plan in plans if plan not in fitting)
+        return fitting
+
+    def check(self, norm: float, quirks: Sequence[str]) -> None:
+        """
+        :param norm: Norm of the ball.
+        :param quirks: Names in :data:`QUIRKS`.
         :raises ValueError: For a quirk that is unknown or not this paper's, or a norm that is not the paper's.
         """
         for quirk in quirks:
@@ -97,15 +123,6 @@ class Suite:
                 raise ValueError(f"suite '{self.name}' has no quirk '{quirk}'.")
         if self.eps is not None and norm != math.inf:
             raise ValueError(f"suite '{self.name}': the paper's attacks are in the L-inf norm.")
-        plans: list[AttackPlan] = []
-        for radius in eps:
-            radius = check_eps(radius) if norm == math.inf else radius
-            plans += [_with_quirks(plan, quirks) for plan in self.plans(radius, norm)] + self.beside(radius, norm)
-        plans += [_with_quirks(plan, quirks) for plan in self.once]
-        fitting = [plan for plan in plans if fits(plan, nb_classes, image_size)]
-        if left_out is not None:
-            left_out += dict.fromkeys(plan.name for plan in plans if plan not in fitting)
-        return fitting
 
 
 def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) -> bool:
@@ -124,6 +141,22 @@ def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) 
         return False
     need = {"dlr": 3, "targeted_dlr": 4}.get(plan.objective or "", 2)
     return nb_classes >= need and not (plan.targets == "all" and nb_classes == 2)
+
+
+#: options in the unit of the inputs, and the constant of C&W, which weighs a loss against a squared distance
+_POWERS = {"delta": 1, "sigma": 1, "theta": 1, "initial_const": 2}
+
+
+def _in_unit(plan: AttackPlan, unit: float) -> AttackPlan:
+    """A plan for inputs in [0, 1] as one for inputs in a box of this width."""
+    if unit == 1:
+        return plan
+    scales = {name: unit**power for name, power in _POWERS.items()}
+    options = {name: value * scales[name] if name in scales else value for name, value in plan.options.items()}
+    if not plan.bounded:  # the steps of C&W do not depend on the unit, given its constant
+        return replace(plan, options=options)
+    steps = tuple(step * unit for step in plan.step_sizes)
+    return replace(plan, eps=plan.eps * unit, step_size=steps if len(steps) > 1 else steps[0], options=options)
 
 
 def _with_quirks(plan: AttackPlan, quirks: Sequence[str]) -> AttackPlan:

@@ -24,7 +24,9 @@ from art_mmc.models import create_backbone
 _STEPS, _BATCH = 300, 64
 
 
-def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 0) -> SoftmaxClassifier:
+def distilled_substitute(
+    target: Target, x: np.ndarray, eps: float, seed: int = 0, batch_size: int = 256
+) -> SoftmaxClassifier:
     """
     A substitute that knows the target by its answers alone: a small network (the PC paper's 3-layer CNN if grey)
     trained on the inputs and on noisy copies of them, labelled by the target's predictions.
@@ -33,8 +35,9 @@ def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 
 
     :param target: The classifier under attack.
     :param x: Inputs (N, C, H, W).
-    :param eps: Radius of the noise, uniform, inputs being in [0, 1].
+    :param eps: Radius of the noise, uniform, in the unit of the inputs.
     :param seed: Seed of weights, noise and order; torch's global state is as before.
+    :param batch_size: Inputs in one pass of the target, at most.
     :return: The substitute, trained.
     :raises ValueError: For inputs that are no images.
     """
@@ -47,7 +50,7 @@ def distilled_substitute(target: Target, x: np.ndarray, eps: float, seed: int = 
     noise = np.random.default_rng(derived_seed(seed, 2)).uniform(-eps, eps, x.shape)
     inputs = np.concatenate([x, np.clip(x + noise, low, high).astype(np.float32)])
     with seeded(derived_seed(seed, 22)):  # whenever it is needed, and in whichever process
-        labels = target.classes(inputs)
+        labels = target.classes(inputs, batch_size)
     with seeded(derived_seed(seed, 3)):
         substitute = SoftmaxClassifier(
             create_backbone("cnn" if min(size) < 20 else "resnet20" if shape[0] > 1 else "cnn3", shape),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from art_mmc.assessment import Assessment
+from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.curves import Curves
 from art_mmc.reporting.figures import (
@@ -284,8 +285,9 @@ def examples_figure(assessment: Assessment) -> Figure | None:
         return None
     if not len(index) or record.examples is None or record.labels is None or record.predictions is None:
         return None
-    clean, adversarial = x[index], record.examples[index]
-    difference = adversarial - clean
+    low, high = record.provenance.get("clip_values", UNIT_BOX) or (float(x.min()), float(x.max()))
+    clean, adversarial = ((images[index] - low) / (high - low) for images in (x, record.examples))
+    difference = adversarial - clean  # as a share of the range, as are the images
     largest = float(np.abs(difference).max())
     count, rows = len(index), 3
     size = 1.08
@@ -297,7 +299,7 @@ def examples_figure(assessment: Assessment) -> Figure | None:
         panels[0, i].set_title(str(record.labels[index[i]]), fontsize=10, color=INK, pad=3)
         panels[1, i].set_title(f"\N{RIGHTWARDS ARROW} {record.predictions[index[i]]}", fontsize=10, color=INK, pad=3)
     grey = x.shape[1] == 1
-    magnified = f"difference,\nup to {format_eps(largest)}"
+    magnified = f"difference,\nup to {format_eps(largest * (high - low))}"
     if not grey:
         magnified = f"difference\n\N{MULTIPLICATION SIGN} {0.5 / largest:.3g}"
     for row, label in enumerate(("clean", "adversarial", magnified)):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from art_mmc.assessment import FORMAT, Assessment, reading
+from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import (
     BROKEN,
     CLEAN,
@@ -109,6 +110,12 @@ def name_of(record: RobustnessRecord) -> str:
     :return: What its provenance calls the classifier.
     """
     return str(record.provenance.get("name", "classifier"))
+
+
+def _range(record: RobustnessRecord) -> str:
+    """Where the inputs are, as older records do not say."""
+    box = record.provenance.get("clip_values", UNIT_BOX)
+    return "of any size" if box is None else f"in [{box[0]:g}, {box[1]:g}]"
 
 
 def title_of(record: RobustnessRecord) -> str:
@@ -344,9 +351,9 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
     sections += [
         "## Worst case",
         f"Percent correct of {record.clean.n} images; eps is the radius of an {norm_text(record)} ball, inputs being "
-        "in [0, 1]; in brackets the 95 % Wilson interval. Under each objective the strongest single attack on it: *own "
-        "loss* is what the network was trained by, as in the papers; the *margin* sees through losses that hide the "
-        f"gradient. The worst case: {headline(record.suite)}. {_READING}",
+        f"{_range(record)}; in brackets the 95 % Wilson interval. Under each objective the strongest single attack on "
+        "it: *own loss* is what the network was trained by, as in the papers; the *margin* sees through losses that "
+        f"hide the gradient. The worst case: {headline(record.suite)}. {_READING}",
         worst_case_table(record),
     ]
     sections += [f"![{CAPTIONS[name]}]({name})" for name in CAPTIONS if name in shown]

@@ -224,7 +224,7 @@ def inspect_classifier(
     :raises FloatingPointError: When features or logits are not finite.
     """
     check_fits(classifier, dataset)
-    radii = check_radii(eps)
+    radii = check_radii(eps, clip_values=classifier.clip_values)
     for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{label}: expected a whole number of at least 1, got {value}.")

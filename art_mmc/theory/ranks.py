@@ -148,7 +148,7 @@ def rank_study(
             raise unknown_name("attack", attack, RANK_ATTACKS)
     if not attacks:
         raise ValueError(f"attacks: expected at least one of {', '.join(RANK_ATTACKS)}, got none.")
-    radii = check_radii(eps)
+    radii = check_radii(eps, clip_values=classifier.clip_values)
     x = np.asarray(x)
     check_images(x, classifier.input_shape)
     x = x.astype(np.float32, copy=False)

@@ -71,8 +71,11 @@ class AdversarialLossTrainer(WarmUpTrainer):
         if not eps_warmup >= 0:
             raise ValueError(f"eps_warmup: expected a number of epochs of at least 0, got {eps_warmup!r}.")
         self.attack = make_crafting(attack)
+        self.attack.check(classifier.clip_values)
         self.adv_ratio = float(adv_ratio)
         self.eps_warmup = float(eps_warmup)
+        if validation_attack is not None:
+            validation_attack.check(classifier.clip_values)
         self.validation_attack = self._validation_attack() if validation_attack is None else validation_attack
 
     def _validation_attack(self) -> PGD | None:

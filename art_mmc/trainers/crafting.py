@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from art_mmc.checks import check_eps, unknown_name
+from art_mmc.checks import check_default_eps, check_eps, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 
 Draw = Callable[[torch.Size], torch.Tensor]
@@ -52,7 +52,31 @@ def per_sample(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 class Crafting(ABC):
     """
     A strategy of adversarial training: how to craft, and which loss to train on.
+
+    Radii and steps are in the unit of the inputs; the defaults are for inputs in [0, 1], and refused for others.
     """
+
+    norm: float = math.inf
+
+    def check(self, clip_values: Any) -> None:
+        """
+        :param clip_values: The box of the inputs, numbers or arrays; None for none.
+        :raises ValueError: When a radius is wider than the box, or a default for inputs in [0, 1] in another box.
+        """
+        for name in ("eps", "eps_max"):
+            value = getattr(self, name, None)
+            if value is not None:
+                check_default_eps(value, getattr(type(self), name), clip_values, name)
+                check_eps(value, name, clip_values if self.norm == math.inf else None)
+
+    def scaled(self, width: float) -> Crafting:
+        """
+        :param width: Width of the box of the inputs.
+        :return: The same for inputs in such a box, its radii and steps having been meant for inputs in [0, 1].
+        """
+        given = {name: getattr(self, name, None) for name in ("eps", "eps_min", "eps_max", "step_size")}
+        changed = {name: width * value for name, value in given.items() if value is not None}
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
 
     @abstractmethod
     def craft(
@@ -89,7 +113,7 @@ class PGD(Crafting):
     | Paper link: https://arxiv.org/abs/1706.06083
     | Paper link: https://arxiv.org/abs/2010.00467 (batch normalisation while crafting, early stop of the attack)
 
-    :param eps: Radius of the ball, inputs being in [0, 1].
+    :param eps: Radius of the ball, in the unit of the inputs.
     :param eps_min: Where given, each sample's radius is uniform in [eps_min, eps], its steps in proportion.
     :param steps: Number of gradient steps, at least 1.
     :param step_size: Length of a step; None for eps / 4 (2 / 255 at 8 / 255).
@@ -116,9 +140,7 @@ class PGD(Crafting):
     tolerance_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_eps(self.eps) if self.norm == math.inf else None
-        if not self.eps > 0:
-            raise ValueError(f"eps: expected a positive number, got {self.eps!r}.")
+        check_eps(self.eps, clip_values=None)
         if self.eps_min is not None and not 0 <= self.eps_min <= self.eps:
             raise ValueError(f"eps_min: expected a number in [0, eps={self.eps:g}], got {self.eps_min!r}.")
         if self.steps < 1:
@@ -222,7 +244,7 @@ class FGSM(Crafting):
     | Paper link: https://arxiv.org/abs/1412.6572
     | Paper link: https://arxiv.org/abs/2012.07688 (Table 5: eps in [0.1, 0.3], sampling not stated; uniform here)
 
-    :param eps: Smallest step, inputs being in [0, 1].
+    :param eps: Smallest step, in the unit of the inputs.
     :param eps_max: Largest step; None for always `eps`.
     :param objective: What to climb; see :class:`PGD`.
     """
@@ -232,8 +254,8 @@ class FGSM(Crafting):
     objective: str = "loss"
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
-        if self.eps_max is not None and check_eps(self.eps_max, "eps_max") < self.eps:
+        check_eps(self.eps, clip_values=None)
+        if self.eps_max is not None and check_eps(self.eps_max, "eps_max", None) < self.eps:
             raise ValueError(f"eps_max={self.eps_max} is below eps={self.eps}.")
 
     def craft(
@@ -259,7 +281,7 @@ class FastFGSM(Crafting):
 
     | Paper link: https://arxiv.org/abs/2001.03994
 
-    :param eps: Radius of the ball, inputs being in [0, 1].
+    :param eps: Radius of the ball, in the unit of the inputs.
     :param step_size: Length of the step; None for 1.25 eps.
     :param objective: What to climb; see :class:`PGD`.
     """
@@ -290,11 +312,12 @@ class TRADES(Crafting):
 
     | Paper link: https://arxiv.org/abs/1901.08573 (Algorithm 1)
 
-    :param eps: Radius of the L-inf ball, inputs being in [0, 1].
+    :param eps: Radius of the L-inf ball, in the unit of the inputs.
     :param steps: Number of gradient steps, at least 1.
     :param step_size: Length of a step; None for eps / 4.
     :param beta: Weight of the divergence (1 / lambda in the paper).
-    :param start: Standard deviation of the Gaussian start around the input, as in the released code.
+    :param start: Standard deviation of the Gaussian start around the input, as in the released code, as a share of the
+           width of the inputs' box.
     """
 
     eps: float = 8 / 255
@@ -323,7 +346,8 @@ class TRADES(Crafting):
             with torch.no_grad():
                 clean = torch.log_softmax(classifier.forward(x), dim=1)
             # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
-            start = self.start * math.sqrt(12) * (moment.draw(x.shape) - 0.5)
+            width = 1.0 if low is None else high - low
+            start = self.start * width * math.sqrt(12) * (moment.draw(x.shape) - 0.5)
             x_adv = pgd._project(x + start, x, eps, low, high)
             for _ in range(self.steps):
                 x_adv = x_adv.detach().requires_grad_(True)

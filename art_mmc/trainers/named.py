@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from art_mmc.checks import box_unit
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.trainers.adversarial import AdversarialLossTrainer
 from art_mmc.trainers.crafting import make_crafting
@@ -123,7 +124,8 @@ def create_trainer(
     The trainer for a classifier.
 
     :param classifier: The classifier.
-    :param recipe: A recipe or its full name ("pang2020-mnist"); None keeps the classifier's own optimizer.
+    :param recipe: A recipe or its full name ("pang2020-mnist"), whose radii and steps are those of inputs in [0, 1] and
+           go by the width of the classifier's `clip_values`; None keeps the classifier's own optimizer.
     :param kwargs: More arguments of the trainer: `augmentation`, `seed`, `verbose`, for PC `warmup_epochs`.
     :return: The trainer.
     :raises ValueError: For an unknown recipe.
@@ -135,6 +137,7 @@ def create_trainer(
         if classifier.defence == "pc":
             settings.setdefault("warmup_epochs", None)
         attack = make_crafting(settings.pop("attack", recipe.attack), **recipe.attack_options)
+        attack = attack.scaled(box_unit(classifier.clip_values, f"recipe '{recipe.name}'"))
         return AdversarialLossTrainer(classifier, attack, recipe=recipe, **settings)
     trainer = TRAINERS.get(classifier.defence or "", LossTrainer)
     return trainer(classifier, recipe=recipe, **kwargs)
