@@ -134,9 +134,11 @@ def reading(clean: AttackRecord, attack: AttackRecord) -> Reading:
     part, follows = np.ones(attack.n, bool), False
     if attack.attacked is not None:
         follows = bool((clean.standing & ~attack.attacked & ~attack.standing).any())
-        if (attack.standing & ~attack.attacked).any():  # it stopped before these
+        if (attack.standing & ~attack.attacked).any():  # it stopped before these, or took some of them
             taken = np.flatnonzero(attack.attacked)
             part = np.arange(attack.n) <= (taken[-1] if len(taken) else -1)
+            if (attack.standing & ~attack.attacked & part).any():
+                part = attack.attacked.copy()
     return Reading(attack, part, follows)
 
 
@@ -328,18 +330,21 @@ def assess(
     index = choose_test_images(dataset, nb_test, evaluation.seed)
     x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]
     record = evaluation.evaluate(classifier, x, y)
-    measured = None
+    measured, failed = None, None
     if curves:
-        measured = measure_curves(
-            classifier,
-            x,
-            y,
-            record.eps,
-            evaluation.norm,
-            samples=curves,
-            batch_size=evaluation.batch_size,
-            seed=evaluation.seed,
-        )
+        try:
+            measured = measure_curves(
+                classifier,
+                x,
+                y,
+                record.eps,
+                evaluation.norm,
+                samples=curves,
+                batch_size=evaluation.batch_size,
+                seed=evaluation.seed,
+            )
+        except Exception as err:  # they are for a picture: what the attacks found is not lost for it
+            failed = f"{type(err).__name__}: {' '.join(str(err).split())}"
     box = classifier.clip_values
     facts = {
         "name": name or getattr(classifier, "defence", None) or type(classifier).__name__,
@@ -351,6 +356,7 @@ def assess(
         "clip_values": None if box is None else [float(np.min(box[0])), float(np.max(box[1]))],
         "n": len(index),
         "n_test": len(dataset.y_test),
+        **({} if failed is None else {"curves": f"could not be measured: {failed}"}),
         "suite": record.suite,
         "quirks": list(evaluation.quirks),
         "batch_size": evaluation.batch_size,

@@ -4,6 +4,7 @@ Small networks for the tests of the evaluation: honest ones, and planted defence
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -72,6 +73,56 @@ class Hidden(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         return torch.full_like(grad, ctx.value), None
+
+
+class Memory(nn.Module):
+    """A network that answers what is near an earlier question as it answered that, with the gradient of the network."""
+
+    def __init__(self, network: nn.Module, radius: float) -> None:
+        super().__init__()
+        self.network, self.radius = network, radius
+        self.asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        live = self.network(x)
+        answers = live.detach().clone()
+        known = torch.zeros(len(x), dtype=torch.bool)
+        for questions, replies in self.asked:
+            distance = torch.cdist(x.detach().flatten(1), questions.flatten(1), p=math.inf)
+            nearest = distance.min(dim=1)
+            near = (nearest.values <= self.radius) & ~known
+            answers[near] = replies[nearest.indices[near]]
+            known |= near
+        if not known.all() and len(self.asked) < 3:
+            self.asked.append((x.detach()[~known].clone(), live.detach()[~known].clone()))
+        return live + (answers - live).detach()
+
+
+class OneHotWithNoise(nn.Module):
+    """The decision alone, and a little of a linear function that has nothing to do with it."""
+
+    def __init__(self, network: nn.Module, noise: float = 1e-2) -> None:
+        super().__init__()
+        self.network, self.noise = network, noise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        size, k = x[0].numel(), logits.shape[1]
+        weights = torch.randn(size, k, generator=torch.Generator().manual_seed(0)) / size**0.5
+        return nn.functional.one_hot(logits.argmax(dim=1), k).float() + self.noise * x.flatten(1) @ weights
+
+
+class Nearest(nn.Module):
+    """The network on the nearest training image, with the gradient as if it were on the input itself."""
+
+    def __init__(self, network: nn.Module, images: np.ndarray) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("images", torch.from_numpy(images))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        nearest = torch.cdist(x.detach().flatten(1), self.images.flatten(1)).argmin(dim=1)
+        return self.network(x + (self.images[nearest] - x).detach())
 
 
 @cache

@@ -14,6 +14,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import LossDefendedClassifier
+from art_mmc.assessment import Assessment
 from art_mmc.evaluation import (
     BOUND,
     BROKEN,
@@ -41,11 +42,16 @@ from art_mmc.evaluation.diagnostics import (
     judge,
     zero_gradient,
 )
-from art_mmc.evaluation.engine import Target
+from art_mmc.evaluation.engine import Target, beyond_ball, clean_record
+from art_mmc.reporting import robustness_report
 from tests.planted import (
     SHAPE,
+    Around,
     Hidden,
     Linear,
+    Memory,
+    Nearest,
+    OneHotWithNoise,
     adversarially_trained,
     around,
     create,
@@ -238,6 +244,87 @@ def test_attacks_without_gradients_ask_the_class_itself():
 
 
 # ------------------------------------------------------------ honest networks
+
+
+@pytest.mark.parametrize(("eps", "norm"), [(0.02, np.inf), (0.2, 2)])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (lambda network: Memory(network, 0.15), "gradients beside differences"),
+        (OneHotWithNoise, "jump between classes"),
+        (lambda network: Nearest(network, digits()[0]), "gradients beside differences"),
+    ],
+    ids=["memory", "one-hot with noise", "nearest image"],
+)
+def test_what_hides_behind_live_gradients_is_refused_at_any_radius(kind, name, eps, norm):
+    """The attacks run on gradients that are not those of the answers, at radii at which little falls anyway."""
+    _, _, x, y = digits()
+    examined = examination(plain(kind(undefended().model)), x[:12], y[:12], eps, norm)
+    flags = {each.name for each in (examined.differences(), examined.border()) if each.flagged}
+    assert name in flags
+
+
+def examination(classifier, x, y, eps, norm=np.inf):
+    """Of a network that no attack was tried on."""
+    target = Target(classifier, x)
+    clean = clean_record(target, x, y)
+    nothing = AttackRecord("none", None, eps, 0.0, 0, 0.0, clean.standing, norm=norm)
+    return Examination(target, x, y, RobustnessRecord(clean, (nothing,), 0), 0)
+
+
+def test_a_pristine_copy_judges_the_examples_and_its_judgement_counts():
+    _, _, x, y = digits()
+    x, y = x[:20], y[:20]
+    plans = [AttackPlan("PGD", "pgd", "margin", 0.1, steps=10, step_size=0.025)]
+    honest = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(plain(undefended().model), x, y)
+    remembering = plain(Memory(undefended().model, 0.15))
+    alone = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(remembering, x, y)
+    assert alone.worst_case(0.1).accuracy > 0.9
+    found = RobustnessEvaluation(plans, verbose=False).evaluate(plain(Memory(undefended().model, 0.15)), x, y)
+    assert "memory of questions" in flagged(found)
+    assert abs(found.worst_case(0.1).correct - honest.worst_case(0.1).correct) <= 2
+    broken = found.clean.standing & ~found.worst_case(0.1).standing
+    assert (undefended().predict(found.examples[broken]).argmax(axis=1) != y[broken]).all()
+    assert not beyond_ball(found.examples, x, 0.1, np.inf).any()
+
+
+@pytest.mark.parametrize("classes", [2, 200])
+@pytest.mark.parametrize(("eps", "norm"), [(0.02, np.inf), (0.1, np.inf), (0.3, 2)])
+def test_honest_networks_of_few_and_of_many_classes_are_not_accused(classes, eps, norm):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, classes)
+    )
+    _, _, x, _ = digits()
+    classifier = plain(network, nb_classes=classes)
+    examined = examination(classifier, x[:20], classifier.predict(x[:20]).argmax(axis=1), eps, norm)
+    seen = examined.memory(), examined.differences(), examined.border()
+    assert [each.flagged for each in seen] == [False] * 3
+    assert seen[1].value > 0.9
+
+
+def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
+    """A network that folds two copies of its batch into one pass, for which no layers can be planted, and a crash."""
+    _, _, x, y = digits()
+    x, y = x[:8], y[:8]
+    network = undefended().model
+    doubled = Around(network, before=lambda x: torch.cat([x, x]), behind=lambda z: z[: len(z) // 2])
+    monkeypatch.setattr(Examination, "black_box", lambda self: 1 / 0)
+    plans = [AttackPlan("PGD", "pgd", "margin", 0.1, steps=10, step_size=0.025)]
+    found = RobustnessEvaluation(plans, verbose=False).evaluate(plain(doubled), x, y)
+    expected = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(plain(network), x, y)
+    assert found.get("PGD", 0.1).correct == expected.get("PGD", 0.1).correct
+    failed = {each.name: each.sentence for each in found.diagnostics if math.isnan(each.value)}
+    assert (
+        failed["black box better"] == "'black box better' could not be looked at: ZeroDivisionError: division by zero"
+    )
+    assert set(failed) <= {"black box better", "planted examples found"}
+    assert found.verdict.status != HOLDS
+    assert failed["black box better"] in found.verdict.reasons
+    again = RobustnessRecord.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    assert math.isnan({each.name: each for each in again.diagnostics}["black box better"].value)
+    assert again.to_dict() == found.to_dict()
+    assert failed["black box better"] in robustness_report(Assessment(found))
 
 
 @pytest.mark.parametrize("suite", ["quick", "standard"])

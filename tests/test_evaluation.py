@@ -1290,7 +1290,7 @@ BOXES = [(0.0, 255.0), (-1.0, 1.0), (-0.5, 0.5), (100.0, 101.0), None, "arrays"]
 def test_the_unit_of_the_inputs_does_not_matter(box, norm):
     """The same network and images on another range, eps in its unit: the same figures and the same verdict."""
     _, _, x, y = small()
-    x, y = x[:24], y[:24]
+    x, y = x[:16], y[:16]
     low, high = (-3.0, 5.0) if box is None else (0.0, 16.0) if box == "arrays" else box
     width = high - low
     network = Around(undefended().model, before=lambda inputs: (inputs - low) / width)
@@ -1299,7 +1299,7 @@ def test_the_unit_of_the_inputs_does_not_matter(box, norm):
 
     def run(network, x, eps, clip):
         classifier = plain(network, clip_values=clip)
-        found = RobustnessEvaluation("quick", eps, norm, verbose=False, diagnostics=box != (-1.0, 1.0))
+        found = RobustnessEvaluation("quick", eps, norm, verbose=False, diagnostics=box == (0.0, 255.0))
         return found.evaluate(classifier, x, y)
 
     expected = run(undefended().model, x, eps, (0.0, 1.0))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,20 @@ from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.control import positive_control
-from art_mmc.evaluation.engine import Target, beyond_ball, beyond_box, derived_seed, run_plan, seeded, timed
+from art_mmc.evaluation.engine import (
+    Target,
+    beyond_ball,
+    beyond_box,
+    derived_seed,
+    distances,
+    run_plan,
+    seeded,
+    timed,
+)
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
+    DIAGNOSTICS,
     HOLDS,
     UNTRUSTWORTHY,
     AttackRecord,
@@ -37,11 +48,19 @@ from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS,
 #: samples on which the diagnostics run, and images in which an example is planted
 SAMPLES, PLANTED = 128, 24
 
+#: samples on which gradients are compared with differences, and directions for each; pairs between which the border of
+#: two classes is looked for, and steps of that search, down to float32's own; a short way beside an example, as a share
+#: of the inputs' range
+COMPARED, DIRECTIONS, PAIRS, HALVINGS, BESIDE = 16, 4, 16, 24, 1e-3
+
 #: thresholds, all of them ours: relative difference of two passes; share of exactly zero gradients; by how much an
 #: attack on the own loss or the cross-entropy may overstate; what more steps or starts may break beyond the worst case;
 #: by how much a larger ball or more steps may be worse; what attacks without gradients may break that those with
-#: gradients missed; share of the planted examples that must be found. Shares are of the samples looked at.
+#: gradients missed; share of the planted examples that must be found. Then what a copy that was never asked before may
+#: judge otherwise; least correlation of gradients and differences; jump of the logits from one class to another, as a
+#: share of what there is between the two. Shares are of the samples looked at.
 NOISE, ZERO_SHARE, GAP, GAIN, RISE, BLACK_BOX, FOUND = 1e-4, 0.1, 0.1, 0.1, 0.05, 0.1, 0.9
+MEMORY, AGREEMENT, JUMP = 0.05, 0.5, 0.3
 
 #: a worst case this far below what the papers' kind of attack leaves, and less than this share of it: broken
 BROKEN_GAP, BROKEN_SHARE = 0.2, 0.5
@@ -70,6 +89,8 @@ class Examination:
     :param seed: Seed of the attacks.
     :param samples: Look at so many samples, at most.
     :param batch_size: Inputs in one pass of the network, at most.
+    :param pristine: Makes predictions (N, K) of inputs by a copy of the classifier that was asked nothing yet; None
+           where it can't be copied.
     """
 
     def __init__(
@@ -81,6 +102,7 @@ class Examination:
         seed: int,
         samples: int = SAMPLES,
         batch_size: int = 256,
+        pristine: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.target, self.record, self.seed, self.batch_size = target, record, seed, batch_size
         self.eps = record.eps[-1]
@@ -91,7 +113,11 @@ class Examination:
         self.x, self.y = x[self.index], y[self.index]
         #: which of the samples stand in the worst case
         self.standing = record.worst_case(self.eps).standing[self.index]
+        self.pristine = pristine
         self._known: dict[str, np.ndarray] = {}
+        self._points: np.ndarray | None = None
+        #: number of each sample that was broken in the ball -> its example and the class that it is taken for
+        self.found: dict[int, tuple[np.ndarray, int]] = {}
         #: time of all that :meth:`run` did, added up over the processes
         self.seconds = 0.0
 
@@ -105,11 +131,20 @@ class Examination:
         key = f"{plan!r} {among is None} {seed}"
         if key not in self._known:
             among = np.ones(self.n, bool) if among is None else among
-            record, _, _ = run_plan(
+            record, examples, classes = run_plan(
                 self.target, self.x, self.y, plan, among, derived_seed(self.seed, 7, seed), self.batch_size
             )
             self._known[key] = record.standing
+            if plan == self._pgd(self.eps):
+                self._points = examples
+            if plan.eps <= self.eps:
+                self._take(among & ~record.standing, examples, classes)
         return self._known[key]
+
+    def _take(self, broken: np.ndarray, examples: np.ndarray, classes: np.ndarray) -> None:
+        """Keep the first example of each sample that stood under the attacks."""
+        for i in np.flatnonzero(broken & self.standing):
+            self.found.setdefault(int(self.index[i]), (examples[i], int(classes[i])))
 
     def _pgd(self, eps: float, objective: str = "adaptive", steps: int = 20, restarts: int = 1) -> AttackPlan:
         step = max(2.5 / steps, 0.1) * eps
@@ -132,6 +167,142 @@ class Examination:
             f"Two passes over the same {len(self.any)} inputs differ by {value:.2g} of the largest output, and in "
             f"{changed} predictions"
             + (": an attack has to average over the randomness, which these do not." if value > NOISE else "."),
+        )
+
+    def memory(self) -> Diagnostic:
+        """
+        Whether a copy that was asked nothing yet takes PGD's examples, or points right beside them, for another class.
+        """
+        stands = self._left(self._pgd(self.eps))
+        assert self._points is not None
+        stands = np.flatnonzero(stands & self.standing)
+        order = np.random.default_rng(derived_seed(self.seed, 9)).permutation(stands)
+        predict = self.pristine or partial(self.target.predict, batch_size=self.batch_size)
+        broken = np.zeros(self.n, bool)
+        examples, classes = self.x.copy(), np.full(self.n, -1)
+        if len(order):
+            x, points = self.x[order], self._points[order]
+            for each in (points, self._beside(points, x)):
+                answers = predict(each).argmax(axis=1)
+                wrong = (answers != self.y[order]) & ~broken[order]
+                examples[order[wrong]], classes[order[wrong]] = each[wrong], answers[wrong]
+                broken[order[wrong]] = True
+            self._take(broken, examples, classes)
+        value = float(broken.mean())
+        copied = "A copy of the network that was asked nothing before" if self.pristine else "The network, in new order"
+        return Diagnostic(
+            "memory of questions",
+            value,
+            MEMORY,
+            value > MEMORY,
+            f"{copied} takes PGD's examples, or points {BESIDE:g} of the range beside them, for another class in "
+            f"{_percent(value)} of {self.n} samples for which the network itself did not"
+            + (": its answers depend on what it was asked before." if value > MEMORY else "."),
+        )
+
+    def _beside(self, points: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Points of the ball and the box right beside others of the ball."""
+        rng = np.random.default_rng(derived_seed(self.seed, 9, 1))
+        moved = points + min(BESIDE * self._range(), self._coordinate() / 10) * rng.choice((-1, 1), points.shape)
+        low, high = self._box()
+        moved = np.clip(moved, low, high)
+        if self.norm == math.inf:
+            return np.clip(moved, x - self.eps, x + self.eps).astype(np.float32)
+        away = distances(moved, x, 2).reshape(-1, *[1] * (x.ndim - 1))
+        return (x + (moved - x) * np.minimum(1, self.eps / np.maximum(away, 1e-30))).astype(np.float32)
+
+    def _box(self) -> tuple[Any, Any]:
+        """The box of the inputs; where there is none, that of the samples."""
+        clip = self.target.classifier.clip_values
+        return (self.all_x.min(), self.all_x.max()) if clip is None else (clip[0], clip[1])
+
+    def _range(self) -> float:
+        return box_width(self._box())
+
+    def _coordinate(self) -> float:
+        """How far a point on the edge of the ball is from its center in each coordinate, if equally in all."""
+        return self.eps if self.norm == math.inf else self.eps / math.sqrt(self.x[0].size)
+
+    def differences(self) -> Diagnostic:
+        """Whether the gradients of the margin are those that differences along random directions show."""
+        chosen = _spread(np.arange(self.n), COMPARED)
+        x, y = self.x[chosen], self.y[chosen]
+        view = self.target.view("margin")
+        mean = getattr(view.loss, "reduction", "mean") == "mean"
+        gradients = []
+        for first in range(0, len(x), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            gradients.append(np.asarray(view.loss_gradient(x[part], y[part])) * (len(x[part]) if mean else 1))
+        gradient = np.concatenate(gradients).astype(np.float64)
+        length = np.sqrt((gradient**2).reshape(len(x), -1).sum(axis=1))
+        value = 1.0 if not (length > 0).any() else -1.0
+        low, high = self._box()
+        rng = np.random.default_rng(derived_seed(self.seed, 13))
+        signs = rng.choice((-1.0, 1.0), (DIRECTIONS, *x.shape))
+        scale = self._coordinate()
+        for step in (BESIDE * self._range(), scale / 4, scale):
+            seen, told = [], []
+            for sign in signs:
+                ahead, back = (np.clip(x + way * step * sign, low, high).astype(np.float32) for way in (1, -1))
+                ends = []
+                for points in (ahead, back):
+                    with seeded(derived_seed(self.seed, 13, 1)):
+                        ends.append(self.target.margins(points, y, self.batch_size).astype(np.float64))
+                moved = ahead.astype(np.float64) - back
+                told.append((gradient * moved).reshape(len(x), -1).sum(axis=1))
+                seen.append(ends[0] - ends[1])
+            each = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
+            a, b = np.array(seen) * each, np.array(told) * each
+            size = math.sqrt(float((a**2).sum() * (b**2).sum()))
+            value = max(value, float((a * b).sum()) / size if size > 0 else 0.0 if value < 0 else value)
+        return Diagnostic(
+            "gradients beside differences",
+            value,
+            AGREEMENT,
+            value < AGREEMENT,
+            f"Along random directions gradients and differences of the margin have a correlation of {value:.2f} on "
+            f"{len(x)} samples, at the best of three distances"
+            + (": the gradients are not those of the network's answers." if value < AGREEMENT else "."),
+        )
+
+    def border(self) -> Diagnostic:
+        """Whether the logits go from one class to another without a jump."""
+        chosen = _spread(self.any, 4 * PAIRS)
+        x = self.all_x[chosen]
+        classes = self.target.classes(x, self.batch_size)
+        pairs: list[tuple[int, int]] = []
+        for i, k in enumerate(classes):
+            others = np.flatnonzero(np.roll(classes, -i) != k)
+            if len(others) and len(pairs) < PAIRS:
+                pairs.append((i, (i + others[len(pairs) % len(others)]) % len(x)))
+        value = 0.0
+        if pairs:
+            start, end = (x[[pair[side] for pair in pairs]].astype(np.float64) for side in (0, 1))
+            k = classes[[pair[0] for pair in pairs]]
+
+            def margins(t: np.ndarray) -> np.ndarray:
+                at = start + t.reshape(-1, *[1] * (x.ndim - 1)) * (end - start)
+                with seeded(derived_seed(self.seed, 14)):
+                    return self.target.margins(at.astype(np.float32), k, self.batch_size)
+
+            near, far = np.zeros(len(k)), np.ones(len(k))
+            at_near, at_far = margins(near), margins(far)
+            between = np.abs(at_near) + np.abs(at_far)
+            for _ in range(HALVINGS):
+                middle = (near + far) / 2
+                here = margins(middle)
+                left = here < 0  # still of the first class
+                near, at_near = np.where(left, middle, near), np.where(left, here, at_near)
+                far, at_far = np.where(left, far, middle), np.where(left, at_far, here)
+            value = float(np.median((at_far - at_near) / np.maximum(between, 1e-30)))
+        return Diagnostic(
+            "jump between classes",
+            value,
+            JUMP,
+            value > JUMP,
+            f"On the lines between {len(pairs)} pairs of inputs of different classes the logits jump by "
+            f"{_percent(value)} (median) of what lies between the two where the class changes"
+            + (": no gradient tells how near another class is." if value > JUMP else "."),
         )
 
     def outputs(self) -> Diagnostic:
@@ -230,14 +401,13 @@ class Examination:
             value,
             GAIN,
             value > GAIN,
-            f"Of {self.n} samples {int(self.standing.sum())} stand in the worst case, of which {what} breaks {broken} "
+            f"Of {self.n} samples {int(self.standing.sum())} withstand the attacks, of which {what} breaks {broken} "
             f"more ({_percent(value)})" + (": the attacks have not converged." if value > GAIN else "."),
         )
 
     def unbounded(self) -> Diagnostic:
         """What is left when anything is allowed."""
-        clip = self.target.classifier.clip_values
-        box = (self.all_x.min(), self.all_x.max()) if clip is None else clip
+        box = self._box()
         width = np.broadcast_to(np.asarray(box[1]) - np.asarray(box[0]), self.x.shape[1:]).astype(np.float64)
         eps = float(width.max() if self.norm == math.inf else np.sqrt((width**2).sum()))
         plan = AttackPlan("PGD", "pgd", "adaptive", max(eps, self.eps), self.norm, 100, (eps / 10, eps / 4), 2)
@@ -357,33 +527,68 @@ class Examination:
 
     def run(self) -> list[Diagnostic]:
         """
-        :return: All the diagnostics; without samples that are classified correctly only those that need none.
+        :return: All the diagnostics; without samples that are classified correctly only those that need none. One that
+                 fails is flagged under its name, with the reason: it loses nothing of what the attacks have found.
         """
-        parts: list[Callable[[], list[Diagnostic]]] = [
-            lambda: [self.determinism(), self.outputs(), self.own_methods(), self.examples()]
-        ]
+        parts: dict[str, Callable[[], list[Diagnostic]]] = {
+            "not deterministic": lambda: [self.determinism()],
+            "softmax outputs": lambda: [self.outputs()],
+            "predict of its own": lambda: [self.own_methods()],
+            "stored examples fail": lambda: [self.examples()],
+        }
         if self.n:
-            parts += [
-                lambda: [self.zero_gradients(self.target.adaptive)],
-                *(partial(self._flattered, objective) for objective in FLATTERING),
-                lambda: [self.more_steps()],
-                lambda: [self.restarts()],
-                lambda: [self.unbounded()],
-                *(partial(self._ordered, objective) for objective in ("adaptive", "loss")),
-                lambda: [self.black_box()],
-                lambda: [self.control()],
-            ]
+            parts |= {
+                f"zero gradients of {self.target.adaptive}": lambda: [self.zero_gradients(self.target.adaptive)],
+                **{f"gap of {FLATTERING[each][0]}": partial(self._flattered, each) for each in FLATTERING},
+                "gain of more steps": lambda: [self.more_steps()],
+                "gain of restarts": lambda: [self.restarts()],
+                "unbounded attack": lambda: [self.unbounded()],
+                **{f"rise with eps of {each}": partial(self._ordered, each) for each in ("adaptive", "loss")},
+                "black box better": lambda: [self.black_box()],
+                "planted examples found": lambda: [self.control()],
+                "memory of questions": lambda: [self.memory()],
+                "gradients beside differences": lambda: [self.differences()],
+                "jump between classes": lambda: [self.border()],
+            }
         found: list[Diagnostic] = []
-        jobs = [partial(timed, partial(self._part, number, part)) for number, part in enumerate(parts)]
-        for diagnostics, seconds in share_out(jobs):
+        jobs = [partial(timed, partial(self._part, number, *each)) for number, each in enumerate(parts.items())]
+        broken: dict[int, tuple[np.ndarray, int]] = {}
+        for (diagnostics, examples), seconds in share_out(jobs):
             found += diagnostics
+            broken = {**examples, **broken}
             self.seconds += seconds
+        self.found = broken
         return found
 
-    def _part(self, number: int, part: Callable[[], list[Diagnostic]]) -> list[Diagnostic]:
-        """A part with its own randomness: which others ran before it, in this process, must not matter."""
+    def _part(
+        self, number: int, name: str, part: Callable[[], list[Diagnostic]]
+    ) -> tuple[list[Diagnostic], dict[int, tuple[np.ndarray, int]]]:
+        """
+        A part with its own randomness, and what it broke: which others ran before it, in this process, must not matter.
+        """
+        before, self.found = self.found, {}
         with seeded(derived_seed(self.seed, 8, number)):
-            return part()
+            try:
+                diagnostics = part()
+            except Exception as err:
+                text = " ".join(str(err).split())
+                sentence = f"'{name}' could not be looked at: {type(err).__name__}: {text}"
+                diagnostics = [Diagnostic(name, math.nan, 0.0, True, sentence)]
+        mine, self.found = self.found, {**self.found, **before}
+        return diagnostics, mine
+
+    def record_of_found(self) -> AttackRecord | None:
+        """
+        :return: What is left after what the diagnostics broke in the ball besides the attacks; None for nothing. Its
+                 time is that of the diagnostics.
+        """
+        if not self.found:
+            return None
+        standing = self.record.worst_case(self.eps).standing.copy()
+        attacked = np.zeros_like(standing)
+        attacked[self.index] = standing[self.index]
+        standing[list(self.found)] = False
+        return AttackRecord(DIAGNOSTICS, None, self.eps, 0.0, 0, 0.0, standing, attacked, self.norm)
 
     def _flattered(self, objective: str) -> list[Diagnostic]:
         gap = self.gap(objective)

@@ -24,6 +24,7 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
+from art_mmc.objectives import margin
 
 T = TypeVar("T")
 
@@ -140,11 +141,11 @@ class Target:
         ours = isinstance(classifier, LossDefendedClassifier) and not self.own_methods
         self._base = classifier if ours else share_network(classifier)
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
-        self.cut = _is_cut(self._base, x[:2])
+        self.cut = _is_cut(self._base, x[:1])
         if self.cut:
             self._base = share_network(self._base, Bridged(self._base.model))
         #: whether the network gives probabilities instead of logits
-        self.probabilities = all(is_probability(row) for row in _outputs(self._base, x[:16]))
+        self.probabilities = all(is_probability(_outputs(self._base, row[None])[0]) for row in x[:16])
         self._logits = self._base
         if self.probabilities:
             self._logits = share_network(self._base, LogProbabilities(self._base.model))
@@ -170,6 +171,16 @@ class Target:
         """
         objective = self.adaptive if objective in (None, "adaptive") else objective
         return (self._base if objective == "loss" else self._logits).with_objective(str(objective))
+
+    def margins(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """
+        :param x: Inputs (N, C, H, W).
+        :param y: Classes (N,).
+        :param batch_size: Samples in one pass.
+        :return: By how much the network's logits prefer another class, (N,): what its gradients are of.
+        """
+        parts = [_outputs(self._logits, x[first : first + batch_size]) for first in range(0, len(x), batch_size)]
+        return margin(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(y)).numpy()
 
     def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
         """
@@ -531,7 +542,7 @@ def beyond_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
         return np.zeros(len(x), bool)
     low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)
     slack = ROUNDING * np.maximum(np.abs(low), np.abs(high))
-    return ((x < low - slack) | (x > high + slack)).reshape(len(x), -1).any(axis=1)
+    return np.asarray(((x < low - slack) | (x > high + slack)).reshape(len(x), -1).any(axis=1))
 
 
 def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-#: names of two records that are no attack
-CLEAN, WORST_CASE = "clean", "worst case"
+#: names of two records that are no attack, and of one that is what the diagnostics broke besides
+CLEAN, WORST_CASE, DIAGNOSTICS = "clean", "worst case", "diagnostics"
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -158,7 +158,7 @@ class Diagnostic:
     One symptom that was looked for.
 
     :param name: Short name, e.g. "zero gradients".
-    :param value: The figure.
+    :param value: The figure; NaN where it could not be looked at, which is a reason for distrust too.
     :param threshold: The value at which it becomes a reason for distrust.
     :param flagged: Whether it is one.
     :param sentence: What was measured and what it means, with the figure, the attack and the objective.
@@ -174,7 +174,16 @@ class Diagnostic:
         """
         :return: Plain data that JSON can hold.
         """
-        return {**vars(self), "value": float(self.value), "threshold": float(self.threshold)}
+        value = None if math.isnan(self.value) else float(self.value)
+        return {**vars(self), "value": value, "threshold": float(self.threshold)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Diagnostic:
+        """
+        :param data: What :meth:`to_dict` gave.
+        :return: The same.
+        """
+        return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
 
 
 BROKEN, UNTRUSTWORTHY, HOLDS = VERDICTS = ("broken", "untrustworthy", "holds so far")
@@ -330,7 +339,7 @@ class RobustnessRecord:
             seed=data["seed"],
             suite=data.get("suite", ""),
             labels=None if labels is None else np.array(labels),
-            diagnostics=tuple(Diagnostic(**each) for each in data.get("diagnostics", ())),
+            diagnostics=tuple(Diagnostic.from_dict(each) for each in data.get("diagnostics", ())),
             verdict=None if verdict is None else Verdict(verdict["status"], tuple(verdict["reasons"])),
             provenance=data.get("provenance", {}),
             predictions=None if predictions is None else np.array(predictions),

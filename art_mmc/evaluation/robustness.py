@@ -7,6 +7,7 @@ What is measured is an upper bound: a better attack can only lower it.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -250,6 +251,7 @@ class RobustnessEvaluation(Evaluation):
         if self.suite is not None and self.published_eps:
             radii = [radius * box_unit(box, f"suite '{self.suite.name}'") for radius in radii]
         check_radii(radii, self.norm, box)
+        pristine = _pristine(classifier, self.batch_size) if self.diagnostics else None  # before anything is asked
         with seeded(derived_seed(self.seed, 12)):  # networks may draw random numbers, and ART's `predict` does
             target = Target(classifier, x)
             plans, left_out = self.plans, list[str]()
@@ -258,10 +260,17 @@ class RobustnessEvaluation(Evaluation):
                 plans = self.suite.build(
                     radii, self.norm, classifier.nb_classes, self.quirks, size, left_out, clip_values=box
                 )
-            found = self._run(target, x, y, list(plans or ()))
+            found = self._run(target, x, y, list(plans or ()), pristine)
             return replace(found, provenance={**found.provenance, "left_out": left_out}) if left_out else found
 
-    def _run(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> RobustnessRecord:
+    def _run(
+        self,
+        target: Target,
+        x: np.ndarray,
+        y: np.ndarray,
+        plans: list[AttackPlan],
+        pristine: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> RobustnessRecord:
         fingerprint = self._fingerprint(target, x, y, plans)
         check_same({**fingerprint, "diagnostics": self.diagnostics, "folder": str(self.folder)}, "evaluate")
         folder = self.folder
@@ -305,8 +314,13 @@ class RobustnessEvaluation(Evaluation):
         if not self.diagnostics:
             return found
         samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
-        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples, self.batch_size)
+        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples, self.batch_size, pristine)
         diagnostics = tuple(examination.run())
+        more = examination.record_of_found()
+        if more is not None:
+            for i, (example, taken_for) in examination.found.items():
+                examples[i], predictions[i] = example, taken_for
+            found = replace(found, attacks=(*found.attacks, more))
         verdict = judge(found, diagnostics, target.classifier.nb_classes)
         return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=examination.seconds)
 
@@ -321,6 +335,15 @@ class RobustnessEvaluation(Evaluation):
             "batch_size": self.batch_size,
             "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
         }
+
+
+def _pristine(classifier: PyTorchClassifier, batch_size: int) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Predictions (N, K) by a copy that was asked nothing yet; None where the classifier can't be copied."""
+    try:
+        copied = copy.deepcopy(classifier)
+    except Exception:  # whatever a user's network refuses it by; the diagnostic says so
+        return None
+    return lambda x: copied.predict(x, batch_size=batch_size)
 
 
 class _Substitutes:

@@ -211,7 +211,7 @@ def attacks_table(record: RobustnessRecord) -> str:
     if "*" in notes:
         parts.append("\\* ran on what earlier attacks had left: the figure is theirs and its own together.")
     if "+" in notes:
-        parts.append("+ ran on the first samples only, and the figure is about these.")
+        parts.append("+ ran on some of the samples only, and the figure is about these.")
     if left_out := record.provenance.get("left_out"):
         parts.append(f"Not run, having no meaning for inputs of this shape or so few classes: {', '.join(left_out)}.")
     return "\n\n".join(parts)
@@ -307,7 +307,7 @@ def provenance_table(record: RobustnessRecord) -> str:
     rows: list[list[str]] = []
     if "dataset" in facts:
         rows.append(["Data set", f"{short_name(facts['dataset'])}, {facts['n']} of {facts['n_test']} test images"])
-    for key in ("checkpoint", "kind", "classifier", "defence", "backbone", "recipe"):
+    for key in ("checkpoint", "kind", "classifier", "defence", "backbone", "recipe", "curves"):
         if facts.get(key):
             rows.append([key.capitalize(), str(facts[key])])
     if facts.get("options"):
