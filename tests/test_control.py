@@ -135,7 +135,7 @@ def test_samples_are_judged_by_their_own_layers(monkeypatch):
 
     monkeypatch.setattr(Planted, "forward", watched)
     positive_control(target, images(), replace(LINF, restarts=1))
-    assert {size for size in sizes if size[0] != 2} == {(sizes[-1][1], sizes[-1][1])}  # 2: a look at what kind it is
+    assert {size for size in sizes if size[0] != 1} == {(sizes[-1][1], sizes[-1][1])}  # 1: a look at what kind it is
 
 
 def test_it_leaves_the_network_as_it_was():
