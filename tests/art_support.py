@@ -34,6 +34,7 @@ _LINF = {"norm": np.inf, "eps": EPS}
 #   variants  name -> constructor arguments; what is written here once is small, for 8x8 images and a short test. A
 #             function gets the attack's module and the classifier, for arguments that are objects.
 #   ball      norm and eps that the result must keep, or a function of the variant's arguments
+#   view      whether it is run on `classifier.with_probabilities(10)`
 #   labels    "true" (default), "target", or "images" for attacks that take images there
 #   samples   how many images the test attacks (default 6)
 #   effect    "fools" (default): at least one prediction changes on each classifier; "moves": the images change;
@@ -272,7 +273,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "error": ValueError,
             "match": "Channels first",
             "when": "always",
-            "reason": "for images with the channels last",
+            "reason": "for images with the channels last, as its LaserBeamAttack",
         },
     },
     "LowProFool": {
@@ -313,6 +314,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "climbs": LOSS_GRADIENT,
         "variants": {"": {"max_iter": 1}},
         "fails": {"error": IndexError, "match": "out of range", "when": "always", "reason": "for videos"},
+        "note": "runs on a video classifier, through `accelerate` too",
     },
     "OverloadPyTorch": {
         "climbs": "",
@@ -404,14 +406,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "SimBA": {
         "climbs": SCORES,
-        "variants": {"": {"max_iter": 5}},
-        "fails": {
-            "error": ValueError,
-            "match": "probabilities",
-            "when": "always",
-            "reason": "needs probabilities (simba.py:118); runs on a PyTorchClassifier around "
-            "`nn.Sequential(classifier.model, nn.Softmax(dim=1))`",
-        },
+        "variants": {"": {"max_iter": 60, "epsilon": 0.3}},
+        "view": True,
+        "note": "on `classifier.with_probabilities(10)`, as it needs probabilities (simba.py:118)",
     },
     "SpatialTransformation": {
         "climbs": DECISIONS,
@@ -423,8 +420,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "": {"eps": 0.25, "max_iter": 60},
         },
         "ball": {"norm": np.inf, "eps": 0.25},
-        "note": "with `norm=2` images must have 10 pixels a side: below, ART makes NaN (square_attack.py:262), which "
-        "`predict` refuses",
+        "note": "with `norm=2` some of its candidates are NaN, most below 10 pixels a side (square_attack.py:262); it "
+        "drops them by itself",
     },
     "TargetedUniversalPerturbation": {
         "climbs": LOSS_GRADIENT,
@@ -454,14 +451,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "VirtualAdversarialMethod": {
         "climbs": SCORES,
-        "variants": {"": {"max_iter": 2}},
-        "fails": {
-            "error": TypeError,
-            "match": "probabilities",
-            "when": "always",
-            "reason": "needs probabilities (virtual_adversarial.py:101); runs on a PyTorchClassifier around "
-            "`nn.Sequential(classifier.model, nn.Softmax(dim=1))`",
-        },
+        "variants": {"": {"max_iter": 1, "eps": 3.0}},
+        "view": True,
+        "effect": "moves",
+        "note": "on `classifier.with_probabilities(10)`, as it needs probabilities (virtual_adversarial.py:101); it "
+        "only flattens them",
     },
     "Wasserstein": {
         "climbs": LOSS_GRADIENT,
@@ -568,6 +562,38 @@ TRAINERS: dict[str, dict[str, Any]] = {
 }
 
 
+#: what else of ART is run on them: name -> kind, what a user should know
+OTHERS: dict[str, tuple[str, str]] = {
+    "BullseyePolytopeAttackPyTorch": ("poisoning", '`feature_layer="embedding"`'),
+    "FeatureCollisionAttack": ("poisoning", '`feature_layer="embedding"`'),
+    "GradientMatchingAttack": ("poisoning", "matches gradients of the training loss; so does SleeperAgentAttack"),
+    "HiddenTriggerBackdoor": ("poisoning", '`feature_layer="embedding"`'),
+    "PoisoningAttackCleanLabelBackdoor": ("poisoning", "its PGD follows the objective"),
+    "MembershipInferenceBlackBox": ("membership inference", "takes the logits for probabilities"),
+    "MembershipInferenceBlackBox, nn": ("membership inference", "takes the logits for probabilities"),
+    "MembershipInferenceBlackBox, loss": ("membership inference", 'by `compute_loss`: `objective="loss"` for the loss'),
+    "LabelOnlyDecisionBoundary": ("membership inference", ""),
+    "ShadowModels": ("membership inference", "trains clones; fixed centers stay as they are"),
+    "AttributeInferenceMembership": ("attribute inference", "for tables; constructed, with a rule-based attack run"),
+    "MIFace": ("model inversion", "`class_gradient` of the logits"),
+    "CopycatCNN": ("extraction", ""),
+    "KnockoffNets": ("extraction", ""),
+    "PyTorchRandomizedSmoothing": ("wrapper", "around `classifier.model` and its loss; `certify` needs statsmodels"),
+    **{
+        f"Py{name}": (
+            "wrapper",
+            "around `classifier.model` with `CrossEntropyLoss()`: in `fit` ART turns one-hot labels into indices only "
+            "for losses that it knows, and fails on any other, its own class included",
+        )
+        for name in ("TorchMACER", "TorchSmoothAdv", "TorchSmoothMix")
+    },
+    "EnsembleClassifier": ("wrapper", "means of logits and of the objectives' gradients"),
+    "DeepPartitionEnsemble": ("wrapper", ""),
+    "QueryEfficientGradientEstimationClassifier": ("wrapper", "estimates gradients of the logits"),
+    "EoTImageRotationPyTorch": ("expectation over transformation", "as `preprocessing_defences`"),
+}
+
+
 def happens(when: str) -> bool:
     """
     :param when: The `when` of an exception.
@@ -654,7 +680,7 @@ def to_markdown() -> str:
         return "no" if when == "always" else f"not with {when}".replace("with no ", "without ")
 
     lines = [
-        "# ART's attacks and trainers on the nine classifiers",
+        "# What of ART runs on the nine classifiers",
         "",
         "Written by `python -m tests.art_support` from what the tests run, with ART 1.20; a test compares. *The "
         "objective* is the classifier's `objective`: the defence's adaptive one unless told otherwise.",
@@ -674,6 +700,8 @@ def to_markdown() -> str:
         refused = [f"{', '.join(each['names'])}: {each['reason']}" for each in _exceptions(entry)]
         remarks = sentence(entry.get("fails", {}).get("reason", ""), entry.get("note", ""), *refused)
         lines.append(f"| {name} | {runs(entry)} | {remarks} |")
+    lines += ["", "## Poisoning, inference, extraction, wrappers", "", "| class | kind | remarks |", "|---|---|---|"]
+    lines += [f"| {name} | {kind} | {note} |" for name, (kind, note) in OTHERS.items()]
     return "\n".join(lines) + "\n"
 
 

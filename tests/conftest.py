@@ -25,6 +25,14 @@ torch.set_num_threads(1)  # the networks here are tiny: threads wait for each ot
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, which is tested
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks."""
+    config.addinivalue_line(
+        "markers", "art_suite: ART's own tests on our classes; needs a checkout of ART, half an hour"
+    )
+
+
 #: the nine rows of the table, in its order
 NAMES = list(DEFENCES)
 
