@@ -26,6 +26,7 @@ from art.attacks.evasion import (
     MomentumIterativeMethod,
     ProjectedGradientDescent,
 )
+from art.defences.postprocessor import ClassLabels, HighConfidence, ReverseSigmoid, Rounded
 from art.defences.preprocessor import FeatureSqueezing
 from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 from art.estimators.classification import PyTorchClassifier
@@ -971,6 +972,16 @@ def test_many_samples_of_one_input_as_on_arts_class(samples, attack, digits: Dig
     )
     assert defended.loss_gradient(x, digits.y_test[:5]).shape == x.shape
     assert defended.class_gradient(x, label=digits.y_test[:5]).shape == (5, 1, *INPUT_SHAPE)
+
+
+@pytest.mark.parametrize("defence", [HighConfidence(cutoff=0.2), Rounded(decimals=1), ReverseSigmoid(), ClassLabels()])
+def test_postprocessing_as_on_arts_class(defence, digits: Digits):
+    """Also what expects probabilities gets the logits, as there."""
+    arts = PyTorchClassifier(
+        unsettle(Normed()), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, postprocessing_defences=defence, device_type="cpu"
+    )
+    x = digits.x_test[:5]
+    np.testing.assert_array_equal(accelerate(arts, arithmetic="exact").predict(x), arts.predict(x))
 
 
 def test_network_that_works_in_place(digits: Digits):
