@@ -9,7 +9,6 @@ in any format, and a call that does not train leaves modes, gradients, statistic
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import os
 import threading
@@ -27,15 +26,28 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from art_mmc.checkpoint import describe, load_state, plain_names, rebuild, write_payload
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.defences import Defence, get_defence
+from art_mmc.fitting import (
+    batches_in,
+    check_weights,
+    counted,
+    explained,
+    is_made,
+    step_scheduler,
+    steps_once_a_batch,
+    weighted_loss,
+)
 from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
 from art_mmc.models.features import find_layer
 from art_mmc.models.inference import (
     Prepared,
@@ -204,8 +216,10 @@ class LossDefendedClassifier(PyTorchClassifier):
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
         given = {id(parameter) for parameter in model.parameters()}
         model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
-        added = [parameter for parameter in model.parameters() if id(parameter) not in given]
+        added: list[Any] = [each for each in model.named_parameters() if id(each[1]) not in given]
         if optimizer is not None and added:  # head and projection: a user's optimizer can't know them
+            if "param_names" not in optimizer.param_groups[0]:
+                added = [parameter for _, parameter in added]
             optimizer.add_param_group({"params": added})
         super().__init__(
             model=model,
@@ -858,6 +872,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         drop_last: bool = False,
         scheduler: Any = None,
         verbose: bool = False,
+        *,
+        sample_weight: Any = None,
+        scheduler_interval: str | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -865,26 +882,41 @@ class LossDefendedClassifier(PyTorchClassifier):
 
         :param x: Inputs (N, C, H, W).
         :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
-        :param batch_size: Samples in one step.
+        :param batch_size: Samples in one step. A last batch of one sample is left out where the network has batch
+               normalisation.
         :param nb_epochs: Passes over the data.
         :param training_mode: Whether the network runs in training mode. Afterwards it is in evaluation mode.
         :param drop_last: Whether to leave out a last batch that is smaller.
-        :param scheduler: Learning-rate scheduler, anything with a `step()`, stepped once an epoch.
+        :param scheduler: Learning-rate scheduler, anything with a `step()`, or a function that makes one from the
+               optimizer. A `ReduceLROnPlateau` is told the epoch's training loss, or with mode "max" its accuracy.
         :param verbose: Whether to show a progress bar.
+        :param sample_weight: Numbers (N,) of at least 0, by which each sample's loss is multiplied; None for 1.
+        :param scheduler_interval: Whether the scheduler steps once an "epoch" or once a "batch"; None for once an
+               epoch, unless it is a `OneCycleLR` that was made for as many steps as there are batches.
         :param kwargs: Ignored, as in ART.
         """
         x_all, y_all = self.training_tensors(x, y)
-        if scheduler is not None and not hasattr(scheduler, "step"):
-            raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
+        weights = check_weights(sample_weight, len(x_all))
+        if scheduler is not None and not is_made(scheduler):
+            scheduler = scheduler(self._optimizer)
+        batches = len(x_all) // batch_size if drop_last else -(-len(x_all) // batch_size)
+        by_batch = steps_once_a_batch(scheduler, scheduler_interval, nb_epochs, batches)
         shuffled: Any = DataLoader(range(len(x_all)), batch_size=len(x_all), shuffle=True)  # type: ignore[arg-type]
         with self.training(training_mode):
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
                 (order,) = shuffled  # drawn as ART draws it
-                for index in order.split(batch_size):
-                    if not (drop_last and len(index) < batch_size):
-                        self.train_batch(x_all[index], y_all[index])
-                if scheduler is not None:
-                    scheduler.step()
+                totals = torch.zeros(3, dtype=torch.float64, device=self._device)
+                for number, index in enumerate(order.split(batch_size)[:batches]):
+                    if not self.leaves_out(len(index), number, batch_size):
+                        part = None if weights is None else weights[index]
+                        outcome = self.train_batch(x_all[index], y_all[index], part)
+                        if isinstance(scheduler, ReduceLROnPlateau):
+                            totals += counted(*outcome, y_all[index])
+                    if by_batch:
+                        scheduler.step()
+                if scheduler is not None and not by_batch:
+                    loss, correct, count = totals.tolist()
+                    step_scheduler(scheduler, loss / max(1, count), correct / max(1, count))
 
     def fit_generator(
         self, generator: DataGenerator, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
@@ -892,20 +924,41 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Train on the batches of an ART data generator, each batch as :meth:`fit` would.
 
-        :param generator: Generator of batches (x, y); labels as indices or one-hot.
+        :param generator: Generator of batches (x, y), or (x, y, sample weights); labels as indices or one-hot.
         :param nb_epochs: Passes over the data.
         :param verbose: Whether to show a progress bar.
         :param kwargs: Ignored, as in ART.
         """
-        steps = max(1, -(-(generator.size or generator.batch_size) // generator.batch_size))
+        steps = batches_in(generator)
         with self.training():
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
                 if isinstance(generator, PyTorchDataGenerator):
                     batches: Any = generator.iterator
                 else:
                     batches = (generator.get_batch() for _ in range(steps))
-                for x, y in batches:
-                    self.train_batch(*self.training_tensors(np.asarray(x), np.asarray(y)))
+                for number, batch in enumerate(batches):
+                    if not self.leaves_out(len(batch[0]), number, generator.batch_size):
+                        self.train_batch(*self.batch_tensors(batch))
+
+    def leaves_out(self, samples: int, number: int, batch_size: int) -> bool:
+        """
+        Whether a batch is a rest that the network can't train on: a single sample, and batch normalisation.
+
+        :param samples: Samples in the batch.
+        :param number: Batches of the epoch before it.
+        :param batch_size: Samples in the others.
+        :return: Whether it is.
+        """
+        rest = samples == 1 < batch_size and number > 0
+        return rest and any(isinstance(module, _BatchNorm) and module.training for module in self._model.modules())
+
+    def batch_tensors(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """
+        :param batch: What a generator gives: inputs, labels, and the samples' weights if there are any.
+        :return: The same as training takes them; see :meth:`training_tensors`.
+        """
+        x, y, *weights = (np.asarray(each) for each in batch)
+        return *self.training_tensors(x, y), check_weights(weights[0], len(x)) if weights else None
 
     def training_tensors(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -935,9 +988,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         return torch.from_numpy(self._inputs(x)), torch.from_numpy(y)
 
     def renew_optimizer(self) -> None:
-        """Put a fresh optimizer of the same kind and settings in the place of the present one."""
+        """Put a fresh optimizer of the same class and groups in the place of the present one."""
         if self._optimizer is not None:
-            self._optimizer = _same_optimizer(self._optimizer, self._model)
+            self._optimizer = same_optimizer(self._optimizer, [self._network, self._loss])
 
     @contextmanager
     def training(self, training_mode: bool = True) -> Iterator[None]:
@@ -956,26 +1009,35 @@ class LossDefendedClassifier(PyTorchClassifier):
         finally:
             self._model.eval()
 
-    def train_batch(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_batch(
+        self, x: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         One optimizer step on the training loss, in the mode that the network is in.
 
         :param x: Inputs (B, C, H, W), preprocessed.
         :param y: Labels: indices (B,) or probabilities (B, K).
+        :param sample_weight: Numbers (B,) by which each sample's loss is multiplied, or None.
         :return: The loss, a scalar, and the logits (B, K), both without graph and still on the device.
+        :raises ValueError: For a batch of one sample in which batch normalisation has no variance.
         """
         optimizer: Any = self._optimizer
         optimizer.zero_grad(set_to_none=True)
         x = x.to(self._device)
         if self._arithmetic != "exact" and favours_channels_last(convolution_weights(self._network.modules()), x):
             x = channels_last(x) if self._takes_channels_last(x) else x
-        outputs = self._network(x)
+        with explained(len(x)):
+            outputs = self._network(x)
         if not isinstance(outputs, torch.Tensor):
             raise TypeError(
                 f"model: expected logits (B, K), in training mode the network gives a {type(outputs).__name__}; take "
                 "its auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward picks the logits."
             )
-        loss = self._training_loss(outputs, y.to(self._device))
+        labels = y.to(self._device)
+        if sample_weight is None:
+            loss = self._training_loss(outputs, labels)
+        else:
+            loss = weighted_loss(self._loss, outputs, labels, sample_weight)
         loss.sum().backward()  # "none" is a sum
         optimizer.step()
         return loss.detach(), outputs.detach()
@@ -984,8 +1046,8 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def set_params(self, **kwargs: Any) -> None:
         """
-        Set parameters by name, as in ART; a new `model` is wrapped and gets an optimizer of the old one's kind, a new
-        `device_type` moves the network.
+        Set parameters by name, as in ART; a new `model` is wrapped and gets a fresh optimizer with the old one's groups
+        over the parameters of the same names; a new `device_type` moves the network.
 
         :param kwargs: Parameters by name; see `estimator_params`.
         :raises ValueError: For an unknown name, or a network and a loss that do not fit, as in the constructor.
@@ -1018,31 +1080,53 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._model.to(self._device)
         if model is not None:
             self._kinship, self._current = _Kinship(), _Current()  # views taken before are of the old network
+            if self._optimizer is not None and "optimizer" not in kwargs:
+                new = [model.to(self._device), kwargs["loss"]]
+                self._optimizer = same_optimizer(self._optimizer, [self._network, self._loss], new)
             self._model = self._make_model_wrapper(model).to(self._device)
             self._model.eval()
             self._layer_names = self._model.get_layers  # type: ignore[assignment]
             self.is_rnn = any(isinstance(module, torch.nn.RNNBase) for module in self._model.modules())
-            if self._optimizer is not None and "optimizer" not in kwargs:
-                self._optimizer = _same_optimizer(self._optimizer, self._model)
         super().set_params(**kwargs)
 
     def clone_for_refitting(self) -> LossDefendedClassifier:
         """
-        A classifier of the same kind on a copy of the network with fresh weights; fixed centers stay.
+        A classifier of the same kind on a copy of the network with fresh weights; fixed centers stay. The optimizer is
+        a fresh one of the same class, with the same groups and the same parameters left out.
 
-        :return: The new classifier, with an optimizer of the same kind and settings.
+        :return: The new classifier.
+        :raises ValueError: When there are parameters that no module draws anew, see :meth:`reset`, or such of the
+                optimizer's that belong to neither network nor loss.
         """
         if self._optimizer is None:
             raise ValueError("An optimizer is needed to train the model, but none is provided.")
-        model = copy.deepcopy(self._network)
+        originals = [self._network, self._loss]
+        own = {parameter for each in originals if isinstance(each, torch.nn.Module) for parameter in each.parameters()}
+        if any(not own.issuperset(group["params"]) for group in self._optimizer.param_groups):
+            raise ValueError(
+                "optimizer: it has parameters of neither network nor loss, of which there would be no copy."
+            )
+        model, loss = copies = copied(originals)
         for module in model.modules():
             module._forward_hooks.clear()  # a copied hook would still write into the original
+        draw_anew(copies)
         params = {k: v for k, v in self.get_params().items() if k not in ("model", "optimizer", "loss", "use_amp")}
         clone = type(self)(
-            model=model, loss=copy.deepcopy(self._loss), optimizer=_same_optimizer(self._optimizer, model), **params
+            model=model, loss=loss, optimizer=same_optimizer(self._optimizer, originals, copies), **params
         )
-        clone.reset()
         return clone.with_probabilities(self.model.temperature) if isinstance(self.model, _Softmax) else clone
+
+    def reset(self) -> None:
+        """
+        Draw the weights of network and loss anew, by their modules' `reset_parameters`; fixed centers stay. The
+        optimizer forgets what it knows of the old ones.
+
+        :raises ValueError: When a module has trained parameters of its own (class tokens, positions, scales) and no
+                `reset_parameters` that draws them: the weights would be half trained, half fresh. Nothing is changed.
+        """
+        draw_anew([self._network, self._loss])
+        if self._optimizer is not None:
+            self._optimizer.state.clear()
 
     def save(self, filename: str, path: str | None = None) -> None:
         """
@@ -1091,6 +1175,16 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled", "_current")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """
+        :param memo: As in `copy.deepcopy`.
+        :return: A copy, also right after a training of a network with weight norm, spectral norm or pruning by hooks.
+        """
+        memo.update(detached([self.model, self._loss]))
+        clone = memo[id(self)] = object.__new__(type(self))
+        clone.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return clone
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """
@@ -1164,14 +1258,6 @@ class _Softmax(torch.nn.Module):
         :return: Probabilities (B, K).
         """
         return (self.network(x).float() / self.temperature).softmax(dim=1)
-
-
-def _same_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """A new optimizer of the same class and settings over a network's parameters."""
-    known = inspect.signature(type(optimizer).__init__).parameters  # AdamW's defaults hold more than it takes
-    defaults = {key: value for key, value in optimizer.defaults.items() if key in known}
-    make: Callable[..., torch.optim.Optimizer] = type(optimizer)
-    return make(model.parameters(), **defaults)
 
 
 class SoftmaxClassifier(LossDefendedClassifier):

@@ -427,7 +427,9 @@ class TestAdversarialLossTrainer:
     def test_it_is_the_robust_accuracy_that_must_rise(self, data, monkeypatch):
         """The clean one rises all the time here; the robust one is best in the second epoch."""
         robust = iter([0.3, 0.4, 0.4, 0.2, 0.1, 0.1])
-        monkeypatch.setattr(AdversarialLossTrainer, "_robust_accuracy", lambda self, x, y, among: next(robust))
+        monkeypatch.setattr(
+            AdversarialLossTrainer, "_robust_accuracy", lambda self, x, y, among, batch_size: next(robust)
+        )
         kept = []
 
         class Spy(AdversarialLossTrainer):
@@ -485,13 +487,14 @@ class TestAdversarialLossTrainer:
         swa = weights(train(data, attack="fgsm", epochs=3, n=64, averaging="swa").classifier)
         torch.testing.assert_close(swa, torch.stack(snapshots).mean(dim=0), rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.parametrize(("decay", "start"), [(0.9, 0), (0.5, 3)])
+    @pytest.mark.parametrize(("decay", "start"), [(0.9, 0), (0.2, 3)])
     def test_the_exponential_average_is_its_formula(self, decay, start, data):
         """With one step an epoch: it begins with the weights after an epoch and takes in those after each step."""
         snapshots = [weights(train(data, attack="fgsm", epochs=epochs, n=64).classifier) for epochs in range(1, 6)]
         expected = snapshots[max(0, start - 1)]
-        for snapshot in snapshots[max(1, start) :]:
-            expected = decay * expected + (1 - decay) * snapshot
+        for t, snapshot in enumerate(snapshots[max(1, start) :], 1):
+            grown = min(decay, (1 + t) / (10 + t))
+            expected = grown * expected + (1 - grown) * snapshot
         settings = {"averaging": "ema", "averaging_decay": decay, "averaging_start": start}
         got = weights(train(data, attack="fgsm", epochs=5, n=64, **settings).classifier)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
@@ -595,6 +598,7 @@ class TestCommandLine:
     #: options -> what they change: fields of the recipe, options of the attack, or arguments of the training
     OPTIONS = {
         "--lr 0.02": {"rate": 0.02},
+        "--optimizer adamw --clip-gradient 0.5": {"optimizer": "adamw", "clip_gradient": 0.5},
         "--batch-size 32": {"batch_size": 32, "rate": 0.002},
         "--batch-size 32 --scale-rate": {"batch_size": 32, "rate": 0.001},
         "--schedule cyclic": {"schedule": "cyclic"},

@@ -29,6 +29,9 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     assert robust < clean
     assert (tmp_path / "runs" / "mmc.pt").is_file()
     assert namespace["centers"].shape == (10, 64)
+    history = namespace["trainer"].history  # the adversarial example's; the last block that has one
+    assert history[-1]["val_accuracy"] > 0.9
+    assert history[-1]["val_robust_accuracy"] > 0.6
 
 
 def test_every_block_is_covered():

@@ -143,7 +143,15 @@ def _add_adversarial(parser: argparse.ArgumentParser) -> None:
 def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation (where no default is given: the recipe's)")
     group.add_argument("--batch-size", type=whole(1), metavar="N", help="images in one step, of all processes together")
+    group.add_argument(
+        "--optimizer",
+        choices=("sgd", "nesterov", "adam", "adamw"),
+        help="SGD with momentum 0.9, with Nesterov's, Adam or AdamW; each wants an --lr of its own",
+    )
     group.add_argument("--lr", type=positive, metavar="RATE", help="learning rate")
+    group.add_argument(
+        "--clip-gradient", type=positive, metavar="NORM", help="shorten a step's gradient to this 2-norm (default: no)"
+    )
     group.add_argument(
         "--scale-rate", action="store_true", help="scale the recipe's rate in proportion to --batch-size"
     )
@@ -220,7 +228,9 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
         scaled = recipe.with_batch_size(args.batch_size)
         recipe = scaled if args.scale_rate else dataclasses.replace(scaled, rate=recipe.rate)
     changes = {
+        "optimizer": args.optimizer,
         "rate": args.lr,
+        "clip_gradient": args.clip_gradient,
         "schedule": args.schedule,
         "rate_warmup": args.rate_warmup,
         "weight_decay": args.weight_decay,

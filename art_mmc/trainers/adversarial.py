@@ -14,15 +14,12 @@ import torch
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import World, total, world
 from art_mmc.trainers.crafting import FGSM, PGD, Crafting, Draw, FastFGSM, Moment, make_crafting
-from art_mmc.trainers.loss_trainer import Step, WarmUpTrainer
+from art_mmc.trainers.loss_trainer import Job, Step, WarmUpTrainer
 
 logger = logging.getLogger(__name__)
 
 #: share of the one-step training accuracy below which the multi-step accuracy tells of catastrophic overfitting
 OVERFITTING_SHARE = 0.3
-
-#: samples on which each epoch's robust accuracy is measured where no validation data is given
-WATCHED = 512
 
 
 class AdversarialLossTrainer(WarmUpTrainer):
@@ -108,16 +105,18 @@ class AdversarialLossTrainer(WarmUpTrainer):
         x_adv = self.attack.craft(self._classifier, x[:mine], labels[:mine], moment)
         if mine < len(x):
             x_adv = torch.cat([x_adv, x[mine:]])
-        return self.attack.training_loss(self._forward, self._classifier.loss, x, y, x_adv)
+        weights = {} if step.weights is None else {"weights": step.weights}
+        return self.attack.training_loss(self._forward, self._classifier.loss, x, y, x_adv, **weights)
 
     @property
     def _in_warmup(self) -> bool:
         return self._classifier.loss is not self._own_loss
 
-    def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
+    def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Clean and robust figures; the robust accuracy is what the best weights are chosen by."""
-        accuracy = super()._validate(validation, record)
-        record["val_robust_accuracy"] = self._robust_accuracy(*validation, world())
+        accuracy = super()._validate(job, record)
+        tensors = self._classifier.training_tensors(*job.validation)  # type: ignore[misc]
+        record["val_robust_accuracy"] = self._robust_accuracy(*tensors, world(), job.batch_size)
         return accuracy if record["val_robust_accuracy"] is None else record["val_robust_accuracy"]
 
     def robust_accuracy(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float | None:
@@ -129,14 +128,13 @@ class AdversarialLossTrainer(WarmUpTrainer):
         :param batch_size: Samples in one pass.
         :return: The accuracy, in [0, 1]; None without a validation attack.
         """
-        return self._robust_accuracy(x, y, World(), batch_size)
+        return self._robust_accuracy(*self._classifier.training_tensors(x, y), World(), batch_size)
 
-    def _robust_accuracy(self, x: np.ndarray, y: np.ndarray, among: World, batch_size: int = 256) -> float | None:
+    def _robust_accuracy(self, x_all: torch.Tensor, y_all: torch.Tensor, among: World, batch_size: int) -> float | None:
         """As :meth:`robust_accuracy`, each process on its part."""
         if self.validation_attack is None:
             return None
         generator = torch.Generator(self._device).manual_seed(0)
-        x_all, y_all = self._classifier.training_tensors(x, y)
         if y_all.ndim == 2:
             y_all = y_all.argmax(dim=1)
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
@@ -150,7 +148,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
                     correct += (self._classifier.forward(x_adv).argmax(dim=1) == labels).sum()
         return int(total(correct) if among.size > 1 else correct) / len(x_all)
 
-    def _close_epoch(self, job: Any, record: dict[str, Any]) -> None:
+    def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
         """Robust accuracy of each epoch, and a look at what one-step training is known to do."""
         record.setdefault("val_robust_accuracy", None)
         record["robust_accuracy"] = None
@@ -158,9 +156,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
         one_step = isinstance(self.attack, (FGSM, FastFGSM)) or getattr(self.attack, "steps", 0) == 1
         if not one_step or self._in_warmup or self.validation_attack is None:
             return
-        x, y = job.x[:WATCHED], job.y[:WATCHED]
-        x = x.float() / 255.0 if x.dtype == torch.uint8 else x
-        robust = self._robust_accuracy(x.cpu().numpy(), y.cpu().numpy(), world())
+        robust = self._robust_accuracy(*self._watched(job), world(), job.batch_size)
         record["robust_accuracy"] = robust
         if robust is not None and record["accuracy"] > 0.3 and robust < OVERFITTING_SHARE * record["accuracy"]:
             record["catastrophic_overfitting"] = True

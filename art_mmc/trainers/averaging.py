@@ -12,6 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from art_mmc.checkpoint import load_state
+from art_mmc.models.copies import copied
 
 
 class WeightAverage:
@@ -22,7 +23,8 @@ class WeightAverage:
 
     :param network: The network under training.
     :param kind: "ema" for the exponential average over steps, "swa" for the plain mean over epochs.
-    :param decay: Decay of the exponential average, in [0, 1).
+    :param decay: Decay of the exponential average, in [0, 1]. It grows up to there, as (1 + t) / (10 + t) after t sets
+           of weights: a full decay from the start would keep a short training at the weights that it began with.
     :param start: Epochs before the average begins; it begins with the weights after the first epoch at the earliest.
     """
 
@@ -32,11 +34,12 @@ class WeightAverage:
         self._decay = decay
         self._start = start
         self._average: AveragedModel | None = None
+        self._count = 0  # of weights in the average: its own number is on the device
 
     def after_step(self) -> None:
         """Add the weights after a step to an exponential average that has begun."""
         if self._average is not None and self._kind == "ema":
-            self._average.update_parameters(self._network)
+            self._update(self._average)
 
     def after_epoch(self, epochs: int) -> None:
         """
@@ -45,10 +48,10 @@ class WeightAverage:
         :param epochs: Epochs finished.
         """
         if self._average is None and epochs >= max(1, self._start):
-            self._average = self._new()
-            self._average.update_parameters(self._network)
+            self._average, self._count = self._new(), 0
+            self._update(self._average)
         elif self._average is not None and self._kind == "swa":
-            self._average.update_parameters(self._network)
+            self._update(self._average)
 
     def install(self, batches: Iterable[torch.Tensor]) -> None:
         """
@@ -92,7 +95,16 @@ class WeightAverage:
         if state is not None:
             self._average = self._new()
             load_state(self._average, state)
+            self._count = int(self._average.n_averaged)
 
     def _new(self) -> AveragedModel:
-        ema = get_ema_multi_avg_fn(self._decay) if self._kind == "ema" else None
-        return AveragedModel(self._network, multi_avg_fn=ema)
+        return AveragedModel(copied(self._network), multi_avg_fn=self._towards if self._kind == "ema" else None)
+
+    def _update(self, average: AveragedModel) -> None:
+        average.update_parameters(self._network)
+        self._count += 1
+
+    def _towards(self, average: Any, present: Any, number: Any) -> None:
+        """A step of the exponential average towards the present weights."""
+        decay = min(self._decay, (1 + self._count) / (10 + self._count))
+        get_ema_multi_avg_fn(decay)(average, present, number)

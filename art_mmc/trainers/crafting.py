@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from art_mmc.checks import check_default_eps, check_eps, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.fitting import weighted_loss
 
 Draw = Callable[[torch.Size], torch.Tensor]
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -91,7 +92,13 @@ class Crafting(ABC):
         """
 
     def training_loss(
-        self, forward: Forward, loss: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, x_adv: torch.Tensor
+        self,
+        forward: Forward,
+        loss: torch.nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        x_adv: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         :param forward: The network in training mode, inputs (B, ...) -> logits (B, K).
@@ -99,10 +106,11 @@ class Crafting(ABC):
         :param x: Inputs (B, ...).
         :param y: Labels (B,) or (B, K).
         :param x_adv: What :meth:`craft` made of them, or of a share of them.
+        :param weights: The samples' weights (B,), or None; handed over only where there are any.
         :return: The loss, a scalar, and the logits (B, K) by which the accuracy is counted.
         """
         logits = forward(x_adv)
-        return loss(logits, y), logits
+        return weighted_loss(loss, logits, y, weights), logits
 
 
 @dataclass(frozen=True)
@@ -363,14 +371,22 @@ class TRADES(Crafting):
         return functional.kl_div(log_adv, log_clean, reduction="none", log_target=True).sum(dim=1)
 
     def training_loss(
-        self, forward: Forward, loss: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, x_adv: torch.Tensor
+        self,
+        forward: Forward,
+        loss: torch.nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        x_adv: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`Crafting.training_loss`."""
         logits = forward(x)
-        clean_loss = loss(logits, y)  # before the next forward pass: the center loss reads what came with the logits
+        # before the next forward pass: the center loss reads what came with the logits
+        clean_loss = weighted_loss(loss, logits, y, weights)
         adversarial = forward(x_adv)
-        divergence = self._divergence(torch.log_softmax(logits, dim=1), adversarial).mean()
-        return clean_loss + self.beta * divergence, adversarial
+        divergence = self._divergence(torch.log_softmax(logits, dim=1), adversarial)
+        divergence = divergence if weights is None else divergence * weights
+        return clean_loss + self.beta * divergence.mean(), adversarial
 
 
 @dataclass(frozen=True)

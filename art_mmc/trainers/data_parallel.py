@@ -61,7 +61,7 @@ class CPUSyncedBatchNorm(_BatchNorm):
         count = wide.new_full((1,), x.numel() / x.shape[1])
         *sums, n = _Total.apply(torch.cat([wide.sum(others), count])).split([x.shape[1], 1])
         if n == 1:
-            raise ValueError(f"expected more than one value for each channel, got inputs of shape {tuple(x.shape)}.")
+            raise ValueError(f"expected more than 1 value per channel, got inputs of shape {tuple(x.shape)}.")
         mean = sums[0] / n
         # the squares in a second round: a difference of two large sums would lose digits
         centred = wide - mean.view(shape)

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,15 @@ from art_mmc.distributed import (
     wait_for_all,
     world,
 )
+from art_mmc.fitting import (
+    batches_in,
+    check_weights,
+    explained,
+    is_made,
+    step_scheduler,
+    steps_once_a_batch,
+    weighted_loss,
+)
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
@@ -52,6 +62,9 @@ BATCH_SIZE, NB_EPOCHS = 128, 20
 
 #: seconds after which a long epoch is saved in its middle
 SAVE_EVERY = 300.0
+
+#: training samples on which an epoch is watched where no validation data is given
+WATCHED = 512
 
 #: what processes agree on after a step: to save the state, or to save it and stop
 SAVE, STOP = 1, 2
@@ -91,35 +104,41 @@ class Job:
     """
     What a call of `fit` works on.
 
-    :param x: Inputs (N, C, H, W), float32 or, where that loses nothing, uint8, on the device.
-    :param y: Labels (N,) or (N, K), on the device.
+    :param x: Inputs (N, C, H, W), float32 or, where that loses nothing, uint8, on the device; None with a generator.
+    :param y: Labels (N,) or (N, K), on the device; None with a generator.
+    :param sample_weight: Their weights (N,), on the device, or None.
+    :param generator: ART data generator from which the batches are drawn, or None.
     :param validation: Inputs and labels on which each epoch is judged, or None.
     :param batch_size: Samples in one step.
     :param stages: Name, loss and epochs of each stage.
     :param scheduler: What the caller gave.
+    :param scheduler_interval: Likewise.
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
+    x: Any
+    y: Any
+    sample_weight: torch.Tensor | None
+    generator: Any
     validation: tuple[np.ndarray, np.ndarray] | None
     batch_size: int
     stages: list[tuple[str, torch.nn.Module, int]]
     scheduler: Any
+    scheduler_interval: str | None
 
     @property
     def steps(self) -> int:
         """Steps in one epoch."""
-        return math.ceil(len(self.x) / self.batch_size)
+        return math.ceil(len(self.x) / self.batch_size) if self.generator is None else batches_in(self.generator)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for another job to be this one, the order of the samples included."""
-        return {
-            "samples": len(self.x),
-            "data": [zlib.crc32(tensor.contiguous().cpu().numpy().data) for tensor in (self.x, self.y)],
-            "batch_size": self.batch_size,
-            "stages": [[name, epochs] for name, _, epochs in self.stages],
-        }
+        about = {"batch_size": self.batch_size, "stages": [[name, epochs] for name, _, epochs in self.stages]}
+        if self.generator is not None:
+            return {"samples": self.generator.size, "generator": type(self.generator).__name__, **about}
+        tensors = [each for each in (self.x, self.y, self.sample_weight) if each is not None]
+        data = [zlib.crc32(tensor.contiguous().cpu().numpy().data) for tensor in tensors]
+        return {"samples": len(self.x), "data": data, **about}
 
 
 @dataclass(frozen=True)
@@ -130,11 +149,13 @@ class Step:
     :param epoch: Epochs of the stage finished when it begins, a fraction.
     :param end: The same when it ends.
     :param samples: Samples in its batch, those of all processes.
+    :param weights: Weights of the samples of this process, (B,), or None.
     """
 
     epoch: float
     end: float
     samples: int
+    weights: torch.Tensor | None = None
 
 
 class LossTrainer(Trainer):
@@ -167,6 +188,7 @@ class LossTrainer(Trainer):
         averaging_start: int = 0,
         patience: int | None = None,
         keep: str = "last",
+        clip_gradient: float | None = None,
         precision: str = "float32",
         channels_last: bool = True,
         compile_network: bool = False,
@@ -178,16 +200,20 @@ class LossTrainer(Trainer):
         Create a trainer.
 
         :param classifier: The classifier to train.
-        :param recipe: A paper's hyper-parameters; while it trains, its optimizer stands in for the classifier's own.
+        :param recipe: A paper's hyper-parameters; while it trains, its optimizer stands in for the classifier's own, of
+               the same parameters.
         :param augmentation: Name of an augmentation, or a callable (images (B, C, H, W), generator) -> images; None for
                the recipe's, or none.
         :param averaging: "ema" averages the weights after every step, "swa" after every epoch; the averaged weights are
                validated and kept, with batch statistics computed anew for them. None for the recipe's, or none.
-        :param averaging_decay: Decay of the exponential average.
+        :param averaging_decay: Decay of the exponential average, in [0, 1]; it grows up to there, see
+               :class:`.WeightAverage`.
         :param averaging_start: Epochs before the average begins.
         :param patience: Stop when the validation figure (robust accuracy if there is one) has not risen for so many
                epochs; None for never. Needs validation data.
         :param keep: "last" weights, or the "best" by the validation figure.
+        :param clip_gradient: Largest 2-norm of a step's gradient, a longer one being shortened to it; None for the
+               recipe's, or any.
         :param precision: "float32", or "bfloat16" for autocast; losses and heads stay in float32.
         :param channels_last: Whether the network runs in the channels-last memory format.
         :param compile_network: Whether training steps run through `torch.compile`.
@@ -197,7 +223,7 @@ class LossTrainer(Trainer):
                Two runs from the same weights with the same seed are equal on a CPU. None takes torch's global state.
         :param verbose: Whether to show a progress bar.
         :raises TypeError: For a classifier of another kind.
-        :raises ValueError: For a classifier of another defence, or an unknown choice.
+        :raises ValueError: For a classifier of another defence, an unknown choice, or a number out of range.
         """
         if not isinstance(classifier, LossDefendedClassifier):
             raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
@@ -216,6 +242,12 @@ class LossTrainer(Trainer):
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
+        if not 0 <= averaging_decay <= 1:
+            raise ValueError(f"averaging_decay: expected a number in [0, 1], got {averaging_decay!r}.")
+        if clip_gradient is None and recipe is not None:
+            clip_gradient = recipe.clip_gradient
+        if clip_gradient is not None and not clip_gradient > 0:
+            raise ValueError(f"clip_gradient: expected a positive number, got {clip_gradient!r}.")
         if augmentation is None and recipe is not None:
             augmentation = recipe.augmentation
         if isinstance(augmentation, str):
@@ -236,6 +268,7 @@ class LossTrainer(Trainer):
         self.averaging_start = averaging_start
         self.patience = patience
         self.keep = keep
+        self.clip_gradient = clip_gradient
         self.precision = precision
         self.channels_last = channels_last
         self.compile_network = compile_network
@@ -258,6 +291,9 @@ class LossTrainer(Trainer):
         nb_epochs: int | None = None,
         scheduler: Any = None,
         resume: bool = False,
+        *,
+        sample_weight: Any = None,
+        scheduler_interval: str | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -268,12 +304,17 @@ class LossTrainer(Trainer):
         :param validation_data: Inputs and labels on which each epoch is judged. To choose weights by them they must be
                split off the training data, never the test set; see :func:`.split_validation`.
         :param batch_size: Samples in one step, of all processes together; None for the recipe's, or 128. A last batch
-               of one sample is left out, for batch normalisation has no variance there.
+               of one sample is left out where the network has batch normalisation, which has no variance there.
         :param nb_epochs: Passes over the data; None for the recipe's, or 20.
-        :param scheduler: Learning-rate scheduler, stepped once an epoch: a function that makes one from an optimizer,
-               or one on the classifier's own optimizer, if that is what trains: without recipe and warm-up. None for
-               the recipe's, or none.
+        :param scheduler: Learning-rate scheduler: a function that makes one from an optimizer, or one on the
+               classifier's own optimizer, if that is what trains: without recipe and warm-up. A `ReduceLROnPlateau` is
+               told the validation loss, or with mode "max" the validation figure; those of the training where there is
+               no validation data. None for the recipe's, or none.
         :param resume: Whether to go on from the folder's `last.pt`, if it is there, as if never interrupted.
+        :param sample_weight: Numbers (N,) of at least 0, by which each sample's loss is multiplied before the mean over
+               the batch; None for 1. Validation has no weights.
+        :param scheduler_interval: Whether the scheduler steps once an "epoch" or once a "batch"; None for once an
+               epoch, unless it is a `OneCycleLR` that was made for as many steps as there are batches.
         :param kwargs: None is known.
         :raises ValueError: For data that does not fit, or a checkpoint of another run.
         :raises TypeError: For unknown arguments, or a scheduler without a step or on another optimizer.
@@ -284,6 +325,61 @@ class LossTrainer(Trainer):
             raise TypeError(f"fit() got unknown arguments: {', '.join(kwargs)}.")
         if batch_size is None:
             batch_size = self.recipe.batch_size if self.recipe else BATCH_SIZE
+
+        def data() -> dict[str, Any]:
+            x_all, y_all = self._classifier.training_tensors(x, y)
+            weights = check_weights(sample_weight, len(x_all))
+            tensors = {"x": _compact(x_all), "y": y_all, "sample_weight": weights}
+            return {name: each if each is None else each.to(self._device) for name, each in tensors.items()}
+
+        self._train(data, validation_data, batch_size, nb_epochs, scheduler, scheduler_interval, resume)
+
+    def fit_generator(
+        self,
+        generator: Any,
+        nb_epochs: int | None = None,
+        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        scheduler: Any = None,
+        resume: bool = False,
+        *,
+        scheduler_interval: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Train on the batches of an ART data generator, drawn anew in each epoch and let go after their step, so that the
+        data may be larger than the memory. Of several processes the main one draws.
+
+        :param generator: Generator with `size`, `batch_size` and `get_batch()`, which gives inputs and labels as in
+               :meth:`fit`, and the samples' weights if there are any.
+        :param nb_epochs: Passes over the data, of as many batches as make `size`; None for the recipe's, or 20.
+        :param validation_data: As in :meth:`fit`.
+        :param scheduler: As in :meth:`fit`.
+        :param resume: As in :meth:`fit`, but that the generator goes on where it stands: where it stood is not saved.
+        :param scheduler_interval: As in :meth:`fit`.
+        :param kwargs: None is known.
+        :raises TypeError: For something that is no generator, and as :meth:`fit`.
+        """
+        if kwargs:
+            raise TypeError(f"fit_generator() got unknown arguments: {', '.join(kwargs)}.")
+        if not callable(getattr(generator, "get_batch", None)):
+            raise TypeError(
+                f"generator: expected an ART DataGenerator with get_batch(), got {type(generator).__name__}."
+            )
+        data = {"x": None, "y": None, "sample_weight": None, "generator": generator}
+        size = generator.batch_size
+        self._train(lambda: data, validation_data, size, nb_epochs, scheduler, scheduler_interval, resume)
+
+    def _train(
+        self,
+        data: Callable[[], dict[str, Any]],
+        validation_data: tuple[np.ndarray, np.ndarray] | None,
+        batch_size: int,
+        nb_epochs: int | None,
+        scheduler: Any,
+        scheduler_interval: str | None,
+        resume: bool,
+    ) -> None:
+        """Check the settings, take the data, train."""
         if nb_epochs is None:
             nb_epochs = self.recipe.nb_epochs if self.recipe else NB_EPOCHS
         for name, value in (("batch_size", batch_size), ("nb_epochs", nb_epochs)):
@@ -296,16 +392,16 @@ class LossTrainer(Trainer):
         self._plan = None if self.recipe is None else self.recipe.scaled(nb_epochs)
         self._check_scheduler(scheduler)
         self._meet()
-        x_all, y_all = self._classifier.training_tensors(x, y)
         job = Job(
-            x=_compact(x_all).to(self._device),
-            y=y_all.to(self._device),
+            **{"generator": None, **data()},
             validation=None if validation_data is None else self._validation(validation_data),
             batch_size=batch_size,
             stages=self._stages(nb_epochs, scheduler),
             scheduler=scheduler,
+            scheduler_interval=scheduler_interval,
         )
         self._compare(job)
+        self._recent: deque[Any] = deque(maxlen=math.ceil(WATCHED / batch_size))
         own_optimizer = self._classifier._optimizer
         try:
             with self._randomness(), self._classifier.training(), self._fast_network(job):
@@ -316,26 +412,7 @@ class LossTrainer(Trainer):
             if self._plan is not None and own_optimizer is not None:
                 # a schedule may have brought the recipe's rate down to nothing, with which no one could train on
                 self._classifier._optimizer = own_optimizer
-        self._warn_if_stuck()
-
-    def fit_generator(
-        self,
-        generator: Any,
-        nb_epochs: int | None = None,
-        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """
-        Train on all the batches of one pass of an ART data generator, put together.
-
-        :param generator: Generator with `size`, `batch_size` and `get_batch()`.
-        :param nb_epochs: Passes over the data; None for the recipe's, or 20.
-        :param validation_data: As in :meth:`fit`.
-        :param kwargs: As in :meth:`fit`.
-        """
-        batches = [generator.get_batch() for _ in range(math.ceil(generator.size / generator.batch_size))]
-        x, y = (np.concatenate([np.asarray(batch[i]) for batch in batches]) for i in (0, 1))
-        self.fit(x, y, validation_data, batch_size=generator.batch_size, nb_epochs=nb_epochs, **kwargs)
+        self._warn_if_stuck(job)
 
     def predict(self, x: np.ndarray, **kwargs: Any) -> np.ndarray:
         """
@@ -364,16 +441,16 @@ class LossTrainer(Trainer):
     def _begin_stage(self, stage: int) -> None:
         """An optimizer for the stage: the recipe's, or the classifier's own, fresh from the second stage on."""
         if self._plan is not None:
-            self._classifier._optimizer = self._plan.make_optimizer(self._classifier.model)
+            groups = self._classifier.optimizer.param_groups
+            trained = [parameter for group in groups for parameter in group["params"]]
+            self._classifier._optimizer = self._plan.make_optimizer(self._classifier.model, trained)
         elif stage > 0:
             self._classifier.renew_optimizer()
 
     def _check_scheduler(self, scheduler: Any) -> None:
         """A scheduler that is made already must be one of the optimizer that trains."""
-        if scheduler is None or (callable(scheduler) and not hasattr(scheduler, "step")):
+        if scheduler is None or not is_made(scheduler):
             return
-        if not hasattr(scheduler, "step"):
-            raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
         own = self._classifier.optimizer
         if self.recipe is not None:
             problem = f"recipe '{self.recipe.name}' trains with an optimizer of its own, which it does not know"
@@ -388,7 +465,9 @@ class LossTrainer(Trainer):
         optimizer = self._classifier.optimizer
         if job.scheduler is None:
             return (self._plan.make_scheduler(optimizer, job.steps, epochs) if self._plan else None), None
-        return None, job.scheduler if hasattr(job.scheduler, "step") else job.scheduler(optimizer)
+        scheduler = job.scheduler if is_made(job.scheduler) else job.scheduler(optimizer)
+        by_batch = steps_once_a_batch(scheduler, job.scheduler_interval, epochs, job.steps)
+        return (scheduler, None) if by_batch else (None, scheduler)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         x, y = data
@@ -450,13 +529,20 @@ class LossTrainer(Trainer):
         if self.channels_last:
             _lay_out(net, torch.channels_last)
         try:
-            with data_parallel(net, _floats(job.x[:2])) as trained:
+            with data_parallel(net, self._example(job)) as trained:
                 self._forward = torch.compile(trained) if self.compile_network else trained
                 yield
         finally:
             self._forward = self._classifier.forward
             if self.channels_last:  # a loaded copy of the network computes the same to the last bit
                 _lay_out(net, torch.contiguous_format)
+
+    def _example(self, job: Job) -> torch.Tensor:
+        """A few inputs as the network gets them."""
+        if job.generator is None:
+            return _floats(job.x[:2])
+        blank = np.zeros((2, *self._classifier.input_shape), np.float32)
+        return self._classifier.training_tensors(blank, np.zeros(2, int))[0].to(self._device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -472,7 +558,7 @@ class LossTrainer(Trainer):
         :param step: Where the step stands.
         """
         logits = self._forward(x)
-        return self._classifier.loss(logits, y), logits
+        return weighted_loss(self._classifier.loss, logits, y, step.weights), logits
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -518,7 +604,7 @@ class LossTrainer(Trainer):
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
                 loss, accuracy = self._epoch(job, position, each_batch, each_epoch, interrupted, bar)
                 share_buffers(self._classifier.model)
-                record = {
+                record: dict[str, Any] = {
                     "epoch": len(self.history) + 1,
                     "stage": name,
                     "loss": loss,
@@ -546,7 +632,9 @@ class LossTrainer(Trainer):
                     *(record[key] for key in ("epoch", "stage", "seconds", "loss", "accuracy", "val_accuracy")),
                 )
                 if each_epoch is not None:
-                    each_epoch.step()
+                    seen = {key: value for key, value in record.items() if value is not None}
+                    figure = seen.get("val_robust_accuracy", seen.get("val_accuracy", seen["accuracy"]))
+                    step_scheduler(each_epoch, seen.get("val_loss", seen["loss"]), figure)
                 if stop:
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
@@ -572,16 +660,19 @@ class LossTrainer(Trainer):
             self._order.set_state(position.order)
         else:
             position.order = self._order.get_state()
-        order = torch.randperm(len(job.x), generator=self._order).to(job.x.device)
+        batches: Any = [None] * job.steps
+        if job.generator is None:
+            batches = torch.randperm(len(job.x), generator=self._order).to(self._device).split(job.batch_size)
         if present is not None:
             self._order.set_state(present)
-        totals = torch.tensor(position.totals, dtype=torch.float64, device=job.x.device)
-        for batch, index in enumerate(order.split(job.batch_size)):
+        totals = torch.tensor(position.totals, dtype=torch.float64, device=self._device)
+        for batch, index in enumerate(batches):
             if batch < position.batch:
                 continue
-            if len(index) > 1 or len(job.x) == 1:
+            x, y, weights, samples = self._part(job, index)
+            if not self._classifier.leaves_out(samples, batch, job.batch_size):
                 begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
-                totals += self._step(*self._part(job, index), Step(begin, end, len(index)))
+                totals += self._step(x, y, Step(begin, end, samples, weights))
             if each_batch is not None:
                 each_batch.step()
             bar.update()
@@ -599,22 +690,32 @@ class LossTrainer(Trainer):
         loss_sum, count_correct, count = total(totals).tolist()
         return loss_sum / count, count_correct / count
 
-    def _part(self, job: Job, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The process' inputs and labels of a batch, augmented."""
-        part = shard(len(index))
-        if self.augmentation is None:
-            x = _floats(job.x[index[part]])
-        else:  # the whole batch, so that each sample gets the same random numbers in whatever process it is
-            x = self.augmentation(_floats(job.x[index]), self._order)[part]
+    def _batch(self, job: Job, index: torch.Tensor | slice | None) -> tuple[Any, Any, Any]:
+        """Inputs, labels and weights of a batch: those with these numbers, or the next of the generator."""
+        if job.generator is None:
+            weights = None if job.sample_weight is None else job.sample_weight[index]
+            return _floats(job.x[index]), job.y[index], weights
+        drawn: Any = self._classifier.batch_tensors(job.generator.get_batch()) if world().is_main else None
+        x, y, weights = (each if each is None else each.to(self._device) for each in broadcast_object(drawn))
+        self._recent.append((x, y))
+        return x, y, weights
+
+    def _part(self, job: Job, index: torch.Tensor | None) -> tuple[Any, Any, Any, int]:
+        """The process' inputs, labels and weights of a batch, augmented, and the samples of the whole batch."""
+        x, y, weights = self._batch(job, index)
+        if self.augmentation is not None:  # of all, so that a sample gets the same random numbers in whatever process
+            x = self.augmentation(x, self._order)
+        samples, part = len(x), shard(len(x))
+        x = x[part]
         if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        return x, job.y[index[part]]
+        return x, y[part], None if weights is None else weights[part], samples
 
     def _step(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
         """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self._autocast(), explained(step.samples):
             loss, logits = self._batch_loss(x, y, step)
         if loss.ndim:
             loss = loss.sum()
@@ -625,6 +726,9 @@ class LossTrainer(Trainer):
         mean = getattr(self._classifier.loss, "reduction", "mean") == "mean"
         stands_for = len(x) if mean else step.samples
         (loss if size == 1 else loss * (size * stands_for / step.samples)).backward()
+        if self.clip_gradient is not None:
+            clipped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(clipped, self.clip_gradient)
         optimizer.step()
         if self._average is not None:
             self._average.after_step()
@@ -642,16 +746,27 @@ class LossTrainer(Trainer):
 
     def _clean_batches(self, job: Job) -> Iterator[torch.Tensor]:
         """The process' parts of the training inputs, by which batch statistics of averaged weights are computed."""
-        for start in range(0, len(job.x) - 1, job.batch_size):
-            batch = job.x[start : start + job.batch_size]
-            yield _floats(batch[shard(len(batch))])
+        for number in range(job.steps):
+            x, _, _ = self._batch(job, slice(number * job.batch_size, (number + 1) * job.batch_size))
+            if not self._classifier.leaves_out(len(x), number, job.batch_size):
+                yield x[shard(len(x))]
+
+    def _watched(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some training inputs and labels; of a generator those that it gave last."""
+        if job.generator is None:
+            x, y, _ = self._batch(job, slice(None, None, max(1, len(job.x) // WATCHED)))
+            return x[:WATCHED], y[:WATCHED]
+        if not self._recent:  # of a run that was finished before
+            self._batch(job, None)
+        x, y = (torch.cat(each) for each in zip(*self._recent, strict=True))
+        return x, y
 
     def _judge(self, job: Job, position: Position, record: dict[str, Any]) -> bool:
         """Validate, keep the best, and say whether to stop."""
         if job.validation is None:
             return False
         with self._average.installed(self._clean_batches(job)) if self._average else contextlib.nullcontext():
-            figure = broadcast_object(self._validate(job.validation, record))
+            figure = broadcast_object(self._validate(job, record))
             if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
                 return False
             if figure > position.best:
@@ -664,14 +779,15 @@ class LossTrainer(Trainer):
                 position.stale += 1
         return self.patience is not None and position.stale >= self.patience
 
-    def _validate(self, validation: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> float:
+    def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Write validation figures into the epoch's record; the one by which the best weights are chosen."""
-        n, part = len(validation[0]), shard(len(validation[0]))
-        x, y = (each[part] for each in validation)
+        assert job.validation is not None
+        n, part = len(job.validation[0]), shard(len(job.validation[0]))
+        x, y = (each[part] for each in job.validation)
         loss, correct = 0.0, 0
         with self._classifier.using_objective("loss"):
-            for start in range(0, len(x), 1000):
-                some, labels = x[start : start + 1000], y[start : start + 1000]
+            for start in range(0, len(x), job.batch_size):
+                some, labels = x[start : start + job.batch_size], y[start : start + job.batch_size]
                 losses = np.asarray(self._classifier.compute_loss(some, labels, reduction="none"), dtype=np.float64)
                 loss += float(losses.sum())
                 true = labels if labels.ndim == 1 else labels.argmax(axis=1)
@@ -725,6 +841,8 @@ class LossTrainer(Trainer):
         names = ["recipe", "augmentation", "averaging", "averaging_decay", "averaging_start", "patience", "keep"]
         names += ["precision", "channels_last", "seed"]
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        # a setting that came later is shown where it is given, so that older runs can go on
+        shown += f", clip_gradient={self.clip_gradient}" if self.clip_gradient is not None else ""
         return f"{type(self).__name__}({self._classifier.defence}, {shown})"
 
     def _save(self, job: Job, position: Position, each_batch: Any, each_epoch: Any, finished: bool = False) -> None:
@@ -748,6 +866,7 @@ class LossTrainer(Trainer):
             "schedulers": [None if s is None else s.state_dict() for s in (each_batch, each_epoch)],
             "average": None if self._average is None else self._average.state_dict(),
             "best": self._best,
+            "loss": self._own_loss.state_dict() if isinstance(self._own_loss, torch.nn.Module) else {},
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
             "processes": processes,
@@ -766,11 +885,11 @@ class LossTrainer(Trainer):
         if saved is None:
             return None
         there, here = saved["training"]["fingerprint"], self._fingerprint(job)
-        different = [name for name in here if there.get(name) != here[name]]
+        different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         if different:
             raise RunMismatchError(
                 f"{self.folder.path} holds another run: "
-                + "; ".join(f"{name}: {difference(there.get(name), here[name])}" for name in different)
+                + "; ".join(f"{name}: {difference(there.get(name), here.get(name))}" for name in different)
                 + ". Take another folder, or do not resume."
             )
         load_state(self._classifier.model, saved["state"])
@@ -786,6 +905,8 @@ class LossTrainer(Trainer):
         if self._average is not None:
             self._average.load_state_dict(training["average"])
         self._best = training["best"]
+        if training.get("loss"):
+            self._own_loss.load_state_dict(training["loss"])
         self._order.set_state(training["order"].cpu())
         self._noise.set_state(training["noise"].cpu())
         processes, (rank, size) = training["processes"], world()
@@ -807,8 +928,14 @@ class LossTrainer(Trainer):
         name, keys, *rest = own["numpy"]
         np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
 
-    def _warn_if_stuck(self) -> None:
+    def _warn_if_stuck(self, job: Job) -> None:
         accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
+        if (
+            self.averaging is not None or self.keep == "best"
+        ):  # other weights are kept than those that were seen to learn
+            x, y = self._watched(job)
+            predictions = torch.cat([self._predicted(part) for part in x.split(job.batch_size)])
+            accuracy = (predictions == (y if y.ndim == 1 else y.argmax(dim=1))).float().mean().item()
         if world().is_main and accuracy < chance + 0.1 * (1 - chance):
             logger.warning(
                 "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
@@ -816,6 +943,10 @@ class LossTrainer(Trainer):
                 accuracy,
                 chance,
             )
+
+    def _predicted(self, x: torch.Tensor) -> torch.Tensor:
+        with self._classifier.crafting(), torch.no_grad():
+            return self._classifier.forward(x).argmax(dim=1)
 
 
 _PASS_A_FUNCTION = (
@@ -874,7 +1005,7 @@ class WarmUpTrainer(LossTrainer):
             raise ValueError(
                 f"warmup_epochs={warmup} leaves nothing of nb_epochs={nb_epochs} for the defence's own loss."
             )
-        if warmup and hasattr(scheduler, "step"):
+        if warmup and scheduler is not None and is_made(scheduler):
             raise TypeError(f"scheduler: two stages need two schedulers; {_PASS_A_FUNCTION}")
         own = super()._stages(nb_epochs - warmup, scheduler)
         return [("warm-up", SoftmaxCrossEntropyLoss(), warmup), *own] if warmup else own

@@ -21,6 +21,9 @@ from art_mmc.checks import unknown_name
 #: names of the schedules
 SCHEDULES = ("piecewise", "linear", "cosine", "cyclic")
 
+#: names of the optimizers
+OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw")
+
 #: how inputs in [0, 1] are scaled inside the network: not at all, minus 0.5, minus the mean training image, or minus
 #: the mean of a channel and divided by its standard deviation
 SCALINGS = ("unit", "half", "pixel-mean", "channel")
@@ -36,7 +39,7 @@ class Recipe:
     :param source: Where the values come from.
     :param defences: Defences that the source trains in this way; it can be used for others.
     :param backbone: Name of the backbone.
-    :param optimizer: "sgd" (momentum 0.9) or "adam".
+    :param optimizer: "sgd" (momentum 0.9), "nesterov" (the same with Nesterov's momentum), "adam" or "adamw".
     :param rate: Learning rate at the start.
     :param nb_epochs: Passes over the data.
     :param batch_size: Samples in one step.
@@ -50,6 +53,7 @@ class Recipe:
     :param decay: What decays: "all" parameters, "conv" (kernels of convolutions alone) or "weights" (kernels and
            matrices, no biases and no normalisation).
     :param betas: Adam's two rates of averaging.
+    :param clip_gradient: Largest 2-norm of a step's gradient, a longer one being shortened to it; None for any.
     :param warmup_epochs: Of `nb_epochs`, those of plain cross-entropy that precede a loss with a warm-up (PC); each
            stage begins with a fresh optimizer and schedule.
     :param augmentation: Name of the augmentation, or None.
@@ -86,8 +90,12 @@ class Recipe:
     attack_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     adv_ratio: float = 1.0
     eps_warmup: float = 0.0
+    # shown by the trainer, and where it is given alone: runs that were begun without it can be resumed
+    clip_gradient: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
         if self.scaling is not None and self.scaling not in SCALINGS:
@@ -125,27 +133,39 @@ class Recipe:
             warmup_epochs=round(self.warmup_epochs * share),
         )
 
-    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def make_optimizer(
+        self, network: nn.Module, trained: Iterable[torch.Tensor] | None = None
+    ) -> torch.optim.Optimizer:
         """
         :param network: The network.
-        :return: A fresh optimizer over its parameters.
+        :param trained: The parameters that are trained, others than the network's (a loss') included; None for all of
+               the network's.
+        :return: A fresh optimizer over them.
         """
-        decaying = {id(parameter) for parameter in self._decaying(network)}
-        groups = [
-            {"params": [p for p in network.parameters() if (id(p) in decaying) == chosen], "weight_decay": value}
+        wanted = {id(each): each for each in (network.parameters() if trained is None else trained)}
+        # in the network's order, whatever the order in which they came
+        ordered = {**{id(each): each for each in network.parameters() if id(each) in wanted}, **wanted}
+        decaying = set(wanted) if self.decay == "all" else {id(each) for each in self._kernels(network)}
+        groups: list[dict[str, Any]] = [
+            {"params": [each for key, each in ordered.items() if (key in decaying) == chosen], "weight_decay": value}
             for chosen, value in ((True, self.weight_decay), (False, 0.0))
         ]
         groups = [group for group in groups if group["params"]]
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.rate, momentum=0.9)
-        return torch.optim.Adam(groups, lr=self.rate, betas=self.betas)
+        if self.optimizer in ("sgd", "nesterov"):
+            return torch.optim.SGD(groups, lr=self.rate, momentum=0.9, nesterov=self.optimizer == "nesterov")
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=self.rate, betas=self.betas)
 
-    def _decaying(self, network: nn.Module) -> Iterable[torch.Tensor]:
-        if self.decay == "conv":
-            return (m.weight for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
-        if self.decay == "weights":
-            return (m.weight for m in network.modules() if isinstance(m, (nn.modules.conv._ConvNd, nn.Linear)))
-        return network.parameters()
+    def _kernels(self, network: nn.Module) -> Iterable[torch.Tensor]:
+        kinds = nn.modules.conv._ConvNd if self.decay == "conv" else (nn.modules.conv._ConvNd, nn.Linear)
+        # what weight norm and its like make of a kernel has other names, a bias has its own
+        return (
+            parameter
+            for module in network.modules()
+            if isinstance(module, kinds)
+            for name, parameter in module.named_parameters()
+            if "bias" not in name
+        )
 
     def factor(self, epoch: float, nb_epochs: int) -> float:
         """

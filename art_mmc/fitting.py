@@ -1,0 +1,150 @@
+"""
+What `fit` of a classifier and of a trainer share: sample weights, learning-rate schedulers, batches of one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from art_mmc.checks import unknown_name
+
+
+def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """
+    :param loss: A batch's loss.
+    :param logits: Its logits (B, K).
+    :param y: Its labels: indices (B,) or probabilities (B, K).
+    :return: What it adds to an epoch's sum of losses, correct predictions and samples, (3,), on the device.
+    """
+    true = (y if y.ndim == 1 else y.argmax(dim=1)).to(logits.device)
+    seen = loss.detach().double().sum()
+    correct = (logits.detach().argmax(dim=1) == true).sum().double()
+    return torch.stack([seen * len(logits), correct, torch.full_like(seen, len(logits))])
+
+
+def batches_in(generator: Any) -> int:
+    """
+    :param generator: An ART data generator.
+    :return: Batches in one pass over its data; one where it does not say how many samples it has.
+    """
+    return max(1, -(-(generator.size or generator.batch_size) // generator.batch_size))
+
+
+@contextmanager
+def explained(samples: int) -> Iterator[None]:
+    """
+    Around a pass in training mode: what torch says of a batch of one sample, in words that help.
+
+    :param samples: Samples in the batch, of all processes together.
+    """
+    try:
+        yield
+    except ValueError as err:
+        if samples == 1 and "more than 1 value per channel" in str(err):
+            raise ValueError(
+                "batch_size: expected batches of at least 2 samples, got one, in which batch normalisation has no "
+                "variance; take a larger batch_size, or a network without it."
+            ) from err
+        raise
+
+
+def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """
+    A batch's loss, each sample's value times its weight before they are reduced as the loss' `reduction` says.
+
+    :param loss: The loss.
+    :param outputs: Logits (B, K).
+    :param y: Labels: indices (B,) or probabilities (B, K).
+    :param weights: One number a sample, (B,); None for the loss itself.
+    :return: The loss, a scalar, or (B,) for reduction "none".
+    :raises TypeError: For weights and a loss that gives no value a sample.
+    """
+    if weights is None:
+        return loss(outputs, y)
+    each = copy.copy(loss)  # others may use the loss meanwhile
+    each.reduction = "none"
+    values = each(outputs, y)
+    if not values.ndim or len(values) != len(outputs):
+        raise TypeError(
+            f"sample_weight: {type(loss).__name__} gives no value a sample; it needs an attribute `reduction` and, set "
+            'to "none", to give one number for each.'
+        )
+    if values.ndim > 1:  # a loss of outputs one by one, such as a squared error
+        values = values.flatten(1).mean(dim=1) if loss.reduction == "mean" else values.flatten(1).sum(dim=1)
+    values = values * weights.to(values)
+    if loss.reduction == "none":
+        return values
+    return values.sum() if loss.reduction == "sum" else values.mean()
+
+
+def check_weights(weights: Any, length: int) -> torch.Tensor | None:
+    """
+    :param weights: One number a sample, (N,) or (N, 1), or None.
+    :param length: Number of samples N.
+    :return: The weights, float32, (N,), or None.
+    :raises ValueError: For another shape, or numbers that are not finite or below 0.
+    """
+    if weights is None:
+        return None
+    numbers = np.asarray(weights, dtype=np.float32)
+    if numbers.shape not in ((length,), (length, 1)):
+        raise ValueError(f"sample_weight: expected one number for each of {length} samples, got shape {numbers.shape}.")
+    if not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise ValueError("sample_weight: expected finite numbers of at least 0.")
+    return torch.from_numpy(numbers.reshape(length).copy())
+
+
+def is_made(scheduler: Any) -> bool:
+    """
+    :param scheduler: A learning-rate scheduler, or what makes one from an optimizer: a function, or a class.
+    :return: Whether it is a scheduler.
+    :raises TypeError: For what is neither.
+    """
+    made = hasattr(scheduler, "step") and not isinstance(scheduler, type)
+    if not made and not callable(scheduler):
+        raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
+    return made
+
+
+def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batches: int) -> bool:
+    """
+    How often a learning-rate scheduler steps.
+
+    :param scheduler: The scheduler.
+    :param interval: "epoch", "batch", or None for once an epoch, unless it is a `OneCycleLR` that was made for as many
+           steps as there will be batches.
+    :param epochs: Epochs.
+    :param batches: Batches in one epoch.
+    :return: Whether it is once a batch.
+    :raises ValueError: For another interval, or a `ReduceLROnPlateau` once a batch.
+    """
+    if interval not in (None, "epoch", "batch"):
+        raise unknown_name("scheduler_interval", str(interval), ("epoch", "batch"))
+    if interval == "batch" and isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError("scheduler_interval: a ReduceLROnPlateau looks at the figures of an epoch, once an epoch.")
+    if interval is None and isinstance(scheduler, OneCycleLR):
+        return scheduler.total_steps == epochs * batches != epochs
+    return interval == "batch"
+
+
+def step_scheduler(scheduler: Any, loss: float, figure: float) -> None:
+    """
+    Step a learning-rate scheduler at the end of an epoch.
+
+    :param scheduler: The scheduler; a `ReduceLROnPlateau` is told how the epoch went.
+    :param loss: The epoch's loss, for its mode "min".
+    :param figure: The epoch's accuracy, for its mode "max".
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        for group in scheduler.optimizer.param_groups:  # as other schedulers do; see same_optimizer
+            group.setdefault("initial_lr", group["lr"])
+        scheduler.step(loss if scheduler.mode == "min" else figure)
+    else:
+        scheduler.step()

@@ -1,0 +1,184 @@
+"""
+Copies of a network, fresh weights, and fresh optimizers.
+
+What has the parameters is given as one or several things, the network and its loss; those that are no modules have
+none.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+T = TypeVar("T")
+
+#: steps by which a spectral norm finds the largest singular value of new weights, as torch's own begins
+_POWER_STEPS = 15
+
+
+def _networks(things: Any) -> list[nn.Module]:
+    return [each for each in (things if isinstance(things, (list, tuple)) else [things]) if isinstance(each, nn.Module)]
+
+
+def _named(things: Any) -> list[tuple[str, nn.Parameter]]:
+    """Parameters by name, shared ones by each of their names; later networks' names begin with their number."""
+    return [
+        (f"{number}.{name}" if number else name, parameter)
+        for number, network in enumerate(_networks(things))
+        for name, parameter in network.named_parameters(remove_duplicate=False)
+    ]
+
+
+def _computed(value: Any) -> Iterator[torch.Tensor]:
+    """The results of computations in a module's attributes, which torch does not copy."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_leaf:
+            yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _computed(entry)
+
+
+def detached(things: Any) -> dict[int, Any]:
+    """
+    What `copy.deepcopy` must know to copy a network that was just trained: modules may keep results of their last pass,
+    as weight norm, spectral norm and pruning by hooks keep the weight that they computed.
+
+    :param things: The network, or several things.
+    :return: The `memo` of `copy.deepcopy`.
+    """
+    modules = [module for network in _networks(things) for module in network.modules()]
+    return {id(tensor): tensor.detach().clone() for module in modules for tensor in _computed(module.__dict__)}
+
+
+def copied(things: T) -> T:
+    """
+    :param things: The network, or several things; what they share, the copies share.
+    :return: A deep copy.
+    """
+    return copy.deepcopy(things, detached(things))
+
+
+def draw_anew(things: Any) -> None:
+    """
+    Draw all trained weights anew, in place, by the modules' own `reset_parameters` (or `_reset_parameters`, as torch's
+    attention calls it), weight norm, spectral norm and pruning included. Buffers that no module resets (fixed centers,
+    masks) and frozen parameters without such a method stay.
+
+    :param things: The network, or several things.
+    :raises ValueError: When there are trained parameters that no module draws anew; nothing is changed then.
+    """
+    networks = _networks(things)
+    tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    parameters = [(name, each) for name, each in _named(things) if each.is_floating_point()]
+    missed, done = [], False
+    with torch.no_grad():
+        try:
+            for _, parameter in parameters:  # what is still no number afterwards was not drawn
+                parameter.fill_(torch.nan)
+            for network in networks:
+                network.apply(_reset)
+            missed = [name for name, each in parameters if each.requires_grad and each.isnan().any()]
+            done = not missed
+        finally:
+            for tensor, value in before:
+                if not done or tensor.isnan().any():
+                    tensor.copy_(value)
+    if missed:
+        more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
+        raise ValueError(
+            f"{', '.join(missed[:5])}{more}: trained parameters that cannot be drawn anew. Give the module that has "
+            "them a reset_parameters(), or make a new network."
+        )
+
+
+def _reset(module: Any) -> None:
+    """Draw the parameters of one module."""
+    if parametrize.is_parametrized(module):  # as its plain class would, then through the inverse of what computes them
+        computing, mode = module.parametrizations, module.parametrizations.training
+        computing.eval()
+        drawn = {name: torch.full_like(getattr(module, name), torch.nan) for name in computing}
+        plain: Any = object.__new__(parametrize.type_before_parametrizations(module))
+        children = {name: child for name, child in module._modules.items() if name != "parametrizations"}
+        parameters = {**module._parameters, **{name: nn.Parameter(tensor) for name, tensor in drawn.items()}}
+        plain.__dict__ = {**vars(module), "_parameters": parameters, "_modules": children}
+        _reset(plain)
+        for name, tensor in drawn.items():
+            setattr(module, name, tensor)
+        computing.train()
+        for name in list(drawn) * _POWER_STEPS:
+            getattr(module, name)
+        computing.train(mode)
+        return
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if callable(reset):
+        reset()
+    # by hooks a weight, now drawn, is computed from other parameters
+    for name, value in [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]:
+        if f"{name}_orig" in module._parameters:
+            module._parameters[f"{name}_orig"].copy_(value)
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            value = getattr(module, hook.name)
+            getattr(module, f"{hook.name}_v").copy_(value)
+            getattr(module, f"{hook.name}_g").copy_(torch.norm_except_dim(value, 2, hook.dim))
+        elif isinstance(hook, SpectralNorm):
+            for _ in range(_POWER_STEPS):
+                hook.compute_weight(module, do_power_iteration=True)
+
+
+def same_optimizer(
+    optimizer: torch.optim.Optimizer, old: Sequence[Any], new: Sequence[Any] | None = None
+) -> torch.optim.Optimizer:
+    """
+    A fresh optimizer of the same class with the same groups, their settings, and the same parameters left out. A rate
+    that a schedule has changed is again the one from which it began.
+
+    :param optimizer: The optimizer.
+    :param old: The network and the loss whose parameters it has; others it may have besides.
+    :param new: The network and the loss whose parameters of the same names the fresh one has. What the network has of
+           other names joins the only group, or makes one of its own. None for the same ones.
+    :return: The optimizer.
+    """
+    here = dict(_named(old if new is None else new))
+    names: dict[int, list[str]] = {}
+    for name, parameter in _named(old):
+        names.setdefault(id(parameter), []).append(name)
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+
+    def take(group: dict[str, Any], parameter: Any, label: str | None) -> None:
+        if id(parameter) not in taken:
+            taken.add(id(parameter))
+            group["params"].append(parameter if label is None else (label, parameter))
+
+    for given in optimizer.param_groups:
+        group = copy.deepcopy({k: v for k, v in given.items() if k not in ("params", "param_names", "initial_lr")})
+        group = {**group, "lr": copy.deepcopy(given.get("initial_lr", given["lr"])), "params": []}
+        labels = given.get("param_names") or [None] * len(given["params"])
+        for parameter, label in zip(given["params"], labels, strict=True):
+            own = names.get(id(parameter))
+            for counterpart in [parameter] if own is None else [here[name] for name in own if name in here]:
+                take(group, counterpart, label)
+        groups.append(group)
+    if new is not None:
+        known = {name for own in names.values() for name in own}
+        more: dict[str, Any] = groups[0] if len(groups) == 1 else {"params": []}
+        labelled = "param_names" in optimizer.param_groups[0]
+        for name, parameter in _named(new[:1]):
+            if name not in known:
+                take(more, parameter, name if labelled else None)
+        groups += [more] * (len(groups) != 1)
+    accepted = inspect.signature(type(optimizer).__init__).parameters  # AdamW's defaults hold more than it takes
+    defaults = {key: value for key, value in optimizer.defaults.items() if key in accepted}
+    make: Any = type(optimizer)
+    return make([group for group in groups if group["params"]], **defaults)

@@ -1,0 +1,496 @@
+"""What the classifier's fit and the trainers share: generators, batches of one, schedulers, weights, clipping."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from art.data_generators import DataGenerator, NumpyDataGenerator, PyTorchDataGenerator
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc.models import DefendedNet
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    RECIPES,
+    TRADES,
+    AdversarialLossTrainer,
+    LossTrainer,
+    PCTrainer,
+    Recipe,
+    create_trainer,
+)
+from tests.conftest import INPUT_SHAPE
+
+
+def make(name="sce", norm=False, optimizer=None, **kwargs):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *[nn.BatchNorm1d(16)] * norm, nn.ReLU())
+    optimizer = None if optimizer is None else optimizer(net.parameters())
+    return create_classifier(
+        name, net, input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu", optimizer=optimizer, **kwargs
+    )
+
+
+def sgd(rate=0.1):
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+
+def weights(classifier):
+    return torch.cat([parameter.detach().flatten() for parameter in classifier.model.parameters()])
+
+
+TRAINERS = {
+    "clean": LossTrainer,
+    "warm-up": PCTrainer,
+    "adversarial": lambda classifier, **kwargs: AdversarialLossTrainer(classifier, PGD(0.1, steps=1), **kwargs),
+}
+
+
+# --- generators -------------------------------------------------------------------------------------------------------
+
+
+class Stream(DataGenerator):
+    """Endless batches, each drawn anew; says how many there were and keeps none."""
+
+    def __init__(self, size, batch_size, weighted=False):
+        super().__init__(size=size, batch_size=batch_size)
+        self.random, self.given, self.weighted = np.random.default_rng(0), 0, weighted
+
+    def get_batch(self):
+        self.given += 1
+        x, y = self.random.random((self.batch_size, *INPUT_SHAPE), np.float32), self.random.integers(
+            0, 10, self.batch_size
+        )
+        return (x, y, np.ones(len(x))) if self.weighted else (x, y)
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_every_epoch_draws_anew_and_no_batch_is_kept(kind):
+    generator = Stream(size=40, batch_size=16)
+    trainer = TRAINERS[kind](make("pc"), seed=0, verbose=False)
+    seen, batch_loss = [], trainer._batch_loss
+
+    def spy(x, y, step):
+        seen.append(x.sum().item())
+        return batch_loss(x, y, step)
+
+    trainer._batch_loss = spy
+    trainer.fit_generator(generator, nb_epochs=4)
+    assert generator.given == 4 * 3
+    assert len(set(seen)) == 4 * 3
+    assert len(trainer.history) == 4
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "weighted"])
+def test_a_generator_trains_as_the_same_batches_by_hand(kind, digits):
+    """In the generator's order, with labels of any format; a third array weighs the samples."""
+    x, y = digits.x_train[:48], digits.y_train[:48]
+    if kind == "numpy":
+        generator = NumpyDataGenerator(x, np.eye(10)[y], batch_size=16, shuffle=False)
+    else:
+        arrays = [torch.tensor(x), torch.tensor(y), *[torch.full((48,), 2.0)] * (kind == "weighted")]
+        generator = PyTorchDataGenerator(DataLoader(TensorDataset(*arrays), batch_size=16), size=48, batch_size=16)
+    trained, reference = make(optimizer=sgd()), make(optimizer=sgd(0.2 if kind == "weighted" else 0.1))
+    LossTrainer(trained, seed=0, verbose=False).fit_generator(generator, nb_epochs=2)
+    reference.model.train()
+    for part in (slice(0, 16), slice(16, 32), slice(32, 48)) * 2:
+        reference.optimizer.zero_grad()
+        nn.functional.cross_entropy(reference.model(torch.tensor(x[part])), torch.tensor(y[part])).backward()
+        reference.optimizer.step()
+    torch.testing.assert_close(weights(trained), weights(reference), rtol=1e-5, atol=1e-6)
+    own = make(optimizer=sgd())
+    own.fit_generator(generator, nb_epochs=2)
+    torch.testing.assert_close(weights(own), weights(reference), rtol=1e-5, atol=1e-6)
+
+
+def test_a_generator_beside_all_that_a_trainer_does(tmp_path, digits):
+    """Augmentation, averages with batch statistics, validation, a recipe, a folder."""
+    trainer = AdversarialLossTrainer(
+        make(norm=True),
+        FGSM(0.05),
+        recipe=RECIPES["default"],
+        augmentation="crop-flip",
+        averaging="swa",
+        keep="best",
+        folder=tmp_path,
+        seed=0,
+        verbose=False,
+    )
+    validation = digits.x_test[:40], digits.y_test[:40]
+    trainer.fit_generator(Stream(33, 16), nb_epochs=2, validation_data=validation)
+    assert len(trainer.history) == 2
+    again = AdversarialLossTrainer(make(norm=True), FGSM(0.05), folder=tmp_path, seed=0, verbose=False)
+    with pytest.raises(ValueError, match="another run"):
+        again.fit_generator(Stream(33, 16), nb_epochs=2, validation_data=validation, resume=True)
+
+
+def test_no_generator(digits):
+    with pytest.raises(TypeError, match=r"generator: expected an ART DataGenerator with get_batch\(\), got list"):
+        LossTrainer(make(), verbose=False).fit_generator([(digits.x_train, digits.y_train)])
+
+
+# --- batches of one ---------------------------------------------------------------------------------------------------
+
+
+def fit(kind, classifier, x, y, **kwargs):
+    if kind == "classifier":
+        return classifier.fit(x, y, **kwargs)
+    return TRAINERS[kind](classifier, seed=0, verbose=False).fit(x, y, **{"nb_epochs": 2, **kwargs})
+
+
+@pytest.mark.parametrize("kind", ["classifier", *TRAINERS])
+def test_batches_of_one_sample(kind, digits):
+    x, y = digits.x_train[:5], digits.y_train[:5]
+    for n, batch_size in ((5, 1), (5, 4), (1, 8), (1, 1)):
+        classifier = make("pc")
+        before = weights(classifier)
+        fit(kind, classifier, x[:n], y[:n], batch_size=batch_size)
+        assert not torch.equal(before, weights(classifier)), (n, batch_size)
+
+
+def test_a_rest_of_one_sample_is_trained_on_where_it_can_be(digits):
+    """Two steps an epoch without batch normalisation, one with it."""
+    for norm, steps in ((False, 2), (True, 1)):
+        for kind in ("classifier", "clean"):
+            classifier = make(norm=norm, optimizer=lambda parameters: torch.optim.Adam(parameters))
+            fit(kind, classifier, digits.x_train[:9], digits.y_train[:9], batch_size=8, nb_epochs=1)
+            assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {steps}
+
+
+@pytest.mark.parametrize("kind", ["classifier", *TRAINERS])
+@pytest.mark.parametrize(("n", "batch_size"), [(5, 1), (1, 8)])
+def test_batch_normalisation_and_batches_of_one(kind, n, batch_size, digits):
+    with pytest.raises(
+        ValueError, match="^batch_size: expected batches of at least 2 samples, got one, in which batch"
+    ):
+        fit(kind, make("pc", norm=True), digits.x_train[:n], digits.y_train[:n], batch_size=batch_size)
+
+
+def test_batch_normalisation_of_maps_takes_batches_of_one(digits):
+    """There are the pixels; ART trains there too."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten())
+    for kind in ("classifier", "adversarial"):
+        classifier = create_classifier("sce", net, input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
+        fit(kind, classifier, digits.x_train[:3], digits.y_train[:3], batch_size=1, nb_epochs=1)
+    trainer = LossTrainer(classifier, averaging="swa", verbose=False)
+    trainer.fit(digits.x_train[:3], digits.y_train[:3], batch_size=1, nb_epochs=1)
+    assert net[1].running_var.isfinite().all()
+    assert not torch.equal(net[1].running_mean, torch.zeros(2))
+
+
+@pytest.mark.parametrize("kind", ["clean", "adversarial"])
+def test_validation_keeps_to_the_batch_size(kind, digits):
+    classifier = make()
+    largest = []
+    hook = classifier.model.register_forward_hook(lambda module, args, out: largest.append(len(args[0])))
+    trainer = TRAINERS[kind](classifier, seed=0, averaging="ema", keep="best", verbose=False)
+    trainer.fit(digits.x_train[:64], digits.y_train[:64], (digits.x_test[:50], digits.y_test[:50]), 8, 1)
+    hook.remove()
+    assert max(largest) == 8
+    logits = torch.from_numpy(classifier.predict(digits.x_test[:50]))
+    assert trainer.history[0]["val_loss"] == pytest.approx(
+        nn.functional.cross_entropy(logits, torch.from_numpy(digits.y_test[:50])).item(), rel=1e-5
+    )
+
+
+# --- schedulers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("kind", ["clean", "adversarial", "without validation"])
+def test_a_plateau_follows_the_validation_figures(kind, mode, made, digits):
+    """The same figures, shown to the same scheduler by hand, give the same rates."""
+
+    def scheduler(optimizer):
+        return lr_scheduler.ReduceLROnPlateau(optimizer, mode, factor=0.5, patience=0, threshold=0.05)
+
+    classifier = make(optimizer=sgd(0.5))
+    trainer = TRAINERS["adversarial" if kind == "adversarial" else "clean"](classifier, seed=0, verbose=False)
+    validation = None if kind == "without validation" else (digits.x_test[:40], digits.y_test[:40])
+    given = scheduler(classifier.optimizer) if made else scheduler
+    trainer.fit(digits.x_train[:96], digits.y_train[:96], validation, 32, 6, given)
+    key = {
+        ("clean", "min"): "val_loss",
+        ("clean", "max"): "val_accuracy",
+        ("adversarial", "min"): "val_loss",
+        ("adversarial", "max"): "val_robust_accuracy",
+        ("without validation", "min"): "loss",
+        ("without validation", "max"): "accuracy",
+    }[kind, mode]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    by_hand = scheduler(optimizer)
+    for record in trainer.history:
+        assert record["rate"] == optimizer.param_groups[0]["lr"]
+        by_hand.step(record[key])
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_plateau_in_the_classifier_s_fit(mode, made, digits):
+    """It sees the epoch's training loss or accuracy: at a rate of 0 those never change, so that it acts each time."""
+    seen = []
+
+    class Spy(lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics, *args):
+            seen.append(metrics)
+            super().step(metrics, *args)
+
+    classifier = make(optimizer=sgd(0.0))
+    x, y = digits.x_train[:50], digits.y_train[:50]
+    classifier.fit(x, y, 16, 2, scheduler=Spy(classifier.optimizer, mode) if made else lambda each: Spy(each, mode))
+    logits = torch.from_numpy(classifier.predict(x))
+    true = torch.from_numpy(y)
+    figure = nn.functional.cross_entropy(logits, true) if mode == "min" else (logits.argmax(1) == true).float().mean()
+    assert seen == pytest.approx([figure.item()] * 2, rel=1e-5)
+
+
+def test_a_plateau_is_resumed_exactly(tmp_path, digits):
+    def trainer(folder=None):
+        return LossTrainer(make(optimizer=sgd(0.5)), folder=folder, seed=0, verbose=False)
+
+    def go(trainer, **kwargs):
+        scheduler = partial(lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=0.1)
+        trainer.fit(digits.x_train[:96], digits.y_train[:96], None, 32, 6, scheduler, **kwargs)
+        return trainer
+
+    whole, broken = go(trainer()), trainer(tmp_path)
+    close = broken._close_epoch
+
+    def stop(job, record):
+        if record["epoch"] == 4:
+            raise RuntimeError
+        close(job, record)
+
+    broken._close_epoch = stop
+    with pytest.raises(RuntimeError):
+        go(broken)
+    resumed = go(trainer(tmp_path), resume=True)
+    assert torch.equal(weights(resumed.classifier), weights(whole.classifier))
+    assert [record["rate"] for record in resumed.history] == [record["rate"] for record in whole.history]
+    assert len({record["rate"] for record in whole.history}) > 1
+
+
+def cycle(total):
+    return lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "clean", "adversarial"])
+@pytest.mark.parametrize(
+    ("scheduler", "interval", "steps"),
+    [
+        (cycle(12), None, 12),
+        (cycle(3), None, 3),
+        (cycle(20), None, 3),
+        (cycle(20), "batch", 12),
+        (cycle(12), "epoch", 3),
+        (lambda optimizer: lr_scheduler.StepLR(optimizer, 1), "batch", 12),
+    ],
+)
+def test_how_often_a_scheduler_steps(scheduler, interval, steps, kind, digits):
+    classifier = make(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9))
+    made = scheduler(classifier.optimizer)
+    x, y = digits.x_train[:50], digits.y_train[:50]
+    fit(kind, classifier, x, y, batch_size=16, nb_epochs=3, scheduler=made, scheduler_interval=interval)
+    assert made.last_epoch == steps
+
+
+def test_intervals_that_are_none(digits):
+    x, y = digits.x_train[:8], digits.y_train[:8]
+    for kind in ("classifier", "clean"):
+        for scheduler, interval, message in (
+            (lr_scheduler.ReduceLROnPlateau, "batch", "a ReduceLROnPlateau looks at the figures of an epoch"),
+            (lambda optimizer: lr_scheduler.StepLR(optimizer, 1), "bacth", "Did you mean 'batch'"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                fit(kind, make(), x, y, scheduler=scheduler, scheduler_interval=interval)
+
+
+# --- sample weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["classifier", "clean"])
+def test_a_weight_of_two_is_a_sample_that_is_there_twice(kind, name, digits):
+    """One step over all: weights 0, 1 and 2 against samples that are there so often."""
+    x, y = digits.x_train[:6], digits.y_train[:6]
+    weight = np.array([0, 1, 2, 1, 2, 0], np.float32)
+    often = np.repeat(np.arange(6), weight.astype(int))
+    classifiers = []
+    for inputs, labels, given, rate in ((x, y, weight, 0.06), (x[often], y[often], None, 0.06)):
+        classifier = make(name, optimizer=sgd(rate))
+        trainer = classifier if kind == "classifier" else LossTrainer(classifier, seed=0, verbose=False)
+        if name == "center":  # whose centers count samples, not weights
+            classifier.model.head.center_rate = 0.0
+        trainer.fit(inputs, labels, batch_size=8, nb_epochs=1, sample_weight=given)
+        classifiers.append(weights(classifier))
+    torch.testing.assert_close(*classifiers, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(0.1, steps=1), TRADES(0.1, steps=1), FGSM(0.05)], ids=lambda a: type(a).__name__
+)
+def test_weights_in_adversarial_training(attack, digits):
+    """A sample of weight 0 has no part in it, whatever it is; of weight 1 all is as without."""
+    x, y = digits.x_train[:8], digits.y_train[:8]
+    other = np.concatenate([1 - x[:2], x[2:]])
+    results = []
+    for inputs, weight in (
+        (x, [0, 0, 1, 1, 1, 1, 2, 2]),
+        (other, [0, 0, 1, 1, 1, 1, 2, 2]),
+        (x, np.ones((8, 1))),
+        (x, None),
+    ):
+        classifier = make(optimizer=sgd())
+        trainer = AdversarialLossTrainer(classifier, attack, seed=0, verbose=False)
+        trainer.fit(inputs, y, nb_epochs=1, sample_weight=weight)
+        results.append(weights(classifier))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[2], results[3], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(results[0], results[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="sum"), nn.NLLLoss(), "one-hot"])
+def test_weights_with_losses_of_the_user_s_own(loss, digits):
+    from art_mmc.classifiers import OneHotLoss
+
+    loss = OneHotLoss(nn.MSELoss()) if loss == "one-hot" else loss
+    results = []
+    x, y = digits.x_train[:4], digits.y_train[:4]
+    for index, weight in (([0, 1, 2, 3], [1, 0, 2, 1]), ([0, 2, 2, 3], None)):
+        torch.manual_seed(0)
+        net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.LogSoftmax(dim=1))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        classifier = LossDefendedClassifier(net, loss, INPUT_SHAPE, 10, optimizer, device_type="cpu")
+        classifier.fit(x[index], y[index], nb_epochs=1, sample_weight=weight)
+        results.append(weights(classifier))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, 2.0], "one number for each of 4 samples, got shape"),
+        ([1, 1, 1, -1], "finite"),
+        ([1, 1, 1, np.nan], "finite"),
+    ],
+)
+def test_weights_that_are_none(weight, message, digits):
+    for kind in ("classifier", "clean"):
+        with pytest.raises(ValueError, match=f"sample_weight: expected.*{message}"):
+            fit(kind, make(), digits.x_train[:4], digits.y_train[:4], sample_weight=weight)
+
+
+def test_weights_and_a_loss_of_one_number(digits):
+    class Mean(nn.Module):
+        def forward(self, logits, y):
+            return nn.functional.cross_entropy(logits, y)
+
+    net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Identity())
+    classifier = LossDefendedClassifier(net, Mean(), INPUT_SHAPE, 10, device_type="cpu")
+    with pytest.raises(TypeError, match="sample_weight: .* gives no value a sample"):
+        classifier.fit(digits.x_train[:4], digits.y_train[:4], sample_weight=np.ones(4))
+
+
+def test_a_run_with_other_weights_is_another_run(tmp_path, digits):
+    def go(weight, **kwargs):
+        trainer = LossTrainer(make(), folder=tmp_path, seed=0, verbose=False)
+        trainer.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1, sample_weight=weight, **kwargs)
+
+    go(np.arange(8))
+    go(np.arange(8), resume=True)
+    for weight in (None, np.ones(8)):
+        with pytest.raises(ValueError, match="another run: data"):
+            go(weight, resume=True)
+
+
+# --- gradients, optimizers, averages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["trainer", "recipe"])
+def test_a_long_gradient_is_shortened(way, digits):
+    """A step of SGD is as long as rate times norm allows, in the direction that it had."""
+    steps = []
+    for limit in (None, 0.01, 1e6):
+        classifier = make(optimizer=sgd(1.0))
+        before = weights(classifier)
+        if way == "trainer":
+            trainer = create_trainer(classifier, clip_gradient=limit, seed=0, verbose=False)
+        else:
+            recipe = Recipe("mine", "", "", (), "", "sgd", 1.0, 1, 64, clip_gradient=limit)
+            trainer = create_trainer(classifier, recipe, seed=0, verbose=False)
+        trainer.fit(digits.x_train[:64], digits.y_train[:64], batch_size=64, nb_epochs=1)
+        steps.append(weights(classifier) - before)
+    assert steps[1].norm().item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(steps[1] / 0.01, steps[0] / steps[0].norm(), rtol=1e-2, atol=1e-4)
+    assert torch.equal(steps[0], steps[2])
+
+
+def test_clipping_is_part_of_what_a_run_is(digits):
+    assert "clip_gradient=0.5" in repr(LossTrainer(make(), clip_gradient=0.5))
+    assert "clip_gradient" not in repr(LossTrainer(make(), recipe=RECIPES["default"]))  # runs begun before can go on
+    for value in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="clip_gradient: expected a positive number"):
+            LossTrainer(make(), clip_gradient=value)
+    with pytest.raises(ValueError, match="averaging_decay: expected a number in"):
+        LossTrainer(make(), averaging="ema", averaging_decay=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nesterov", lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.01)),
+    ],
+)
+def test_the_recipe_s_optimizers(name, expected, digits):
+    trained, reference = make(), make()
+    recipe = Recipe("mine", "", "", (), "", name, 0.1, 3, 64, weight_decay=0.01)
+    create_trainer(trained, recipe, seed=0, verbose=False).fit(digits.x_train[:64], digits.y_train[:64])
+    reference.set_params(optimizer=expected(reference.model.parameters()))
+    LossTrainer(reference, seed=0, verbose=False).fit(
+        digits.x_train[:64], digits.y_train[:64], batch_size=64, nb_epochs=3
+    )
+    assert torch.equal(weights(trained), weights(reference))
+    with pytest.raises(ValueError, match="unknown optimizer 'adanw'. Did you mean 'adamw'"):
+        Recipe("mine", "", "", (), "", "adanw", 0.1, 3, 64)
+
+
+def test_a_short_training_with_an_exponential_average_ends_well(digits, caplog):
+    accuracy = {}
+    for averaging in (None, "ema"):
+        classifier = make("mmc")
+        trainer = LossTrainer(classifier, averaging=averaging, seed=0, verbose=False)
+        trainer.fit(digits.x_train, digits.y_train, batch_size=32, nb_epochs=12)
+        accuracy[averaging] = (classifier.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean()
+    assert accuracy["ema"] > accuracy[None] - 0.1
+    assert accuracy["ema"] > 0.6
+    assert "next to nothing" not in caplog.text
+
+
+def test_the_warning_looks_at_the_weights_that_are_kept(digits, caplog):
+    """Of an average that begins at weights far from those at the end, and stays there."""
+
+    class Stays(LossTrainer):
+        def _new_average(self):
+            average = super()._new_average()
+            average.after_step = lambda: None
+            with torch.no_grad():
+                before = {name: each.clone() for name, each in self.classifier.model.state_dict().items()}
+                for parameter in self.classifier.model.parameters():
+                    parameter.zero_()
+                average.after_epoch(1)
+                self.classifier.model.load_state_dict(before)
+            return average
+
+    with caplog.at_level(logging.WARNING):
+        trainer = Stays(make(), averaging="ema", seed=0, verbose=False)
+        trainer.fit(digits.x_train, digits.y_train, batch_size=32, nb_epochs=6)
+    assert trainer.history[-1]["accuracy"] > 0.4
+    assert "learnt next to nothing" in caplog.text
