@@ -510,7 +510,7 @@ def test_an_attack_that_has_not_converged():
         assert what in found.sentence
         assert found.sentence.endswith("the attacks have not converged.")
     standing = int(examined.standing.sum())
-    assert f"Of {examined.n} samples {standing} stand in the worst case" in examined.more_steps().sentence
+    assert f"Of {examined.n} samples {standing} withstand the attacks" in examined.more_steps().sentence
     # figures by hand: what falls, of all that are looked at
     broken = round(examined.more_steps().value * examined.n)
     assert f"breaks {broken} more ({100 * broken / examined.n:.1f} %)" in examined.more_steps().sentence
@@ -745,7 +745,8 @@ def test_verdicts_by_hand(clean, attacks, diagnostics, status, reason):
 def test_the_deadliest_attack_is_named():
     part = made("on the rest", 20, "dlr", attacked=np.arange(100) < 40)
     attacks = (made("first", 60, "loss"), made("second", 40, "margin"), part)
-    (reason,) = judge(RobustnessRecord(made("clean", 95), attacks[1:], 0), [], 10).reasons
+    reason, bound = judge(RobustnessRecord(made("clean", 95), attacks[1:], 0, "own plans"), [], 10).reasons
+    assert BOUND in bound
     assert "is 20.0 % of 100 samples" in reason
     assert reason.endswith("; second on 'margin' alone leaves 40.0 %.")
 
