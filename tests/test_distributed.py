@@ -38,6 +38,7 @@ from art_mmc.distributed import (
     total,
     world,
 )
+from art_mmc.models import DefendedNet
 from art_mmc.trainers import (
     FGSM,
     PGD,
@@ -89,7 +90,7 @@ def make_trainer(setting, folder=None, seed=0):
     name, backbone, attack, kwargs, _ = SETTINGS[setting]
     torch.manual_seed(seed)
     if name == "own":
-        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Identity())  # casts its inputs
         classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(reduction="sum"), (1, 8, 8), 10)
         classifier.optimizer.param_groups[0]["lr"] = 1e-3
     else:
