@@ -12,7 +12,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
-    from art_mmc.acceleration import accelerate as accelerate
     from art_mmc.attacks import SPSA as SPSA
     from art_mmc.attacks import CarliniL2 as CarliniL2
     from art_mmc.attacks import GaussianNoise as GaussianNoise
@@ -29,6 +28,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.classifiers import SoftmaxClassifier as SoftmaxClassifier
     from art_mmc.classifiers import create_classifier as create_classifier
     from art_mmc.classifiers import load_classifier as load_classifier
+    from art_mmc.classifiers.accelerate import accelerate as accelerate
     from art_mmc.data import load_dataset as load_dataset
     from art_mmc.defences import DEFENCES as DEFENCES
     from art_mmc.detectors import DETECTORS as DETECTORS
@@ -63,7 +63,7 @@ __version__ = "0.1.0"
 
 #: module -> the public names that live there
 _HOMES = {
-    "acceleration": ("accelerate",),
+    "classifiers.accelerate": ("accelerate",),
     "attacks": ("SPSA", "CarliniL2", "GaussianNoise", "RandomRotation"),
     "classifiers": (
         "CenterLossClassifier",

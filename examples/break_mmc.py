@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from art_mmc import create_classifier, create_trainer, load_dataset
-from art_mmc.comparison import machine
 from art_mmc.evaluation import (
     PGD_ADAPTIVE,
     PGD_CROSS_ENTROPY,
@@ -21,7 +20,8 @@ from art_mmc.evaluation import (
     RobustnessEvaluation,
     headline,
 )
-from art_mmc.reporting import evaluation_table, figure_png, json_bytes, new_figure, style_panel, write_files
+from art_mmc.reports import evaluation_table, figure_png, json_bytes, new_figure, style_panel, write_files
+from art_mmc.studies.setup import machine
 
 EPS = [0.05, 0.1, 0.15, 0.2]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.assessment import Assessment
 from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
 from art_mmc.evaluation.curves import Curves
+from art_mmc.studies.evaluate import Assessment
 
 N = 10
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])

@@ -15,7 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import create_classifier, load_dataset
-from art_mmc.evaluation import seeded
+from art_mmc.state import seeded
 from art_mmc.trainers import PGD, AdversarialLossTrainer
 
 SHAPE = (1, 8, 8)

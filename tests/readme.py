@@ -31,7 +31,7 @@ def defences_table() -> str:
 
 def compare_table() -> str:
     """The recorded default run of `art-mmc compare`."""
-    from art_mmc.reporting import load_report, markdown_table, provenance_line
+    from art_mmc.reports import load_report, markdown_table, provenance_line
 
     report = load_report(RESULTS / "compare-digits" / "report.json")
     picture = "![robust accuracy over eps](examples/results/compare-digits/curves.png)"
@@ -40,21 +40,21 @@ def compare_table() -> str:
 
 def runs_table() -> str:
     """The recorded runs of `art-mmc train` on MNIST."""
-    from art_mmc.reporting import training_table
+    from art_mmc.reports import training_table
 
     return training_table(sorted(RESULTS.glob("train-*.json")))
 
 
 def evaluations() -> list[RobustnessRecord]:
     """The recorded runs of `art-mmc evaluate`, in the order of their folders' names."""
-    from art_mmc.reporting import load_robustness
+    from art_mmc.reports import load_robustness
 
     return [load_robustness(path).record for path in sorted(RESULTS.glob("evaluate-*/report.json"))]
 
 
 def evaluations_table() -> str:
     """The recorded runs of `art-mmc evaluate`, but for the PC paper's protocol."""
-    from art_mmc.reporting.robustness import records_table
+    from art_mmc.reports.evaluate import records_table
 
     return records_table([record for record in evaluations() if record.suite != "li2021-table1"])
 
@@ -62,7 +62,7 @@ def evaluations_table() -> str:
 def protocol_table() -> str:
     """The PC paper's protocol on MNIST: its strongest attack, its figure, and what other attacks leave."""
     from art_mmc.published import get_published
-    from art_mmc.reporting import format_percent
+    from art_mmc.reports import format_percent
 
     published = {
         (cell.method, cell.eps): cell.shown
@@ -93,7 +93,7 @@ def speed_table() -> str:
     """The recorded run of `art-mmc bench`."""
     from art_mmc.bench import GROWTH_PNG, summary_table
     from art_mmc.bench.report import conditions
-    from art_mmc.reporting import read_document
+    from art_mmc.reports import read_document
 
     bench = read_document(RESULTS / "bench" / "bench.json")
     picture = f"![time and memory over samples and classes](examples/results/bench/{GROWTH_PNG})"

@@ -641,7 +641,7 @@ class TestCommandLine:
             seen.update({**kwargs, **fields, **recipe.attack_options})
             raise self.Begun
 
-        monkeypatch.setattr("art_mmc.comparison.train_defence", begin)
+        monkeypatch.setattr("art_mmc.studies.setup.train_defence", begin)
         return seen
 
     @pytest.mark.parametrize("line", OPTIONS)

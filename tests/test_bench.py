@@ -39,9 +39,9 @@ from art_mmc.bench.growth import SUBJECTS, measure_curve
 from art_mmc.bench.measure import at_most, faster, in_fresh_process, peak_megabytes, seconds
 from art_mmc.bench.report import conditions, curves_text, format_figure, growth_figure, read_rows
 from art_mmc.cli import main
-from art_mmc.comparison import ORDER
 from art_mmc.geometry import max_mahalanobis_centers
-from art_mmc.reporting import read_document
+from art_mmc.reports import read_document
+from art_mmc.studies.setup import ORDER
 from art_mmc.trainers import PGD
 from art_mmc.trainers.crafting import Moment
 from tests.handmade import MACHINE

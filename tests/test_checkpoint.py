@@ -22,7 +22,7 @@ from art.defences.preprocessor import FeatureSqueezing
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-import art_mmc.checkpoint as checkpoint
+import art_mmc.classifiers.checkpoint as checkpoint
 from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, load_classifier
 from art_mmc.heads import FixedCentersHead
 from art_mmc.losses import MMCLoss

@@ -15,9 +15,15 @@ import pytest
 import torch
 
 import art_mmc
-from art_mmc import comparison, load_classifier
+from art_mmc import load_classifier
 from art_mmc.cli import main
-from art_mmc.comparison import (
+from art_mmc.data import Dataset, load_dataset
+from art_mmc.defences import DEFENCES
+from art_mmc.evaluation import ATTACKS
+from art_mmc.models import BACKBONES
+from art_mmc.reports import load_report, markdown_report, text_table
+from art_mmc.studies import setup as comparison
+from art_mmc.studies.setup import (
     ORDER,
     build_classifier,
     choose_test_images,
@@ -26,11 +32,6 @@ from art_mmc.comparison import (
     default_eps,
     train_defence,
 )
-from art_mmc.data import Dataset, load_dataset
-from art_mmc.defences import DEFENCES
-from art_mmc.evaluation import ATTACKS
-from art_mmc.models import BACKBONES
-from art_mmc.reporting import load_report, markdown_report, text_table
 from art_mmc.trainers import RECIPES, get_recipe
 
 

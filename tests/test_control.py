@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from art_mmc.evaluation import AttackPlan
-from art_mmc.evaluation.control import METHODS, Planted, _around, _plant, positive_control
-from art_mmc.evaluation.engine import Target, derived_seed
+from art_mmc.evaluation.binarisation import METHODS, Planted, _around, _plant, positive_control
+from art_mmc.evaluation.engine import Target
 from art_mmc.models import DefendedNet
+from art_mmc.state import derived_seed
 from tests.planted import Hidden, adversarially_trained, around, digits, plain, undefended
 
 LINF = AttackPlan("PGD", "pgd", "margin", 0.1, steps=40, step_size=(0.01, 0.025), restarts=2)

@@ -13,7 +13,7 @@ import pytest
 from art_mmc import load_dataset
 from art_mmc.cli import main
 from art_mmc.data import Dataset
-from art_mmc.detectors.report import (
+from art_mmc.reports.detect import (
     TITLES,
     auc_table,
     details_table,
@@ -25,7 +25,7 @@ from art_mmc.detectors.report import (
     white_box_table,
     write_report,
 )
-from art_mmc.detectors.study import DetectionStudy, detection_eps, run_detection_study
+from art_mmc.studies.detect import DetectionStudy, detection_eps, run_detection_study
 
 QUICK = [
     "--attack-share",
@@ -136,7 +136,7 @@ def test_a_study_survives_its_files(study, tmp_path):
     assert again.to_dict() == json.loads(files[1].read_text())
     assert files[0].read_text() == markdown_report(again)
     assert files[2].read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
+    (tmp_path / "other.json").write_text('{"format": "art_mmc.studies.setup"}')
     with pytest.raises(ValueError, match="art_mmc.detection"):
         load_study(tmp_path / "other.json")
 

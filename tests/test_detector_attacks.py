@@ -15,7 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from art.exceptions import EstimatorError
 
 from art_mmc import ConfidenceDetector, KernelDensityDetector, SoftmaxClassifier
-from art_mmc.detectors.attacks import (
+from art_mmc.attacks.detector_aware import (
     PAPER_ATTACKS,
     DensityAwareCarliniL2,
     DetectorAwarePGD,
@@ -25,7 +25,7 @@ from art_mmc.detectors.attacks import (
     scaled,
 )
 from art_mmc.detectors.base import NetworkOutputs
-from art_mmc.detectors.study import ATTACK_SHARE
+from art_mmc.studies.detect import ATTACK_SHARE
 
 EPS = 0.16
 QUICK = {

@@ -39,7 +39,8 @@ from art_mmc import (
 from art_mmc.detectors import REJECTED, NetworkOutputs, base, density, distance, network_outputs
 from art_mmc.detectors.confidence import log_other_mass, non_maximal_entropy
 from art_mmc.detectors.density import cross_validated_bandwidth
-from art_mmc.detectors.evaluation import DetectionRecord, auc_roc, selective_records
+from art_mmc.detectors.thresholded import selective_records
+from art_mmc.evaluation.detection import DetectionRecord, auc_roc
 
 K, D = 3, 5
 

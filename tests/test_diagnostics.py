@@ -14,7 +14,6 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import LossDefendedClassifier
-from art_mmc.assessment import Assessment
 from art_mmc.evaluation import (
     BOUND,
     BROKEN,
@@ -44,7 +43,8 @@ from art_mmc.evaluation.diagnostics import (
 )
 from art_mmc.evaluation.engine import Target, beyond_ball, clean_record
 from art_mmc.evaluation.records import DIAGNOSTICS
-from art_mmc.reporting import robustness_report
+from art_mmc.reports import robustness_report
+from art_mmc.studies.evaluate import Assessment
 from tests.planted import (
     SHAPE,
     Around,

@@ -25,10 +25,10 @@ from torch import nn
 from art_mmc import create_classifier, load_classifier, load_dataset
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.cli import main
-from art_mmc.detectors.study import run_detection_study
 from art_mmc.distributed import in_main_process, main_process_first, process_group, share_out, wait_for_all, world
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
 from art_mmc.evaluation.curves import measure_curves
+from art_mmc.studies.detect import run_detection_study
 from tests.test_distributed import LIMIT, torchrun
 
 EPS, N, BATCH = 0.1, 70, 16  # five batches of what is classified correctly, the last one a small one

@@ -19,14 +19,14 @@ import pytest
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc import assessment as assessment_module
 from art_mmc import create_classifier, load_dataset
-from art_mmc.assessment import Assessment, assess, build_network, load_any
 from art_mmc.cli import evaluate, main
 from art_mmc.data import Dataset
 from art_mmc.evaluation import BROKEN, HOLDS, UNTRUSTWORTHY, AttackError, RobustnessEvaluation, Verdict, robustness
 from art_mmc.evaluation.curves import Curves, curve_radii, measure_curves
-from art_mmc.reporting import load_robustness, robustness_report
+from art_mmc.reports import load_robustness, robustness_report
+from art_mmc.studies import evaluate as assessment_module
+from art_mmc.studies.evaluate import Assessment, assess, build_network, load_any
 from tests.handmade import RECORD
 from tests.handmade import assessment as made
 
@@ -417,7 +417,7 @@ def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
 
 
 def test_report_makes_the_files_again(run):
-    from art_mmc.reporting import write_robustness
+    from art_mmc.reports import write_robustness
 
     write_robustness(replace(made(), curves=None, x=None), "first")
     Path("first/report.md").rename("first/old.md")

@@ -9,7 +9,7 @@ from art_mmc.defences import DEFENCES
 from art_mmc.evaluation import SUITES
 from art_mmc.models import BACKBONES
 from art_mmc.published import CLEAN, DISTANCE, DISTORTION, ERROR, PUBLISHED, SHARE, get_published
-from art_mmc.reproduction import PARTS, method_recipe
+from art_mmc.studies.reproduce import PARTS, method_recipe
 from art_mmc.trainers import get_recipe
 
 MEASURED = [table for table in PUBLISHED.values() if table.suite is not None]

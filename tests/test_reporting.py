@@ -10,10 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, BOUND, AttackRecord, RobustnessRecord
-from art_mmc.reporting import (
+from art_mmc.reports import (
     curves_figure,
     curves_png,
     flattery_sentences,
@@ -31,6 +30,7 @@ from art_mmc.reporting import (
     write_files,
     write_report,
 )
+from art_mmc.studies.setup import Comparison, DefenceResult
 
 EPS = (0.1, 0.2)
 
@@ -280,7 +280,7 @@ def test_the_picture_leaves_matplotlib_s_global_state_alone(comparison, tmp_path
     (tmp_path / "report.json").write_text(json.dumps(comparison.to_dict()))
     code = (
         "import sys\n"
-        "from art_mmc.reporting import curves_png, load_report\n"
+        "from art_mmc.reports import curves_png, load_report\n"
         "report = load_report(sys.argv[1])\n"
         "assert 'matplotlib.figure' not in sys.modules\n"
         "assert len(curves_png(report)) > 10000\n"

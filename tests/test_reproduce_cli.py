@@ -17,15 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from art_mmc import assessment as assessment_module
-from art_mmc import comparison, create_classifier, load_dataset
-from art_mmc import reproduction as module
-from art_mmc.assessment import Assessment
+from art_mmc import create_classifier, load_dataset
 from art_mmc.cli import main
 from art_mmc.data import Dataset
 from art_mmc.evaluation import SUITES, AttackRecord, RobustnessRecord, suites
 from art_mmc.published import CLEAN, DISTANCE, Cell, get_published
-from art_mmc.reporting import (
+from art_mmc.reports import (
     figures_csv,
     load_reproduction,
     paper_table,
@@ -34,7 +31,19 @@ from art_mmc.reporting import (
     rewrite,
     write_reproduction,
 )
-from art_mmc.reproduction import PaperRow, Reproduced, Reproduction, check_reproduction, ours_of, paper_rows, reproduce
+from art_mmc.studies import evaluate as assessment_module
+from art_mmc.studies import reproduce as module
+from art_mmc.studies import setup as comparison
+from art_mmc.studies.evaluate import Assessment
+from art_mmc.studies.reproduce import (
+    PaperRow,
+    Reproduced,
+    Reproduction,
+    check_reproduction,
+    ours_of,
+    paper_rows,
+    reproduce,
+)
 from tests.handmade import MACHINE, RECORD, attack, bits
 
 TABLE1 = get_published("li2021-table1")
@@ -465,7 +474,8 @@ def test_reproduce_end_to_end(run, monkeypatch):
 
 def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch):
     """The networks by the paper's recipe or from files, its attacks, and those that know the detector."""
-    from art_mmc.detectors import report, study
+    from art_mmc.reports import detect as report
+    from art_mmc.studies import detect as study
 
     asked = []
     monkeypatch.setattr(study, "run_detection_study", lambda *args, **kwargs: asked.append((args, kwargs)) or "study")

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from art_mmc.assessment import Assessment, reading
 from art_mmc.evaluation import (
     BOUND,
     HOLDS,
@@ -24,7 +23,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
-from art_mmc.reporting import (
+from art_mmc.reports import (
     attacks_csv,
     evaluation_table,
     load_robustness,
@@ -35,7 +34,8 @@ from art_mmc.reporting import (
     verdict_text,
     write_robustness,
 )
-from art_mmc.reporting.pictures import (
+from art_mmc.reports.evaluate import attacks_table, free_attacks_table, side_by_side, strongest
+from art_mmc.reports.figures.evaluate import (
     confusion_figure,
     eps_figure,
     examples_figure,
@@ -43,7 +43,7 @@ from art_mmc.reporting.pictures import (
     steps_figure,
     zero_gradient_figure,
 )
-from art_mmc.reporting.robustness import attacks_table, free_attacks_table, side_by_side, strongest
+from art_mmc.studies.evaluate import Assessment, reading
 from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, assessment, attack, bits
 
 PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]
@@ -271,7 +271,7 @@ def test_json_is_strict_and_says_what_it_is():
     [
         ("{", "damaged"),
         ("[]", "no report of art_mmc"),
-        ('{"format": "art_mmc.comparison"}', "no report of art-mmc evaluate, but of kind 'art_mmc.comparison'"),
+        ('{"format": "art_mmc.studies.setup"}', "no report of art-mmc evaluate, but of kind 'art_mmc.studies.setup'"),
         ('{"format": "art_mmc.robustness"}', "damaged: KeyError"),
     ],
 )
@@ -299,7 +299,7 @@ def test_rewrite_several(tmp_path):
     assert text.count("percent correct of 10 images") == 3
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a", "a-2", "report.md", "z"]
     assert (tmp_path / "all" / "report.md").read_text().count("| my net |") == 6
-    (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
+    (tmp_path / "other.json").write_text('{"format": "art_mmc.studies.setup"}')
     with pytest.raises(ValueError, match="only those go side by side"):
         rewrite([*paths, tmp_path / "other.json"], tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -17,7 +17,6 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import accelerate, create_classifier, load_classifier, load_dataset
-from art_mmc.assessment import Assessment
 from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
 from art_mmc.classifiers import CLASSIFIERS
 from art_mmc.detectors import KernelDensityDetector
@@ -25,7 +24,8 @@ from art_mmc.evaluation import RobustnessEvaluation
 from art_mmc.evaluation.suites import SUITES
 from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.models.network import Normalize
-from art_mmc.reporting import write_robustness
+from art_mmc.reports import write_robustness
+from art_mmc.studies.evaluate import Assessment
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, create_trainer
 
 SHAPES = {"table": (13,), "signal": (2, 12), "tokens": (6, 4), "volume": (1, 5, 5, 5), "film": (3, 5, 5, 2)}

@@ -15,11 +15,11 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from art_mmc.acceleration import accelerate
 from art_mmc.bench import Settings
 from art_mmc.bench.cases import make_attack
 from art_mmc.bench.subjects import SHAPES, art_classifier, images, network
-from art_mmc.evaluation.engine import seeded
+from art_mmc.classifiers.accelerate import accelerate
+from art_mmc.state import seeded
 
 SETTINGS = Settings()
 N = 6

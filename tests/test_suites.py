@@ -12,7 +12,7 @@ import torch
 from art_mmc import LossDefendedClassifier
 from art_mmc.evaluation import METHODS, QUIRKS, SUITES, AttackPlan, RobustnessEvaluation, get_suite
 from art_mmc.evaluation.suites import fits
-from art_mmc.reporting.robustness import protocol_section
+from art_mmc.reports.evaluate import protocol_section
 from tests.planted import SHAPE, Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]

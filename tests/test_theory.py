@@ -21,6 +21,15 @@ from scipy.stats import multivariate_normal, spearmanr
 
 from art_mmc.data import Dataset
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
+from art_mmc.reports.figures.inspect import (
+    COLOURS,
+    boundary_figure,
+    density_figure,
+    gap_figure,
+    loss_density_figure,
+    spread,
+)
+from art_mmc.studies.history import find_history
 from art_mmc.theory import (
     FeatureError,
     approximate_robustness_bound,
@@ -59,15 +68,6 @@ from art_mmc.theory import (
     write_inspection,
 )
 from art_mmc.theory.density import binned
-from art_mmc.theory.history import find_history
-from art_mmc.theory.pictures import (
-    COLOURS,
-    boundary_figure,
-    density_figure,
-    gap_figure,
-    loss_density_figure,
-    spread,
-)
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "results"
 

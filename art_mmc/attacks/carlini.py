@@ -19,10 +19,10 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import check_and_transform_label_format
 from tqdm.auto import trange
 
-from art_mmc.acceleration import share_network
 from art_mmc.attacks.base import positive_number, whole_number
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.accelerate import share_network
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W

@@ -36,11 +36,11 @@ from art_mmc.bench.measure import (
 from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps
 from art_mmc.checks import unknown_name
 from art_mmc.classifiers import create_classifier
-from art_mmc.comparison import ORDER
 from art_mmc.defences import get_defence
-from art_mmc.evaluation.engine import seeded
 from art_mmc.geometry import max_mahalanobis_centers
 from art_mmc.heads import CenterTrackingHead
+from art_mmc.state import seeded
+from art_mmc.studies.setup import ORDER
 
 #: radius and step for grey and for colour images, so small that the attacks leave some: that they agree says something
 _RADII = {"lenet5": (0.02, 0.005), "resnet20": (8 / 255, 2 / 255)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from art_mmc.bench.measure import OURS, Settings, in_fresh_process, peak_megabytes, seconds
 from art_mmc.bench.subjects import BATCH, SHAPES, classifiers, images
-from art_mmc.evaluation.engine import seeded
+from art_mmc.state import seeded
 
 SAMPLES, CLASSES = (1_000, 3_000, 10_000, 50_000), (10, 100, 1_000)
 

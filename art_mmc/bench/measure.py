@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.benchmark import timer
 
-from art_mmc.evaluation.engine import seeded
+from art_mmc.state import seeded
 
 T = TypeVar("T")
 

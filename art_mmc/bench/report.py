@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from art_mmc.bench.measure import OURS, Row
-from art_mmc.reporting.figures import COLOURS, INK, figure_png, new_figure, style_panel
-from art_mmc.reporting.files import json_bytes, write_files
-from art_mmc.reporting.text import device_text, markdown_rows, text_rows, versions_text
+from art_mmc.reports.figures.style import COLOURS, INK, figure_png, new_figure, style_panel
+from art_mmc.reports.tables import device_text, markdown_rows, text_rows, versions_text
+from art_mmc.reports.write import json_bytes, write_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from art_mmc.bench.cases import CASES
 from art_mmc.bench.growth import CURVES, grow
 from art_mmc.bench.measure import ROUNDS, Row, Settings, run_case
 from art_mmc.checks import unknown_name
-from art_mmc.comparison import machine
+from art_mmc.studies.setup import machine
 
 #: names of the groups, in order; the curves of growth are a group of their own
 GROUPS = (*dict.fromkeys(case.group for case in CASES.values()), "growth")

@@ -15,10 +15,10 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.nn import functional
 
-from art_mmc.acceleration import accelerate
 from art_mmc.bench.measure import ART, OURS, Settings
-from art_mmc.evaluation.engine import seeded
+from art_mmc.classifiers.accelerate import accelerate
 from art_mmc.models import create_backbone
+from art_mmc.state import seeded
 
 #: backbone -> shape of its inputs, those of MNIST and of CIFAR
 SHAPES = {"lenet5": (1, 28, 28), "resnet20": (3, 32, 32)}

@@ -250,7 +250,7 @@ def cpu_threads(wanted: int | None, input_shape: Sequence[int]) -> Iterator[None
 
 def load_run(args: argparse.Namespace) -> tuple[Dataset, Recipe, str]:
     """The data set, the recipe and the name of the backbone that the options mean."""
-    from art_mmc.comparison import default_backbone
+    from art_mmc.studies.setup import default_backbone
     from art_mmc.trainers import get_recipe
 
     dataset = load_data(args.dataset, args)

@@ -25,8 +25,8 @@ from art_mmc.cli.common import (
 if TYPE_CHECKING:
     import argparse
 
-    from art_mmc.comparison import DefenceResult
     from art_mmc.distributed import World
+    from art_mmc.studies.setup import DefenceResult
 
 
 _COMPARE = """\
@@ -87,9 +87,9 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _compare_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
     """Every process trains and attacks; the main one writes and prints."""
-    from art_mmc.comparison import ORDER, build_classifier, compare
     from art_mmc.defences import get_defence
-    from art_mmc.reporting import flattery_sentences, text_table, write_report
+    from art_mmc.reports import flattery_sentences, text_table, write_report
+    from art_mmc.studies.setup import ORDER, build_classifier, compare
 
     with user_errors():
         defences = parse_names(args.defence, ORDER)
@@ -133,7 +133,7 @@ def _compare_among(world: World, device_type: str, radii: list[float] | None, ar
 
 
 def _print_result(result: DefenceResult) -> None:
-    from art_mmc.reporting import format_eps, format_percent
+    from art_mmc.reports import format_eps, format_percent
 
     record = result.robustness
     worst = ", ".join(f"{format_percent(record.worst_case(eps).accuracy)} % at {format_eps(eps)}" for eps in record.eps)

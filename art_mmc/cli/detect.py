@@ -26,8 +26,8 @@ from art_mmc.cli.common import (
 
 if TYPE_CHECKING:
     from art_mmc.data import Dataset
-    from art_mmc.detectors.evaluation import DetectionRecord
     from art_mmc.distributed import World
+    from art_mmc.evaluation.detection import DetectionRecord
 
 
 _DETECT = """\
@@ -168,12 +168,12 @@ def _detect(args: argparse.Namespace) -> None:
 
 def _detect_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
     """Every process trains and attacks; the main one writes and prints."""
-    from art_mmc.comparison import build_classifier, train_defence
+    from art_mmc.attacks.detector_aware import PAPER_ATTACKS
     from art_mmc.defences import get_defence
     from art_mmc.detectors import DETECTORS, create_detector
-    from art_mmc.detectors.attacks import PAPER_ATTACKS
-    from art_mmc.detectors.report import text_table, write_report
-    from art_mmc.detectors.study import ATTACK_SHARE, PAPER_DETECTORS, WHITE_BOX_ATTACKS, run_detection_study
+    from art_mmc.reports.detect import text_table, write_report
+    from art_mmc.studies.detect import ATTACK_SHARE, PAPER_DETECTORS, WHITE_BOX_ATTACKS, run_detection_study
+    from art_mmc.studies.setup import build_classifier, train_defence
 
     with user_errors():
         detectors = parse_names(args.detector, PAPER_DETECTORS)
@@ -261,8 +261,8 @@ def check_names(kind: str, given: list[str], known: Any) -> None:
 
 
 def _print_attack(classifier: str, attack: str, records: list[DetectionRecord]) -> None:
-    from art_mmc.detectors.report import TITLES
-    from art_mmc.reporting import format_percent
+    from art_mmc.reports import format_percent
+    from art_mmc.reports.detect import TITLES
 
     areas = [(TITLES[record.detector], record.auc()) for record in records]
     text = ", ".join(f"{name} {'-' if area is None else format_percent(area.value)}" for name, area in areas)

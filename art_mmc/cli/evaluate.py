@@ -221,10 +221,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _evaluate_among(device_type: str, args: argparse.Namespace) -> int:
     """Every process attacks; the main one writes and prints."""
-    from art_mmc.assessment import assess, load_any
-    from art_mmc.comparison import default_eps
     from art_mmc.evaluation import RobustnessEvaluation, get_suite
-    from art_mmc.reporting import evaluation_table, verdict_text, write_robustness
+    from art_mmc.reports import evaluation_table, verdict_text, write_robustness
+    from art_mmc.studies.evaluate import assess, load_any
+    from art_mmc.studies.setup import default_eps
 
     with user_errors():
         suite = get_suite(args.suite)
@@ -283,7 +283,7 @@ def _evaluate_among(device_type: str, args: argparse.Namespace) -> int:
 def _failed(record: RobustnessRecord, least: float | None) -> int:
     """The exit status for --fail-under."""
     from art_mmc.evaluation import HOLDS
-    from art_mmc.reporting import format_eps
+    from art_mmc.reports import format_eps
 
     if least is None:
         return 0

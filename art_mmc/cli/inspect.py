@@ -108,11 +108,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _inspect(args: argparse.Namespace) -> None:
     from art_mmc.classifiers import load_classifier
-    from art_mmc.comparison import default_eps
     from art_mmc.data import load_dataset
+    from art_mmc.studies.history import find_history
+    from art_mmc.studies.inspect import check_fits
+    from art_mmc.studies.setup import default_eps
     from art_mmc.theory import FeatureError, inspect_classifier, read_history, write_inspection
-    from art_mmc.theory.history import find_history
-    from art_mmc.theory.inspection import check_fits
 
     with user_errors():
         radii = parse_radii(args.eps)
@@ -162,7 +162,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _print_result(inspection: Any) -> None:
-    from art_mmc.reporting import format_percent
+    from art_mmc.reports import format_percent
 
     ranks = inspection.ranks
     fooled = {attack: ranks.counts(attack).sum(axis=0) for attack in ranks.attacks}

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from art_mmc.reporting import rewrite
+    from art_mmc.reports import rewrite
 
     with user_errors():
         output = Path(args.output).expanduser()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from art_mmc.data import Dataset
     from art_mmc.distributed import World
     from art_mmc.published import PublishedTable
-    from art_mmc.reproduction import Reproduced
+    from art_mmc.studies.reproduce import Reproduced
 
 _REPRODUCE = """\
 Train the networks of a published table, or take trained ones, attack them by the paper's protocol, and print each
@@ -128,11 +128,11 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 def _reproduce_among(world: World, device_type: str, radii: list[float] | None, args: argparse.Namespace) -> None:
     """Every process trains and attacks; the main one writes and prints."""
-    from art_mmc.assessment import load_any
     from art_mmc.evaluation import RobustnessEvaluation
     from art_mmc.published import get_published
-    from art_mmc.reporting import paper_text, write_reproduction
-    from art_mmc.reproduction import check_reproduction, reproduce
+    from art_mmc.reports import paper_text, write_reproduction
+    from art_mmc.studies.evaluate import load_any
+    from art_mmc.studies.reproduce import check_reproduction, reproduce
 
     with user_errors():
         table = get_published(args.table)
@@ -191,7 +191,7 @@ def _reproduce_among(world: World, device_type: str, radii: list[float] | None, 
 
 
 def _print_result(result: Reproduced) -> None:
-    from art_mmc.reporting import format_eps, format_percent
+    from art_mmc.reports import format_eps, format_percent
 
     record = result.record
     eps = record.eps[-1]
@@ -209,9 +209,9 @@ DETECTION = {"pang2018-table2": (True, ("cw-wb", "pgd-wb")), "pang2018-table3": 
 
 def _reproduce_detection(args: argparse.Namespace, device_type: str, table: PublishedTable, name: str) -> None:
     """A table of the RCE paper: fit detectors, attack, write what `art-mmc detect` writes."""
-    from art_mmc.detectors.attacks import PAPER_ATTACKS
-    from art_mmc.detectors.report import text_table, write_report
-    from art_mmc.detectors.study import ATTACK_SHARE, run_detection_study
+    from art_mmc.attacks.detector_aware import PAPER_ATTACKS
+    from art_mmc.reports.detect import text_table, write_report
+    from art_mmc.studies.detect import ATTACK_SHARE, run_detection_study
 
     with user_errors():
         if args.attack_share is not None and not 0 < args.attack_share <= 1:
@@ -262,10 +262,10 @@ def _detection_networks(
     output: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The classifiers by their names, trained or loaded, and how they came about."""
-    from art_mmc.assessment import load_any
-    from art_mmc.comparison import train_defence
     from art_mmc.distributed import in_main_process
-    from art_mmc.reproduction import method_recipe
+    from art_mmc.studies.evaluate import load_any
+    from art_mmc.studies.reproduce import method_recipe
+    from art_mmc.studies.setup import train_defence
 
     classifiers: dict[str, Any] = {}
     sources: dict[str, Any] = {}

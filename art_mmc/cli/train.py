@@ -278,12 +278,12 @@ def _train(args: argparse.Namespace) -> None:
 
 def _train_among(world: World, device_type: str, args: argparse.Namespace) -> None:
     """Every process trains; the main one writes and prints."""
-    from art_mmc.comparison import build_classifier, train_defence, training_summary
     from art_mmc.data import split_validation
     from art_mmc.defences import get_defence
     from art_mmc.geometry import largest_cosine
     from art_mmc.heads import FixedCentersHead
-    from art_mmc.reporting import format_percent, history_table, write_files
+    from art_mmc.reports import format_percent, history_table, write_files
+    from art_mmc.studies.setup import build_classifier, train_defence, training_summary
     from art_mmc.trainers.run_folder import RunFolder
 
     with user_errors():

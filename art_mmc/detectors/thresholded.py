@@ -4,6 +4,8 @@ The thresholding test strategy: a classifier that says "rejected" where its dete
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,7 +14,6 @@ import torch
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector
-from art_mmc.detectors.evaluation import SelectiveRecord, selective_records
 from art_mmc.models.features import find_layer, logits_and_features
 
 #: the label of an input that is rejected
@@ -53,6 +54,58 @@ class RejectingNet(torch.nn.Module):
         above = torch.nextafter(largest.detach(), torch.full_like(largest, torch.inf))
         reject = torch.where((excess > 0) & (reject <= largest), above, reject)
         return torch.cat([logits, reject[:, None]], dim=1)
+
+
+@dataclass(frozen=True)
+class SelectiveRecord:
+    """
+    A classifier that rejects above a threshold.
+
+    :param threshold: The threshold.
+    :param n: Number of inputs.
+    :param accepted: Number of those with a score up to the threshold.
+    :param correct: Number of accepted ones that are classified correctly.
+    """
+
+    threshold: float
+    n: int
+    accepted: int
+    correct: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the inputs that are accepted."""
+        return self.accepted / self.n
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the accepted inputs that are classified correctly; None where none are accepted."""
+        return self.correct / self.accepted if self.accepted else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold.
+        """
+        counts = {"threshold": self.threshold, "n": self.n, "accepted": self.accepted, "correct": self.correct}
+        return {**counts, "coverage": self.coverage, "accuracy": self.accuracy}
+
+
+def selective_records(
+    scores: np.ndarray, correct: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> list[SelectiveRecord]:
+    """
+    Coverage and accuracy of a classifier that rejects, at each threshold.
+
+    :param scores: Scores (N,), larger = more suspicious.
+    :param correct: Whether each input is classified correctly, bool (N,).
+    :param thresholds: The thresholds.
+    :return: One :class:`SelectiveRecord` a threshold, in their order.
+    """
+    accepted = [scores <= threshold for threshold in thresholds]
+    return [
+        SelectiveRecord(float(threshold), len(scores), int(each.sum()), int((each & correct).sum()))
+        for threshold, each in zip(thresholds, accepted, strict=True)
+    ]
 
 
 class ThresholdedClassifier(LossDefendedClassifier):

@@ -3,7 +3,7 @@ How robust is a trained classifier: suites of attacks, diagnostics of masked gra
 """
 
 from art_mmc.checks import check_radii
-from art_mmc.evaluation.engine import AttackError, seeded
+from art_mmc.evaluation.engine import AttackError
 from art_mmc.evaluation.plans import METHODS, AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
@@ -32,6 +32,7 @@ from art_mmc.evaluation.suites import (
     headline,
 )
 from art_mmc.evaluation.transfer import TransferMatrix, distilled_substitute, transfer_matrix
+from art_mmc.state import seeded
 
 __all__ = [
     "ATTACKS",

@@ -17,8 +17,9 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii
 from art_mmc.distributed import in_main_process, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
-from art_mmc.evaluation.engine import Target, class_indices, derived_seed, run_plan, seeded, timed
+from art_mmc.evaluation.engine import Target, class_indices, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.state import derived_seed, seeded
 
 #: numbers of steps of the second curve, and steps of PGD on the first one
 STEPS, STEPS_OVER_EPS = (1, 2, 5, 10, 20, 50, 100), 20

@@ -21,7 +21,7 @@ import numpy as np
 from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
-from art_mmc.evaluation.control import positive_control
+from art_mmc.evaluation.binarisation import positive_control
 from art_mmc.evaluation.engine import (
     Target,
     beyond_ball,

@@ -5,11 +5,9 @@ Runs plans of attacks on a classifier, batch by batch, and judges every example 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,13 +16,14 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
-from art_mmc.acceleration import on_double, own_attributes, share_network
 from art_mmc.checks import ROUNDING
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.accelerate import on_double, own_attributes, share_network
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
 from art_mmc.objectives import margin
+from art_mmc.state import derived_seed, seeded
 
 T = TypeVar("T")
 
@@ -38,40 +37,12 @@ class AttackError(RuntimeError):
     """
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """
-    Seed the global random states of numpy, torch and Python, which ART's attacks and torch's layers draw from;
-    afterwards they are as before.
-
-    :param seed: The seed.
-    """
-    state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
-            random.setstate(python_state)
-
-
 def class_indices(y: np.ndarray) -> np.ndarray:
     """
     :param y: Labels: indices (N,) or (N, 1), or one-hot (N, K).
     :return: Indices (N,), int64.
     """
     return y.reshape(-1).astype(np.int64) if y.ndim == 1 or y.shape[1] == 1 else y.argmax(axis=1)
-
-
-def derived_seed(*parts: int) -> int:
-    """
-    :param parts: Whole numbers from 0: a run's seed, and what tells one use of it from another.
-    :return: A seed below 2**32 that depends on all of them.
-    """
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def timed(job: Callable[[], T]) -> tuple[T, float]:

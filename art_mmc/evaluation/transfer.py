@@ -13,12 +13,13 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.acceleration import on_double
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
-from art_mmc.evaluation.engine import AttackError, Target, class_indices, derived_seed, seeded
+from art_mmc.classifiers.accelerate import on_double
+from art_mmc.evaluation.engine import AttackError, Target, class_indices
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
+from art_mmc.state import derived_seed, seeded
 
 #: optimizer steps and batch size of a substitute
 _STEPS, _BATCH = 300, 64

@@ -7,6 +7,9 @@ Everything works on arrays: features (N, d), logits (N, K), labels (N,). :func:`
 ART `PyTorchClassifier`; :func:`inspect_classifier` measures all of it at once, as `art-mmc inspect` does.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from art_mmc.theory.boundary import (
     approximate_robustness_bound,
     boundary_distances,
@@ -30,12 +33,31 @@ from art_mmc.theory.density import (
 )
 from art_mmc.theory.embedding import FeatureMap, map_features
 from art_mmc.theory.features import FeatureError, class_means, features_and_logits, head_centers, head_weights
-from art_mmc.theory.history import read_history
-from art_mmc.theory.inspection import Inspection, inspect_classifier
-from art_mmc.theory.pictures import convergence_figure, feature_figure, figure_png, rank_figure
 from art_mmc.theory.probability import probability_gap, reverse_prediction_bounds, reverse_training_error
 from art_mmc.theory.ranks import RankStudy, landing_ranks, rank_study
-from art_mmc.theory.report import write_inspection
+
+if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+    from art_mmc.reports.figures.inspect import convergence_figure as convergence_figure
+    from art_mmc.reports.figures.inspect import feature_figure as feature_figure
+    from art_mmc.reports.figures.inspect import figure_png as figure_png
+    from art_mmc.reports.figures.inspect import rank_figure as rank_figure
+    from art_mmc.reports.inspect import write_inspection as write_inspection
+    from art_mmc.studies.history import read_history as read_history
+    from art_mmc.studies.inspect import Inspection as Inspection
+    from art_mmc.studies.inspect import inspect_classifier as inspect_classifier
+
+
+#: public names of the floors above, handed out when they are first used -> where they live
+_HOMES = {
+    "Inspection": "art_mmc.studies.inspect",
+    "convergence_figure": "art_mmc.reports.figures.inspect",
+    "feature_figure": "art_mmc.reports.figures.inspect",
+    "figure_png": "art_mmc.reports.figures.inspect",
+    "inspect_classifier": "art_mmc.studies.inspect",
+    "rank_figure": "art_mmc.reports.figures.inspect",
+    "read_history": "art_mmc.studies.history",
+    "write_inspection": "art_mmc.reports.inspect",
+}
 
 __all__ = [
     "FeatureError",
@@ -77,3 +99,9 @@ __all__ = [
     "within_class_covariance",
     "write_inspection",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'art_mmc.theory' has no attribute '{name}'")

@@ -14,10 +14,11 @@ import numpy as np
 from art.attacks.evasion import FastGradientMethod, MomentumIterativeMethod
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.acceleration import on_double
 from art_mmc.checks import check_images, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.evaluation import check_radii, seeded
+from art_mmc.classifiers.accelerate import on_double
+from art_mmc.evaluation import check_radii
+from art_mmc.state import seeded
 from art_mmc.theory.probability import check_logits
 
 #: names of the attacks of the study

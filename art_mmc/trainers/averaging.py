@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from art_mmc.checkpoint import load_state
+from art_mmc.classifiers.checkpoint import load_state
 from art_mmc.models.copies import copied
 
 

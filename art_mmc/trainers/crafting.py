@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from art_mmc.checks import check_default_eps, check_eps, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.fitting import weighted_loss
+from art_mmc.classifiers.fitting import weighted_loss
 
 Draw = Callable[[torch.Size], torch.Tensor]
 Forward = Callable[[torch.Tensor], torch.Tensor]

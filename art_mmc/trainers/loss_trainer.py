@@ -24,9 +24,18 @@ import torch
 from art.defences.trainer import Trainer
 from tqdm.auto import tqdm
 
-from art_mmc.checkpoint import load_state
 from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.checkpoint import load_state
+from art_mmc.classifiers.fitting import (
+    batches_in,
+    check_weights,
+    explained,
+    is_made,
+    step_scheduler,
+    steps_once_a_batch,
+    weighted_loss,
+)
 from art_mmc.distributed import (
     Agreement,
     broadcast_object,
@@ -38,15 +47,6 @@ from art_mmc.distributed import (
     total,
     wait_for_all,
     world,
-)
-from art_mmc.fitting import (
-    batches_in,
-    check_weights,
-    explained,
-    is_made,
-    step_scheduler,
-    steps_once_a_batch,
-    weighted_loss,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from art_mmc.checkpoint import describe, read_payload, write_payload
+from art_mmc.classifiers.checkpoint import describe, read_payload, write_payload
 from art_mmc.distributed import main_process_only
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import numpy as np
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.acceleration import on_double
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.comparison import choose_test_images
+from art_mmc.classifiers.accelerate import on_double
 from art_mmc.data import Dataset
-from art_mmc.evaluation import check_radii, seeded, wilson_interval
+from art_mmc.evaluation import check_radii, wilson_interval
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
+from art_mmc.state import seeded
+from art_mmc.studies.setup import choose_test_images
 from art_mmc.theory.boundary import (
     approximate_robustness_bound,
     boundary_distances,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Current, _Kinship, _Wrapper
+from art_mmc.classifiers.base import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Current, _Kinship, _Wrapper
 from art_mmc.models.inference import Prepared
 
 

@@ -19,8 +19,9 @@ import torch
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier
 from art_mmc.data import Dataset
 from art_mmc.distributed import world
-from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness, seeded, wilson_interval
+from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness, wilson_interval
 from art_mmc.models import create_backbone
+from art_mmc.state import seeded
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
 
 #: the nine defences as tables show them: the baseline first, center loss, the oldest, last
@@ -91,7 +92,7 @@ class Comparison:
             {**{name: getattr(result, name) for name in names}, "robustness": result.robustness.to_dict()}
             for result in self.results
         ]
-        return {"format": "art_mmc.comparison", "version": 1, "provenance": self.provenance, "results": results}
+        return {"format": "art_mmc.studies.setup", "version": 1, "provenance": self.provenance, "results": results}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Comparison:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from art_mmc.reporting.text import format_eps
+from art_mmc.reports.tables import format_eps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

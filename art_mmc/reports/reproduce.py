@@ -14,9 +14,8 @@ from typing import Any
 
 from art_mmc.evaluation import headline
 from art_mmc.published import DISTANCE, UNVERIFIED_NOTE, PublishedTable, get_published
-from art_mmc.reporting.comparison import load_report, text_table, write_report
-from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
-from art_mmc.reporting.robustness import (
+from art_mmc.reports.compare import load_report, text_table, write_report
+from art_mmc.reports.evaluate import (
     evaluation_table,
     load_robustness,
     protocol_section,
@@ -24,7 +23,7 @@ from art_mmc.reporting.robustness import (
     verdict_text,
     write_robustness,
 )
-from art_mmc.reporting.text import (
+from art_mmc.reports.tables import (
     device_text,
     format_eps,
     markdown_rows,
@@ -33,7 +32,8 @@ from art_mmc.reporting.text import (
     versions_text,
     with_interval,
 )
-from art_mmc.reproduction import FORMAT, Ours, PaperRow, Reproduction, paper_rows
+from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
+from art_mmc.studies.reproduce import FORMAT, Ours, PaperRow, Reproduction, paper_rows
 
 #: name of the file with one row a published figure
 FIGURES_CSV = "figures.csv"

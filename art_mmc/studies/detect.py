@@ -15,11 +15,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.checks import check_eps, unknown_name
-from art_mmc.comparison import choose_test_images, machine
-from art_mmc.data import Dataset
-from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
-from art_mmc.detectors.attacks import (
+from art_mmc.attacks.detector_aware import (
     PAPER_ATTACKS,
     DensityAwareCarliniL2,
     DetectorAwarePGD,
@@ -30,11 +26,15 @@ from art_mmc.detectors.attacks import (
     plain_settings,
     scaled,
 )
+from art_mmc.checks import check_eps, unknown_name
+from art_mmc.data import Dataset
+from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs, check_count
-from art_mmc.detectors.evaluation import DetectionRecord, Share
 from art_mmc.distributed import check_same, in_main_process, share_out, world
-from art_mmc.evaluation.engine import derived_seed, seeded
+from art_mmc.evaluation.detection import DetectionRecord, Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
+from art_mmc.state import derived_seed, seeded
+from art_mmc.studies.setup import choose_test_images, machine
 
 FORMAT, VERSION = "art_mmc.detection", 1
 

@@ -4,7 +4,6 @@ What a detector is worth: AUC-ROC by two protocols, and what is left when classi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,58 +118,6 @@ def auc_roc(
         areas[i] = of_adversarial @ (np.cumsum(mass) - mass / 2)[index[n:]] / (n * m)
     low, high = np.quantile(areas, (0.025, 0.975))
     return AUC(value, (float(low), float(high)), n, m)
-
-
-@dataclass(frozen=True)
-class SelectiveRecord:
-    """
-    A classifier that rejects above a threshold.
-
-    :param threshold: The threshold.
-    :param n: Number of inputs.
-    :param accepted: Number of those with a score up to the threshold.
-    :param correct: Number of accepted ones that are classified correctly.
-    """
-
-    threshold: float
-    n: int
-    accepted: int
-    correct: int
-
-    @property
-    def coverage(self) -> float:
-        """Share of the inputs that are accepted."""
-        return self.accepted / self.n
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of the accepted inputs that are classified correctly; None where none are accepted."""
-        return self.correct / self.accepted if self.accepted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        counts = {"threshold": self.threshold, "n": self.n, "accepted": self.accepted, "correct": self.correct}
-        return {**counts, "coverage": self.coverage, "accuracy": self.accuracy}
-
-
-def selective_records(
-    scores: np.ndarray, correct: np.ndarray, thresholds: Sequence[float] | np.ndarray
-) -> list[SelectiveRecord]:
-    """
-    Coverage and accuracy of a classifier that rejects, at each threshold.
-
-    :param scores: Scores (N,), larger = more suspicious.
-    :param correct: Whether each input is classified correctly, bool (N,).
-    :param thresholds: The thresholds.
-    :return: One :class:`SelectiveRecord` a threshold, in their order.
-    """
-    accepted = [scores <= threshold for threshold in thresholds]
-    return [
-        SelectiveRecord(float(threshold), len(scores), int(each.sum()), int((each & correct).sum()))
-        for threshold, each in zip(thresholds, accepted, strict=True)
-    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from art_mmc.acceleration import share_network
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.evaluation.engine import Target, attack_batch, derived_seed
+from art_mmc.classifiers.accelerate import share_network
+from art_mmc.evaluation.engine import Target, attack_batch
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.models import DefendedNet
 from art_mmc.models.inference import Prepared
+from art_mmc.state import derived_seed
 
 #: random points inside the ball, and as many on its edge, that a planted classifier tells from the planted one; as many
 #: again must not be taken for it; places on the edge that are tried for each image

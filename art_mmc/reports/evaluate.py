@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.assessment import FORMAT, Assessment, reading
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import (
     BROKEN,
@@ -28,9 +27,8 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
-from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
-from art_mmc.reporting.pictures import robustness_pictures
-from art_mmc.reporting.text import (
+from art_mmc.reports.figures.evaluate import robustness_pictures
+from art_mmc.reports.tables import (
     device_text,
     format_eps,
     format_percent,
@@ -40,6 +38,8 @@ from art_mmc.reporting.text import (
     versions_text,
     with_interval,
 )
+from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
+from art_mmc.studies.evaluate import FORMAT, Assessment, reading
 
 #: names of the files beside report.md and report.json
 ATTACKS_CSV, EXAMPLES_NPZ = "attacks.csv", "examples.npz"

@@ -11,12 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.comparison import Comparison, DefenceResult
 from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, headline
-from art_mmc.reporting.figures import COLOURS, DASHES, FAINT, INK, figure_png, new_figure, radius_labels, style_panel
-from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
-from art_mmc.reporting.text import (
+from art_mmc.reports.figures.style import (
+    COLOURS,
+    DASHES,
+    FAINT,
+    INK,
+    figure_png,
+    new_figure,
+    radius_labels,
+    style_panel,
+)
+from art_mmc.reports.tables import (
     device_text,
     format_eps,
     format_percent,
@@ -25,6 +32,8 @@ from art_mmc.reporting.text import (
     versions_text,
     with_interval,
 )
+from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
+from art_mmc.studies.setup import Comparison, DefenceResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -451,6 +460,6 @@ def load_report(path: str | os.PathLike[str]) -> Comparison:
     :raises ValueError: When the file holds something else.
     """
     data = read_document(path)
-    if data["format"] != "art_mmc.comparison":
+    if data["format"] != "art_mmc.studies.setup":
         raise ValueError(f"{path} is no report of art_mmc compare, but of kind '{data['format']}'.")
     return Comparison.from_dict(data)

@@ -27,9 +27,9 @@ from art_mmc.attacks.carlini import CarliniL2, carlini_search
 from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector, check_count
-from art_mmc.evaluation import METHODS, AttackPlan, seeded
-from art_mmc.evaluation.engine import derived_seed
+from art_mmc.evaluation import METHODS, AttackPlan
 from art_mmc.objectives import margin
+from art_mmc.state import derived_seed, seeded
 
 #: how far past the boundary, in units of the clean margin, PGD pushes a sample
 _LEAD = 0.1

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_mmc.assessment import Assessment
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.curves import Curves
-from art_mmc.reporting.figures import (
+from art_mmc.reports.figures.style import (
     COLOURS,
     DASHES,
     GRID,
@@ -25,7 +24,8 @@ from art_mmc.reporting.figures import (
     radius_labels,
     style_panel,
 )
-from art_mmc.reporting.text import format_eps, short_name
+from art_mmc.reports.tables import format_eps, short_name
+from art_mmc.studies.evaluate import Assessment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from art_mmc.reporting import format_eps
+from art_mmc.reports import format_eps
 from art_mmc.theory.density import binned
 from art_mmc.theory.embedding import FeatureMap
 from art_mmc.theory.ranks import RankStudy

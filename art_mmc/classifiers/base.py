@@ -31,10 +31,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checkpoint import describe, load_state, plain_names, rebuild, write_payload
 from art_mmc.checks import check_images, check_labels, unknown_name
-from art_mmc.defences import Defence, get_defence
-from art_mmc.fitting import (
+from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, rebuild, write_payload
+from art_mmc.classifiers.fitting import (
     batches_in,
     check_weights,
     counted,
@@ -44,6 +43,7 @@ from art_mmc.fitting import (
     steps_once_a_batch,
     weighted_loss,
 )
+from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone

@@ -2,7 +2,7 @@
 From records to text and pictures: pure functions, and a few that write a folder.
 """
 
-from art_mmc.reporting.comparison import (
+from art_mmc.reports.compare import (
     CURVES_PNG,
     FLATTERY,
     curves_figure,
@@ -20,19 +20,7 @@ from art_mmc.reporting.comparison import (
     training_table,
     write_report,
 )
-from art_mmc.reporting.figures import figure_png, new_figure, radius_labels, style_panel
-from art_mmc.reporting.files import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
-from art_mmc.reporting.pictures import robustness_pictures
-from art_mmc.reporting.reproduction import (
-    figures_csv,
-    load_reproduction,
-    paper_table,
-    paper_text,
-    reproduction_report,
-    rewrite,
-    write_reproduction,
-)
-from art_mmc.reporting.robustness import (
+from art_mmc.reports.evaluate import (
     attacks_csv,
     evaluation_table,
     load_robustness,
@@ -42,7 +30,19 @@ from art_mmc.reporting.robustness import (
     verdict_text,
     write_robustness,
 )
-from art_mmc.reporting.text import format_eps, format_percent, markdown_rows, text_rows, with_interval
+from art_mmc.reports.figures.evaluate import robustness_pictures
+from art_mmc.reports.figures.style import figure_png, new_figure, radius_labels, style_panel
+from art_mmc.reports.reproduce import (
+    figures_csv,
+    load_reproduction,
+    paper_table,
+    paper_text,
+    reproduction_report,
+    rewrite,
+    write_reproduction,
+)
+from art_mmc.reports.tables import format_eps, format_percent, markdown_rows, text_rows, with_interval
+from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
 
 __all__ = [
     "CURVES_PNG",

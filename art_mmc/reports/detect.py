@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.detectors.evaluation import AUC, SUCCESS, DetectionRecord, Share
-from art_mmc.detectors.study import PAPER_DETECTORS, DetectionStudy
 from art_mmc.evaluation import BOUND
+from art_mmc.evaluation.detection import AUC, SUCCESS, DetectionRecord, Share
 from art_mmc.published import UNVERIFIED_NOTE, get_published
-from art_mmc.reporting import (
+from art_mmc.reports import (
     figure_png,
     format_eps,
     format_percent,
@@ -25,8 +24,9 @@ from art_mmc.reporting import (
     text_rows,
     write_files,
 )
-from art_mmc.reporting.figures import COLOURS, FAINT, INK
-from art_mmc.reporting.text import device_text, short_name, versions_text
+from art_mmc.reports.figures.style import COLOURS, FAINT, INK
+from art_mmc.reports.tables import device_text, short_name, versions_text
+from art_mmc.studies.detect import PAPER_DETECTORS, DetectionStudy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.assessment import assess, load_any, reading
-from art_mmc.comparison import build_classifier, machine, train_defence
 from art_mmc.data import Dataset
 from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
+from art_mmc.studies.evaluate import assess, load_any, reading
+from art_mmc.studies.setup import build_classifier, machine, train_defence
 from art_mmc.trainers import Recipe, get_recipe
 
-FORMAT = "art_mmc.reproduction"
+FORMAT = "art_mmc.studies.reproduce"
 
 #: published attacks that are several of ours, of which the worst case counts
 PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}

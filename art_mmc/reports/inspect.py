@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from art_mmc.comparison import machine
 from art_mmc.data import Dataset
 from art_mmc.evaluation import wilson_interval
-from art_mmc.reporting import format_eps, format_percent, write_files
-from art_mmc.theory import pictures
-from art_mmc.theory.inspection import KNN, SHELL, TEST, TRAIN, Inspection
+from art_mmc.reports import format_eps, format_percent, write_files
+from art_mmc.reports.figures import inspect as pictures
+from art_mmc.studies.inspect import KNN, SHELL, TEST, TRAIN, Inspection
+from art_mmc.studies.setup import machine
 
 #: names of the files of a report
 REPORT_MD, REPORT_JSON = "report.md", "report.json"

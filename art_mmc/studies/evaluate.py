@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checkpoint import FORMAT as CHECKPOINT_FORMAT
-from art_mmc.checkpoint import load_state
 from art_mmc.classifiers import LossDefendedClassifier, load_classifier
-from art_mmc.comparison import choose_test_images, machine
+from art_mmc.classifiers.checkpoint import FORMAT as CHECKPOINT_FORMAT
+from art_mmc.classifiers.checkpoint import load_state
 from art_mmc.data import Dataset
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, wilson_interval
 from art_mmc.evaluation.curves import Curves, measure_curves
+from art_mmc.studies.setup import choose_test_images, machine
 
 #: samples that the curves are measured on
 CURVE_SAMPLES = 64

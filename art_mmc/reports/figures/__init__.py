@@ -1,0 +1,3 @@
+"""
+Pictures of reports: one palette, one manner.
+"""

@@ -1,0 +1,3 @@
+"""
+One file a verb of the command line: settings -> run -> record.
+"""
