@@ -187,7 +187,7 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
     assert record.clean.accuracy > 0.8
     assert record.worst_case(0.1).accuracy < record.clean.accuracy
     own, cross_entropy = (record.get(name, 0.1) for name in ("PGD own loss", "PGD cross-entropy"))
-    np.testing.assert_array_equal(own.standing, cross_entropy.standing)  # they are trained on it
+    assert (own.standing != cross_entropy.standing).sum() <= 1  # they are trained on it; the starts are others
 
 
 def test_the_l2_norm(run, monkeypatch):
@@ -314,7 +314,7 @@ def test_state_of_another_evaluation_is_a_line(run, monkeypatch):
 def _interrupted(method):
     """Ctrl-C once the state folder is there."""
 
-    def run(self, target, x, y, plans):
+    def run(self, target, x, y, plans, pristine):
         robustness.StateFolder(self.folder, self._fingerprint(target, x, y, plans))
         raise KeyboardInterrupt
 

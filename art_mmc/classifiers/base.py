@@ -1231,7 +1231,7 @@ class _Wrapper(torch.nn.Module):
     @property
     def get_layers(self) -> list[str]:
         """Names of the network's direct children."""
-        return list(self._model._modules)
+        return list(self._model._modules.keys())  # that of TorchScript gives no iterator
 
 
 def _changes_nothing(preprocessing: Any) -> bool:
