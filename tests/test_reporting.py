@@ -30,6 +30,7 @@ from art_mmc.reports import (
     write_files,
     write_report,
 )
+from art_mmc.studies.reproduce import FORMAT as REPRODUCTION
 from art_mmc.studies.setup import Comparison, DefenceResult
 
 EPS = (0.1, 0.2)
@@ -218,6 +219,12 @@ def test_written_reports_can_be_read_again(comparison, tmp_path):
     again = load_report(files[1])
     assert again.to_dict() == comparison.to_dict()
     assert markdown_report(again) == files[0].read_text() == markdown_report(comparison)
+
+
+def test_documents_keep_their_formats(comparison):
+    """What was written once is read for ever: the word in the file is no name of a module."""
+    assert comparison.to_dict()["format"] == "art_mmc.comparison"
+    assert REPRODUCTION == "art_mmc.reproduction"
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "damaged"), ("[]", "no report of art_mmc"), ("{}", "no report")])

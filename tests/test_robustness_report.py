@@ -271,7 +271,7 @@ def test_json_is_strict_and_says_what_it_is():
     [
         ("{", "damaged"),
         ("[]", "no report of art_mmc"),
-        ('{"format": "art_mmc.studies.setup"}', "no report of art-mmc evaluate, but of kind 'art_mmc.studies.setup'"),
+        ('{"format": "art_mmc.comparison"}', "no report of art-mmc evaluate, but of kind 'art_mmc.comparison'"),
         ('{"format": "art_mmc.robustness"}', "damaged: KeyError"),
     ],
 )
@@ -299,7 +299,7 @@ def test_rewrite_several(tmp_path):
     assert text.count("percent correct of 10 images") == 3
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a", "a-2", "report.md", "z"]
     assert (tmp_path / "all" / "report.md").read_text().count("| my net |") == 6
-    (tmp_path / "other.json").write_text('{"format": "art_mmc.studies.setup"}')
+    (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
     with pytest.raises(ValueError, match="only those go side by side"):
         rewrite([*paths, tmp_path / "other.json"], tmp_path / "none")
     assert not (tmp_path / "none").exists()

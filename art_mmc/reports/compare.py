@@ -460,6 +460,6 @@ def load_report(path: str | os.PathLike[str]) -> Comparison:
     :raises ValueError: When the file holds something else.
     """
     data = read_document(path)
-    if data["format"] != "art_mmc.studies.setup":
+    if data["format"] != "art_mmc.comparison":
         raise ValueError(f"{path} is no report of art_mmc compare, but of kind '{data['format']}'.")
     return Comparison.from_dict(data)

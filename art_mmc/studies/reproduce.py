@@ -23,7 +23,7 @@ from art_mmc.studies.evaluate import assess, load_any, reading
 from art_mmc.studies.setup import build_classifier, machine, train_defence
 from art_mmc.trainers import Recipe, get_recipe
 
-FORMAT = "art_mmc.studies.reproduce"
+FORMAT = "art_mmc.reproduction"
 
 #: published attacks that are several of ours, of which the worst case counts
 PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}

@@ -92,7 +92,7 @@ class Comparison:
             {**{name: getattr(result, name) for name in names}, "robustness": result.robustness.to_dict()}
             for result in self.results
         ]
-        return {"format": "art_mmc.studies.setup", "version": 1, "provenance": self.provenance, "results": results}
+        return {"format": "art_mmc.comparison", "version": 1, "provenance": self.provenance, "results": results}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Comparison:
