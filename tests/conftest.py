@@ -36,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 #: the nine rows of the table, in its order
 NAMES = list(DEFENCES)
 
+#: one with fixed centers, one with a reversed sign, one whose centers follow the features: what differs differs there
+THREE = ["mmc", "rce", "center"]
+
 INPUT_SHAPE = (1, 8, 8)
 
 

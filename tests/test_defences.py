@@ -14,45 +14,12 @@ from torch import nn
 from art_mmc import heads, losses
 from art_mmc.defences import DEFENCES, Defence, get_defence
 from art_mmc.objectives import OBJECTIVES
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-ROWS = {
-    "sce": (heads.LinearHead, losses.SoftmaxCrossEntropyLoss),
-    "mmc": (heads.FixedCentersHead, losses.MMCLoss),
-    "mmlda": (heads.FixedCentersHead, losses.MMLDALoss),
-    "lgm": (heads.GaussianMeansHead, losses.LGMLoss),
-    "center": (heads.CenterTrackingHead, losses.CenterLoss),
-    "rce": (heads.ReversedLinearHead, losses.ReverseCrossEntropyLoss),
-    "pc": (heads.LinearHead, losses.PCLogitConstraintLoss),
-    "gce": (heads.LinearHead, losses.GuidedComplementEntropyLoss),
-    "isce": (heads.UnitNormHead, losses.InferenceSoftmaxLoss),
-}
-
-#: another value for every option of every row
-OTHER = {
-    "sce": {"label_smoothing": 0.2, "weight": [1.0, 2.0, 0.5]},
-    "mmc": {"scale": 100.0, "centers": "random", "center_seed": 5, "temperature": 3.0, "variant": "paper"},
-    "mmlda": {"scale": 100.0, "centers": "random", "center_seed": 5, "temperature": 3.0, "variant": "paper"},
-    "lgm": {"temperature": 3.0, "alpha": 0.3, "lam": 0.1},
-    "center": {"center_rate": 0.2, "lam": 0.01},
-    "rce": {"weight": [1.0, 2.0, 0.5]},
-    "pc": {"xi": 0.8, "lam": 0.1, "variant": "paper", "constraint": "hard"},
-    "gce": {"alpha": 0.2, "variant": "paper"},
-    "isce": {"logit_norm": 5.0, "scale": 2.0, "margin": 0.3, "selector": "true", "clip": False},
-}
+from tests.cases import ROWS, published
+from tests.conftest import THREE
 
 BUILDS = pytest.mark.parametrize(
     ("row", "nb_classes"),
-    [(row, k) for row in ROWS for k in (2, 10, 200) if (row, k) != ("gce", 2)],
+    [(row, k) for row in ROWS for k in ((2, 10, 200) if row in THREE else (10,))],
     ids=lambda value: f"K{value}" if isinstance(value, int) else value,
 )
 
@@ -72,27 +39,26 @@ def batch(nb_classes):
 
 def test_the_nine_rows():
     assert list(DEFENCES) == ["sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"]
-    assert {name: (row.head, row.loss) for name, row in DEFENCES.items()} == ROWS
+    assert {name: (row.head, row.loss) for name, row in DEFENCES.items()} == {
+        name: (row.head, row.loss) for name, row in ROWS.items()
+    }
     assert all(row.name == name for name, row in DEFENCES.items())
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_is_complete(row):
-    row = DEFENCES[row]
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_complete(name):
+    """And knows how to attack it: known objectives, first of all one that no saturated softmax can stop."""
+    row = DEFENCES[name]
     assert row.title
     assert row.formula
     assert row.paper
     assert row.link.startswith("https://")
     assert set(row.defaults) <= set(row.option_names)
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_knows_how_to_attack_it(row):
-    """Known objectives, and first of all one that no saturated softmax can stop."""
-    objectives = DEFENCES[row].objectives
-    assert set(objectives) <= set(OBJECTIVES)
-    assert set(objectives) - {"cross_entropy"}
-    assert objectives[0] == "margin"
+    assert set(row.objectives) <= set(OBJECTIVES)
+    assert set(row.objectives) - {"cross_entropy"}
+    assert row.objectives[0] == "margin"
+    assert row.loss.min_classes == ROWS[name].least
+    assert get_defence(name) is row
 
 
 def test_a_row_can_not_be_changed():
@@ -123,11 +89,6 @@ def test_a_new_row_builds():
 
 
 # ---------------------------------------------------------------------------------------------------------- names
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_get_defence(row):
-    assert get_defence(row) is DEFENCES[row]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +127,7 @@ def test_option_of_another_row(row, option):
     """What follows from the network or from the caller is no option either."""
     with pytest.raises(ValueError, match=f"unknown option of defence '{row}'.*'{option}'") as info:
         DEFENCES[row].build(8, 3, **{option: 1})
-    assert f"Known: {', '.join(OTHER[row]) or '(none)'}." in str(info.value)
+    assert f"Known: {', '.join(ROWS[row].other) or '(none)'}." in str(info.value)
 
 
 # ------------------------------------------------------------------------------------------------------- building
@@ -176,7 +137,7 @@ def test_option_of_another_row(row, option):
 def test_build(row, nb_classes):
     """Head and loss of the row's classes that fit each other, forward and backward."""
     head, loss = build(row, nb_classes)
-    assert (type(head), type(loss)) == ROWS[row]
+    assert (type(head), type(loss)) == (ROWS[row].head, ROWS[row].loss)
     assert (head.in_features, head.nb_classes) == (256, nb_classes)
     z, y = batch(nb_classes)
     z.requires_grad_(True)
@@ -190,32 +151,22 @@ def test_build(row, nb_classes):
     assert z.grad.any()
 
 
-@pytest.mark.parametrize("changed", [False, True], ids=["defaults", "other"])
 @BUILDS
-def test_options_round_trip(row, nb_classes, changed):
-    """What head and loss say of themselves builds the same again, through JSON too."""
-    options = dict(OTHER[row]) if changed else {}
-    if "weight" in options:
-        options["weight"] = [0.5, *[1.0] * (nb_classes - 1)]
-    head, loss = build(row, nb_classes, **options)
-    written = {**head.options(), **loss.options()}
-    assert list(written) == DEFENCES[row].option_names
-    assert json.loads(json.dumps(written)) == written
-    assert options.items() <= written.items()
-    again_head, again_loss = build(row, nb_classes, **json.loads(json.dumps(written)))
-    assert {**again_head.options(), **again_loss.options()} == written
-    z, y = batch(nb_classes)
-    assert torch.equal(again_head(z), head(z))
-    assert torch.equal(again_loss(again_head(z), y), loss(head(z), y))
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_every_option_has_another_value_here(row):
-    """So that the round trip leaves none out; each differs from its default."""
-    assert list(OTHER[row]) == DEFENCES[row].option_names
-    head, loss = build(row, 10)
-    defaults = {**head.options(), **loss.options()}
-    assert not [name for name, value in OTHER[row].items() if defaults[name] == value]
+def test_options_round_trip(row, nb_classes):
+    """What head and loss say of themselves builds the same again, through JSON too; the defaults are the published."""
+    defaults = {**ROWS[row].defaults, **published(ROWS[row].formula)}
+    for options in ({}, ROWS[row].options(nb_classes)):
+        head, loss = build(row, nb_classes, **options)
+        written = {**head.options(), **loss.options()}
+        assert list(written) == DEFENCES[row].option_names == list(ROWS[row].other)
+        assert written == {**defaults, **options}
+        assert json.loads(json.dumps(written)) == written
+        again_head, again_loss = build(row, nb_classes, **json.loads(json.dumps(written)))
+        assert {**again_head.options(), **again_loss.options()} == written
+        z, y = batch(nb_classes)
+        assert torch.equal(again_head(z), head(z))
+        assert torch.equal(again_loss(again_head(z), y), loss(head(z), y))
+    assert not [name for name in options if options[name] == defaults[name]]  # so that none was left out
 
 
 @pytest.mark.parametrize(("row", "temperature"), [("mmc", 10.0), ("mmlda", 1.0), ("lgm", 1.0)])
@@ -239,16 +190,13 @@ def test_build_loss_for_a_head_that_is_there():
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_one_class_is_refused(row):
-    with pytest.raises(ValueError, match=f"defence '{row}' needs at least [23] classes, got 1"):
-        build(row, 1)
-
-
-@pytest.mark.parametrize("options", [{}, {"variant": "paper"}, {"alpha": 0.2}], ids=str)
-def test_gce_of_two_classes_is_refused(options):
-    with pytest.raises(ValueError, match="'gce' needs at least 3 classes, got 2: .* loss is the same for every input"):
-        build("gce", 2, **options)
-    build("gce", 3, **options)
+def test_too_few_classes_are_refused(row):
+    least = ROWS[row].least
+    with pytest.raises(
+        ValueError, match=f"'{row}' needs at least {least} classes, got {least - 1}: .* same for every input"
+    ):
+        build(row, least - 1, **{k: v for k, v in ROWS[row].other.items() if k != "weight"})
+    build(row, least)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Heads: the geometry of logits, temperature, centers, float types.
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -26,16 +27,6 @@ from art_mmc.heads import (
     UnitNormHead,
 )
 from art_mmc.losses import InferenceSoftmaxLoss
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tensors this small are not worth a second thread: on a busy machine waiting for it takes all the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 HEADS = {
     "linear": lambda d, k: LinearHead(d, k),
@@ -79,26 +70,18 @@ def rounding(z, centers, temperature):
 # ------------------------------------------------------------------------------------------------ distance logits
 
 
-@pytest.mark.parametrize(("d", "k"), [(1, 2), (16, 2), (9, 10), (16, 10), (200, 200)])
 @pytest.mark.parametrize("name", DISTANCE)
-def test_distance_logits_in_float64(name, d, k):
-    head, z = make(name, d, k), features(d, dtype=torch.float64)
-    logits = head(z)
-    assert logits.dtype == torch.float64
-    expected = distance_oracle(z, head.centers, head.temperature)
-    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("d", "k"), [(16, 2), (16, 10), (200, 200)])
-@pytest.mark.parametrize("name", DISTANCE)
-def test_distance_logits_in_float32(name, d, k):
-    head, z = make(name, d, k), features(d)
-    logits = head(z)
-    assert logits.dtype == torch.float32
-    expected = distance_oracle(z, head.centers, head.temperature)
-    np.testing.assert_allclose(
-        logits.detach().numpy(), expected, rtol=0, atol=rounding(z, head.centers.detach(), head.temperature)
-    )
+def test_distance_logits(name):
+    for d, k in ((1, 2), (16, 2), (9, 10), (16, 10), (200, 200)):
+        for dtype in (torch.float64, torch.float32):
+            head, z = make(name, d, k), features(d, dtype=dtype)
+            logits, centers = head(z), head.centers.detach()
+            assert logits.dtype == dtype
+            close = {"rtol": 1e-12}
+            if dtype == torch.float32:
+                close = {"rtol": 0, "atol": rounding(z, centers, head.temperature)}
+            expected = distance_oracle(z, centers, head.temperature)
+            np.testing.assert_allclose(logits.detach().numpy(), expected, **close)
 
 
 def test_distance_logits_by_hand():
@@ -110,17 +93,13 @@ def test_distance_logits_by_hand():
 
 @pytest.mark.parametrize("name", DISTANCE)
 def test_prediction_is_the_nearest_center(name):
+    """Of centers of one norm it is also the one with the largest inner product."""
     head, z = make(name), features(batch=64, dtype=torch.float64)
     nearest = torch.cdist(z, head.centers.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
     assert len(nearest.unique()) > 3
     assert torch.equal(head(z).argmax(dim=1), nearest)
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_prediction_is_the_largest_inner_product(name):
-    """Centers of one norm: nearest and most aligned are the same."""
-    head, z = make(name), features(batch=64, dtype=torch.float64)
-    assert torch.equal(head(z).argmax(dim=1), (z @ head.centers.double().T).argmax(dim=1))
+    if name in FIXED:
+        assert torch.equal(nearest, (z @ head.centers.double().T).argmax(dim=1))
 
 
 @pytest.mark.parametrize("name", DISTANCE)
@@ -143,37 +122,34 @@ def test_distance_gradient_of_features(name):
 # ---------------------------------------------------------------------------------------------------- temperature
 
 
-@pytest.mark.parametrize("temperature", [0.5, 10.0, 1000.0])
 @pytest.mark.parametrize("row", ["mmc", "mmlda", "lgm"])
-def test_temperature_changes_no_prediction_no_loss_and_no_gradient(row, temperature):
+def test_temperature_changes_no_prediction_no_loss_and_no_gradient(row):
     z, y = features(dtype=torch.float64), torch.arange(12) % 10
     results = []
-    for t in (1.0, temperature):
+    for t in (1.0, 0.5, 10.0, 1000.0):
         torch.manual_seed(0)
         head, loss = DEFENCES[row].build(16, 10, temperature=t)
         leaf = z.clone().requires_grad_(True)
         logits = head(leaf)
         value = loss(logits, y)
         value.backward()
-        results.append((logits.detach(), value.detach(), leaf.grad))
-    plain, other = results
-    torch.testing.assert_close(other[0] * temperature, plain[0], rtol=1e-12, atol=0)
-    assert torch.equal(other[0].argmax(dim=1), plain[0].argmax(dim=1))
-    torch.testing.assert_close(other[1], plain[1], rtol=1e-12, atol=0)
-    torch.testing.assert_close(other[2], plain[2], rtol=1e-10, atol=1e-12)
+        results.append((t * logits.detach(), value.detach(), leaf.grad))
+    for logits, value, gradient in results[1:]:
+        torch.testing.assert_close(logits, results[0][0], rtol=1e-12, atol=0)
+        assert torch.equal(logits.argmax(dim=1), results[0][0].argmax(dim=1))
+        torch.testing.assert_close(value, results[0][1], rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient, results[0][2], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("spare", [-1, 0, 30], ids=["dim=K-1", "dim=K", "dim=K+30"])
-@pytest.mark.parametrize("scale", [10.0, 100.0])
 @pytest.mark.parametrize("nb_classes", [2, 3, 10, 100, 1000])
-def test_gaps_between_centers_suit_a_softmax(nb_classes, scale, spare):
-    head = FixedCentersHead(nb_classes + spare, nb_classes, scale)
-    logits = head(head.centers).double()
-    gaps = logits.diagonal()[:, None] - logits
-    gaps = gaps[~torch.eye(nb_classes, dtype=torch.bool)]
-    assert gaps.min() >= 10
-    assert gaps.max() <= 25
-    np.testing.assert_allclose(gaps.numpy(), 10 * nb_classes / (nb_classes - 1), rtol=1e-5)
+def test_gaps_between_centers_suit_a_softmax(nb_classes):
+    for scale, spare in ((10.0, -1), (100.0, 0), (10.0, 30)):
+        head = FixedCentersHead(nb_classes + spare, nb_classes, scale)
+        logits = head(head.centers).double()
+        gaps = logits.diagonal()[:, None] - logits
+        gaps = gaps[~torch.eye(nb_classes, dtype=torch.bool)]
+        assert 10 <= gaps.min() <= gaps.max() <= 25
+        np.testing.assert_allclose(gaps.numpy(), 10 * nb_classes / (nb_classes - 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [10.0, 100.0])
@@ -192,30 +168,17 @@ def test_cross_entropy_has_a_gradient_at_a_center(scale):
     assert gradients[None].any(dim=1).all()
 
 
-def test_defended_rows_cross_entropy_reaches_the_features():
-    """The same through the table: an attacker's cross-entropy on the row's own network."""
-    head, _ = DEFENCES["mmc"].build(16, 10)
-    z = head.centers.clone().requires_grad_(True)
-    functional.cross_entropy(head(z), torch.arange(10)).backward()
-    assert z.grad.any(dim=1).all()
-
-
 # -------------------------------------------------------------------------------------------------- fixed centers
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_fixed_centers_are_a_buffer(name):
+def test_fixed_centers_are_a_buffer_that_no_reset_and_no_step_moves(name):
     head = make(name)
     assert dict(head.named_buffers())["centers"] is head.centers
     assert list(head.state_dict()) == ["centers"]
     assert list(head.parameters()) == []
     assert not head.centers.requires_grad
     assert head.needs_signed_features
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed_centers_survive_every_reset(name):
-    head = make(name)
     net, centers = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), head), head.centers.clone()
     weight = net[0].weight.detach().clone()
     for module in net.modules():
@@ -223,13 +186,6 @@ def test_fixed_centers_survive_every_reset(name):
             module.reset_parameters()
     assert not torch.equal(net[0].weight, weight)
     assert torch.equal(head.centers, centers)
-
-
-def test_fixed_centers_are_not_trained():
-    head = make("fixed")
-    centers = head.centers.clone()
-    backbone = nn.Linear(16, 16)
-    net = nn.Sequential(backbone, head)
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0, weight_decay=0.1)
     functional.cross_entropy(net(features()), torch.arange(12) % 10).backward()
     optimizer.step()
@@ -245,9 +201,9 @@ def test_fixed_centers_come_from_the_geometry():
     assert torch.equal(FixedCentersHead(3, 7, center_seed=3).centers, max_mahalanobis_centers(7, 3, 10.0, seed=3))
 
 
-@pytest.mark.parametrize(("scale", "temperature"), [(10.0, 10.0), (100.0, 1000.0), (1.0, 0.1)])
-def test_default_temperature(scale, temperature):
-    assert FixedCentersHead(16, 10, scale).temperature == pytest.approx(temperature)
+def test_default_temperature():
+    for scale, temperature in ((10.0, 10.0), (100.0, 1000.0), (1.0, 0.1)):
+        assert FixedCentersHead(16, 10, scale).temperature == pytest.approx(temperature)
 
 
 def test_fixed_centers_follow_the_default_device():
@@ -273,8 +229,7 @@ def test_reversed_prediction_is_the_smallest_output():
     assert torch.equal(head(z).argmax(dim=1), head.linear(z).argmin(dim=1))
 
 
-@pytest.mark.parametrize("norm", [1.0, 15.0])
-@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+@pytest.mark.parametrize(("nb_classes", "norm"), [(2, 15.0), (10, 1.0), (10, 15.0), (200, 1.0)])
 def test_unit_norm_logits(nb_classes, norm):
     """The linear head's logits at another length: `r o / ||o||`."""
     torch.manual_seed(0)
@@ -302,12 +257,6 @@ def test_unit_norm_changes_nothing_for_its_loss(options):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("norm", [0, -1.0, float("nan")])
-def test_impossible_logit_norm(norm):
-    with pytest.raises(ValueError, match=f"logit_norm: expected a positive number, got {norm}"):
-        UnitNormHead(16, 10, logit_norm=norm)
-
-
 @pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "gaussian"])
 def test_reset_draws_anew(name):
     head = make(name)
@@ -322,29 +271,30 @@ def test_reset_draws_anew(name):
 # ----------------------------------------------------------------------------------------------------- float types
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", HEADS)
-def test_half_precision_features_are_computed_in_float32(name, dtype):
-    head, z = make(name), features(dtype=dtype)
-    logits = head(z)
-    assert logits.dtype == torch.float32
-    assert torch.equal(logits, head(z.float()))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", HEADS)
-def test_autocast_is_off_in_the_head(name, dtype):
-    head, z = make(name), features(dtype=dtype)
-    expected = head(z)
+def test_half_precision_features_are_computed_in_float32(name):
+    """And autocast is off in the head."""
+    head = make(name)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        z = features(dtype=dtype)
+        expected = head(z)
+        assert expected.dtype == torch.promote_types(dtype, torch.float32)
+        assert torch.equal(expected, head(z.to(expected.dtype)))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = head(z)
+            assert torch.is_autocast_enabled("cpu")
+            assert (features() @ features().T).dtype == torch.bfloat16
+        assert logits.dtype == expected.dtype
+        assert torch.equal(logits, expected)
+    z = features(dtype=torch.bfloat16).requires_grad_(True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = head(z)
-        assert torch.is_autocast_enabled("cpu")
-        assert (features() @ features().T).dtype == torch.bfloat16
-    assert logits.dtype == expected.dtype
-    assert torch.equal(logits, expected)
+        functional.cross_entropy(head(z), torch.arange(12) % 10).backward()
+    assert z.grad.dtype == torch.bfloat16
+    assert z.grad.any()
+    assert torch.isfinite(z.grad).all()
 
 
-@pytest.mark.parametrize("name", DISTANCE)
+@pytest.mark.parametrize("name", ["fixed", "gaussian"])
 def test_behind_an_autocast_backbone(name):
     """The features are rounded to bfloat16 by the layer before; from there on nothing more is lost."""
     head, z = make(name), features()
@@ -356,16 +306,6 @@ def test_behind_an_autocast_backbone(name):
     expected = distance_oracle(rounded, head.centers, head.temperature)
     atol = rounding(rounded.detach(), head.centers.detach(), head.temperature)
     np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=0, atol=atol)
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_gradient_reaches_half_precision_features(name):
-    head, z = make(name), features(dtype=torch.bfloat16).requires_grad_(True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        functional.cross_entropy(head(z), torch.arange(12) % 10).backward()
-    assert z.grad.dtype == torch.bfloat16
-    assert z.grad.any()
-    assert torch.isfinite(z.grad).all()
 
 
 # ------------------------------------------------------------------------------------------------- tracked centers
@@ -383,8 +323,9 @@ def equation_4(centers, z, y, alpha):
     return moved
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "alpha"), [(torch.float64, 0.0), (torch.float64, 0.5), (torch.float32, 1.0)], ids=str
+)
 def test_center_update_is_equation_4(dtype, alpha):
     head = CenterTrackingHead(16, 10, center_rate=alpha).to(dtype)
     head.centers.copy_(features(batch=10, seed=7))
@@ -429,12 +370,6 @@ def test_tracked_logits_carry_the_features():
     assert not head.centers.any()  # a forward alone moves nothing
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_impossible_center_rate(rate):
-    with pytest.raises(ValueError, match=rf"center_rate: expected a number in \[0, 1\], got {rate}"):
-        CenterTrackingHead(16, 10, center_rate=rate)
-
-
 # -------------------------------------------------------------------------------------------------- trained means
 
 
@@ -457,77 +392,58 @@ def test_means_start_within_glorots_bound():
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_copies_give_the_same_logits(name):
+def test_copies_and_options_give_the_same_logits(name):
     head, z = make(name), features()
+    torch.manual_seed(0)
+    again = type(head)(16, 10, **head.options())
+    assert again.options() == head.options()
+    assert torch.equal(again(z), head(z))
+    for key, value in head.options().items():
+        assert type(value) in (int, float, str)
+        assert f"{key}={value}" in repr(head)
     if name == "center":
         head.update_centers(z, torch.arange(12) % 10)
-    expected = head(z)
+    expected, kept, state = head(z), z.clone(), torch.get_rng_state()
     for copied in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
         assert torch.equal(copied(z), expected)
         assert copied.options() == head.options()
         assert torch.equal(getattr(copied, "centers", expected), getattr(head, "centers", expected))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(z, kept)
     other = make(name, seed=9)
     assert other.load_state_dict(head.state_dict()).missing_keys == []
     assert torch.equal(other(z), expected)
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_options_build_the_same_head(name):
-    head = make(name)
-    torch.manual_seed(0)
-    again = type(head)(16, 10, **head.options())
-    assert again.options() == head.options()
-    assert list(head.options()) == head.option_names()
-    assert torch.equal(again(features()), head(features()))
-    for key, value in head.options().items():
-        assert type(value) in (int, float, str)
-        assert f"{key}={value}" in repr(head)
-
-
-def test_options_by_name():
-    assert LinearHead.option_names() == ReversedLinearHead.option_names() == []
-    assert UnitNormHead.option_names() == ["logit_norm"]
-    assert CenterTrackingHead.option_names() == ["center_rate"]
-    assert FixedCentersHead.option_names() == ["scale", "centers", "center_seed", "temperature"]
-    assert GaussianMeansHead.option_names() == ["temperature"]
-    assert FixedCentersHead(3, 4, centers="random").options() == {
-        "scale": 10.0,
-        "centers": "random",
-        "center_seed": 0,
-        "temperature": 10.0,
-    }
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_features_are_left_alone(name):
-    head, z = make(name), features()
-    kept = z.clone()
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    head(z)
-    assert torch.equal(z, kept)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-@pytest.mark.parametrize("head", [FixedCentersHead, GaussianMeansHead])
-def test_impossible_temperature(head, temperature):
-    with pytest.raises(ValueError, match=f"temperature: expected a positive number, got {temperature}"):
-        head(16, 10, temperature=temperature)
-
-
-def test_unknown_layout():
-    with pytest.raises(ValueError, match="centers: expected .*'max_mahalanobis'.*'random', got 'simplex'"):
-        FixedCentersHead(16, 10, centers="simplex")
-
-
-def test_impossible_centers_say_why():
-    with pytest.raises(ValueError, match="a line has room for two centers"):
-        FixedCentersHead(1, 10)
-    with pytest.raises(ValueError, match="scale: expected a positive number"):
-        FixedCentersHead(16, 10, scale=-10)
-    with pytest.raises(ValueError, match=r"positions: expected centers of shape \(10, 16\), got \(16, 10\)"):
-        FixedCentersHead(16, 10, positions=torch.zeros(16, 10))
+@pytest.mark.parametrize(
+    ("head", "options", "message"),
+    [
+        *(
+            (head, {"temperature": value}, f"temperature: expected a positive number, got {value}")
+            for head in (FixedCentersHead, GaussianMeansHead)
+            for value in (0.0, -1.0, math.nan)
+        ),
+        *(
+            (UnitNormHead, {"logit_norm": r}, f"logit_norm: expected a positive number, got {r}")
+            for r in (0, -1.0, math.nan)
+        ),
+        *(
+            (CenterTrackingHead, {"center_rate": rate}, rf"center_rate: expected a number in \[0, 1\], got {rate}")
+            for rate in (-0.1, 1.1, math.nan)
+        ),
+        (FixedCentersHead, {"centers": "simplex"}, "centers: expected .*'max_mahalanobis'.*'random', got 'simplex'"),
+        (FixedCentersHead, {"scale": -10}, "scale: expected a positive number"),
+        (
+            FixedCentersHead,
+            {"positions": torch.zeros(16, 10)},
+            r"positions: expected centers of shape \(10, 16\), got \(16, 10\)",
+        ),
+        (FixedCentersHead, {"in_features": 1}, "a line has room for two centers"),
+    ],
+)
+def test_impossible_options(head, options, message):
+    with pytest.raises(ValueError, match=message):
+        head(**{"in_features": 16, "nb_classes": 10, **options})
 
 
 def test_base_classes_have_no_geometry():
