@@ -14,74 +14,69 @@ from art_mmc.checks import check_eps, check_images, check_labels, check_radii, u
 # -------------------------------------------------------------------------------------------------- unknown names
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("mcm", "mmc"), ("MMC", "mmc"), ("mmdla", "mmlda"), ("centre", "center"), ("icse", "isce")]
-)
-def test_unknown_name_suggests_the_nearest(name, nearest):
-    error = unknown_name("defence", name, ["sce", "mmc", "mmlda", "center", "isce"])
-    assert isinstance(error, ValueError)
-    assert str(error) == (f"unknown defence '{name}'. Did you mean '{nearest}'? Known: sce, mmc, mmlda, center, isce.")
-
-
-def test_unknown_name_that_is_near_to_none():
-    assert str(unknown_name("attack", "zzzz", iter(["pgd", "fgsm"]))) == "unknown attack 'zzzz'. Known: pgd, fgsm."
-
-
-@pytest.mark.parametrize("name", [None, 3, ("a",)], ids=str)
-def test_unknown_name_that_is_no_string(name):
-    assert str(unknown_name("attack", name, ["pgd"])) == f"unknown attack '{name}'. Known: pgd."
+def test_unknown_name():
+    known = ["sce", "mmc", "mmlda", "center", "isce"]
+    near = {"mcm": "mmc", "MMC": "mmc", "mmdla": "mmlda", "centre": "center", "icse": "isce"}
+    for name, nearest in near.items():
+        error = unknown_name("defence", name, known)
+        assert isinstance(error, ValueError)
+        assert (
+            str(error) == f"unknown defence '{name}'. Did you mean '{nearest}'? Known: sce, mmc, mmlda, center, isce."
+        )
+    for name in ("zzzz", None, 3, ("a",)):
+        assert str(unknown_name("attack", name, iter(["pgd", "fgsm"]))) == f"unknown attack '{name}'. Known: pgd, fgsm."
 
 
 # --------------------------------------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int64"])
-def test_images_that_pass(dtype):
-    x = np.ones((2, 3, 4, 4), dtype)
-    assert check_images(x) is None
-    assert check_images(x, (3, 4, 4)) is None
-    assert check_images(x, [3, 4, 4]) is None
-    assert (x == 1).all()
+def test_images_that_pass():
+    for dtype in ("float32", "float64", "float16", "uint8", "int64"):
+        x = np.ones((2, 3, 4, 4), dtype)
+        assert check_images(x) is None
+        assert check_images(x, (3, 4, 4)) is None
+        assert check_images(x, [3, 4, 4]) is None
+        assert (x == 1).all()
+
+
+FIRST = "; the channels come last here: x.transpose(0, 3, 1, 2) puts them first"
 
 
 @pytest.mark.parametrize(
-    "x", [np.zeros((0, 3, 4, 4), np.float32), np.zeros(0), np.float32(1.0)], ids=["0x3x4x4", "0", "()"]
+    ("x", "shape", "message"),
+    [
+        *(
+            (np.zeros(s), None, f"x is empty (shape {s}): at least one sample is needed.")
+            for s in ((0, 3, 4, 4), (0,), ())
+        ),
+        (np.zeros((2, 1, 28, 28)), (3, 32, 32), "x has shape (2, 1, 28, 28), expected (N, 3, 32, 32)."),
+        (
+            np.zeros((3, 8, 8)),
+            (3, 8, 8),
+            "x has shape (3, 8, 8), expected (N, 3, 8, 8); for a single sample pass x[None].",
+        ),
+        (np.zeros((5, 8, 6, 3)), (3, 8, 6), f"x has shape (5, 8, 6, 3), expected (N, 3, 8, 6){FIRST}."),
+        # not where the sides are swapped as well
+        (np.zeros((5, 6, 8, 3)), (3, 8, 6), "x has shape (5, 6, 8, 3), expected (N, 3, 8, 6)."),
+    ],
 )
-def test_images_empty(x):
-    x = np.asarray(x)
-    with pytest.raises(ValueError, match="x_train is empty .*: at least one sample is needed") as info:
-        check_images(x, name="x_train")
-    assert f"(shape {x.shape})" in str(info.value)
+def test_images_of_another_shape(x, shape, message):
+    with pytest.raises(ValueError, match="x") as info:
+        check_images(x, shape)
+    assert str(info.value) == message
+    with pytest.raises(ValueError, match="^x_train"):
+        check_images(x, shape, name="x_train")
+    if FIRST in message:  # the mend that the message offers does mend
+        assert check_images(x.transpose(0, 3, 1, 2), shape) is None
 
 
-def test_images_of_another_shape():
-    with pytest.raises(ValueError, match=r"^x has shape \(2, 1, 28, 28\), expected \(N, 3, 32, 32\)\.$"):
-        check_images(np.zeros((2, 1, 28, 28)), (3, 32, 32))
-
-
-def test_images_a_single_sample():
-    with pytest.raises(ValueError, match=r"expected \(N, 3, 8, 8\); for a single sample pass x_test\[None\]\.$"):
-        check_images(np.zeros((3, 8, 8)), (3, 8, 8), name="x_test")
-
-
-def test_images_channels_last():
-    message = r"channels come last here: x\.transpose\(0, 3, 1, 2\) puts them first\.$"
-    with pytest.raises(ValueError, match=message):
-        check_images(np.zeros((5, 8, 6, 3)), (3, 8, 6))
-    # the mend that the message offers does mend
-    assert check_images(np.zeros((5, 8, 6, 3)).transpose(0, 3, 1, 2), (3, 8, 6)) is None
-    # not where the sides are swapped as well
-    with pytest.raises(ValueError, match=r"expected \(N, 3, 8, 6\)\.$"):
-        check_images(np.zeros((5, 6, 8, 3)), (3, 8, 6))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_images_not_finite(dtype, bad):
-    x = np.zeros((6, 2, 3), dtype)
-    x[2, 1, 0] = x[5, 0, 0] = x[5, 1, 1] = bad
-    with pytest.raises(ValueError, match=r"^x has NaN or infinite values in 2 of 6 samples \(first: 2\)\.$"):
-        check_images(x)
+def test_images_not_finite():
+    for dtype in ("float16", "float32", "float64"):
+        for bad in (np.nan, np.inf, -np.inf):
+            x = np.zeros((6, 2, 3), dtype)
+            x[2, 1, 0] = x[5, 0, 0] = x[5, 1, 1] = bad
+            with pytest.raises(ValueError, match=r"^x has NaN or infinite values in 2 of 6 samples \(first: 2\)\.$"):
+                check_images(x)
 
 
 def test_images_infinities_that_cancel():
@@ -125,59 +120,48 @@ def test_labels_that_pass(y):
     assert (y == kept).all()
 
 
-@pytest.mark.parametrize("shape", [(0,), (0, 3), ()], ids=str)
-def test_labels_empty(shape):
-    with pytest.raises(ValueError, match="y_train is empty .*: at least one label is needed") as info:
-        check_labels(np.zeros(shape), 3, name="y_train")
-    assert f"(shape {shape})" in str(info.value)
+WHOLE = "y has labels that are no whole numbers: expected class indices 0 to 2."
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        *(
+            (np.zeros(shape), f"y is empty (shape {shape}): at least one label is needed.")
+            for shape in ((0,), (0, 3), ())
+        ),
+        *(
+            (np.zeros(shape), f"y has shape {shape}, expected (N,) indices or (N, 3) one-hot labels.")
+            for shape in ((4, 2), (4, 4), (4, 3, 1), (4, 1, 1))
+        ),
+        *((np.array([[0.0, bad, 0.0]]), "y has NaN or infinite values.") for bad in (np.nan, np.inf)),
+        *((np.array(y), WHOLE) for y in ([0.5, 1.0], [np.nan], [np.inf], [[1.5], [0.0]], ["0", "1"], [1j])),
+        (np.array([None, 1], dtype=object), WHOLE),
+        *(
+            (np.array(y), f"y has labels from {low} to {high}, expected 0 to 2 (nb_classes=3).")
+            for y, low, high in (
+                ([0, 3], 0, 3),
+                ([-1, 2], -1, 2),
+                ([-100, 0], -100, 0),
+                ([1, 2, 3], 1, 3),
+                ([[0], [7]], 0, 7),
+                ([5.0], 5, 5),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_labels_that_do_not_fit(y, message):
+    with pytest.raises(ValueError, match="y") as info:
+        check_labels(y, 3)
+    assert str(info.value) == message
+    with pytest.raises(ValueError, match="^y_train"):
+        check_labels(y, 3, name="y_train")
 
 
 def test_labels_of_another_length():
     with pytest.raises(ValueError, match=r"^y has 2 labels for 5 samples\.$"):
         check_labels(np.array([0, 1]), 3, length=5)
-
-
-@pytest.mark.parametrize("shape", [(4, 2), (4, 4), (4, 3, 1), (4, 1, 1)], ids=str)
-def test_labels_of_another_shape(shape):
-    with pytest.raises(ValueError, match=r"expected \(N,\) indices or \(N, 3\) one-hot labels") as info:
-        check_labels(np.zeros(shape), 3)
-    assert f"y has shape {shape}" in str(info.value)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
-def test_labels_one_hot_not_finite(bad):
-    with pytest.raises(ValueError, match=r"^y has NaN or infinite values\.$"):
-        check_labels(np.array([[0.0, bad, 0.0]]), 3)
-
-
-@pytest.mark.parametrize(
-    "y",
-    [
-        np.array([0.5, 1.0]),
-        np.array([np.nan]),
-        np.array([np.inf]),
-        np.array([[1.5], [0.0]]),
-        np.array(["0", "1"]),
-        np.array([None, 1], dtype=object),
-        np.array([1j]),
-    ],
-    ids=["half", "nan", "inf", "column", "strings", "objects", "complex"],
-)
-def test_labels_that_are_no_whole_numbers(y):
-    message = r"^y has labels that are no whole numbers: expected class indices 0 to 2\.$"
-    with pytest.raises(ValueError, match=message):
-        check_labels(y, 3)
-
-
-@pytest.mark.parametrize(
-    ("y", "low", "high"),
-    [([0, 3], 0, 3), ([-1, 2], -1, 2), ([-100, 0], -100, 0), ([1, 2, 3], 1, 3), ([[0], [7]], 0, 7), ([5.0], 5, 5)],
-    ids=str,
-)
-def test_labels_out_of_range(y, low, high):
-    message = rf"^y has labels from {low} to {high}, expected 0 to 2 \(nb_classes=3\)\.$"
-    with pytest.raises(ValueError, match=message):
-        check_labels(np.array(y), 3)
 
 
 # ------------------------------------------------------------------------------------------------------------ eps

@@ -16,15 +16,6 @@ from art_mmc import geometry
 from art_mmc.geometry import largest_cosine, max_mahalanobis_centers, random_centers
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """The numeric spread is thousands of tiny steps: threads that wait for each other only slow it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def gram(centers):
     """Inner products in float64 of the float32 centers."""
     return (centers.double() @ centers.double().T).numpy()
@@ -44,16 +35,16 @@ def algorithm_1(num_classes, dim, scale):
 # ---------------------------------------------------------------------------------------------------- closed form
 
 
-@pytest.mark.parametrize("spare", [-1, 0, 7], ids=["dim=L-1", "dim=L", "dim=L+7"])
-@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
-@pytest.mark.parametrize("num_classes", [2, 3, 4, 10, 57, 100, 1000])
-def test_simplex_gram_matrix(num_classes, scale, spare):
+@pytest.mark.parametrize(
+    ("num_classes", "spare", "scale"),
+    [(2, 0, 1.0), (3, 7, 100.0), (57, 7, 10.0), (100, -1, 100.0), (1000, -1, 1.0), (1000, 0, 10.0)],
+)
+def test_simplex_gram_matrix(num_classes, spare, scale):
     centers = max_mahalanobis_centers(num_classes, num_classes + spare, scale)
     assert centers.shape == (num_classes, num_classes + spare)
     assert centers.dtype == torch.float32
     assert not centers.requires_grad
-    expected = np.full((num_classes, num_classes), -1 / (num_classes - 1))
-    np.fill_diagonal(expected, 1.0)
+    expected = (np.eye(num_classes) * num_classes - 1) / (num_classes - 1)
     assert np.abs(gram(centers) / scale**2 - expected).max() <= 1e-6
 
 
@@ -64,12 +55,13 @@ def test_simplex_gram_matrix_for_every_small_number_of_classes():
         assert np.abs(inner - expected).max() <= 1e-6, num_classes
 
 
-@pytest.mark.parametrize(("num_classes", "dim"), [(2, 2), (3, 3), (10, 10), (10, 64), (50, 50)])
-def test_simplex_equals_algorithm_1(num_classes, dim):
+def test_simplex_equals_algorithm_1():
     """The same vertices in the same rotation, not just the same Gram matrix."""
-    expected = algorithm_1(num_classes, dim, 10.0)
-    # the last diagonal entry is 0 up to the root of float64's round-off in the paper's own recursion
-    np.testing.assert_allclose(max_mahalanobis_centers(num_classes, dim, 10.0).numpy(), expected, rtol=0, atol=3e-6)
+    for num_classes, dim in ((2, 2), (3, 3), (10, 10), (10, 64), (50, 50)):
+        expected = algorithm_1(num_classes, dim, 10.0)
+        # the last diagonal entry is 0 up to the root of float64's round-off in the paper's own recursion
+        actual = max_mahalanobis_centers(num_classes, dim, 10.0).numpy()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6)
 
 
 def test_simplex_by_hand():
@@ -102,6 +94,7 @@ def test_simplex_depends_on_no_seed():
     assert torch.equal(max_mahalanobis_centers(10, 9, seed=1), max_mahalanobis_centers(10, 9, seed=2))
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_within_100_ms():
     seconds = []
     for _ in range(7):
@@ -114,10 +107,10 @@ def test_a_thousand_classes_within_100_ms():
 # ----------------------------------------------------------------------------- more classes than a simplex has room for
 
 
-@pytest.mark.parametrize("num_classes", [5, 7, 10, 20, 300])
-def test_plane_is_the_regular_polygon(num_classes):
-    centers = max_mahalanobis_centers(num_classes, 2)
-    assert largest_cosine(centers) == pytest.approx(math.cos(2 * math.pi / num_classes), abs=1e-6)
+def test_plane_is_the_regular_polygon():
+    for num_classes in (5, 7, 10, 20, 300):
+        cosine = largest_cosine(max_mahalanobis_centers(num_classes, 2))
+        assert cosine == pytest.approx(math.cos(2 * math.pi / num_classes), abs=1e-6)
 
 
 @pytest.mark.parametrize(("num_classes", "dim"), [(4, 2), (5, 3), (6, 3), (8, 4), (10, 5), (50, 40), (1000, 512)])
@@ -147,16 +140,8 @@ def test_spread_finds_known_optima(num_classes, dim, optimum):
     ("num_classes", "dim", "cosine"),  # what 2000 steps of Adam on the log-sum-exp reach, in ten times the time
     [(20, 8, 0.1211), (50, 20, 0.0711), (200, 64, 0.0528)],
 )
-def test_spread_of_many_is_good_and_quick(num_classes, dim, cosine):
-    start = time.process_time()
-    centers = max_mahalanobis_centers(num_classes, dim, seed=1)
-    assert time.process_time() - start < 2
-    assert 0 < largest_cosine(centers) < cosine
-
-
-def test_spread_beyond_twice_the_dimension_is_far_better_than_chance():
-    """25 centers in 5 dimensions: the largest cosine must be below half of what random directions give."""
-    assert largest_cosine(max_mahalanobis_centers(25, 5, steps=500)) < 0.4 < 0.8 < largest_cosine(random_centers(25, 5))
+def test_spread_of_many_is_good(num_classes, dim, cosine):
+    assert 0 < largest_cosine(max_mahalanobis_centers(num_classes, dim, seed=1)) < cosine
 
 
 @pytest.mark.parametrize(
@@ -178,13 +163,13 @@ def test_crowd_in_few_dimensions_is_pushed_apart():
     assert spread < 0.98 < 0.999 < largest_cosine(random_centers(300, 3))
 
 
-@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
-def test_spread_norm(scale):
-    centers = max_mahalanobis_centers(7, 3, scale, steps=20)
-    assert centers.shape == (7, 3)
-    assert centers.dtype == torch.float32
-    assert not centers.requires_grad
-    np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
+def test_spread_norm():
+    for scale in (1.0, 10.0, 100.0):
+        centers = max_mahalanobis_centers(7, 3, scale, steps=20)
+        assert centers.shape == (7, 3)
+        assert centers.dtype == torch.float32
+        assert not centers.requires_grad
+        np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
 
 
 def test_spread_is_the_seeds():
@@ -224,13 +209,12 @@ def test_largest_cosine_by_hand():
 # ------------------------------------------------------------------------------------------------- random centers
 
 
-@pytest.mark.parametrize(("num_classes", "dim"), [(2, 1), (10, 3), (10, 64), (1000, 64)])
-@pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_random_centers_norm(num_classes, dim, scale):
-    centers = random_centers(num_classes, dim, scale)
-    assert centers.shape == (num_classes, dim)
-    assert centers.dtype == torch.float32
-    np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
+def test_random_centers_norm():
+    for num_classes, dim, scale in ((2, 1, 1.0), (10, 3, 10.0), (10, 64, 1.0), (1000, 64, 10.0)):
+        centers = random_centers(num_classes, dim, scale)
+        assert centers.shape == (num_classes, dim)
+        assert centers.dtype == torch.float32
+        np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
 
 
 def test_random_centers_are_the_seeds():
@@ -293,41 +277,22 @@ def test_numpy_integers_are_whole_numbers():
     assert random_centers(np.int64(5), np.int32(7), np.float32(2)).shape == (5, 7)
 
 
-@pytest.mark.parametrize("make", [max_mahalanobis_centers, random_centers])
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((1, 3), "num_classes: expected a whole number of at least 2, got 1"),
-        ((0, 3), "num_classes: .* got 0"),
-        ((-4, 3), "num_classes: .* got -4"),
-        ((2.5, 3), "num_classes: .* got 2.5"),
-        ((10.0, 9), "num_classes: .* got 10.0"),
-        ((True, 3), "num_classes: .* got True"),
-        (("ten", 3), "num_classes: .* got 'ten'"),
-        ((None, 3), "num_classes: .* got None"),
-        ((math.nan, 3), "num_classes: .* got nan"),
-        ((3, 0), "dim: expected a whole number of at least 1, got 0"),
-        ((3, -2), "dim: .* got -2"),
-        ((3, 2.0), "dim: .* got 2.0"),
-        ((3, 2, 0), "scale: expected a positive number .*, got 0"),
-        ((3, 2, -1.0), "scale: .* got -1.0"),
-        ((3, 2, math.nan), "scale: .* got nan"),
-        ((3, 2, math.inf), "scale: .* got inf"),
-        ((3, 2, "10"), "scale: .* got '10'"),
-    ],
-    ids=str,
-)
-def test_impossible_arguments(make, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        make(*arguments)
+MISTAKES = {
+    "num_classes: expected a whole number of at least 2": [1, 0, -4, 2.5, 10.0, True, "ten", None, math.nan],
+    "dim: expected a whole number of at least 1": [0, -2, 2.0],
+    "scale: expected a positive number": [0, -1.0, math.nan, math.inf, "10"],
+}
 
 
-def test_no_three_centers_on_a_line():
+@pytest.mark.parametrize("message", MISTAKES)
+def test_impossible_arguments(message):
+    name = message.split(":")[0]
+    for value in MISTAKES[message]:
+        for make in (max_mahalanobis_centers, random_centers):
+            with pytest.raises(ValueError, match=f"{message}.* got {value!r}"):
+                make(**{"num_classes": 3, "dim": 3, name: value})
     with pytest.raises(ValueError, match="dim=1: a line has room for two centers .* not for 3; .* needs dim >= 2"):
         max_mahalanobis_centers(3, 1)
-
-
-@pytest.mark.parametrize("steps", [0, -1, 1.5, True, "many"])
-def test_impossible_steps(steps):
-    with pytest.raises(ValueError, match=f"steps: expected a whole number of at least 1, got {steps!r}"):
-        max_mahalanobis_centers(5, 2, steps=steps)
+    for steps in (0, -1, 1.5, True, "many"):
+        with pytest.raises(ValueError, match=f"steps: expected a whole number of at least 1, got {steps!r}"):
+            max_mahalanobis_centers(5, 2, steps=steps)
