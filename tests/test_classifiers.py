@@ -831,6 +831,20 @@ def test_custom_loss_gradient_is_arts(digits):
     assert all(parameter.grad is None for parameter in ours.model.parameters())
 
 
+def test_custom_loss_gradient_of_every_step_of_a_sequence(digits):
+    """Also of those that prediction runs as one operation."""
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10)
+    network = nn.Sequential(*layers[:4], nn.Sequential(*layers[4:]), nn.LogSoftmax(1))
+    arts, ours = (each(network, nn.NLLLoss(), INPUT_SHAPE, 10) for each in (PyTorchClassifier, LossDefendedClassifier))
+    assert ours.layer_names == arts.layer_names
+    assert len(arts.layer_names) == 6
+    for name in arts.layer_names:
+        arguments = torch.norm, digits.x_test[:3].copy(), digits.x_test[3:6].copy(), name
+        expected = arts.custom_loss_gradient(*arguments)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(ours.custom_loss_gradient(*arguments), expected, atol=1e-6)
+
+
 # --- preprocessing, postprocessing, devices ---------------------------------------------------------------------------
 
 

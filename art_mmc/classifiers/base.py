@@ -823,9 +823,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param kwargs: As in `PyTorchClassifier.custom_loss_gradient`.
         :return: Gradients of the shape of x.
         """
-        with self._prepared(backward=True) as prepared:
+        with self._prepared(backward=True):
             view = self._view()
-            view._model = view._make_model_wrapper(prepared.network)
+            view._model = view._make_model_wrapper(Prepared(self.model).network)  # each layer a step of its own
             view._current = _Current()
             return super(LossDefendedClassifier, view).custom_loss_gradient(*args, **kwargs)
 
