@@ -29,6 +29,14 @@ REBUILT = "its own loss around `classifier.model`"
 _BALL = {"eps": EPS, "eps_step": 0.05}
 _LINF = {"norm": np.inf, "eps": EPS}
 
+#: without the package, and with it, whose tensors are nothing for a PyTorch model
+FOR_TENSORFLOW = {
+    "error": (ModuleNotFoundError, ValueError, AttributeError),
+    "match": "tensorflow|Color channel|no attribute 'kind'|original files",
+    "when": "always",
+    "reason": "for TensorFlow models",
+}
+
 # An attack has
 #   climbs    what it takes from the classifier, in words for the table
 #   variants  name -> constructor arguments; what is written here once is small, for 8x8 images and a short test. A
@@ -74,12 +82,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "AdversarialPatchTensorFlowV2": {
         "climbs": "",
         "variants": {"": {}},
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "tensorflow",
-            "when": "always",
-            "reason": "for TensorFlow models",
-        },
+        "fails": FOR_TENSORFLOW,
     },
     "AutoAttack": {
         "climbs": "the attacks that it is given",
@@ -128,7 +131,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "climbs": REBUILT,
         "variants": {"": {"steps": 2, "init_size": 20}},
         "fails": {
-            "error": AttributeError,
+            "error": KeyError,
             "match": "BrendelBethgeAttack",
             "when": "no numba",
             "reason": "needs the package numba: without it ART does not have the attack",
@@ -163,13 +166,16 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "CompositeAdversarialAttackPyTorch": {
         "climbs": "its own cross-entropy on `classifier.model`",
-        "variants": {"": {}},
+        "variants": {"": {"enabled_attack": (2, 3, 4), "attack_order": "fixed", "max_inner_iter": 3, "batch_size": 6}},
+        "effect": "moves",
         "fails": {
             "error": ModuleNotFoundError,
             "match": "kornia",
             "when": "no kornia",
-            "reason": "needs the package kornia; for colour images, its PGD part for 32x32 (ART)",
+            "reason": "needs the package kornia",
         },
+        "note": "its hue and saturation are for colour images, its PGD for those of 32x32 pixels: `enabled_attack=(2, "
+        "3, 4)` is rotation, brightness and contrast",
     },
     "DeepFool": {"climbs": CLASS_GRADIENT, "variants": {"": {"max_iter": 10, "batch_size": 6}}},
     "ElasticNet": {
@@ -212,12 +218,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "climbs": "",
         "variants": {"": {"delta": 0.1, "layer": 3, "step_size": 0.05}},
         "labels": "images",
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "tensorflow",
-            "when": "always",
-            "reason": "for TensorFlow models",
-        },
+        "fails": FOR_TENSORFLOW,
     },
     "FrameSaliencyAttack": {
         "climbs": LOSS_GRADIENT,
@@ -273,7 +274,17 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "error": ValueError,
             "match": "Channels first",
             "when": "always",
-            "reason": "for images with the channels last, as its LaserBeamAttack",
+            "reason": "for images with the channels last",
+        },
+    },
+    "LaserBeamAttack": {
+        "climbs": SCORES,
+        "variants": {"": {"iterations": 1, "max_laser_beam": (780.0, 3.14, 32.0, 32)}},
+        "fails": {
+            "error": ValueError,
+            "match": "Channels first",
+            "when": "always",
+            "reason": "for images with the channels last",
         },
     },
     "LowProFool": {
@@ -292,9 +303,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
             }
         },
         "fails": {
-            "error": ModuleNotFoundError,
-            "match": "tensorflow",
-            "when": "always",
+            **FOR_TENSORFLOW,
             "reason": "for TensorFlow models of program files",
         },
     },
@@ -334,6 +343,16 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "note": "`es=0` needs the package cma; lowers the true class' logit alone, and far from all centers (mmc, "
         "mmlda, lgm) all logits are low: no sign of robustness",
     },
+    "PixelThreshold": {
+        "climbs": "",
+        "variants": {"": {"th": 8, "max_iter": 1, "es": 1}},
+        "fails": {
+            "error": ValueError,
+            "match": "expected \\(N, 1, 8, 8\\)",
+            "when": "always",
+            "reason": "what PixelAttack and ThresholdAttack share: has no perturbation of its own",
+        },
+    },
     "ProjectedGradientDescent": {
         "climbs": LOSS_GRADIENT,
         "variants": {
@@ -344,6 +363,13 @@ ATTACKS: dict[str, dict[str, Any]] = {
         },
         "ball": lambda arguments: {"norm": np.inf, **arguments},
         "effect": {"l1": "moves"},
+    },
+    "ProjectedGradientDescentCommon": {
+        "climbs": LOSS_GRADIENT,
+        "variants": {"": {**_BALL, "max_iter": 5}},
+        "ball": _LINF,
+        "effect": "moves",
+        "note": "what the others share",
     },
     "ProjectedGradientDescentNumpy": {
         "climbs": LOSS_GRADIENT,
@@ -358,12 +384,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "ProjectedGradientDescentTensorFlowV2": {
         "climbs": "",
         "variants": {"": {**_BALL, "max_iter": 5}},
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "tensorflow",
-            "when": "always",
-            "reason": "for TensorFlow models",
-        },
+        "fails": FOR_TENSORFLOW,
     },
     "RescalingAutoConjugateGradient": {
         "climbs": f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
@@ -566,15 +587,16 @@ TRAINERS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, tuple[str, str]] = {
     "BullseyePolytopeAttackPyTorch": ("poisoning", '`feature_layer="embedding"`'),
     "FeatureCollisionAttack": ("poisoning", '`feature_layer="embedding"`'),
-    "GradientMatchingAttack": ("poisoning", "matches gradients of the training loss; so does SleeperAgentAttack"),
+    "GradientMatchingAttack": ("poisoning", "matches gradients of the training loss"),
     "HiddenTriggerBackdoor": ("poisoning", '`feature_layer="embedding"`'),
     "PoisoningAttackCleanLabelBackdoor": ("poisoning", "its PGD follows the objective"),
+    "SleeperAgentAttack": ("poisoning", "as GradientMatchingAttack"),
     "MembershipInferenceBlackBox": ("membership inference", "takes the logits for probabilities"),
     "MembershipInferenceBlackBox, nn": ("membership inference", "takes the logits for probabilities"),
     "MembershipInferenceBlackBox, loss": ("membership inference", 'by `compute_loss`: `objective="loss"` for the loss'),
     "LabelOnlyDecisionBoundary": ("membership inference", ""),
     "ShadowModels": ("membership inference", "trains clones; fixed centers stay as they are"),
-    "AttributeInferenceMembership": ("attribute inference", "for tables; constructed, with a rule-based attack run"),
+    "AttributeInferenceMembership": ("attribute inference", "for tables: on a `torch.nn.Linear` of six columns"),
     "MIFace": ("model inversion", "`class_gradient` of the logits"),
     "CopycatCNN": ("extraction", ""),
     "KnockoffNets": ("extraction", ""),
@@ -590,7 +612,7 @@ OTHERS: dict[str, tuple[str, str]] = {
     "EnsembleClassifier": ("wrapper", "means of logits and of the objectives' gradients"),
     "DeepPartitionEnsemble": ("wrapper", ""),
     "QueryEfficientGradientEstimationClassifier": ("wrapper", "estimates gradients of the logits"),
-    "EoTImageRotationPyTorch": ("expectation over transformation", "as `preprocessing_defences`"),
+    "EoTImageRotationPyTorch": ("expectation over transformation", "as `preprocessing_defences`; three samples"),
 }
 
 
@@ -632,22 +654,33 @@ def _exceptions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [each for kind in ("refuses", "spoils") for each in entry.get(kind, {}).values()]
 
 
-def evasion_attacks() -> dict[str, bool]:
+def attack_classes() -> dict[str, type]:
     """
-    :return: The names of ART's evasion attacks, each with whether it takes a PyTorch classifier.
+    :return: ART's evasion attacks by name, those too that are in a module of its alone.
     """
     from art.attacks import evasion
     from art.attacks.attack import EvasionAttack
 
+    found: dict[str, type] = {}
+    left = [EvasionAttack]
+    while left:
+        kin = [cls for cls in left.pop().__subclasses__() if cls.__module__.startswith(evasion.__name__)]
+        found.update({cls.__name__: cls for cls in kin})
+        left += kin
+    return dict(sorted(found.items()))
+
+
+def evasion_attacks() -> dict[str, bool]:
+    """
+    :return: The names of ART's evasion attacks, each with whether it takes a PyTorch classifier.
+    """
     from art_mmc import SoftmaxClassifier
 
     kin = SoftmaxClassifier.__mro__
-    found = {}
-    for name, attack in sorted(vars(evasion).items()):
-        if isinstance(attack, type) and issubclass(attack, EvasionAttack):
-            wanted = attack._estimator_requirements
-            found[name] = all(any(c in kin for c in (w if isinstance(w, tuple) else (w,))) for w in wanted)
-    return found
+    return {
+        name: all(any(c in kin for c in (w if isinstance(w, tuple) else (w,))) for w in cls._estimator_requirements)
+        for name, cls in attack_classes().items()
+    }
 
 
 def trainers() -> list[str]:

@@ -30,7 +30,7 @@ from art.attacks.evasion import (
 
 from art_mmc import LossDefendedClassifier, create_classifier
 from art_mmc.objectives import OBJECTIVES
-from tests.art_support import ATTACKS, TABLE, effect, evasion_attacks, failure, to_markdown
+from tests.art_support import ATTACKS, TABLE, attack_classes, effect, evasion_attacks, failure, to_markdown
 from tests.conftest import NAMES, Digits
 
 CASES = [
@@ -60,7 +60,7 @@ def quiet(cls: type) -> dict[str, bool]:
 
 
 def build(name: str, variant: str, classifier: LossDefendedClassifier) -> tuple[Any, dict[str, Any]]:
-    cls = getattr(evasion, name)
+    cls = attack_classes()[name]
     if ATTACKS[name].get("view"):
         classifier = classifier.with_probabilities(10)
     arguments = ATTACKS[name]["variants"][variant]
@@ -117,8 +117,7 @@ def test_every_attack_is_listed():
 
 def test_enumeration_agrees_with_art(trained):
     """What the table takes for fitting is what ART lets through."""
-    for name, fits in evasion_attacks().items():
-        cls = getattr(evasion, name)
+    for (name, cls), fits in zip(attack_classes().items(), evasion_attacks().values(), strict=True):
         for classifier in trained.values():
             assert cls.is_estimator_valid(classifier, cls._estimator_requirements) == fits, name
 

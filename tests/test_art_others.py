@@ -26,7 +26,7 @@ from art.estimators.classification import (
 )
 from art.preprocessing.expectation_over_transformation import EoTImageRotationPyTorch
 
-from art_mmc import LossDefendedClassifier
+from art_mmc import LossDefendedClassifier, create_classifier
 from tests.art_support import OTHERS
 from tests.conftest import Digits
 
@@ -74,10 +74,32 @@ def label_only(c: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, rows: np
     return attack.infer(x[:2], rows[:2], **budget)
 
 
+def sleeper(c: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Any:
+    attack = poisoning.SleeperAgentAttack(
+        c,
+        percent_poison=0.5,
+        patch=np.ones((1, 2, 2), dtype=np.float32),
+        indices_target=np.flatnonzero(y == 1),
+        max_trials=1,
+        max_epochs=1,
+        learning_rate_schedule=([0.1], [1]),
+        clip_values=(0, 1),
+        verbose=0,
+    )
+    source = x[y == 0]
+    return attack.poison(source, rows[y == 1][[0] * len(source)], x, rows, x, rows)[0]
+
+
 def attribute(c: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Any:
-    rule = membership_inference.MembershipInferenceBlackBoxRuleBased(c)
-    assert attribute_inference.AttributeInferenceMembership(c, rule, attack_feature=0).attack_feature == 0
-    return rule.infer(x, y)
+    """Of a table: a column that is 0 or 1 is guessed from the others."""
+    table = x[:, 0, 3, 1:7].copy()
+    table[:, 0] = table[:, 0] > 0.5
+    on_tables = create_classifier(str(c.defence), torch.nn.Linear(6, 8), input_shape=(6,), nb_classes=10)
+    rule = membership_inference.MembershipInferenceBlackBoxRuleBased(on_tables)
+    attack = attribute_inference.AttributeInferenceMembership(on_tables, rule, attack_feature=0)
+    guessed = attack.infer(table[:, 1:], rows, values=[0.0, 1.0])
+    assert set(guessed) <= {0.0, 1.0}
+    return guessed
 
 
 def steal(cls: type, **kwargs: Any) -> Run:
@@ -120,7 +142,7 @@ def partition(c: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, rows: np.
 
 
 def rotated(c: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Any:
-    turn = EoTImageRotationPyTorch(nb_samples=1, clip_values=(0, 1), angles=10.0, label_type="classification")
+    turn = EoTImageRotationPyTorch(nb_samples=3, clip_values=(0, 1), angles=10.0, label_type="classification")
     c.set_params(preprocessing_defences=turn)
     return gradients(c, x, rows)
 
@@ -139,6 +161,7 @@ RUNS: dict[str, Run] = {
     "PoisoningAttackCleanLabelBackdoor": lambda c, x, y, rows: poisoning.PoisoningAttackCleanLabelBackdoor(
         poisoning.PoisoningAttackBackdoor(trigger), c, rows[0], pp_poison=0.5, eps=0.1, eps_step=0.1, max_iter=1
     ).poison(x, rows)[0],
+    "SleeperAgentAttack": sleeper,
     "MembershipInferenceBlackBox": membership("rf", "prediction"),
     "MembershipInferenceBlackBox, nn": membership("nn", "prediction"),
     "MembershipInferenceBlackBox, loss": membership("rf", "loss"),
