@@ -28,9 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks."""
-    config.addinivalue_line(
-        "markers", "art_suite: ART's own tests on our classes; needs a checkout of ART, half an hour"
-    )
+    config.addinivalue_line("markers", "art_suite: ART's own tests on our classes; needs a checkout of ART")
 
 
 #: the nine rows of the table, in its order
