@@ -185,6 +185,9 @@ ROWS = {
     ),
 }
 
+#: whose losses are defined for probability labels
+SOFT_ROWS = [name for name, row in ROWS.items() if row.soft]
+
 #: the formula of every loss; two are parts of the loss of "pc"
 FORMULAS = {row.loss: row.formula for row in ROWS.values()} | {L.PCLoss: pc, L.LogitConstraintLoss: lc}
 
