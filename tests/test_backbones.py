@@ -38,89 +38,52 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "input_shape", "nb_classes", "expected"),
-    [
-        # trainable parameters of the backbone and a Linear(d, K) head
-        ("lenet5", (1, 28, 28), 10, 61_706),
-        ("cnn3", (1, 28, 28), 10, 123_222),
-        ("resnet20", (3, 32, 32), 10, 269_722),
-        ("resnet32", (3, 32, 32), 10, 464_154),
-        ("resnet56", (3, 32, 32), 10, 853_018),
-        ("resnet110", (3, 32, 32), 10, 1_727_962),
-        ("vgg13", (3, 32, 32), 10, 9_678_666),
-        ("vgg13", (3, 64, 64), 200, 10_562_568),
-        ("rce-resnet32", (3, 32, 32), 10, 464_154),
-        ("rce-resnet56", (3, 32, 32), 10, 853_018),
-        ("isce-resnet32", (3, 32, 32), 10, 464_154 + 64 * 64 + 64),
-        ("preact-resnet18", (3, 32, 32), 10, 11_172_170),
-        ("wrn-28-10", (3, 32, 32), 10, 36_479_194),
-        ("wrn-34-10", (3, 32, 32), 10, 46_160_474),
-        # Max-Mahalanobis centers are not trained, so there is no head to count: the backbone with its linear layer,
-        # and no moving statistics
-        ("mmc-resnet32v1", (3, 32, 32), 0, 471_456),
-        ("mmc-resnet110v1", (3, 32, 32), 0, 1_738_176),
-        ("mmc-resnet32v2", (3, 32, 32), 0, 1_453_376),
-        ("mmc-resnet110v2", (3, 32, 32), 0, 5_004_768),
-    ],
-)
-def test_parameter_counts(name, input_shape, nb_classes, expected):
+CIFAR = (3, 32, 32)
+
+#: trainable parameters of the backbone and a Linear(d, K) head; the number of layers with the head. Max-Mahalanobis
+#: centers are not trained, so there is no head to count: the backbone with its linear layer, no moving statistics
+SIZES = [
+    ("lenet5", (1, 28, 28), 10, 61_706, 5),
+    ("cnn3", (1, 28, 28), 10, 123_222, 5),
+    ("resnet20", CIFAR, 10, 269_722, 20),
+    ("resnet32", CIFAR, 10, 464_154, 32),
+    ("resnet56", CIFAR, 10, 853_018, 56),
+    ("resnet110", CIFAR, 10, 1_727_962, 110),
+    ("vgg13", CIFAR, 10, 9_678_666, 12),  # one hidden FC layer instead of VGG-13's two
+    ("vgg13", (3, 64, 64), 200, 10_562_568, 12),
+    ("rce-resnet32", CIFAR, 10, 464_154, 32),
+    ("rce-resnet56", CIFAR, 10, 853_018, 56),
+    ("isce-resnet32", CIFAR, 10, 464_154 + 64 * 64 + 64, 32 + 1),  # + 1: the linear layer for the features
+    ("preact-resnet18", CIFAR, 10, 11_172_170, 18),
+    ("wrn-28-10", CIFAR, 10, 36_479_194, 26),  # the name counts the three projections and not the head
+    ("wrn-34-10", CIFAR, 10, 46_160_474, 32),
+    ("mmc-resnet32v1", CIFAR, 0, 471_456, 32 + 1),
+    ("mmc-resnet110v1", CIFAR, 0, 1_738_176, 110 + 1),
+    ("mmc-resnet32v2", CIFAR, 0, 1_453_376, 47 + 1),
+    ("mmc-resnet110v2", CIFAR, 0, 5_004_768, 164 + 1),
+]
+
+
+@pytest.mark.parametrize(("name", "input_shape", "nb_classes", "parameters", "depth"), SIZES)
+def test_parameters_and_depth_of_the_main_path(name, input_shape, nb_classes, parameters, depth):
     backbone = on_meta(name, input_shape)
-    head = nb_classes * (backbone.out_features + 1)
-    assert count(backbone) + head == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "printed"),
-    [
-        ("resnet20", "0.270"),
-        ("resnet32", "0.464"),
-        ("resnet56", "0.853"),
-        ("resnet110", "1.728"),
-        ("mmc-resnet32v1", "0.471"),
-        ("mmc-resnet110v1", "1.738"),
-        ("mmc-resnet32v2", "1.453"),
-        ("mmc-resnet110v2", "5.005"),
-        ("rce-resnet32", "0.464"),
-        ("vgg13", "9.68"),
-        ("wrn-34-10", "46.16"),
-    ],
-)
-def test_printed_parameter_counts(name, printed):
-    backbone = on_meta(name, (3, 32, 32))
-    head = 0 if name.startswith("mmc") else 10 * (backbone.out_features + 1)
-    digits = len(printed.split(".")[1])
-    assert f"{(count(backbone) + head) / 1e6:.{digits}f}" == printed
-
-
-@pytest.mark.parametrize(
-    ("name", "depth"),
-    [
-        ("lenet5", 5),
-        ("cnn3", 5),
-        ("vgg13", 12),  # one hidden FC layer instead of VGG-13's two
-        ("resnet20", 20),
-        ("resnet110", 110),
-        ("mmc-resnet32v1", 32 + 1),  # + 1: the linear layer for the features
-        ("mmc-resnet110v1", 110 + 1),
-        ("mmc-resnet32v2", 47 + 1),
-        ("mmc-resnet110v2", 164 + 1),
-        ("rce-resnet32", 32),
-        ("rce-resnet56", 56),
-        ("isce-resnet32", 32 + 1),
-        ("preact-resnet18", 18),
-        ("wrn-28-10", 26),  # the name counts the three projections and not the head
-        ("wrn-34-10", 32),
-    ],
-)
-def test_depth_of_the_main_path_with_a_head(name, depth):
-    backbone = on_meta(name, (3, 32, 32))
+    assert count(backbone) + nb_classes * (backbone.out_features + 1) == parameters
     layers = [
         path
         for path, module in backbone.named_modules()
         if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in path
     ]
     assert len(layers) + 1 == depth
+
+
+def test_parameters_are_those_that_the_papers_print():
+    """In millions."""
+    printed = {"resnet20": "0.270", "resnet32": "0.464", "resnet56": "0.853", "resnet110": "1.728"}
+    printed |= {"mmc-resnet32v1": "0.471", "mmc-resnet110v1": "1.738", "mmc-resnet32v2": "1.453"}
+    printed |= {"mmc-resnet110v2": "5.005", "rce-resnet32": "0.464", "vgg13": "9.68", "wrn-34-10": "46.16"}
+    counted = {name: parameters for name, shape, _, parameters, _ in SIZES if shape == CIFAR}
+    for name, text in printed.items():
+        assert f"{counted[name] / 1e6:.{len(text.split('.')[1])}f}" == text
 
 
 def test_true_depth_of_mmc_v2_is_told():
@@ -181,7 +144,7 @@ def test_recipe_and_weights_survive_a_copy(copied):
     torch.testing.assert_close(again(x), backbone(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if "110" not in name and "56" not in name])
 def test_activation_option_keeps_the_weights_names(name):
     default = on_meta(name, (3, 32, 32))
     for activation in ("softplus", "leaky_relu"):
@@ -217,18 +180,17 @@ def test_option_a_shortcut_by_hand():
     assert pooled[0, 1, 0, 0] == (0 + 1 + 5 + 6) / 4
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet20", 0), ("rce-resnet32", 0), ("mmc-resnet32v1", 2 * 2)])
-def test_shortcut_parameters(name, parameters):
-    names = [key for key, _ in on_meta(name, (3, 32, 32)).named_parameters() if ".shortcut" in key]
-    assert len(names) == parameters  # a projection: weight and bias, in two places, without normalisation
-
-
-@pytest.mark.parametrize(
-    ("name", "eps", "momentum"), [("mmc-resnet32v1", 1e-3, 0.01), ("rce-resnet32", 1e-3, 0.1), ("resnet20", 1e-5, 0.1)]
-)
-def test_batch_norm_constants(name, eps, momentum):
-    norms = [m for m in on_meta(name, (3, 32, 32)).modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {(m.eps, m.momentum) for m in norms} == {(eps, momentum)}
+def test_shortcut_parameters_and_batch_norm_constants():
+    # a projection: weight and bias, in two places, without normalisation
+    for name, parameters, eps, momentum in (
+        ("resnet20", 0, 1e-5, 0.1),
+        ("rce-resnet32", 0, 1e-3, 0.1),
+        ("mmc-resnet32v1", 2 * 2, 1e-3, 0.01),
+    ):
+        net = on_meta(name, CIFAR)
+        assert len([key for key, _ in net.named_parameters() if ".shortcut" in key]) == parameters
+        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {(m.eps, m.momentum) for m in norms} == {(eps, momentum)}
 
 
 def test_he_init_survives_the_reset_of_the_host():
@@ -246,28 +208,26 @@ def test_he_init_survives_the_reset_of_the_host():
             assert not module.bias.any()
 
 
-def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"'resnet-20'.*Did you mean 'resnet20'.*lenet5"):
-        create_backbone("resnet-20", (3, 32, 32))
-    with pytest.raises(ValueError, match=r"option of backbone 'resnet20' 'activtion'.*Did you mean 'activation'"):
-        create_backbone("resnet20", (3, 32, 32), activtion="relu")
-    with pytest.raises(ValueError, match="option of backbone 'resnet20' 'blocks'"):
-        create_backbone("resnet20", (3, 32, 32), blocks=4)  # fixed by the name
-    with pytest.raises(ValueError, match="Did you mean 'softplus'"):
-        create_backbone("cnn", (1, 8, 8), activation="soft_plus")
-
-
-@pytest.mark.parametrize("options", [{"beta": 2.0}, {"activation": "relu", "beta": 2.0}])
-def test_beta_without_softplus_is_refused(options):
-    with pytest.raises(ValueError, match="beta"):
-        create_backbone("rce-resnet32", (1, 8, 8), **options)
-
-
-def test_values_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="beta: expected a positive number, got 0"):
-        create_backbone("cnn", (1, 8, 8), activation="softplus", beta=0)
-    with pytest.raises(ValueError, match="out_features: expected a positive"):
-        create_backbone("mmc-resnet32v1", (1, 8, 8), out_features=0)
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet-20", {}, "'resnet-20'.*Did you mean 'resnet20'.*lenet5"),
+        ("resnet20", {"activtion": "relu"}, "option of backbone 'resnet20' 'activtion'.*Did you mean 'activation'"),
+        ("resnet20", {"blocks": 4}, "option of backbone 'resnet20' 'blocks'"),  # fixed by the name
+        ("cnn", {"activation": "soft_plus"}, "Did you mean 'softplus'"),
+        ("rce-resnet32", {"beta": 2.0}, "beta"),
+        ("rce-resnet32", {"activation": "relu", "beta": 2.0}, "beta"),
+        ("cnn", {"activation": "softplus", "beta": 0}, "beta: expected a positive number, got 0"),
+        ("mmc-resnet32v1", {"out_features": 0}, "out_features: expected a positive"),
+        *(
+            ("cnn", {"input_shape": shape}, r"expected \(C, H, W\)")
+            for shape in ((28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3)
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_backbone(name, **{"input_shape": (1, 8, 8), **options})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -275,12 +235,6 @@ def test_an_input_too_small_is_refused(name):
     channels, size, _ = least_shape(name)
     with pytest.raises(ValueError, match=f"'{name}' needs inputs of at least {size}x{size}"):
         on_meta(name, (channels, size + 9, size - 1))
-
-
-@pytest.mark.parametrize("input_shape", [(28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3])
-def test_malformed_input_shape_is_refused(input_shape):
-    with pytest.raises(ValueError, match=r"expected \(C, H, W\)"):
-        create_backbone("cnn", input_shape)
 
 
 def test_rows_are_complete():

@@ -27,6 +27,7 @@ from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, lo
 from art_mmc.heads import FixedCentersHead
 from art_mmc.losses import MMCLoss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from tests.cases import ROWS
 from tests.conftest import INPUT_SHAPE
 
 SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
@@ -96,43 +97,17 @@ def test_round_trip(classifier, tmp_path):
     assert not np.array_equal(loaded.predict(images()), before)
 
 
-@pytest.mark.parametrize("as_text", [True, False])
-def test_path_may_be_text(as_text, trained, tmp_path):
+def test_path_may_be_text(trained, tmp_path):
     path = tmp_path / "folder" / "of" / "mine" / "classifier.pt"
-    trained["sce"].save_checkpoint(str(path) if as_text else path)
-    assert_same(trained["sce"], load_classifier(str(path) if as_text else path))
+    trained["sce"].save_checkpoint(str(path))
+    assert_same(trained["sce"], load_classifier(str(path)))
     assert os.listdir(path.parent) == ["classifier.pt"]
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("sce", {"label_smoothing": 0.2}),
-        ("sce", {"weight": [0.25 * k for k in range(10)]}),
-        ("rce", {"weight": [*[1.0] * 9, 2.0]}),
-        ("mmc", {"scale": 4.0, "variant": "paper"}),
-        ("mmc", {"centers": "random", "center_seed": 7, "temperature": 3.0}),
-        ("mmc", {"embedding_dim": 3}),  # fewer dimensions than the simplex needs
-        ("mmlda", {"scale": 6.0, "variant": "paper"}),
-        ("lgm", {"alpha": 0.4, "lam": 0.3, "temperature": 2.0}),
-        ("center", {"lam": 0.02, "center_rate": 0.125}),
-        ("pc", {"xi": 0.8, "lam": 0.2, "variant": "paper", "constraint": "hard"}),
-        ("gce", {"alpha": 0.7, "variant": "paper"}),
-        ("isce", {"scale": 1.5, "margin": 0.2, "selector": "true", "clip": False}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(value),
-)
-def test_options_come_back(name, options, tmp_path):
-    classifier = create_classifier(name, "cnn", **SHAPE, **options)
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    loaded = load_classifier(tmp_path / "classifier.pt")
-    assert_same(classifier, loaded)
-    written = {**loaded.model.head.options(), **loaded.loss.options(), "embedding_dim": options.get("embedding_dim")}
-    assert {key: written[key] for key in options} == options
-
-
-def test_everything_else_comes_back(name, tmp_path):
+def test_everything_comes_back(name, tmp_path):
+    """Options, statistics, another type of network, a cast of its own."""
     low, high = np.full((3, 8, 8), -1.0, np.float32), np.linspace(0.5, 1.5, 192, dtype=np.float32).reshape(3, 8, 8)
+    options = {"embedding_dim": 9, **ROWS[name].options(7)}
     classifier = create_classifier(
         name,
         create_backbone("cnn", (3, 8, 8), activation="softplus", beta=5.0),
@@ -140,28 +115,28 @@ def test_everything_else_comes_back(name, tmp_path):
         nb_classes=7,
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
-        embedding_dim=9,
         clip_values=(low, high),
         objective="dlr",
+        **options,
     )
     classifier.loss.reduction = "sum"
     classifier.save_checkpoint(tmp_path / "classifier.pt")
     loaded = load_classifier(tmp_path / "classifier.pt")
     assert_same(classifier, loaded)
+    written = {**loaded.model.head.options(), **loaded.loss.options(), "embedding_dim": 9}
+    assert {key: written[key] for key in options} == options
     assert loaded.loss.reduction == "sum"
     assert loaded.objective == "dlr"
     assert loaded.clip_values.shape == (2, 3, 8, 8)
 
 
-@pytest.mark.parametrize("clip_values", [None, (0.0, 255.0), (-0.1, 1 / 3)])
-def test_clip_values_come_back(clip_values, tmp_path):
-    classifier = create_classifier("mmc", "cnn", **SHAPE, clip_values=clip_values)
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    loaded = load_classifier(tmp_path / "classifier.pt")
-    if clip_values is None:
-        assert loaded.clip_values is None
-    else:
-        np.testing.assert_array_equal(loaded.clip_values, classifier.clip_values)
+def test_clip_values_come_back(tmp_path):
+    for clip_values in (None, (0.0, 255.0), (-0.1, 1 / 3)):
+        classifier = create_classifier("mmc", "cnn", **SHAPE, clip_values=clip_values, embedding_dim=3)
+        classifier.save_checkpoint(tmp_path / "classifier.pt")
+        loaded = load_classifier(tmp_path / "classifier.pt")
+        assert (loaded.clip_values is None) == (clip_values is None)
+        assert_same(classifier, loaded)  # with fewer dimensions than the simplex needs, too
 
 
 def test_network_put_together_by_hand(tmp_path):
@@ -183,7 +158,7 @@ def test_trained_statistics_and_centers_come_back(tmp_path):
     assert_same(classifier, load_classifier(tmp_path / "classifier.pt", backbone=other))
 
 
-@pytest.mark.parametrize("defence", ["mmc", "mmlda"])
+@pytest.mark.parametrize("defence", ["mmlda"])
 def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, monkeypatch):
     """More classes than the features have room for: centers are spread once, and global random numbers stay unused."""
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(INPUT_SHAPE)), 4))
@@ -243,7 +218,7 @@ def test_device_is_the_readers_choice(device_type, saved):
 # --- backbones of the user's own --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc", "lgm"])
+@pytest.mark.parametrize("name", ["mmc"])
 def test_own_backbone_is_asked_for(name, tmp_path):
     classifier = create_classifier(name, Flat(), **SHAPE)
     path = tmp_path / "classifier.pt"
@@ -276,7 +251,6 @@ class Deeper(Flat):
         self.second = nn.Linear(12, 12)
 
 
-@pytest.mark.parametrize("defence", ["sce", "mmc"])
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
@@ -287,8 +261,8 @@ class Deeper(Flat):
     ],
     ids=["wider", "deeper", "without weights", "other inputs"],
 )
-def test_wrong_backbone(backbone, message, defence, tmp_path):
-    create_classifier(defence, Flat(), **SHAPE).save_checkpoint(tmp_path / "classifier.pt")
+def test_wrong_backbone(backbone, message, tmp_path):
+    create_classifier("mmc", Flat(), **SHAPE).save_checkpoint(tmp_path / "classifier.pt")
     with pytest.raises(ValueError, match=message):
         load_classifier(tmp_path / "classifier.pt", backbone=backbone())
 
@@ -341,7 +315,7 @@ def test_every_changed_byte_is_noticed(saved, trained):
     data = saved.read_bytes()
     rng = random.Random(0)
     same = 0
-    for place in sorted(rng.sample(range(len(data)), 120)):
+    for place in sorted(rng.sample(range(len(data)), 60)):
         changed = bytearray(data)
         changed[place] ^= 1 << rng.randrange(8)
         saved.write_bytes(changed)
@@ -351,38 +325,27 @@ def test_every_changed_byte_is_noticed(saved, trained):
             continue
         assert_same(trained["mmc"], loaded)  # a byte that fills a gap, or a date
         same += 1
-    assert same < 12
+    assert same < 6
 
 
 def test_truncated_file(saved):
     data = saved.read_bytes()
-    for length in (
-        0,
-        1,
-        4,
-        30,
-        100,
-        1000,
-        len(data) // 3,
-        len(data) // 2,
-        len(data) - 200,
-        len(data) - 22,
-        len(data) - 1,
-    ):
+    for length in (0, 1, 4, 30, 100, 1000, len(data) // 3, len(data) - 200, len(data) - 22, len(data) - 1):
         saved.write_bytes(data[:length])
         with pytest.raises(ValueError, match=re.escape(str(saved)) + " is damaged, or no checkpoint of art_mmc: ."):
             load_classifier(saved)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_noise_is_no_checkpoint(seed, tmp_path):
-    rng = random.Random(seed)
-    path = tmp_path / "noise.pt"
+def test_noise_is_no_checkpoint(tmp_path):
+    rng, path = random.Random(0), tmp_path / "noise.pt"
     for start in (b"", b"\x80\x02", b"PK\x03\x04", b"{"):
         for _ in range(15):
             path.write_bytes(start + rng.randbytes(rng.randrange(1, 60)))
             with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
                 load_classifier(path)
+    np.savez(tmp_path / "arrays.npz", x=np.zeros(3))  # a zip of another kind
+    with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
+        load_classifier(tmp_path / "arrays.npz")
 
 
 @pytest.mark.parametrize(
@@ -402,23 +365,16 @@ def test_other_files_of_torch(content, message, tmp_path):
         load_classifier(tmp_path / "other.pt")
 
 
-def test_a_zip_of_another_kind(tmp_path):
-    np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
-    with pytest.raises(ValueError, match="is damaged, or no checkpoint of art_mmc"):
-        load_classifier(tmp_path / "arrays.npz")
-
-
-def test_newer_format_is_named(saved):
+def test_newer_or_incomplete_file(saved):
+    whole = saved.read_bytes()
     rewrite(saved, version=2)
     with pytest.raises(ValueError, match=r"was written by a newer art_mmc \(format version 2, known: 1\)"):
         load_classifier(saved)
-
-
-@pytest.mark.parametrize("entry", ["version", "config", "state"])
-def test_incomplete_file(entry, saved):
-    rewrite(saved, **{entry: None})
-    with pytest.raises(ValueError, match=f"is damaged: it has no {entry}"):
-        load_classifier(saved)
+    for entry in ("version", "config", "state"):
+        saved.write_bytes(whole)
+        rewrite(saved, **{entry: None})
+        with pytest.raises(ValueError, match=f"is damaged: it has no {entry}"):
+            load_classifier(saved)
 
 
 def test_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):

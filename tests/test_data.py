@@ -195,11 +195,9 @@ class TestTorchvision:
     @pytest.mark.parametrize(
         ("name", "label", "folder"),
         [
-            ("mnist", "mnist", "MNIST"),
             ("MNIST", "mnist", "MNIST"),
-            ("fashion-mnist", "fashion-mnist", "FashionMNIST"),
-            ("FashionMNIST", "fashion-mnist", "FashionMNIST"),
             ("fmnist", "fashion-mnist", "FashionMNIST"),
+            ("FashionMNIST", "fashion-mnist", "FashionMNIST"),
             ("kmnist", "kmnist", "KMNIST"),
         ],
     )
@@ -236,10 +234,11 @@ class TestTorchvision:
         assert np.array_equal(data.x_train[4], image.numpy())
         assert data.y_train[4] == label
 
-    @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
-    def test_data_dir_is_needed(self, name):
-        with fails(ValueError, name, "data_dir is needed"):
-            load_dataset(name)
+    def test_data_dir_is_needed(self):
+        for name in DATASETS:
+            if name != "digits":
+                with fails(ValueError, name, "data_dir is needed"):
+                    load_dataset(name)
 
     @pytest.mark.parametrize(
         ("name", "file"),
@@ -275,17 +274,14 @@ class TestTorchvision:
         monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda self: write_mnist(tmp_path) and None)
         assert len(load_dataset("mnist", tmp_path, download=True).x_train) == 30
 
-    @pytest.mark.parametrize("split", ["train", "t10k"])
-    @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-    @pytest.mark.parametrize("share", [0.0, 0.001, 0.5])
-    def test_damaged_idx(self, tmp_path, split, kind, share):
-        write_mnist(tmp_path)
-        cut(tmp_path / "MNIST" / "raw" / f"{split}-{kind}-ubyte", share)
-        with fails(
-            ValueError, "mnist", f"{split}-images-idx3-ubyte", str(tmp_path), "is damaged", "download"
-        ) as caught:
-            load_dataset("mnist", tmp_path)
-        assert caught.value.__cause__ is not None
+    def test_damaged_idx(self, tmp_path):
+        for file, share in (("train-images-idx3", 0.5), ("t10k-images-idx3", 0.001), ("t10k-labels-idx1", 0.0)):
+            write_mnist(tmp_path)
+            cut(tmp_path / "MNIST" / "raw" / f"{file}-ubyte", share)
+            images = f"{file.split('-')[0]}-images-idx3-ubyte"
+            with fails(ValueError, "mnist", images, str(tmp_path), "is damaged", "download") as caught:
+                load_dataset("mnist", tmp_path)
+            assert caught.value.__cause__ is not None
 
     def test_damaged_cifar_is_found_by_checksum(self, tmp_path, monkeypatch):
         cls = torchvision.datasets.CIFAR10
@@ -294,14 +290,12 @@ class TestTorchvision:
         with fails(ValueError, "cifar10: cifar-10-batches-py/test_batch", "is damaged"):
             load_dataset("cifar10", tmp_path)
 
-    @pytest.mark.parametrize("share", [0.0, 0.5])
-    def test_damaged_pickle(self, tmp_path, monkeypatch, share):
+    def test_damaged_pickle_or_mat(self, tmp_path, monkeypatch):
         write_cifar(tmp_path, monkeypatch, torchvision.datasets.CIFAR10)
-        cut(tmp_path / "cifar-10-batches-py" / "data_batch_2", share)
-        with fails(ValueError, "cifar10: one of cifar-10-batches-py/data_batch_1", "is damaged"):
-            load_dataset("cifar10", tmp_path)
-
-    def test_damaged_mat(self, tmp_path, monkeypatch):
+        for share in (0.5, 0.0):
+            cut(tmp_path / "cifar-10-batches-py" / "data_batch_2", share)
+            with fails(ValueError, "cifar10: one of cifar-10-batches-py/data_batch_1", "is damaged"):
+                load_dataset("cifar10", tmp_path)
         write_svhn(tmp_path, monkeypatch)
         cut(tmp_path / "test_32x32.mat")
         with fails(ValueError, "svhn: test_32x32.mat", "is damaged"):
@@ -350,7 +344,7 @@ class TestTinyImageNet:
         with fails(FileNotFoundError, str(image), "not there"):
             load_dataset("tiny-imagenet", tmp_path)
 
-    @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+    @pytest.mark.parametrize("share", [0.0, 0.9])
     def test_damaged_image(self, tmp_path, share):
         image = write_tiny_imagenet(tmp_path) / "train" / "n01" / "images" / "n01_1.JPEG"
         cut(image, share)
@@ -382,8 +376,10 @@ class TestTinyImageNet:
 
 
 class TestNpz:
-    @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "float16", ">f4"])
-    @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW", "NHW1", "N1HW"])
+    @pytest.mark.parametrize(
+        ("layout", "dtype"),
+        [("NHWC", "uint8"), ("NCHW", "float32"), ("NHW", "float64"), ("NHW1", "float16"), ("N1HW", ">f4")],
+    )
     def test_layouts(self, tmp_path, layout, dtype):
         train, test = pixels(6, 3, 8, 9), pixels(3, 3, 8, 9, seed=1)
         shape = {
@@ -402,8 +398,8 @@ class TestNpz:
         assert np.allclose(data.x_train, train[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
         assert np.allclose(data.x_test, test[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
 
-    @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64", "float32", "bool"])
     @pytest.mark.parametrize("form", ["(N,)", "(N, 1)", "one-hot"])
+    @pytest.mark.parametrize("dtype", ["uint8", "int32", "uint64", "float32", "bool"])
     def test_label_forms(self, tmp_path, form, dtype):
         nb_classes = 2 if dtype == "bool" else 3
         change = {
@@ -488,7 +484,7 @@ class TestNpz:
         with fails(ValueError, str(tmp_path / "a.npz"), "single array", "np.savez"):
             load_dataset(tmp_path / "a.npz")
 
-    @pytest.mark.parametrize("share", [0.0, 0.1, 0.99])
+    @pytest.mark.parametrize("share", [0.0, 0.99])
     def test_cut_short(self, tmp_path, share):
         path = write_npz(tmp_path / "a.npz")
         cut(path, share)
@@ -513,10 +509,10 @@ class TestNpz:
 
 
 class TestNames:
-    @pytest.mark.parametrize(("name", "near"), [("cifar11", "cifar10"), ("minst", "mnist"), ("digit", "digits")])
-    def test_unknown(self, name, near):
-        with fails(ValueError, f"unknown data set '{name}'", near, "digits, mnist", "FILE.npz"):
-            load_dataset(name)
+    def test_unknown(self):
+        for name, near in (("cifar11", "cifar10"), ("minst", "mnist"), ("digit", "digits")):
+            with fails(ValueError, f"unknown data set '{name}'", near, "digits, mnist", "FILE.npz"):
+                load_dataset(name)
 
     def test_import_is_light(self):
         code = (
@@ -551,10 +547,10 @@ class TestSplitValidation:
         assert held_out(20, 3) != held_out(20, 4)
         assert np.array_equal(before, np.random.get_state()[1])
 
-    @pytest.mark.parametrize("size", [0, -1, 3, 97, 100, 1000, 0.0, 0.01, 0.99, 1.0, 20.0, float("nan"), True, "20"])
-    def test_impossible_size(self, size):
-        with fails(ValueError, "size: expected 4 to 96 images", "4 classes", "100 images", f"got {size!r}"):
-            split_validation(np.arange(100), labels(4, 25), size, 0)
+    def test_impossible_size(self):
+        for size in (0, -1, 3, 97, 100, 1000, 0.0, 0.01, 0.99, 1.0, 20.0, float("nan"), True, "20"):
+            with fails(ValueError, "size: expected 4 to 96 images", "4 classes", "100 images", f"got {size!r}"):
+                split_validation(np.arange(100), labels(4, 25), size, 0)
 
     def test_impossible_labels(self):
         with fails(ValueError, "y: expected class indices of shape (6,)", "(5,)"):

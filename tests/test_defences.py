@@ -91,32 +91,14 @@ def test_a_new_row_builds():
 # ---------------------------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("mcm", "mmc"), ("MMC", "mmc"), ("mmdla", "mmlda"), ("centre", "center"), ("i-sce", "isce")]
-)
-def test_unknown_defence(name, nearest):
-    with pytest.raises(ValueError, match=f"unknown defence '{name}'. Did you mean '{nearest}'?") as info:
-        get_defence(name)
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown defence 'MMC'. Did you mean 'mmc'?") as info:
+        get_defence("MMC")
     assert str(info.value).endswith("Known: sce, mmc, mmlda, lgm, center, rce, pc, gce, isce.")
-
-
-@pytest.mark.parametrize(
-    ("row", "option", "nearest"),
-    [
-        ("mmc", "sclae", "scale"),
-        ("mmc", "temprature", "temperature"),
-        ("mmlda", "varaint", "variant"),
-        ("pc", "lambda", "lam"),
-        ("pc", "Constraint", "constraint"),
-        ("center", "rate", "center_rate"),
-        ("sce", "smoothing", "label_smoothing"),
-        ("isce", "select", "selector"),
-        ("gce", "alhpa", "alpha"),
-    ],
-)
-def test_unknown_option(row, option, nearest):
-    with pytest.raises(ValueError, match=f"unknown option of defence '{row}'.*'{option}'. Did you mean '{nearest}'?"):
-        DEFENCES[row].build(8, 3, **{option: 1})
+    for row, option, nearest in (("mmc", "sclae", "scale"), ("pc", "lambda", "lam"), ("center", "rate", "center_rate")):
+        message = f"unknown option of defence '{row}'.*'{option}'. Did you mean '{nearest}'?"
+        with pytest.raises(ValueError, match=message):
+            DEFENCES[row].build(8, 3, **{option: 1})
 
 
 @pytest.mark.parametrize(
