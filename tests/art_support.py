@@ -239,7 +239,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "GRAPHITEWhiteboxPyTorch": {
         "climbs": "its own cross-entropy on the logits",
-        "variants": {"": {"net_size": (8, 8)}},
+        "variants": {"": {"net_size": (8, 8), "num_xforms": 2, "steps": 1, "first_steps": 2}},
+        "effect": "stays",
         "fails": {
             "error": ModuleNotFoundError,
             "match": "cv2",
