@@ -1138,7 +1138,7 @@ def test_class_gradients_in_parts_and_one_by_one(count, digits: Digits, monkeypa
     for net in (unsettle(Normed()), unsettle(Net())):
         classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
         expected = accelerate(classifier, "adaptive", "exact").class_gradient(x)
-        monkeypatch.setitem(art_mmc.classifiers._GRADIENTS_AT_ONCE, "cpu", 4 * count)
+        monkeypatch.setitem(art_mmc.classifiers.base._GRADIENTS_AT_ONCE, "cpu", 4 * count)
         np.testing.assert_allclose(classifier.class_gradient(x), expected, rtol=1e-3, atol=1e-5)
 
 

@@ -272,9 +272,9 @@ def test_attack_climbs_the_objective_that_is_set(cls, classifier, digits, easy, 
     asked: list[str] = []
     genuine = type(classifier).attack_values
 
-    def spy(self, outputs, labels):
+    def spy(self, outputs, labels, **kwargs):
         asked.append(self.objective)
-        return genuine(self, outputs, labels)
+        return genuine(self, outputs, labels, **kwargs)
 
     monkeypatch.setattr(type(classifier), "attack_values", spy)
     arguments = {"eps": 0.1} if cls is FastGradientMethod else {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}

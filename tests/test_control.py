@@ -93,7 +93,7 @@ def test_random_points_do_not_find_it(network, plan):
             with torch.no_grad():
                 logits = module(torch.from_numpy(np.clip(x + plan.eps * move, 0, 1).astype(np.float32)))
             hits += (logits.argmax(dim=1) == 1).numpy()
-    assert (hits <= 2).all()  # one in a thousand, at most
+    assert (hits <= 4).all()  # one in five hundred, at most
     with torch.no_grad():
         assert (module(torch.from_numpy(x)).argmax(dim=1) == 0).all()
 

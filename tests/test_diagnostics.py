@@ -179,11 +179,18 @@ def test_saturated_mmc():
 
 
 def test_mmc_with_the_paper_s_scale_and_raw_logits():
-    """Half of the gradients are zero at the inputs; a random start finds the others, and the gap is small."""
+    """Half of the gradients are zero at the inputs; a random start finds many of the others."""
     found = evaluate(saturated_mmc(10.0, 60))
     assert found.verdict.status == UNTRUSTWORTHY
-    assert flagged(found) == {"zero gradients of cross_entropy"}
-    assert "an attack on it sees nothing there" in found.verdict.reasons[0]
+    assert (
+        "zero gradients of cross_entropy"
+        in flagged(found)
+        <= {
+            "zero gradients of cross_entropy",
+            "gap of cross-entropy",
+        }
+    )
+    assert any("an attack on it sees nothing there" in reason for reason in found.verdict.reasons)
 
 
 def test_random_logits():
@@ -214,7 +221,8 @@ class NoGradient(LossDefendedClassifier):
 
 def test_a_subclass_of_ours_that_hides_its_gradient():
     """The attacks take that of the network."""
-    hides = NoGradient(undefended().model, torch.nn.CrossEntropyLoss(), SHAPE, 10, device_type="cpu")
+    model, loss = undefended().model, torch.nn.CrossEntropyLoss()
+    hides = NoGradient(model, loss, SHAPE, 10, clip_values=(0, 1), device_type="cpu")
     assert Target(hides, digits()[2]).own_methods == ("loss_gradient",)
     plans = [AttackPlan("PGD", "pgd", "margin", EPS, steps=10, step_size=EPS / 4)]
     found, honest = (evaluate(each, plans, None, diagnostics=False) for each in (hides, undefended()))

@@ -455,6 +455,7 @@ CLASSES = {
     "square": (evasion.SquareAttack, {"steps": 2}),
     "spsa": (attacks.SPSA, {"steps": 1, "step_size": 0.05, "options": {"nb_samples": 2}}),
     "cw": (evasion.CarliniL2Method, {"steps": 2, "step_size": 0.05, "options": {"binary_search_steps": 2}}),
+    "cw-adam": (attacks.CarliniL2, {"steps": 30, "step_size": 0.1, "options": {"binary_search_steps": 2}}),
     "ead": (evasion.ElasticNet, {"steps": 2, "step_size": 0.05, "options": {"binary_search_steps": 2}}),
     "deepfool": (evasion.DeepFool, {"steps": 2}),
     "jsma": (evasion.SaliencyMapMethod, {"targets": "least_likely", "options": {"gamma": 0.05}}),
