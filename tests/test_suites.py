@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from art_mmc import LossDefendedClassifier
-from art_mmc.evaluation import METHODS, QUIRKS, SUITES, AttackPlan, RobustnessEvaluation, get_suite
-from art_mmc.evaluation.suites import fits
-from art_mmc.reports.evaluate import protocol_section
+from art_mmc import LossDefendedClassifier, load_dataset
+from art_mmc.evaluation import (
+    METHODS,
+    QUIRKS,
+    SUITES,
+    AttackPlan,
+    AttackRecord,
+    RobustnessEvaluation,
+    RobustnessRecord,
+    get_suite,
+)
+from art_mmc.evaluation.suites import DISTILLED, GIVEN, fits
+from art_mmc.reports.evaluate import attacks_table, protocol_section
+from art_mmc.studies.evaluate import assess
 from tests.planted import SHAPE, Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
@@ -224,14 +234,53 @@ def test_the_minimum_norm_attacks_find_something():
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_a_report_says_what_of_a_protocol_is_the_papers(name):
+def test_each_attack_of_a_protocol_is_told_apart(name):
     """Each attack of the paper's is named in the table, with what is exactly its and what is not."""
-    text, suite = protocol_section(name), SUITES[name]
-    assert bool(text) == (name in PAPERS)
+    suite = SUITES[name]
+    assert bool(suite.protocol) == (name in PAPERS)
     assert all(part and exact and differs for part, exact, differs in suite.protocol)
     parts = " ".join(part for part, _, _ in suite.protocol).replace("AutoAttack", "AutoAttack APGD Square").lower()
     for plan in (*(suite.plans(0.1, math.inf) if name in PAPERS else ()), *(suite.once if name in PAPERS else ())):
         assert plan.name.lower().replace("gaussian ", "").replace(",", "").split()[0].split("-")[0] in parts, plan.name
+
+
+def test_a_protocol_is_told_as_it_was_run():
+    """On what transfer crafted, and radii that are not the paper's; in any box."""
+    suite = SUITES["li2021-table3"]
+    assert [GIVEN in map(str, sum(suite.protocol_of([0.1, 0.3], None, given), [])) for given in (True, False)] == [
+        True,
+        False,
+    ]
+    assert suite.protocol_of([25.5], (0, 255), False)[1][2] == DISTILLED
+    assert suite.protocol_of([25.5, 76.5], (0, 255), True)[-1][0] == "SPSA"
+    assert suite.protocol_of([0.1, 0.15], (0, 1), True)[-1] == ["radii", "-", "0.15: not the paper's"]
+
+
+def test_a_report_tells_of_the_protocol_that_ran():
+    """One that did not write it down, for it is older, is not told of in the words of today's attacks."""
+    clean = AttackRecord("clean", None, 0.0, 0.0, 0, 0.0, np.ones(2, bool))
+    attack = AttackRecord("C&W, 100 steps", None, 0.1, 0.0, 100, 0.0, np.ones(2, bool))
+    old = RobustnessRecord(clean, (attack,), 0, "li2021-table1")
+    assert "arctanh" not in protocol_section(old)
+    assert "did not write down" in protocol_section(old)
+    rows = SUITES["li2021-table1"].protocol_of([0.1], None, False)
+    assert "arctanh" in protocol_section(replace(old, provenance={"protocol": rows}))
+    assert not protocol_section(replace(old, suite="strong"))
+
+
+def test_an_assessment_keeps_what_was_left_out_and_the_protocol():
+    """Under their own names, where the report looks for them."""
+    data = load_dataset("digits")
+    data = replace(data, y_train=data.y_train % 2, y_test=data.y_test % 2)
+    evaluation = RobustnessEvaluation("pang2021-tricks", [0.01], diagnostics=False, verbose=False)
+    pgd, _, targeted, _ = evaluation.suite.plans(0.01, math.inf)
+    evaluation.suite = replace(evaluation.suite, plans=lambda eps, norm: [pgd, targeted], beside=lambda eps, norm: [])
+    network = plain(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), nb_classes=2)
+    record = assess(network, data, evaluation, nb_test=8, curves=0).record
+    assert record.provenance["left_out"] == [targeted.name]
+    assert record.provenance["protocol"][-1] == ["radii", "-", "0.01: not the paper's"]
+    assert f"so few classes: {targeted.name}." in attacks_table(record)
+    assert protocol_section(record)
 
 
 # ------------------------------------------------------------ quirks

@@ -261,7 +261,10 @@ class RobustnessEvaluation(Evaluation):
                     radii, self.norm, classifier.nb_classes, self.quirks, size, left_out, clip_values=box
                 )
             found = self._run(target, x, y, list(plans or ()), pristine)
-            return replace(found, provenance={**found.provenance, "left_out": left_out}) if left_out else found
+            about: dict[str, Any] = {"left_out": left_out} if left_out else {}
+            if self.suite is not None and self.suite.protocol:
+                about["protocol"] = self.suite.protocol_of(radii, box, self.substitutes is not None)
+            return replace(found, provenance={**found.provenance, **about})
 
     def _run(
         self,

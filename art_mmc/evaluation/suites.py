@@ -27,6 +27,10 @@ FGSM, PGD_LOSS, PGD_CROSS_ENTROPY, PGD_ADAPTIVE = "FGSM", "PGD own loss", "PGD c
 QUOTE = "the number to quote"
 BOUND = "an upper bound; art-mmc evaluate CHECKPOINT --suite strong gives a better one"
 
+#: of a paper's suite, what substitutes are where they were given, and where none were
+GIVEN = "the substitutes are those that were given, see the provenance"
+DISTILLED = "the substitute is a small network of ours that was trained on this network's answers for these images"
+
 #: (eps, norm) -> plans
 Plans = Callable[[float, float], list[AttackPlan]]
 
@@ -109,6 +113,23 @@ class Suite:
         if left_out is not None:
             left_out += dict.fromkeys(plan.name for plan in plans if plan not in fitting)
         return fitting
+
+    def protocol_of(self, eps: Sequence[float], clip_values: Any, given: bool) -> list[list[str]]:
+        """
+        :param eps: The radii that were run, in the unit of the inputs.
+        :param clip_values: The box of the inputs; None for none.
+        :param given: Whether substitutes were given.
+        :return: The rows of :attr:`protocol` as they hold for a run; none for a suite of ours.
+        """
+        if self.eps is None:
+            return []
+        unit = box_unit(clip_values, f"suite '{self.name}'")
+        known = [radius * unit for radii in self.eps.values() for radius in radii]
+        other = [each for each in eps if not any(math.isclose(each, radius, rel_tol=1e-6) for radius in known)]
+        rows = [[DISTILLED if cell == GIVEN and not given else cell for cell in row] for row in self.protocol]
+        if other:
+            rows.append(["radii", "-", f"{', '.join(f'{radius:.4g}' for radius in other)}: not the paper's"])
+        return rows
 
     def check(self, norm: float, quirks: Sequence[str]) -> None:
         """
@@ -425,8 +446,9 @@ _LI2021_SPSA = (
 _LI2021_CARLINI = ("C&W", f"advertorch's: {_CARLINI}", f"1,000 images; {_ABORT}, of a ten-thousandth")
 _LI2021_TRANSFER = (
     "transfer",
-    "PGD and MIM crafted on a network of three convolutions (grey) or ResNet-56 (colour)",
-    "the substitute is trained by the table's recipe for CE; the paper states none",
+    "PGD and MIM, the paper's steps, crafted on another network: there one of three convolutions (grey) or ResNet-56 "
+    "(colour), no recipe stated",
+    GIVEN,
 )
 
 _ROWS = (
@@ -594,7 +616,7 @@ def headline(*suites: str) -> str:
              they differ.
     """
     quotable = [name in SUITES and SUITES[name].quotable for name in suites]
-    if all(quotable):
+    if quotable and all(quotable):
         return QUOTE
     if any(quotable):
         return f"under the suite {suites[quotable.index(True)]} {QUOTE}, under any other {BOUND}"

@@ -265,9 +265,8 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         f"# Robustness of {count} defence{'s' if count > 1 else ''} on {short_name(facts['dataset'])}",
         "Inputs lie in [0, 1], eps is the radius of an L-inf ball, and accuracy is in percent of the same "
         f"{facts['n']} test images, an image that is misclassified when clean counting as wrong; in brackets the 95 % "
-        "Wilson interval. The worst case is the headline: an image counts only if it withstood every attack at this "
-        "and every smaller eps, which is an upper bound on the true robust accuracy, for a better attack can only "
-        "lower it.",
+        "Wilson interval. The worst case counts an image only if it withstood every attack at this and every smaller "
+        f"eps. It is {_headline(comparison)}.",
         "## Worst case",
         headline_table(comparison),
     ]

@@ -286,16 +286,21 @@ def diagnostics_table(record: RobustnessRecord) -> str:
     return markdown_rows(["Diagnostic", "", "What was seen", "Value", "Threshold"], rows, left=3)
 
 
-def protocol_section(suite: str | None) -> str:
+def protocol_section(record: RobustnessRecord) -> str:
     """
-    :param suite: Name of the suite.
-    :return: Markdown: which parts of a paper's suite are exactly the paper's; empty for any other suite.
+    :param record: The record.
+    :return: Markdown: which parts of a paper's suite are exactly the paper's, as the run wrote it down, for an older one
+             may have attacked otherwise; empty for any other suite.
     """
-    rows = SUITES[suite].protocol if suite in SUITES else ()
-    if not rows:
+    if record.suite not in SUITES or not SUITES[record.suite].protocol:
         return ""
-    table = markdown_rows(["Part", "As in the paper", "Not as in the paper"], [list(row) for row in rows], left=3)
-    return f"## The paper's protocol\n\n{table}\n\nAll other attacks here are ours."
+    rows = record.provenance.get("protocol")
+    if rows is None:
+        told = "This run did not write down which parts of it are exactly the paper's."
+    else:
+        table = markdown_rows(["Part", "As in the paper", "Not as in the paper"], rows, left=3)
+        told = f"{table}\n\nAll other attacks here are ours."
+    return f"## The paper's protocol\n\n{told}"
 
 
 def provenance_table(record: RobustnessRecord) -> str:
@@ -371,7 +376,7 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
             f"{flagged} of {len(record.diagnostics)} flagged.",
             diagnostics_table(record),
         ]
-    sections += [protocol_section(record.suite)] if protocol_section(record.suite) else []
+    sections += [protocol_section(record)] if protocol_section(record) else []
     sections += ["## Provenance", provenance_table(record)]
     return "\n\n".join(sections) + "\n"
 

@@ -170,7 +170,7 @@ def reproduction_report(reproduction: Reproduction) -> str:
         "## Networks",
         _networks_table(reproduction, table),
         reasons,
-        protocol_section(str(facts["suite"])),
+        protocol_section(reproduction.results[0].record),
         "## Provenance",
         markdown_rows(["What", "Value"], provenance, left=2),
     ]

@@ -345,7 +345,7 @@ def assess(
             )
         except Exception as err:  # they are for a picture: what the attacks found is not lost for it
             failed = f"{type(err).__name__}: {' '.join(str(err).split())}"
-    box = classifier.clip_values
+    box, fingerprint = classifier.clip_values, dict(record.provenance)
     facts = {
         "name": name or getattr(classifier, "defence", None) or type(classifier).__name__,
         **describe_classifier(classifier),
@@ -362,7 +362,8 @@ def assess(
         "batch_size": evaluation.batch_size,
         "seed": evaluation.seed,
         **machine(classifier.device),
-        "fingerprint": record.provenance,
+        **{key: fingerprint.pop(key) for key in ("left_out", "protocol") if key in fingerprint},
+        "fingerprint": fingerprint,
     }
     return Assessment(replace(record, provenance=facts), measured, x, index)
 
