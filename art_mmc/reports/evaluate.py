@@ -289,8 +289,8 @@ def diagnostics_table(record: RobustnessRecord) -> str:
 def protocol_section(record: RobustnessRecord) -> str:
     """
     :param record: The record.
-    :return: Markdown: which parts of a paper's suite are exactly the paper's, as the run wrote it down, for an older one
-             may have attacked otherwise; empty for any other suite.
+    :return: Markdown: which parts of a paper's suite are exactly the paper's, as the run wrote it down (an older one
+             may have attacked otherwise); empty for any other suite.
     """
     if record.suite not in SUITES or not SUITES[record.suite].protocol:
         return ""
