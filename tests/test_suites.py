@@ -11,18 +11,21 @@ import torch
 
 from art_mmc import LossDefendedClassifier, load_dataset
 from art_mmc.evaluation import (
+    HOLDS,
     METHODS,
     QUIRKS,
     SUITES,
+    UNTRUSTWORTHY,
     AttackPlan,
     AttackRecord,
     RobustnessEvaluation,
     RobustnessRecord,
+    Verdict,
     get_suite,
 )
-from art_mmc.evaluation.suites import DISTILLED, GIVEN, fits
-from art_mmc.reports.evaluate import attacks_table, protocol_section
-from art_mmc.studies.evaluate import assess
+from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
+from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, robustness_report
+from art_mmc.studies.evaluate import Assessment, assess
 from tests.planted import SHAPE, Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
@@ -266,6 +269,18 @@ def test_a_report_tells_of_the_protocol_that_ran():
     rows = SUITES["li2021-table1"].protocol_of([0.1], None, False)
     assert "arctanh" in protocol_section(replace(old, provenance={"protocol": rows}))
     assert not protocol_section(replace(old, suite="strong"))
+
+
+def test_an_untrustworthy_figure_is_not_one_to_quote():
+    """Under no suite."""
+    none = np.ones(4, bool)
+    clean = AttackRecord("clean", None, 0.0, 0.0, 0, 0.0, none)
+    record = RobustnessRecord(clean, (replace(clean, attack="PGD", objective="loss", eps=0.1),), 0, "strong")
+    for status, told in ((HOLDS, QUOTE), (UNTRUSTWORTHY, "not one to quote")):
+        judged = replace(record, verdict=Verdict(status, ("why",)))
+        assert told in evaluation_table(judged)
+        assert (QUOTE in robustness_report(Assessment(judged))) == (status == HOLDS)
+    assert BOUND in evaluation_table(replace(judged, suite="quick"))
 
 
 def test_an_assessment_keeps_what_was_left_out_and_the_protocol():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, MomentumIterativeMethod, ProjectedGradientDescent
 
+from art_mmc import SoftmaxClassifier
 from art_mmc.evaluation import (
     AttackError,
     AttackPlan,
@@ -191,6 +192,16 @@ def test_the_substitute_s_network(shape, backbone, monkeypatch):
     assert found.model.backbone.recipe["name"] == backbone
     assert found.nb_classes == 4
     assert tuple(found.clip_values) == (-1.0, 1.0)
+
+
+def test_a_substitute_is_trained_in_batches_no_larger_than_asked(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        SoftmaxClassifier, "fit", lambda *_, batch_size, nb_epochs: sizes.append((batch_size, nb_epochs))
+    )
+    for batch_size in (8, 256):
+        distilled_substitute(Target(undefended(), digits()[2]), digits()[2], 0.1, batch_size=batch_size)
+    assert sizes == [(8, 12), (64, 96)]  # 300 steps over 100 images and their noisy copies
 
 
 def test_no_substitute_for_what_is_no_image():

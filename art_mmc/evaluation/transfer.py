@@ -38,7 +38,7 @@ def distilled_substitute(
     :param x: Inputs (N, C, H, W).
     :param eps: Radius of the noise, uniform, in the unit of the inputs.
     :param seed: Seed of weights, noise and order; torch's global state is as before.
-    :param batch_size: Inputs in one pass of the target, at most.
+    :param batch_size: Inputs in one pass of the target, and of the substitute in training, at most.
     :return: The substitute, trained.
     :raises ValueError: For inputs that are no images.
     """
@@ -60,8 +60,8 @@ def distilled_substitute(
             clip_values=clip,
             device_type="cpu" if target.classifier.device.type == "cpu" else "gpu",
         )
-        epochs = max(1, math.ceil(_STEPS * _BATCH / len(inputs)))
-        substitute.fit(inputs, labels, batch_size=_BATCH, nb_epochs=epochs)
+        batch = min(_BATCH, batch_size)
+        substitute.fit(inputs, labels, batch_size=batch, nb_epochs=max(1, math.ceil(_STEPS * batch / len(inputs))))
     return substitute
 
 

@@ -27,6 +27,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
+from art_mmc.evaluation.suites import QUOTE
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.tables import (
     device_text,
@@ -58,6 +59,14 @@ _READING = (
     "An image counts only if it withstood every attack at this and every smaller eps. That is an upper bound on the "
     "true robust accuracy: a better attack can only lower it."
 )
+
+
+def _headline(record: RobustnessRecord) -> str:
+    """What the worst case is; under no suite one to quote where the verdict is that it can't be trusted."""
+    text, verdict = headline(record.suite), record.verdict
+    if text == QUOTE and verdict is not None and verdict.status == UNTRUSTWORTHY:
+        return "not one to quote: see the verdict"
+    return text
 
 
 def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -> AttackRecord | None:
@@ -139,7 +148,7 @@ def evaluation_table(record: RobustnessRecord) -> str:
     table = text_rows(["eps", "clean", *COLUMNS, "worst case (95 % interval)"], rows)
     return (
         f"{table}\n\npercent correct of {record.clean.n} images, {norm_text(record)}; under each objective the "
-        f"strongest single attack on it;\nworst case: over all attacks; {headline(record.suite)}"
+        f"strongest single attack on it;\nworst case: over all attacks; {_headline(record)}"
     )
 
 
@@ -358,7 +367,7 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
         f"Percent correct of {record.clean.n} images; eps is the radius of an {norm_text(record)} ball, inputs being "
         f"{_range(record)}; in brackets the 95 % Wilson interval. Under each objective the strongest single attack on "
         "it: *own loss* is what the network was trained by, as in the papers; the *margin* sees through losses that "
-        f"hide the gradient. The worst case: {headline(record.suite)}. {_READING}",
+        f"hide the gradient. The worst case: {_headline(record)}. {_READING}",
         worst_case_table(record),
     ]
     sections += [f"![{CAPTIONS[name]}]({name})" for name in CAPTIONS if name in shown]
