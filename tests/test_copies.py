@@ -258,6 +258,67 @@ def test_what_cannot_be_drawn_anew_is_refused_by_name_and_nothing_changes(way, d
     assert classifier.optimizer.state
 
 
+class Replaced(nn.Linear):
+    """Puts new parameters in the place of the old ones."""
+
+    def reset_parameters(self):
+        self.weight = nn.Parameter(torch.randn(self.out_features, self.in_features))
+        nn.init.normal_(self.bias)
+
+
+class Asking(nn.Module):
+    """Draws its weights only when told how."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def reset_parameters(self, deviation):
+        nn.init.normal_(self.weight, std=deviation)
+
+
+def test_parameters_put_in_the_place_of_the_old_ones_stay_the_optimizer_s():
+    net = nn.Sequential(Replaced(6, 4), nn.Linear(4, 3))
+    old, before = list(net.parameters()), copy.deepcopy(net.state_dict())
+    draw_anew(net)
+    assert all(new is given for new, given in zip(net.parameters(), old, strict=True))
+    assert all(tensor.isfinite().all() and not torch.equal(tensor, before[n]) for n, tensor in net.named_parameters())
+    refusing = nn.Sequential(net, Asking())
+    before = copy.deepcopy(refusing.state_dict())
+    with pytest.raises(ValueError, match="^1.weight: trained parameters"):
+        draw_anew(refusing)
+    assert all(new is given for new, given in zip(net.parameters(), old, strict=True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in refusing.state_dict().items())
+
+
+class Own(torch.optim.SGD):
+    """A constructor that calls the rate something else, as many of users' own do."""
+
+    def __init__(self, params, rate, around=None):
+        super().__init__(params, lr=rate, momentum=0.5)
+        self.scale, self.around = 2.0, around
+
+
+def test_an_optimizer_with_a_constructor_of_its_own():
+    net = body()
+    classifier = LossDefendedClassifier(
+        net, nn.CrossEntropyLoss(), optimizer=Own([{"params": net[3].parameters()}], 0.3), **SHAPE
+    )
+    classifier.optimizer.state[net[3].weight]["momentum_buffer"] = torch.ones(16, 24)
+    clone = classifier.clone_for_refitting()
+    assert shown(clone.optimizer, "lr", "momentum") == [(0.3, 0.5, 24 * 16 + 16)]
+    assert names(clone.optimizer, clone) == [["3.weight", "3.bias"]]
+    assert type(clone.optimizer) is Own and clone.optimizer.scale == 2.0 and not clone.optimizer.state
+    before, first = copy.deepcopy(clone.model.state_dict()), copy.deepcopy(net.state_dict())
+    clone.fit(np.random.default_rng(0).random((8, *INPUT_SHAPE), np.float32), np.arange(8), nb_epochs=1)
+    assert [n for n, t in clone.model.state_dict().items() if not torch.equal(t, before[n])] == ["3.weight", "3.bias"]
+    assert all(torch.equal(tensor, first[name]) for name, tensor in net.state_dict().items())
+    wrapped = Own(net.parameters(), 0.3, around=torch.optim.SGD(net.parameters(), lr=0.1))
+    classifier.set_params(optimizer=wrapped)
+    with pytest.raises(ValueError, match="Own can't be made anew: .*rate"):
+        classifier.clone_for_refitting()
+
+
 def test_a_reset_that_fails_changes_nothing():
     class Breaks(nn.Linear):
         def reset_parameters(self):

@@ -131,6 +131,40 @@ def test_a_generator_beside_all_that_a_trainer_does(tmp_path, digits):
         again.fit_generator(Stream(33, 16), nb_epochs=2, validation_data=validation, resume=True)
 
 
+class InPlace(nn.Flatten):
+    def forward(self, x):
+        return super().forward(x.sub_(0.5).mul_(2))
+
+
+class Apart(nn.Flatten):
+    def forward(self, x):
+        return super().forward((x - 0.5) * 2)
+
+
+@pytest.mark.parametrize("averaging", [None, "ema", "swa"])
+@pytest.mark.parametrize("way", ["fit", "generator", "own generator"])
+def test_a_network_that_works_in_place_changes_no_data(way, averaging, digits):
+    x, y = digits.x_train[:60].copy(), digits.y_train[:60]  # no bytes: floats are kept as they are
+    x[0, 0, 0, 0] = 0.123
+    results = []
+    for first in (InPlace(), Apart()):
+        torch.manual_seed(0)
+        net = nn.Sequential(first, nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
+        classifier = create_classifier("sce", net, input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
+        trainer = AdversarialLossTrainer(classifier, FGSM(0.1), averaging=averaging, seed=0, verbose=False)
+        given = x.copy()
+        generator = NumpyDataGenerator(given, y, batch_size=20, shuffle=False)
+        if way == "fit":
+            trainer.fit(given, y, nb_epochs=2, batch_size=20, validation_data=(given, y))
+        else:
+            (trainer if way == "generator" else classifier).fit_generator(generator, nb_epochs=2)
+        np.testing.assert_array_equal(given, x)
+        watched = [record.get("robust_accuracy") for record in trainer.history]
+        results.append((watched, torch.cat([each.flatten() for each in classifier.model.state_dict().values()])))
+    assert results[0][0] == results[1][0]
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
 def test_no_generator(digits):
     with pytest.raises(TypeError, match=r"generator: expected an ART DataGenerator with get_batch\(\), got list"):
         LossTrainer(make(), verbose=False).fit_generator([(digits.x_train, digits.y_train)])

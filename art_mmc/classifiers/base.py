@@ -957,7 +957,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param batch: What a generator gives: inputs, labels, and the samples' weights if there are any.
         :return: The same as training takes them; see :meth:`training_tensors`.
         """
-        x, y, *weights = (np.asarray(each) for each in batch)
+        x, y, *weights = (np.array(each) for each in batch)  # copies: a network may work in place on its input
         return *self.training_tensors(x, y), check_weights(weights[0], len(x)) if weights else None
 
     def training_tensors(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -80,6 +81,7 @@ def draw_anew(things: Any) -> None:
     tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
     before = [(tensor, tensor.detach().clone()) for tensor in tensors]
     parameters = [(name, each) for name, each in _named(things) if each.is_floating_point()]
+    holders = [(module._parameters, dict(module._parameters)) for network in networks for module in network.modules()]
     missed, done = [], False
     with torch.no_grad():
         try:
@@ -87,9 +89,15 @@ def draw_anew(things: Any) -> None:
                 parameter.fill_(torch.nan)
             for network in networks:
                 network.apply(_reset)
+            for present, given in holders:  # an optimizer knows the old objects, not those that a module put there
+                for name, parameter in given.items():
+                    if parameter is not None and present.get(name) is not parameter:
+                        parameter.copy_(present[name])
             missed = [name for name, each in parameters if each.requires_grad and each.isnan().any()]
             done = not missed
         finally:
+            for present, given in holders:
+                present.update(given)
             for tensor, value in before:
                 if not done or tensor.isnan().any():
                     tensor.copy_(value)
@@ -99,6 +107,13 @@ def draw_anew(things: Any) -> None:
             f"{', '.join(missed[:5])}{more}: trained parameters that cannot be drawn anew. Give the module that has "
             "them a reset_parameters(), or make a new network."
         )
+
+
+def _needed(function: Any) -> set[str]:
+    """Names of the arguments without which a function can't be called."""
+    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(function).parameters.items()
+    return {name for name, each in parameters if each.default is each.empty and each.kind not in optional}
 
 
 def _reset(module: Any) -> None:
@@ -120,7 +135,7 @@ def _reset(module: Any) -> None:
         computing.train(mode)
         return
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if callable(reset):
+    if callable(reset) and not _needed(reset):
         reset()
     # by hooks a weight, now drawn, is computed from other parameters
     for name, value in [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]:
@@ -178,7 +193,20 @@ def same_optimizer(
             if name not in known:
                 take(more, parameter, name if labelled else None)
         groups += [more] * (len(groups) != 1)
-    accepted = inspect.signature(type(optimizer).__init__).parameters  # AdamW's defaults hold more than it takes
-    defaults = {key: value for key, value in optimizer.defaults.items() if key in accepted}
+    groups = [group for group in groups if group["params"]]
     make: Any = type(optimizer)
-    return make([group for group in groups if group["params"]], **defaults)
+    accepted = inspect.signature(make).parameters  # AdamW's defaults hold more than it takes
+    defaults = {key: value for key, value in optimizer.defaults.items() if key in accepted}
+    if _needed(make) <= {next(iter(accepted)), *defaults}:
+        return make(groups, **defaults)
+    fresh = copy.copy(optimizer)
+    more = {name: value for name, value in vars(optimizer).items() if name not in vars(fresh)}
+    if not all(isinstance(value, (bool, int, float, str, type(None))) for value in more.values()):
+        raise ValueError(
+            f"optimizer: {type(optimizer).__name__} can't be made anew: its constructor asks for what its `defaults` do "
+            f"not hold ({', '.join(sorted(_needed(make) - set(defaults)))}). Keep it there under the same name."
+        )
+    vars(fresh).update(more, state=defaultdict(dict), param_groups=[])
+    for group in groups:
+        fresh.add_param_group(group)
+    return fresh
