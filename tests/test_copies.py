@@ -308,7 +308,9 @@ def test_an_optimizer_with_a_constructor_of_its_own():
     clone = classifier.clone_for_refitting()
     assert shown(clone.optimizer, "lr", "momentum") == [(0.3, 0.5, 24 * 16 + 16)]
     assert names(clone.optimizer, clone) == [["3.weight", "3.bias"]]
-    assert type(clone.optimizer) is Own and clone.optimizer.scale == 2.0 and not clone.optimizer.state
+    assert type(clone.optimizer) is Own
+    assert clone.optimizer.scale == 2.0
+    assert not clone.optimizer.state
     before, first = copy.deepcopy(clone.model.state_dict()), copy.deepcopy(net.state_dict())
     clone.fit(np.random.default_rng(0).random((8, *INPUT_SHAPE), np.float32), np.arange(8), nb_epochs=1)
     assert [n for n, t in clone.model.state_dict().items() if not torch.equal(t, before[n])] == ["3.weight", "3.bias"]

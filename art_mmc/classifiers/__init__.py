@@ -17,6 +17,8 @@ from art_mmc.classifiers.base import (
     create_classifier,
     load_classifier,
 )
+from art_mmc.classifiers.base import OneHotLoss as OneHotLoss
+from art_mmc.classifiers.base import _Kinship as _Kinship
 from art_mmc.classifiers.base import _Softmax as _Softmax
 
 __all__ = [
@@ -36,5 +38,5 @@ __all__ = [
 ]
 
 #: users, pickles and `repr` know them by this name
-for _named in (LossDefendedClassifier, *CLASSIFIERS.values()):
+for _named in (LossDefendedClassifier, OneHotLoss, _Kinship, *CLASSIFIERS.values()):
     _named.__module__ = __name__

@@ -203,7 +203,7 @@ def same_optimizer(
     more = {name: value for name, value in vars(optimizer).items() if name not in vars(fresh)}
     if not all(isinstance(value, (bool, int, float, str, type(None))) for value in more.values()):
         raise ValueError(
-            f"optimizer: {type(optimizer).__name__} can't be made anew: its constructor asks for what its `defaults` do "
+            f"optimizer: {type(optimizer).__name__} can't be made anew: its constructor wants what its `defaults` do "
             f"not hold ({', '.join(sorted(_needed(make) - set(defaults)))}). Keep it there under the same name."
         )
     vars(fresh).update(more, state=defaultdict(dict), param_groups=[])
