@@ -90,9 +90,10 @@ def draw_anew(things: Any) -> None:
             for network in networks:
                 network.apply(_reset)
             for present, given in holders:  # an optimizer knows the old objects, not those that a module put there
-                for name, parameter in given.items():
-                    if parameter is not None and present.get(name) is not parameter:
-                        parameter.copy_(present[name])
+                for name, old in given.items():
+                    new = present.get(name)
+                    if old is not None and new is not None and new is not old:
+                        old.copy_(new)
             missed = [name for name, each in parameters if each.requires_grad and each.isnan().any()]
             done = not missed
         finally:
