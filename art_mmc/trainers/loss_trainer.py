@@ -694,10 +694,11 @@ class LossTrainer(Trainer):
         """Inputs, labels and weights of a batch: those with these numbers, or the next of the generator."""
         if job.generator is None:
             weights = None if job.sample_weight is None else job.sample_weight[index]
-            taken = _floats(job.x[index])  # of a slice it may be the data itself, and a network may work in place
-            return taken.clone() if isinstance(index, slice) else taken, job.y[index], weights
+            taken = job.x[index]  # of a slice it is the data itself, and a network may work in place
+            return _floats(taken.clone() if isinstance(index, slice) else taken), job.y[index], weights
         drawn: Any = self._classifier.batch_tensors(job.generator.get_batch()) if world().is_main else None
-        x, y, weights = (each if each is None else each.to(self._device) for each in broadcast_object(drawn))
+        parts: list[Any] = [each if each is None else each.to(self._device) for each in broadcast_object(drawn)]
+        x, y, weights = parts
         self._recent.append((x.clone(), y))
         return x, y, weights
 
