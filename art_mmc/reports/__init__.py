@@ -4,10 +4,6 @@ From records to text and pictures: pure functions, and a few that write a folder
 
 from art_mmc.reports.compare import (
     CURVES_PNG,
-    FLATTERY,
-    curves_figure,
-    curves_png,
-    flattered,
     flattery_sentences,
     headline_table,
     history_table,
@@ -30,6 +26,7 @@ from art_mmc.reports.evaluate import (
     verdict_text,
     write_robustness,
 )
+from art_mmc.reports.figures.compare import FLATTERY, curves_figure, curves_png, flattered
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.figures.style import figure_png, new_figure, radius_labels, style_panel
 from art_mmc.reports.reproduce import (

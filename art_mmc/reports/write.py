@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Record = TypeVar("Record")
 
 #: names of the files of a report
 REPORT_MD, REPORT_JSON = "report.md", "report.json"
@@ -60,3 +62,24 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(data, dict) or not str(data.get("format", "")).startswith("art_mmc."):
         raise ValueError(f"{path} is no report of art_mmc.")
     return data
+
+
+def load(
+    path: str | os.PathLike[str], kind: str, command: str, from_dict: Callable[[dict[str, Any]], Record]
+) -> Record:
+    """
+    :param path: A report.json.
+    :param kind: The format that it is to have.
+    :param command: The command that writes this format.
+    :param from_dict: What makes a record of the document.
+    :return: The record.
+    :raises OSError: When the file can't be read.
+    :raises ValueError: When it holds something else.
+    """
+    data = read_document(path)
+    if data["format"] != kind:
+        raise ValueError(f"{path} is no report of art-mmc {command}, but of kind '{data['format']}'.")
+    try:
+        return from_dict(data)
+    except (KeyError, TypeError) as err:
+        raise ValueError(f"{path} is damaged: {type(err).__name__}: {err}") from err

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from art_mmc.reports.tables import format_eps
 
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 #: after Paul Tol's "muted" scheme, which people with any colour vision can tell apart; its two pale colours darker
 COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#4FA8D8", "#999933", "#882255", "#44AA99", "#D9A441")
 INK, FAINT, GRID, SPINE = "#2b2b2b", "#c4c4c4", "#ececec", "#9a9a9a"
-DASHES = (0, (3.2, 1.6))
+DASHES, DOTS = (0, (3.2, 1.6)), (0, (1, 1.3))
 
 
-def new_figure(width: float, height: float) -> Figure:
+def colour(i: int) -> str:
+    """The colour of the i-th of several, from the first again after the last."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def new_figure(width: float, height: float, title: str = "", gaps: tuple[float, float] = (0.02, 0.03)) -> Figure:
     """
     :param width: Width in inches.
     :param height: Height in inches.
+    :param title: Title of the figure.
+    :param gaps: Gaps between panels as shares of a panel, across and down.
     :return: An empty figure, laid out so that nothing overlaps.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,31 +40,61 @@ def new_figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(figure)
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=0.02, hspace=0.03))
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=gaps[0], hspace=gaps[1]))
+    if title:
+        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
     return figure
 
 
 def figure_png(figure: Figure) -> bytes:
-    """
-    :param figure: A figure.
-    :return: It as a PNG file.
-    """
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
 
 
-def style_panel(panel: Axes) -> None:
-    """
-    Spines, grid and ticks as in all pictures of this package.
+def grid(figure: Figure, count: int, columns: int, **kwargs: Any) -> list[Axes]:
+    """As many panels as are needed, row by row; the empty places of the last row are off."""
+    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False, **kwargs).flat)
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    for panel in panels[max(0, count - columns) : count]:  # the lowest of their columns, if they share an axis
+        panel.tick_params(labelbottom=True)
+    return panels[:count]
 
-    :param panel: The panel.
-    """
+
+def style_panel(
+    panel: Axes,
+    title: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    grid: Literal["x", "y", "both"] = "y",
+    size: float = 9.5,
+) -> None:
+    """Spines, grid, ticks and words as in all pictures of this package; words that are not given stay as they are."""
+    if title:
+        panel.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
+    if xlabel:
+        panel.set_xlabel(xlabel, fontsize=size, color=INK)
+    if ylabel:
+        panel.set_ylabel(ylabel, fontsize=size, color=INK)
     panel.tick_params(labelsize=8.5, colors=INK, length=3)
-    panel.grid(axis="y", color=GRID, linewidth=0.8)
+    panel.grid(axis=grid, color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["left", "bottom"]].set_color(SPINE)
+
+
+def legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
+    """A legend below the panels, in rows of about equal length and of so many entries at most."""
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=math.ceil(len(handles) / math.ceil(len(handles) / columns)),
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+    )
 
 
 def radius_labels(eps: Sequence[float]) -> list[str]:

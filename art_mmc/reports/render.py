@@ -1,0 +1,56 @@
+"""
+The pages of reports: their prose is in templates/, where a person can read it; tables and facts come from Python.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from art_mmc.reports.tables import (
+    device_text,
+    escaped,
+    format_eps,
+    format_percent,
+    short_name,
+    versions_text,
+    with_interval,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("art_mmc.reports"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "address": quote,
+        "cell": lambda entry: escaped(str(entry)),
+        "device": device_text,
+        "eps": format_eps,
+        "interval": with_interval,
+        "percent": format_percent,
+        "short": short_name,
+        "versions": versions_text,
+    }
+    return environment
+
+
+def page(name: str, **facts: Any) -> str:
+    """
+    :param name: Name of a page, "evaluate" say.
+    :param facts: What its template is about; a name that the template uses and that is missing is an error.
+    :return: The page in Markdown.
+    """
+    return _environment().get_template(f"{name}.md.j2").render(facts)
