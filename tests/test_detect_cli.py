@@ -137,7 +137,7 @@ def test_a_study_survives_its_files(study, tmp_path):
     assert files[0].read_text() == markdown_report(again)
     assert files[2].read_bytes().startswith(b"\x89PNG")
     (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
-    with pytest.raises(ValueError, match="art_mmc.detection"):
+    with pytest.raises(ValueError, match="no report of art-mmc detect"):
         load_study(tmp_path / "other.json")
 
 

@@ -35,9 +35,9 @@ from art_mmc.reports.reproduce import (
     paper_table,
     paper_text,
     reproduction_report,
-    rewrite,
     write_reproduction,
 )
+from art_mmc.reports.rewrite import rewrite
 from art_mmc.reports.tables import format_eps, format_percent, markdown_rows, text_rows, with_interval
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
 

@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING, Any
 from art_mmc.evaluation import BOUND
 from art_mmc.evaluation.detection import AUC, SUCCESS, DetectionRecord, Share
 from art_mmc.published import UNVERIFIED_NOTE, get_published
-from art_mmc.reports import (
-    figure_png,
+from art_mmc.reports.figures.style import COLOURS, FAINT, INK, figure_png, new_figure, style_panel
+from art_mmc.reports.tables import (
+    device_text,
     format_eps,
     format_percent,
-    json_bytes,
     markdown_rows,
-    new_figure,
-    read_document,
-    style_panel,
+    short_name,
     text_rows,
-    write_files,
+    versions_text,
 )
-from art_mmc.reports.figures.style import COLOURS, FAINT, INK
-from art_mmc.reports.tables import device_text, short_name, versions_text
+from art_mmc.reports.write import json_bytes, load, write_files
 from art_mmc.studies.detect import PAPER_DETECTORS, DetectionStudy
 
 if TYPE_CHECKING:
@@ -410,4 +407,4 @@ def load_study(path: str | os.PathLike[str]) -> DetectionStudy:
     :return: The study in it.
     :raises ValueError: When the file holds something else.
     """
-    return DetectionStudy.from_dict(read_document(path))
+    return load(path, "art_mmc.detection", "detect", DetectionStudy.from_dict)

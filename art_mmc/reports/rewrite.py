@@ -1,0 +1,82 @@
+"""
+Reports made again from their JSON: what `art-mmc report` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from art_mmc.evaluation import headline
+from art_mmc.reports import compare, detect, evaluate, reproduce
+from art_mmc.reports.render import page
+from art_mmc.reports.write import REPORT_JSON, REPORT_MD, read_document, write_files
+from art_mmc.studies.evaluate import Assessment
+
+
+class Kind(NamedTuple):
+    """
+    What can be done with a report.json of one format: it can be read, told in the terminal, and written as a report.
+    """
+
+    load: Callable[[Path], Any]
+    text: Callable[[Any], str]
+    write: Callable[[Any, Path], list[Path]]
+
+
+def _evaluation_text(assessment: Assessment) -> str:
+    return f"{evaluate.evaluation_table(assessment.record)}\n\n{evaluate.verdict_text(assessment.record)}"
+
+
+ROBUSTNESS = "art_mmc.robustness"
+KINDS = {
+    "art_mmc.comparison": Kind(compare.load_report, compare.text_table, compare.write_report),
+    "art_mmc.detection": Kind(detect.load_study, detect.text_table, detect.write_report),
+    "art_mmc.reproduction": Kind(reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction),
+    ROBUSTNESS: Kind(evaluate.load_robustness, _evaluation_text, evaluate.write_robustness),
+}
+
+
+def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
+    """
+    Reports made again from their JSON: one into the folder itself; of several each into a folder of its own there, and
+    a table of all evaluations side by side.
+
+    :param paths: Files report.json of the commands that :data:`KINDS` has; several of `art-mmc evaluate` alone.
+    :param folder: The folder.
+    :return: What to print, and the files.
+    :raises OSError: When a file can't be read.
+    :raises ValueError: When a file holds something else.
+    """
+    formats = [str(read_document(path)["format"]) for path in paths]  # all of them before anything is written
+    if len(paths) == 1:
+        if formats[0] not in KINDS:
+            raise ValueError(f"{paths[0]}: no report is made again from kind '{formats[0]}', only from {_known()}.")
+        kind = KINDS[formats[0]]
+        record = kind.load(paths[0])
+        return kind.text(record), kind.write(record, folder)
+    other = next((path for path, kind in zip(paths, formats, strict=True) if kind != ROBUSTNESS), None)
+    if other is not None:
+        raise ValueError(f"{other} is no report of art-mmc evaluate: only those go side by side.")
+    assessments = dict(zip(_names(paths), map(evaluate.load_robustness, paths), strict=True))
+    files = [file for name, each in assessments.items() for file in evaluate.write_robustness(each, folder / name)]
+    records = [each.record for each in assessments.values()]
+    facts = {"headline": headline(*(each.suite for each in records)), "records": evaluate.records_table(records)}
+    files += write_files(folder, {REPORT_MD: page("side_by_side", count=len(records), **facts).encode()})
+    texts = (f"{name}\n{evaluate.evaluation_table(each.record)}" for name, each in assessments.items())
+    return "\n\n".join(texts), files
+
+
+def _known() -> str:
+    return ", ".join(f"'{kind}'" for kind in KINDS)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A folder for each, after the folder that it came from."""
+    names: list[str] = []
+    for path in paths:
+        stem = path.resolve().parent.name if path.name == REPORT_JSON else path.stem
+        same = sum(name == stem or name.startswith(f"{stem}-") for name in names)
+        names.append(f"{stem}-{same + 1}" if same else stem)
+    return names
