@@ -22,13 +22,13 @@ from scipy.stats import multivariate_normal, spearmanr
 from art_mmc.data import Dataset
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
 from art_mmc.reports.figures.inspect import (
-    COLOURS,
     boundary_figure,
     density_figure,
     gap_figure,
     loss_density_figure,
     spread,
 )
+from art_mmc.reports.figures.style import COLOURS
 from art_mmc.studies.history import find_history
 from art_mmc.theory import (
     FeatureError,

@@ -39,8 +39,8 @@ from art_mmc.theory.ranks import RankStudy, landing_ranks, rank_study
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from art_mmc.reports.figures.inspect import convergence_figure as convergence_figure
     from art_mmc.reports.figures.inspect import feature_figure as feature_figure
-    from art_mmc.reports.figures.inspect import figure_png as figure_png
     from art_mmc.reports.figures.inspect import rank_figure as rank_figure
+    from art_mmc.reports.figures.style import figure_png as figure_png
     from art_mmc.reports.inspect import write_inspection as write_inspection
     from art_mmc.studies.history import read_history as read_history
     from art_mmc.studies.inspect import Inspection as Inspection
@@ -52,7 +52,7 @@ _HOMES = {
     "Inspection": "art_mmc.studies.inspect",
     "convergence_figure": "art_mmc.reports.figures.inspect",
     "feature_figure": "art_mmc.reports.figures.inspect",
-    "figure_png": "art_mmc.reports.figures.inspect",
+    "figure_png": "art_mmc.reports.figures.style",
     "inspect_classifier": "art_mmc.studies.inspect",
     "rank_figure": "art_mmc.reports.figures.inspect",
     "read_history": "art_mmc.studies.history",

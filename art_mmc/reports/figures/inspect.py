@@ -4,15 +4,27 @@ The measurements as matplotlib figures that no global state knows.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from art_mmc.reports import format_eps
+from art_mmc.reports.figures.style import (
+    DASHES,
+    DOTS,
+    FAINT,
+    INK,
+    SPINE,
+    colour,
+    grid,
+    legend,
+    new_figure,
+    style_panel,
+)
+from art_mmc.reports.tables import format_eps
 from art_mmc.theory.density import binned
 from art_mmc.theory.embedding import FeatureMap
 from art_mmc.theory.ranks import RankStudy
@@ -20,14 +32,6 @@ from art_mmc.theory.ranks import RankStudy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-#: ten colours after Paul Tol's "muted" scheme, two of them changed: under every kind of colour vision no two are nearer
-#: than 15 in CIELAB
-COLOURS = (
-    "#332288", "#CC6677", "#117733", "#D9B23A", "#4FA8D8", "#882255", "#8A8A2B", "#44AA99", "#AA4499", "#1A1A1A",
-)  # fmt: skip
-_INK, _FAINT, _GRID, _SPINE = "#2b2b2b", "#c4c4c4", "#ececec", "#9a9a9a"
-_DASHES, _DOTS = (0, (3.2, 1.6)), (0, (1, 1.3))
 
 #: one hue from dark to light: ranks have an order
 _RANK_COLOURS = ("#08306b", "#2f79b5", "#8fc1de", "#d6dde4")
@@ -37,62 +41,7 @@ _RANK_NAMES = ("runner-up", "rank 2", "rank 3", "rank 4 and below")
 _MOST_NAMED = 20
 
 
-def figure_png(figure: Figure) -> bytes:
-    """
-    :param figure: A figure.
-    :return: It as a PNG file.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
-
-
-def _new_figure(width: float, height: float, title: str) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(width, height), dpi=150)
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07, wspace=0.03, hspace=0.04))
-    figure.suptitle(title, fontsize=13, fontweight="bold", color=_INK)
-    return figure
-
-
-def _grid(figure: Figure, count: int, columns: int, **kwargs: Any) -> list[Axes]:
-    """As many panels as are needed, row by row; the empty places of the last row are off."""
-    panels = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False, **kwargs).flat)
-    for panel in panels[count:]:
-        panel.set_axis_off()
-    return panels[:count]
-
-
-def _style(
-    panel: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: Literal["x", "y", "both"] = "y"
-) -> None:
-    panel.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=5)
-    panel.set_xlabel(xlabel, fontsize=9.5, color=_INK)
-    panel.set_ylabel(ylabel, fontsize=9.5, color=_INK)
-    panel.tick_params(labelsize=8.5, colors=_INK, length=3)
-    panel.grid(axis=grid, color=_GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color(_SPINE)
-
-
-def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=math.ceil(len(handles) / math.ceil(len(handles) / columns)),  # rows of about equal length
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=_INK,
-    )
-
-
-def _colour(i: int) -> str:
-    return COLOURS[i % len(COLOURS)]
+_new_figure = partial(new_figure, gaps=(0.03, 0.04))
 
 
 # ------------------------------------------------------------------------------------------------------ feature maps
@@ -114,20 +63,20 @@ def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: flo
     if not maps:
         raise ValueError("maps: expected at least one feature map, got none.")
     figure = _new_figure(5.2 * len(maps) + 0.2, 5.6, title)
-    for panel, each in zip(_grid(figure, len(maps), len(maps)), maps, strict=True):
+    for panel, each in zip(grid(figure, len(maps), len(maps)), maps, strict=True):
         _draw_map(panel, each)
-    handles = [Line2D([], [], linestyle="", marker="o", markersize=5, color=_INK, alpha=0.7, label="clean")]
+    handles = [Line2D([], [], linestyle="", marker="o", markersize=5, color=INK, alpha=0.7, label="clean")]
     if any(each.adversarial is not None for each in maps):
         at = "" if eps is None else f", eps {format_eps(eps)}"
-        handles.append(Line2D([], [], linestyle="", marker="x", markersize=5, color=_INK, label=f"adversarial{at}"))
+        handles.append(Line2D([], [], linestyle="", marker="x", markersize=5, color=INK, label=f"adversarial{at}"))
     if any(each.centers is not None for each in maps):
         handles.append(
             Line2D(
-                [], [], linestyle="", marker="D", markersize=6, markerfacecolor="white", markeredgecolor=_INK,
+                [], [], linestyle="", marker="D", markersize=6, markerfacecolor="white", markeredgecolor=INK,
                 markeredgewidth=1.4, label="class center",
             )
         )  # fmt: skip
-    _legend(figure, handles, 3)
+    legend(figure, handles, 3)
     return figure
 
 
@@ -135,7 +84,7 @@ def _draw_map(panel: Axes, each: FeatureMap) -> None:
     for label in np.unique(each.y):
         ours = each.y == label
         panel.scatter(
-            each.points[ours, 0], each.points[ours, 1], s=11, color=_colour(label), alpha=0.65, linewidths=0, zorder=2
+            each.points[ours, 0], each.points[ours, 1], s=11, color=colour(label), alpha=0.65, linewidths=0, zorder=2
         )
         if each.adversarial is not None:
             panel.scatter(
@@ -143,13 +92,13 @@ def _draw_map(panel: Axes, each: FeatureMap) -> None:
                 each.adversarial[ours, 1],
                 s=13,
                 marker="x",
-                color=_colour(label),
+                color=colour(label),
                 alpha=0.75,
                 linewidths=0.8,
                 zorder=3,
             )
     if each.centers is not None:
-        edges = [_colour(label) for label in range(len(each.centers))]
+        edges = [colour(label) for label in range(len(each.centers))]
         panel.scatter(
             each.centers[:, 0],
             each.centers[:, 1],
@@ -165,12 +114,12 @@ def _draw_map(panel: Axes, each: FeatureMap) -> None:
         labels = np.unique(each.y)
         _name_classes(panel, each, labels, np.array([np.median(each.points[each.y == k], axis=0) for k in labels]))
     if each.explained is None:
-        _style(panel, "t-SNE")
+        style_panel(panel, "t-SNE")
         panel.set_xticks([])
         panel.set_yticks([])
     else:
         x, y = (f"component {i + 1} ({100 * share:.0f} % of variance)" for i, share in enumerate(each.explained))
-        _style(panel, "Principal components", x, y, grid="both")
+        style_panel(panel, "Principal components", x, y, grid="both")
         panel.set_aspect("equal", adjustable="datalim")
 
 
@@ -183,7 +132,7 @@ def _name_classes(panel: Axes, each: FeatureMap, labels: np.ndarray, places: np.
     size = np.ptp(np.concatenate([each.points, places]), axis=0).max() or 1.0
     for label, (x, y) in zip(labels, spread(places + [0.0, above * size], 0.04 * size), strict=True):
         text = panel.annotate(
-            str(label), (x, y), ha="center", va="center", fontsize=10, fontweight="bold", color=_colour(label), zorder=5
+            str(label), (x, y), ha="center", va="center", fontsize=10, fontweight="bold", color=colour(label), zorder=5
         )
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
@@ -225,24 +174,24 @@ def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]])
 
     panels = list(next(iter(curves.values())))
     figure = _new_figure(4.9 * len(panels) + 0.2, 4.6, "Sample density over loss")
-    for panel, name in zip(_grid(figure, len(panels), len(panels)), panels, strict=True):
+    for panel, name in zip(grid(figure, len(panels), len(panels)), panels, strict=True):
         for i, sets in enumerate(curves.values()):
             for part, (loss, log_density) in sets[name].items():
                 x, median = binned(loss, log_density)
                 style: dict[str, Any] = (
                     {"linewidth": 2.0, "marker": "o", "markersize": 3.5}
                     if part == "train"
-                    else {"linewidth": 1.5, "linestyle": _DASHES}
+                    else {"linewidth": 1.5, "linestyle": DASHES}
                 )
-                panel.plot(x, median, color=_colour(i), **style)
-        _style(panel, name, "quantile of the loss (0: lowest)", "log density, natural")
+                panel.plot(x, median, color=colour(i), **style)
+        style_panel(panel, name, "quantile of the loss (0: lowest)", "log density, natural")
         panel.set_xlim(0, 1)
-    handles = [Line2D([], [], color=_colour(i), linewidth=2.2, label=name) for i, name in enumerate(curves)]
+    handles = [Line2D([], [], color=colour(i), linewidth=2.2, label=name) for i, name in enumerate(curves)]
     handles += [
-        Line2D([], [], color=_INK, linewidth=2.0, marker="o", markersize=3.5, label="training features"),
-        Line2D([], [], color=_INK, linewidth=1.5, linestyle=_DASHES, label="test features"),
+        Line2D([], [], color=INK, linewidth=2.0, marker="o", markersize=3.5, label="training features"),
+        Line2D([], [], color=INK, linewidth=1.5, linestyle=DASHES, label="test features"),
     ]
-    _legend(figure, handles, 6)
+    legend(figure, handles, 6)
     return figure
 
 
@@ -259,20 +208,20 @@ def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel:
     columns = min(len(samples), 3)
     rows = math.ceil(len(samples) / columns)
     figure = _new_figure(max(3.8 * columns, 5), 3.3 * rows + 1.0, "Sample density against the training loss")
-    for i, (panel, (name, sets)) in enumerate(zip(_grid(figure, len(samples), columns), samples.items(), strict=True)):
+    for i, (panel, (name, sets)) in enumerate(zip(grid(figure, len(samples), columns), samples.items(), strict=True)):
         for part, (loss, log_density) in sets.items():
             train = part == "train"
             panel.scatter(
-                loss, log_density, s=6 if train else 12, color=_FAINT if train else _colour(i),
+                loss, log_density, s=6 if train else 12, color=FAINT if train else colour(i),
                 alpha=0.6 if train else 0.75, linewidths=0, zorder=1 if train else 2,
             )  # fmt: skip
-        _style(panel, name, "training loss" if i + columns >= len(samples) else "", "" if i % columns else ylabel)
+        style_panel(panel, name, "training loss" if i + columns >= len(samples) else "", "" if i % columns else ylabel)
         _scale_losses(panel, np.concatenate([loss for loss, _ in sets.values()]))
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=_FAINT, label="training features"),
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=_INK, label="test features (in colour)"),
+        Line2D([], [], linestyle="", marker="o", markersize=5, color=FAINT, label="training features"),
+        Line2D([], [], linestyle="", marker="o", markersize=5, color=INK, label="test features (in colour)"),
     ]
-    _legend(figure, handles, 2)
+    legend(figure, handles, 2)
     return figure
 
 
@@ -315,9 +264,9 @@ def boundary_figure(
     rows = math.ceil(len(distances) / columns)
     figure = _new_figure(max(3.8 * columns, 5.4), 3.0 * rows + 1.1, "Distance to the nearest decision boundary")
     parts: dict[str, tuple[str, Any]] = {}
-    looks = ((_INK, "-"), ("#2f79b5", "-"), ("#CC6677", _DASHES))
+    looks = ((INK, "-"), ("#2f79b5", "-"), ("#CC6677", DASHES))
     for i, (panel, (name, sets)) in enumerate(
-        zip(_grid(figure, len(distances), columns), distances.items(), strict=True)
+        zip(grid(figure, len(distances), columns), distances.items(), strict=True)
     ):
         values = np.concatenate(list(sets.values()))
         edges = np.linspace(min(values.min(), 0), max(values.max(), limits.get(name, 0)) * 1.02, 41)
@@ -325,10 +274,10 @@ def boundary_figure(
             parts[part] = look
             share = np.histogram(sets[part], bins=edges)[0] / len(sets[part])
             panel.stairs(100 * share, edges, color=look[0], linestyle=look[1], linewidth=1.7)
-        panel.axvline(0, color=_SPINE, linewidth=0.9)
+        panel.axvline(0, color=SPINE, linewidth=0.9)
         if name in limits:
-            panel.axvline(limits[name], color="#117733", linewidth=1.6, linestyle=_DOTS)
-        _style(panel, name, xlabel if i + columns >= len(distances) else "", "" if i % columns else "features, %")
+            panel.axvline(limits[name], color="#117733", linewidth=1.6, linestyle=DOTS)
+        style_panel(panel, name, xlabel if i + columns >= len(distances) else "", "" if i % columns else "features, %")
     handles = [
         Line2D([], [], color=colour, linestyle=line, linewidth=1.9, label=part)
         for part, (colour, line) in parts.items()
@@ -336,10 +285,10 @@ def boundary_figure(
     if limits:
         handles.append(
             Line2D(
-                [], [], color="#117733", linewidth=1.6, linestyle=_DOTS, label="limit for centers of this norm (MMLDA)"
+                [], [], color="#117733", linewidth=1.6, linestyle=DOTS, label="limit for centers of this norm (MMLDA)"
             )
         )
-    _legend(figure, handles, 4 if columns > 1 else 2)
+    legend(figure, handles, 4 if columns > 1 else 2)
     return figure
 
 
@@ -360,19 +309,19 @@ def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     order = list(gaps)
     for i, (name, part, values) in enumerate(rows):
         low, left, middle, right, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
-        colour = _colour(order.index(name))
-        panel.hlines(i, low, high, color=colour, linewidth=1.4, zorder=2)
-        panel.vlines([low, high], i - 0.15, i + 0.15, color=colour, linewidth=1.4, zorder=2)
+        ours = colour(order.index(name))
+        panel.hlines(i, low, high, color=ours, linewidth=1.4, zorder=2)
+        panel.vlines([low, high], i - 0.15, i + 0.15, color=ours, linewidth=1.4, zorder=2)
         panel.barh(
-            i, right - left, left=left, height=0.6, linewidth=1.4, zorder=3, edgecolor=colour,
-            color=colour if part == "clean" else "white",
+            i, right - left, left=left, height=0.6, linewidth=1.4, zorder=3, edgecolor=ours,
+            color=ours if part == "clean" else "white",
         )  # fmt: skip
-        panel.vlines(middle, i - 0.38, i + 0.38, color=_INK, linewidth=2.0, zorder=4)
+        panel.vlines(middle, i - 0.38, i + 0.38, color=INK, linewidth=2.0, zorder=4)
     panel.set_yticks(range(len(rows)), [f"{name}, {part}" for name, part, _ in rows])
     panel.invert_yaxis()
-    panel.axvline(0, color=_SPINE, linewidth=0.9)
+    panel.axvline(0, color=SPINE, linewidth=0.9)
     panel.set_xlim(-1.03, 1.03)
-    _style(
+    style_panel(
         panel,
         "",
         "softmax probability; below 0 the prediction is wrong\n"
@@ -397,7 +346,7 @@ def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
     attacks = list(next(iter(studies.values())).attacks)
     rows = len(studies)
     figure = _new_figure(4.3 * len(attacks) + 0.4, 2.5 * rows + 1.3, "Where newly successful attacks land")
-    panels = iter(_grid(figure, rows * len(attacks), len(attacks), sharey=True))
+    panels = iter(grid(figure, rows * len(attacks), len(attacks), sharey=True))
     shown = 1
     for row, (name, study) in enumerate(studies.items()):
         for column, attack in enumerate(attacks):
@@ -415,8 +364,8 @@ def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
                 )  # fmt: skip
                 bottom += share[:, rank]
             for i, n in enumerate(total):
-                panel.text(i, 102 if n else 2, f"n = {n}", ha="center", va="bottom", fontsize=8, color=_INK)
-            _style(
+                panel.text(i, 102 if n else 2, f"n = {n}", ha="center", va="bottom", fontsize=8, color=INK)
+            style_panel(
                 panel,
                 f"{name}, {attack}",
                 "eps (L-inf)" if row == rows - 1 else "",
@@ -426,7 +375,7 @@ def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
             panel.set_xlim(-0.6, len(total) - 0.4)
             panel.set_ylim(0, 114)
             panel.set_yticks(range(0, 101, 25))
-    _legend(figure, [Patch(color=c, label=n) for c, n in list(zip(_RANK_COLOURS, _RANK_NAMES, strict=True))[:shown]], 4)
+    legend(figure, [Patch(color=c, label=n) for c, n in list(zip(_RANK_COLOURS, _RANK_NAMES, strict=True))[:shown]], 4)
     return figure
 
 
@@ -449,31 +398,31 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     if not histories or not all(histories.values()):
         raise ValueError("histories: expected at least one training with at least one epoch.")
     figure = _new_figure(9.8, 4.4, "Convergence")
-    left, right = _grid(figure, 2, 2)
+    left, right = grid(figure, 2, 2)
     accuracies: list[float] = []
     for i, history in enumerate(histories.values()):
-        for prefix, look, width in (("", "-", 2.0), ("val_", _DASHES, 1.4)):
-            style: dict[str, Any] = {"color": _colour(i), "linestyle": look, "linewidth": width}
+        for prefix, look, width in (("", "-", 2.0), ("val_", DASHES, 1.4)):
+            style: dict[str, Any] = {"color": colour(i), "linestyle": look, "linewidth": width}
             for stage in _stages(history):
                 losses = [record["loss"] for record in stage]
                 low, span = min(losses), (max(losses) - min(losses)) or 1.0
                 _draw_curve(left, stage, prefix + "loss", low, span, style)
             accuracies += _draw_curve(right, history, prefix + "accuracy", 0.0, 0.01, style)
-    _style(left, "Loss, share of its range", "epoch")
+    style_panel(left, "Loss, share of its range", "epoch")
     left.set_yscale("symlog", linthresh=0.01)
     left.yaxis.set_major_locator(FixedLocator([0, 0.01, 0.1, 1, 10, 100]))
     left.yaxis.set_minor_locator(NullLocator())
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _style(right, "Accuracy", "epoch", "%")
+    style_panel(right, "Accuracy", "epoch", "%")
     # the first epochs would press the others together
     right.set_ylim(max(0.0, float(np.quantile(accuracies, 0.05)) - 3), 100.8)
-    handles = [Line2D([], [], color=_colour(i), linewidth=2.2, label=name) for i, name in enumerate(histories)]
+    handles = [Line2D([], [], color=colour(i), linewidth=2.2, label=name) for i, name in enumerate(histories)]
     if any(record.get("val_accuracy") is not None for history in histories.values() for record in history):
         handles += [
-            Line2D([], [], color=_INK, linewidth=2.0, label="training"),
-            Line2D([], [], color=_INK, linewidth=1.4, linestyle=_DASHES, label="validation"),
+            Line2D([], [], color=INK, linewidth=2.0, label="training"),
+            Line2D([], [], color=INK, linewidth=1.4, linestyle=DASHES, label="validation"),
         ]
-    _legend(figure, handles, 6)
+    legend(figure, handles, 6)
     return figure
 
 

@@ -1,0 +1,72 @@
+"""
+The picture of `art-mmc detect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from art_mmc.reports.figures.style import FAINT, INK, colour, grid, legend, new_figure, style_panel
+from art_mmc.reports.tables import short_name
+from art_mmc.studies.detect import DetectionStudy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: detectors as tables and pictures name them
+TITLES = {
+    "confidence": "confidence",
+    "non-me": "non-ME",
+    "kernel-density": "K-density",
+    "lid": "LID",
+    "mahalanobis": "Mahalanobis",
+    "center-distance": "center distance",
+}
+
+_LINES: Sequence[Any] = ("solid", (0, (3.2, 1.6)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
+
+
+def roc_figure(study: DetectionStudy) -> Figure:
+    """ROC curves by the paper's protocol, a panel an attack: a colour a detector, a kind of line a classifier."""
+    from matplotlib.lines import Line2D
+
+    attacks, facts = study.attacks, study.provenance
+    columns = min(4, len(attacks))
+    figure = new_figure(
+        max(5.0, 2.6 * columns + 0.4),
+        2.6 * -(-len(attacks) // columns) + 1.2,
+        f"Detection on {short_name(facts['dataset'])} ({facts['n']} test images)",
+    )
+    for i, panel in enumerate(grid(figure, len(attacks), columns, sharex=True, sharey=True)):
+        _draw_panel(panel, study, attacks[i])
+        style_panel(panel, attacks[i], "false positives" if i + columns >= len(attacks) else "", size=9)
+    handles = [
+        Line2D([], [], color=colour(i), linewidth=2, label=TITLES[detector])
+        for i, detector in enumerate(study.detectors)
+    ]
+    handles += [
+        Line2D([], [], color=INK, linewidth=1.6, linestyle=_LINES[i % len(_LINES)], label=classifier)
+        for i, classifier in enumerate(study.classifiers)
+    ]
+    legend(figure, handles, 6)
+    figure.supylabel("true positives", fontsize=9, color=INK)
+    return figure
+
+
+def _draw_panel(panel: Axes, study: DetectionStudy, attack: str) -> None:
+    """One attack's curves over the diagonal."""
+    panel.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
+    style: dict[str, Any] = {"linewidth": 1.6, "zorder": 2, "clip_on": False}
+    for i, detector in enumerate(study.detectors):
+        for j, classifier in enumerate(study.classifiers):
+            record = study.get(classifier, detector, attack)
+            if record is not None and record.kept.any():
+                panel.plot(*record.roc(), color=colour(i), linestyle=_LINES[j % len(_LINES)], **style)
+    if len(panel.lines) == 1:
+        panel.text(0.5, 0.5, "no image misclassified", ha="center", va="center", fontsize=8.5, color=INK)
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1)
+    panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    panel.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
