@@ -380,8 +380,8 @@ def examples_npz(assessment: Assessment) -> bytes | None:
         return None
     buffer = io.BytesIO()
     index = np.arange(len(x)) if assessment.index is None else assessment.index
-    arrays = {"x": x, "x_adv": record.examples, "y": record.labels, "predictions": record.predictions, "index": index}
-    np.savez_compressed(buffer, **arrays)
+    labels, predictions = record.labels, record.predictions
+    np.savez_compressed(buffer, x=x, x_adv=record.examples, y=labels, predictions=predictions, index=index)
     return buffer.getvalue()
 
 
