@@ -195,12 +195,12 @@ def test_the_substitute_s_network(shape, backbone, monkeypatch):
 
 
 def test_a_substitute_is_trained_in_batches_no_larger_than_asked(monkeypatch):
-    sizes = []
+    sizes, target = [], Target(undefended(), digits()[2])  # trained before its class is spied on
     monkeypatch.setattr(
         SoftmaxClassifier, "fit", lambda *_, batch_size, nb_epochs: sizes.append((batch_size, nb_epochs))
     )
     for batch_size in (8, 256):
-        distilled_substitute(Target(undefended(), digits()[2]), digits()[2], 0.1, batch_size=batch_size)
+        distilled_substitute(target, digits()[2], 0.1, batch_size=batch_size)
     assert sizes == [(8, 12), (64, 96)]  # 300 steps over 100 images and their noisy copies
 
 
