@@ -27,6 +27,65 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
 
 
+def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """
+    :param name: Name of a parameter.
+    :param value: Its value.
+    :param choices: The values that it may have.
+    :return: The value.
+    :raises ValueError: For any other.
+    """
+    known = list(choices)
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
+    return value
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """
+    :param name: Name of a parameter.
+    :param value: Its value.
+    :param least: The smallest value that it may have.
+    :return: The value as an int.
+    :raises ValueError: When it is no whole number that large.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends: str = "()") -> float:
+    """
+    :param name: Name of a parameter.
+    :param value: Its value.
+    :param low: Lower bound.
+    :param high: Upper bound.
+    :param ends: Whether the bounds themselves will do: "()", "(]", "[)" or "[]".
+    :return: The value as a float.
+    :raises ValueError: When it is no number between them.
+    """
+    plain = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+    above = plain and (value > low or (ends[0] == "[" and value == low))
+    if not (above and (value < high or (ends[1] == "]" and value == high))):
+        expected = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
+        if high == math.inf:
+            expected = "a positive number" if (low, ends[0]) == (0, "(") else f"a number of at least {low:g}"
+        raise ValueError(f"{name}: expected {expected}, got {value!r}.")
+    return float(value)
+
+
+def indices(y: Any) -> Any:
+    """
+    Labels as class indices; for arrays and for tensors.
+
+    :param y: Labels (N,) or (N, 1), one-hot or probabilities (N, K), checked before.
+    :return: (N,): the labels themselves, or the likeliest class of each row.
+    """
+    if y.ndim == 1:
+        return y
+    return y.reshape(-1) if y.shape[1] == 1 else y.argmax(1)
+
+
 def check_images(
     x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
 ) -> None:

@@ -1,23 +1,53 @@
 """
-Randomness that leaves no trace: seeds derived from a run's seed, and global random states put back afterwards.
+The world as it was found: networks, random states and files after a call that does not train are what they were before.
 """
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def derived_seed(*parts: int) -> int:
+class Stream(IntEnum):
+    """What a seed is used for; two uses of one seed draw different numbers. The values are part of recorded figures."""
+
+    TARGETS = 1
+    SUBSTITUTE_NOISE = 2
+    SUBSTITUTE = 3
+    TRANSFER = 4
+    PLANTED = 5
+    DETERMINISM = 6
+    DIAGNOSTIC_ATTACK = 7
+    DIAGNOSTIC = 8
+    MEMORY = 9
+    ATTACK = 10
+    DIAGNOSTICS = 11
+    EVALUATION = 12
+    DIFFERENCES = 13
+    BORDER = 14
+    CURVE = 20
+    CURVE_POINTS = 21
+    ANSWERS = 22  # a network that draws numbers: its answers to a substitute, its gradients along a curve
+    CLEAN_PREDICTIONS = 40
+    NETWORK_OUTPUTS = 41
+
+
+def derived_seed(seed: int, *parts: int) -> int:
     """
-    :param parts: Whole numbers from 0: a run's seed, and what tells one use of it from another.
+    :param seed: A run's seed, a whole number from 0.
+    :param parts: What tells one use of it from another: a :class:`Stream`, the number of a batch.
     :return: A seed below 2**32 that depends on all of them.
     """
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed, *parts)).generate_state(1)[0])
 
 
 @contextmanager
@@ -38,3 +68,59 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(state)
             random.setstate(python_state)
+
+
+@contextmanager
+def untouched(
+    network: torch.nn.Module, mode: bool | None = None, *, gradients: bool = False, randomness: bool = False
+) -> Iterator[None]:
+    """
+    Around calls that set modes, leave gradients or draw random numbers, as ART's do: afterwards every module's own flag
+    is as before, and what else is asked for.
+
+    :param network: The network.
+    :param mode: Training (True) or evaluation mode (False) inside; None for each module's own.
+    :param gradients: Whether the parameters' gradients are put aside meanwhile.
+    :param randomness: Whether torch's global random state is put back.
+    """
+    flags = [(module, module.training) for module in network.modules()]
+    kept = [(parameter, parameter.grad) for parameter in network.parameters()] if gradients else []
+    for parameter, _ in kept:
+        parameter.grad = None
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices) if randomness else nullcontext():
+        try:
+            if mode is not None and any(flag is not mode for _, flag in flags):
+                network.train(mode)
+            yield
+        finally:
+            for module, flag in flags:
+                if module.training is not flag:
+                    module.training = flag
+            for parameter, gradient in kept:
+                parameter.grad = gradient
+
+
+def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
+    """
+    Write files that belong together: all of them beside their places first, then renamed. A reader never sees half of
+    one, and whatever fails before the renaming leaves the old ones as they are.
+
+    :param files: Path -> its content, or what writes it to an open file. Folders are made if need be.
+    :return: The paths.
+    """
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp") for path in files}
+    try:
+        for path, temporary in staged.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = files[path]
+            with open(temporary, "wb") as handle:
+                handle.write(content) if isinstance(content, bytes) else content(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return list(staged)

@@ -4,12 +4,25 @@ Checks of what comes in from outside: what passes, and every message.
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 
 import numpy as np
 import pytest
+import torch
 
-from art_mmc.checks import check_eps, check_images, check_labels, check_radii, unknown_name
+from art_mmc.checks import (
+    check_eps,
+    check_images,
+    check_labels,
+    check_radii,
+    choice,
+    indices,
+    number,
+    unknown_name,
+    whole,
+)
 
 # -------------------------------------------------------------------------------------------------- unknown names
 
@@ -25,6 +38,50 @@ def test_unknown_name():
         )
     for name in ("zzzz", None, 3, ("a",)):
         assert str(unknown_name("attack", name, iter(["pgd", "fgsm"]))) == f"unknown attack '{name}'. Known: pgd, fgsm."
+
+
+# ------------------------------------------------------------------------------------------------- plain parameters
+
+
+def test_values_that_pass():
+    assert choice("p", "b", ("a", "b")) == "b"
+    assert choice("p", None, (None, 1)) is None
+    assert whole("p", np.int64(3)) == 3
+    assert type(whole("p", np.int64(3))) is int
+    assert whole("p", 0, least=0) == 0
+    assert number("p", np.float32(0.5)) == 0.5
+    assert type(number("p", 1)) is float
+    assert number("p", 0, 0, 1, "[)") == 0
+    assert number("p", 1, 0, 1, "(]") == 1
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: choice("p", "c", ("a", "b")), "p: expected one of 'a', 'b', got 'c'."),
+        *(
+            (lambda value=value: whole("p", value), f"p: expected a whole number of at least 1, got {value!r}.")
+            for value in (0, True, 1.0, "1", None)
+        ),
+        (lambda: whole("p", 1, least=2), "p: expected a whole number of at least 2, got 1."),
+        *(
+            (lambda value=value: number("p", value), f"p: expected a positive number, got {value!r}.")
+            for value in (0, -1.0, math.inf, math.nan, True, "1", None)
+        ),
+        (lambda: number("p", -1, 0, ends="[)"), "p: expected a number of at least 0, got -1."),
+        (lambda: number("p", 1, 0, 1), "p: expected a number in (0, 1), got 1."),
+        (lambda: number("p", 2.0, 0, 1, "[]"), "p: expected a number in [0, 1], got 2.0."),
+    ],
+)
+def test_values_that_do_not(check, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check()
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_indices_of_labels(kind):
+    for labels in ([2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]):
+        assert indices(kind(labels)).tolist() == [2, 0]
 
 
 # --------------------------------------------------------------------------------------------------------- images
