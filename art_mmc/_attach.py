@@ -1,0 +1,29 @@
+"""
+Names that a package hands out when they are first used. They stand once, in the stub beside the package, where type
+checkers and editors see them too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """
+    :param package: The package's `__name__`.
+    :param file: Its `__file__`; beside it lies `__init__.pyi`, a line `from MODULE import NAME as NAME` a name.
+    :return: Its `__getattr__`, `__dir__` and `__all__`.
+    """
+    with open(os.path.join(os.path.dirname(file), "__init__.pyi"), encoding="utf-8") as stub:
+        homes = {line.split()[3]: line.split()[1] for line in stub if line.startswith("from ")}
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return get, lambda: sorted([*vars(sys.modules[package]), *homes]), sorted(homes)
