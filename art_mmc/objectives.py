@@ -101,6 +101,22 @@ def targeted_dlr(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return margin(logits, target) / torch.where(spread == 0, torch.ones_like(spread), spread)
 
 
+def soft_margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """
+    `log sum_{k != y} exp(3 a_k / s) - 3 a_y / s` with s the standard deviation of the sample's logits (by K, not
+    K - 1), which counts as a constant: the margin with a soft maximum, whose gradient goes to all the classes that are
+    near, on a scale that does not depend on the network's. Invariant to the logits' shift and scale, and never
+    saturates: the gradient with respect to a_y is -3 / s however far y leads. Where all logits are equal, s is 1.
+
+    :param logits: Logits (B, K), K >= 2.
+    :param y: Labels (B,), int64.
+    :return: (B,). Its values compare along the attack on one sample only roughly, as s moves.
+    """
+    spread = logits.detach().std(dim=1, correction=0, keepdim=True)
+    ahead = 3 * (logits - logits.gather(1, y[:, None])) / torch.where(spread == 0, torch.ones_like(spread), spread)
+    return ahead.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
+
+
 #: name -> objective; a classifier also knows "loss", its own training loss, and "adaptive", its row's first objective
 OBJECTIVES: dict[str, Objective] = {
     "margin": margin,
@@ -108,4 +124,5 @@ OBJECTIVES: dict[str, Objective] = {
     "rescaled_cross_entropy": rescaled_cross_entropy,
     "dlr": dlr,
     "targeted_dlr": targeted_dlr,
+    "soft_margin": soft_margin,
 }

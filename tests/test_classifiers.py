@@ -108,6 +108,9 @@ def objective_in_float64(
         ranked = torch.sort(logits.detach(), dim=1).values
         scaled = logits / (ranked[:, -1:] - ranked[:, -2:-1])  # a constant: no gradient goes through it
         values = torch.logsumexp(scaled, dim=1) - scaled[torch.arange(len(y)), labels]
+    elif objective == "soft_margin":
+        scale = 3 / np.std(logits.detach().numpy(), axis=1)  # a constant too
+        values = torch.logsumexp(torch.tensor(scale)[:, None] * others, dim=1) - torch.tensor(scale) * true
     elif objective in ("dlr", "targeted_dlr"):
         ranked = torch.sort(logits, dim=1, descending=True).values
         low = ranked[:, 2] if objective == "dlr" else (ranked[:, 2] + ranked[:, 3]) / 2

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin, rescaled_cross_entropy, targeted_dlr
+from art_mmc.objectives import (
+    OBJECTIVES,
+    cross_entropy,
+    dlr,
+    margin,
+    rescaled_cross_entropy,
+    soft_margin,
+    targeted_dlr,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
@@ -56,9 +64,21 @@ def rescaled_cross_entropy_oracle(logits, y):
     return np.array(values), np.array(gradients)
 
 
+def soft_margin_oracle(logits, y):
+    """Values and gradients, the deviation being a constant: 3 / s times (softmax over the others, -1 at y)."""
+    values, gradients = [], []
+    for row, k in zip(logits.double().numpy(), y.tolist(), strict=True):
+        s = np.sqrt(np.mean((row - row.mean()) ** 2))
+        terms = np.exp(3 * (row - row.max()) / s)
+        terms[k] = 0
+        values.append(np.log(terms.sum()) + 3 * row.max() / s - 3 * row[k] / s)
+        gradients.append(3 / s * (terms / terms.sum() - np.eye(len(row))[k]))
+    return np.array(values), np.array(gradients)
+
+
 def test_table_of_names():
-    assert list(OBJECTIVES) == ["margin", "cross_entropy", "rescaled_cross_entropy", "dlr", "targeted_dlr"]
-    assert list(OBJECTIVES.values()) == [margin, cross_entropy, rescaled_cross_entropy, dlr, targeted_dlr]
+    functions = [margin, cross_entropy, rescaled_cross_entropy, dlr, targeted_dlr, soft_margin]
+    assert {each.__name__: each for each in functions} == OBJECTIVES
 
 
 @pytest.mark.parametrize(
@@ -108,13 +128,17 @@ def test_dlr_is_invariant_to_shift_and_scale(nb_classes):
     assert not torch.equal(dlr(whole * whole.abs(), y), dlr(whole, y))
 
 
+SCALED = {rescaled_cross_entropy: rescaled_cross_entropy_oracle, soft_margin: soft_margin_oracle}
+
+
 @pytest.mark.parametrize("nb_classes", [2, 3, 10, 200])
-def test_rescaled_cross_entropy_value_and_gradient(nb_classes):
-    """The gap's own derivative is left out, so finite differences are no oracle here."""
+@pytest.mark.parametrize("objective", SCALED)
+def test_value_and_gradient_of_those_with_a_scale_that_counts_as_a_constant(objective, nb_classes):
+    """The scale's own derivative is left out, so finite differences are no oracle here."""
     logits, y = make(nb_classes, batch=64)
-    values, gradients = rescaled_cross_entropy_oracle(logits, y)
+    values, gradients = SCALED[objective](logits, y)
     leaf = logits.clone().requires_grad_(True)
-    result = rescaled_cross_entropy(leaf, y)
+    result = objective(leaf, y)
     result.sum().backward()
     np.testing.assert_allclose(result.detach().numpy(), values, rtol=1e-12)
     np.testing.assert_allclose(leaf.grad.numpy(), gradients, rtol=1e-9, atol=1e-12)
@@ -132,7 +156,17 @@ def test_targeted_dlr_and_rescaled_cross_entropy_by_hand():
     torch.testing.assert_close(rescaled_cross_entropy(logits, torch.arange(4)), expected)
 
 
-@pytest.mark.parametrize("objective", [targeted_dlr, rescaled_cross_entropy])
+def test_soft_margin_by_hand():
+    # a = (4, 2, 0): mean 2, s = sqrt((4 + 0 + 4) / 3) = 1.632993; 3 / s = 1.837117
+    # y = 0: log(exp(-2 * 1.837117) + exp(-4 * 1.837117)); y = 1: log(exp(2 * 1.837117) + exp(-2 * 1.837117))
+    # of two classes s is half the gap: a = (5, 1) gives 3 * (1 - 5) / 2 = -6 and 6
+    logits = torch.tensor([[4.0, 2.0, 0.0]] * 2, dtype=torch.float64)
+    expected = [np.log(np.exp(-3.674235) + np.exp(-7.348469)), np.log(np.exp(3.674235) + np.exp(-3.674235))]
+    np.testing.assert_allclose(soft_margin(logits, torch.tensor([0, 1])).numpy(), expected, rtol=1e-6)
+    assert soft_margin(torch.tensor([[5.0, 1.0]] * 2), torch.tensor([0, 1])).tolist() == [-6.0, 6.0]
+
+
+@pytest.mark.parametrize("objective", [targeted_dlr, rescaled_cross_entropy, soft_margin])
 def test_invariance_to_shift_and_scale(objective):
     """Powers of two scale exactly; the sum of the exponentials has roundings of its own."""
     logits, y = make(10, batch=64)
@@ -232,7 +266,7 @@ def test_rescaled_cross_entropy_of_a_tie_is_the_cross_entropy():
             )
 
 
-DIFFERENTIABLE = {name: each for name, each in OBJECTIVES.items() if each is not rescaled_cross_entropy}
+DIFFERENTIABLE = {name: each for name, each in OBJECTIVES.items() if each not in SCALED}
 
 
 @pytest.mark.parametrize("objective", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
@@ -275,11 +309,12 @@ def test_larger_is_better_for_the_attacker(objective):
     assert (change < 0).any()
 
 
-def test_gradient_of_the_rescaled_cross_entropy_points_away_from_the_label():
-    """Its values do not compare while the gap moves; its slope does what an attacker wants."""
+@pytest.mark.parametrize("objective", SCALED)
+def test_gradient_of_those_points_away_from_the_label(objective):
+    """Their values do not compare while the scale moves; their slope does what an attacker wants."""
     logits, y = make(10)
     logits = logits.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(rescaled_cross_entropy(logits, y).sum(), logits)
+    (gradient,) = torch.autograd.grad(objective(logits, y).sum(), logits)
     towards = gradient.gather(1, y[:, None])
     assert (towards < 0).all()
     assert (gradient.scatter(1, y[:, None], 1.0) > 0).all()

@@ -188,7 +188,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
         :param objective: What `loss_gradient` and `compute_loss` follow: "adaptive" for the first objective of the
                defence's row, "loss" for the training loss (the papers' own-loss attack), or one of "margin",
-               "cross_entropy", "rescaled_cross_entropy", "dlr" and "targeted_dlr".
+               "cross_entropy", "rescaled_cross_entropy", "dlr", "targeted_dlr" and "soft_margin".
         :param arithmetic: How predictions and gradients are computed. "fast": float32, in the memory format that suits
                network and device, batch normalisation folded into the convolutions before it; equal to "exact" to
                within rounding. "exact": operation by operation as ART's class does, bit for bit. "bfloat16": as "fast",
