@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
-from art_mmc.evaluation.curves import Curves
+from art_mmc.evaluation.records import Curves
 from art_mmc.studies.evaluate import Assessment
 
 N = 10

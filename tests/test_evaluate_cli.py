@@ -23,7 +23,8 @@ from art_mmc import create_classifier, load_dataset
 from art_mmc.cli import evaluate, main
 from art_mmc.data import Dataset
 from art_mmc.evaluation import BROKEN, HOLDS, UNTRUSTWORTHY, AttackError, RobustnessEvaluation, Verdict, robustness
-from art_mmc.evaluation.curves import Curves, curve_radii, measure_curves
+from art_mmc.evaluation.curves import curve_radii, measure_curves
+from art_mmc.evaluation.records import Curves
 from art_mmc.reports import load_robustness, robustness_report
 from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import Assessment, assess, build_network, load_any

@@ -23,6 +23,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
+from art_mmc.evaluation.records import reading
 from art_mmc.reports import (
     attacks_csv,
     evaluation_table,
@@ -43,7 +44,7 @@ from art_mmc.reports.figures.evaluate import (
     steps_figure,
     zero_gradient_figure,
 )
-from art_mmc.studies.evaluate import Assessment, reading
+from art_mmc.studies.evaluate import Assessment
 from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, assessment, attack, bits
 
 PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]

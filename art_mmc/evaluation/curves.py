@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from art_mmc.distributed import in_main_process, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
 from art_mmc.evaluation.engine import Target, class_indices, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.records import Curves
 from art_mmc.state import derived_seed, seeded
 
 #: numbers of steps of the second curve, and steps of PGD on the first one
@@ -26,80 +26,6 @@ STEPS, STEPS_OVER_EPS = (1, 2, 5, 10, 20, 50, 100), 20
 
 #: shares of the largest radius at which the first curve is measured; beyond 1 to see whether it goes on down
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """
-    Counts of samples, by objective; the samples are the first ones of the evaluation.
-
-    :param n: Number of samples, misclassified clean ones included.
-    :param clean: How many are classified correctly when clean.
-    :param eps: Radii of the curve over eps, ascending.
-    :param over_eps: Objective -> how many stand at each radius under PGD with `steps_over_eps` steps.
-    :param steps_over_eps: Its steps.
-    :param at: Radius of the curve over steps.
-    :param steps: Numbers of steps, ascending.
-    :param over_steps: Objective -> how many stand after so many steps of PGD at radius `at`.
-    :param zero: Objective -> of the `clean` samples, for how many the gradient is exactly zero: first at the clean
-           input, then at a random point of the ball of each radius.
-    :param norm: Norm of the ball, infinity or 2.
-    :param seed: Seed of random starts and points.
-    :param seconds: Time that it took, added up over the processes.
-    """
-
-    n: int
-    clean: int
-    eps: tuple[float, ...]
-    over_eps: dict[str, tuple[int, ...]]
-    steps_over_eps: int
-    at: float
-    steps: tuple[int, ...]
-    over_steps: dict[str, tuple[int, ...]]
-    zero: dict[str, tuple[int, ...]]
-    norm: float = math.inf
-    seed: int = 0
-    seconds: float = 0.0
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """What PGD climbed: the loss that the network was trained by ("loss"), the cross-entropy, the adaptive one."""
-        return tuple(self.over_eps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold; an infinite norm as "inf".
-        """
-        return {
-            **{name: _plain(value) for name, value in vars(self).items()},
-            "norm": "inf" if self.norm == math.inf else self.norm,
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Curves:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The curves.
-        """
-        by_objective = {
-            name: {objective: tuple(counts) for objective, counts in data[name].items()}
-            for name in ("over_eps", "over_steps", "zero")
-        }
-        return cls(
-            **{
-                **data,
-                **by_objective,
-                "eps": tuple(data["eps"]),
-                "steps": tuple(data["steps"]),
-                "norm": float(data["norm"]),
-            }
-        )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: list(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def curve_radii(eps: float | Sequence[float], norm: float = math.inf, clip_values: Any = UNIT_BOX) -> tuple[float, ...]:

@@ -11,7 +11,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from art_mmc.checks import unknown_name
-from art_mmc.evaluation import wilson_interval
+from art_mmc.evaluation.codec import DIGITS, FLAGS, Record, array, encode
+from art_mmc.evaluation.records import Share
 
 #: which inputs an AUC is over; see :meth:`DetectionRecord.auc`
 PROTOCOLS = ("paper", "usual")
@@ -22,38 +23,11 @@ SUCCESS = 0.95
 #: draws of a bootstrap
 _DRAWS = 1000
 
-
-@dataclass(frozen=True)
-class Share:
-    """
-    A share of inputs.
-
-    :param count: How many have a property.
-    :param n: Of how many; at least 1.
-    """
-
-    count: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        """The share."""
-        return self.count / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share."""
-        return wilson_interval(self.count, self.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {"count": self.count, "n": self.n, "value": self.value, "interval": list(self.interval)}
+_SCORES, _FLAGS = ("clean_scores", "adversarial_scores"), ("clean_correct", "adversarial_correct")
 
 
 @dataclass(frozen=True)
-class AUC:
+class AUC(Record):
     """
     Area under the ROC curve: the probability that an adversarial input has a larger score than a clean one, ties
     counting one half.
@@ -68,17 +42,6 @@ class AUC:
     interval: tuple[float, float]
     n_clean: int
     n_adversarial: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {
-            "value": self.value,
-            "interval": list(self.interval),
-            "n_clean": self.n_clean,
-            "n_adversarial": self.n_adversarial,
-        }
 
 
 def auc_roc(
@@ -121,7 +84,7 @@ def auc_roc(
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionRecord:
+class DetectionRecord(Record):
     """
     One detector of one classifier under one attack, input by input.
 
@@ -141,6 +104,15 @@ class DetectionRecord:
     :param adversarial_correct: Whether the attacked ones are, bool (N,).
     """
 
+    DERIVED = (
+        "n",
+        "correct_or_detected",
+        "correct_and_accepted",
+        "detection_rate",
+        "measured_false_positive_rate",
+        "clean_correct_and_accepted",
+    )
+
     classifier: str
     detector: str
     attack: str
@@ -151,23 +123,23 @@ class DetectionRecord:
     threshold: float
     false_positive_rate: float
     calibrated_on: str
-    clean_scores: np.ndarray = field(repr=False)
-    adversarial_scores: np.ndarray = field(repr=False)
-    clean_correct: np.ndarray = field(repr=False)
-    adversarial_correct: np.ndarray = field(repr=False)
+    clean_scores: np.ndarray = array(DIGITS)
+    adversarial_scores: np.ndarray = array(DIGITS)
+    clean_correct: np.ndarray = array(FLAGS)
+    adversarial_correct: np.ndarray = array(FLAGS)
     _areas: dict[str, AUC | None] = field(default_factory=dict, init=False, repr=False)  # by protocol, once computed
 
     def __post_init__(self) -> None:
         arrays = {name: np.asarray(getattr(self, name)) for name in _SCORES + _FLAGS}
-        if len({array.shape for array in arrays.values()}) > 1 or arrays["clean_scores"].ndim != 1:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        if len({each.shape for each in arrays.values()}) > 1 or arrays["clean_scores"].ndim != 1:
+            shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
             raise ValueError(f"expected four arrays of the same shape (N,), got {shapes}.")
         if not len(arrays["clean_scores"]):
             raise ValueError("a record needs at least one input.")
         for name in _SCORES:  # what a file holds is then exactly what was computed with
             arrays[name] = np.array([float(f"{score:.9g}") for score in arrays[name]])
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array.astype(bool) if name in _FLAGS else array)
+        for name, each in arrays.items():
+            object.__setattr__(self, name, each.astype(bool) if name in _FLAGS else each)
 
     @property
     def n(self) -> int:
@@ -268,48 +240,5 @@ class DetectionRecord:
         :return: Plain data that JSON can hold: what the record is made of, and what follows from it, for readers
                  without this package. Scores and flags are strings.
         """
-        aucs = {protocol: self.auc(protocol) for protocol in PROTOCOLS}
-        shares = {name: getattr(self, name) for name in _SHARES}
-        return {
-            **{name: getattr(self, name) for name in _FACTS},
-            "n": self.n,
-            "n_kept": int(self.kept.sum()),
-            "auc": {protocol: auc and auc.to_dict() for protocol, auc in aucs.items()},
-            **{name: share and share.to_dict() for name, share in shares.items()},
-            **{name: " ".join(f"{score:.9g}" for score in getattr(self, name)) for name in _SCORES},
-            **{name: "".join("1" if each else "0" for each in getattr(self, name)) for name in _FLAGS},
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> DetectionRecord:
-        """
-        :param data: What :meth:`to_dict` gave; areas and shares follow from scores and flags.
-        :return: The record.
-        """
-        values: dict[str, Any] = {name: data[name] for name in _FACTS}
-        values |= {name: np.array(data[name].split(), dtype=float) for name in _SCORES}
-        values |= {name: np.array([each == "1" for each in data[name]]) for name in _FLAGS}
-        return cls(**values)
-
-
-_FACTS = (
-    "classifier",
-    "detector",
-    "attack",
-    "eps",
-    "settings",
-    "seconds",
-    "seed",
-    "threshold",
-    "false_positive_rate",
-    "calibrated_on",
-)
-_SCORES = ("clean_scores", "adversarial_scores")
-_FLAGS = ("clean_correct", "adversarial_correct")
-_SHARES = (
-    "correct_or_detected",
-    "correct_and_accepted",
-    "detection_rate",
-    "measured_false_positive_rate",
-    "clean_correct_and_accepted",
-)
+        areas = {protocol: encode(self.auc(protocol)) for protocol in PROTOCOLS}
+        return {**super().to_dict(), "n_kept": int(self.kept.sum()), "auc": areas}

@@ -5,11 +5,13 @@ What an evaluation found, sample by sample; every figure follows from these reco
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+
+from art_mmc.evaluation.codec import FLAGS, Record, array, unwritten
 
 #: names of two records that are no attack, and of one that is what the diagnostics broke besides
 CLEAN, WORST_CASE, DIAGNOSTICS = "clean", "worst case", "diagnostics"
@@ -25,8 +27,33 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+@dataclass(frozen=True)
+class Share(Record):
+    """
+    A share of inputs.
+
+    :param count: How many have a property.
+    :param n: Of how many; at least 1.
+    """
+
+    DERIVED = ("value", "interval")
+
+    count: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share."""
+        return self.count / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the share."""
+        return wilson_interval(self.count, self.n)
+
+
 @dataclass(frozen=True, eq=False)
-class AttackRecord:
+class AttackRecord(Record):
     """
     What one attack left standing.
 
@@ -51,14 +78,16 @@ class AttackRecord:
     :param black_box: Whether it took no gradients of the classifier.
     """
 
+    DERIVED = ("n", "correct", "accuracy", "interval")
+
     attack: str
     objective: str | None
     eps: float
     eps_step: float
     steps: int
     seconds: float
-    standing: np.ndarray = field(repr=False)
-    attacked: np.ndarray | None = field(default=None, repr=False)
+    standing: np.ndarray = array(FLAGS)
+    attacked: np.ndarray | None = array(FLAGS, default=None)
     norm: float = math.inf
     restarts: int = 1
     targets: str | None = None
@@ -66,7 +95,7 @@ class AttackRecord:
     bounded: bool = True
     gradients: int = 0
     queries: int = 0
-    distances: np.ndarray | None = field(default=None, repr=False)
+    distances: np.ndarray | None = array(default=None)
     black_box: bool = False
 
     @property
@@ -96,64 +125,9 @@ class AttackRecord:
         """
         return float(self.standing[part].mean()) if part.any() else math.nan
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold; `standing` and `attacked` as strings of 1 and 0, infinity as "inf".
-        """
-        return {
-            "attack": self.attack,
-            "objective": self.objective,
-            "norm": "inf" if self.norm == math.inf else self.norm,
-            "eps": self.eps,
-            "eps_step": self.eps_step,
-            "steps": self.steps,
-            "restarts": self.restarts,
-            "targets": self.targets,
-            "labels": self.labels,
-            "bounded": self.bounded,
-            "black_box": self.black_box,
-            "n": self.n,
-            "correct": self.correct,
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "seconds": self.seconds,
-            "gradients": self.gradients,
-            "queries": self.queries,
-            "standing": _bits(self.standing),
-            "attacked": None if self.attacked is None else _bits(self.attacked),
-            "distances": (
-                None if self.distances is None else [None if np.isnan(d) else float(d) for d in self.distances]
-            ),
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> AttackRecord:
-        """
-        :param data: What :meth:`to_dict` gave; counts and interval follow from `standing`. What an older version did
-               not write has its default.
-        :return: The record.
-        """
-        plain = [each.name for each in fields(cls) if each.name not in ("norm", "standing", "attacked", "distances")]
-        attacked, distances = data.get("attacked"), data.get("distances")
-        return cls(
-            **{name: data[name] for name in plain if name in data},
-            norm=float(data.get("norm", "inf")),
-            standing=_from_bits(data["standing"]),
-            attacked=None if attacked is None else _from_bits(attacked),
-            distances=None if distances is None else np.array([math.nan if d is None else d for d in distances]),
-        )
-
-
-def _bits(values: np.ndarray) -> str:
-    return "".join("1" if each else "0" for each in values)
-
-
-def _from_bits(text: str) -> np.ndarray:
-    return np.array([each == "1" for each in text], dtype=bool)
-
 
 @dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(Record):
     """
     One symptom that was looked for.
 
@@ -170,27 +144,12 @@ class Diagnostic:
     flagged: bool
     sentence: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        value = None if math.isnan(self.value) else float(self.value)
-        return {**vars(self), "value": value, "threshold": float(self.threshold)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Diagnostic:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The same.
-        """
-        return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
-
 
 BROKEN, UNTRUSTWORTHY, HOLDS = VERDICTS = ("broken", "untrustworthy", "holds so far")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Record):
     """
     The judgement on a robust accuracy.
 
@@ -201,15 +160,48 @@ class Verdict:
     status: str
     reasons: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {"status": self.status, "reasons": list(self.reasons)}
+
+@dataclass(frozen=True)
+class Curves(Record):
+    """
+    Counts of samples, by objective; the samples are the first ones of the evaluation.
+
+    :param n: Number of samples, misclassified clean ones included.
+    :param clean: How many are classified correctly when clean.
+    :param eps: Radii of the curve over eps, ascending.
+    :param over_eps: Objective -> how many stand at each radius under PGD with `steps_over_eps` steps.
+    :param steps_over_eps: Its steps.
+    :param at: Radius of the curve over steps.
+    :param steps: Numbers of steps, ascending.
+    :param over_steps: Objective -> how many stand after so many steps of PGD at radius `at`.
+    :param zero: Objective -> of the `clean` samples, for how many the gradient is exactly zero: first at the clean
+           input, then at a random point of the ball of each radius.
+    :param norm: Norm of the ball, infinity or 2.
+    :param seed: Seed of random starts and points.
+    :param seconds: Time that it took, added up over the processes.
+    """
+
+    n: int
+    clean: int
+    eps: tuple[float, ...]
+    over_eps: dict[str, tuple[int, ...]]
+    steps_over_eps: int
+    at: float
+    steps: tuple[int, ...]
+    over_steps: dict[str, tuple[int, ...]]
+    zero: dict[str, tuple[int, ...]]
+    norm: float = math.inf
+    seed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What PGD climbed: the loss that the network was trained by ("loss"), the cross-entropy, the adaptive one."""
+        return tuple(self.over_eps)
 
 
 @dataclass(frozen=True, eq=False)
-class RobustnessRecord:
+class RobustnessRecord(Record):
     """
     Accuracy of one classifier, clean and under each attack at each eps, on the same samples.
 
@@ -222,21 +214,27 @@ class RobustnessRecord:
     :param verdict: The judgement; None where only attacks ran.
     :param provenance: Versions, device, machine and settings.
     :param predictions: Classes that the worst-case examples are taken for (N,); None if not kept.
-    :param examples: The worst-case examples (N, C, H, W), clean where none was found; not part of the JSON.
+    :param examples: The worst-case examples (N, ...), clean where none was found; not part of the JSON.
     :param diagnostics_seconds: Time of the diagnostics.
+    :param curves: Curves for pictures; None if not measured.
+    :param inputs: The clean inputs (N, ...); None if not at hand. Not part of the JSON.
+    :param index: Which test inputs they are, (N,); None if not known. Not part of the JSON.
     """
 
     clean: AttackRecord
     attacks: tuple[AttackRecord, ...]
     seed: int
     suite: str = ""
-    labels: np.ndarray | None = field(default=None, repr=False)
+    labels: np.ndarray | None = array(default=None)
     diagnostics: tuple[Diagnostic, ...] = ()
     verdict: Verdict | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-    predictions: np.ndarray | None = field(default=None, repr=False)
-    examples: np.ndarray | None = field(default=None, repr=False)
+    predictions: np.ndarray | None = array(default=None)
+    examples: np.ndarray | None = unwritten(default=None)
     diagnostics_seconds: float = 0.0
+    curves: Curves | None = None
+    inputs: np.ndarray | None = unwritten(default=None)
+    index: np.ndarray | None = unwritten(default=None)
 
     @property
     def eps(self) -> tuple[float, ...]:
@@ -303,45 +301,78 @@ class RobustnessRecord:
             for k in np.unique(self.labels)
         }
 
-    def _class_accuracy(self, eps: float) -> dict[str, Any]:
-        classes = [{"class": k, "correct": c, "n": n} for k, (c, n) in self.class_accuracy(eps).items()]
-        return {"eps": eps, "classes": classes}
-
     def to_dict(self) -> dict[str, Any]:
         """
         :return: Plain data that JSON can hold; worst cases and figures by class too, for readers without this package.
         """
-        return {
-            "suite": self.suite,
-            "seed": self.seed,
-            "clean": self.clean.to_dict(),
-            "attacks": [record.to_dict() for record in self.attacks],
-            "worst_case": [self.worst_case(eps).to_dict() for eps in self.eps],
-            "class_accuracy": [] if self.labels is None else [self._class_accuracy(eps) for eps in self.eps],
-            "labels": None if self.labels is None else self.labels.tolist(),
-            "predictions": None if self.predictions is None else self.predictions.tolist(),
-            "diagnostics": [each.to_dict() for each in self.diagnostics],
-            "verdict": None if self.verdict is None else self.verdict.to_dict(),
-            "provenance": self.provenance,
-            "diagnostics_seconds": self.diagnostics_seconds,
-        }
+        classes = []
+        for eps in self.eps if self.labels is not None else ():
+            counts = self.class_accuracy(eps).items()
+            classes.append({"eps": eps, "classes": [{"class": k, "correct": c, "n": n} for k, (c, n) in counts]})
+        worst = [self.worst_case(eps).to_dict() for eps in self.eps]
+        return {**super().to_dict(), "worst_case": worst, "class_accuracy": classes}
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RobustnessRecord:
-        """
-        :param data: What :meth:`to_dict` gave; what an older version did not write has its default.
-        :return: The record, without the examples.
-        """
-        verdict, labels, predictions = (data.get(name) for name in ("verdict", "labels", "predictions"))
-        return cls(
-            clean=AttackRecord.from_dict(data["clean"]),
-            attacks=tuple(AttackRecord.from_dict(each) for each in data["attacks"]),
-            seed=data["seed"],
-            suite=data.get("suite", ""),
-            labels=None if labels is None else np.array(labels),
-            diagnostics=tuple(Diagnostic.from_dict(each) for each in data.get("diagnostics", ())),
-            verdict=None if verdict is None else Verdict(verdict["status"], tuple(verdict["reasons"])),
-            provenance=data.get("provenance", {}),
-            predictions=None if predictions is None else np.array(predictions),
-            diagnostics_seconds=data.get("diagnostics_seconds", 0.0),
-        )
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """
+    What an attack's figure is about.
+
+    :param record: The attack.
+    :param part: Which samples it is about, bool (N,): all, or where the attack stops after so many samples, those up to
+           the last one that it took.
+    :param follows: Whether it ran only on what earlier attacks had left, so that its figure is theirs and its own.
+    """
+
+    record: AttackRecord
+    part: np.ndarray
+    follows: bool
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return int(self.part.sum())
+
+    @property
+    def correct(self) -> int:
+        """How many of them stand."""
+        return int(self.record.standing[self.part].sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of them that stand."""
+        return self.correct / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the accuracy."""
+        return wilson_interval(self.correct, self.n) if self.n else (math.nan, math.nan)
+
+    @property
+    def attacked(self) -> int:
+        """How many samples were attacked."""
+        taken = self.record.attacked
+        return self.n if taken is None else int(taken.sum())
+
+    @property
+    def found(self) -> np.ndarray:
+        """Distances of the examples that an attack without a ball found, (M,)."""
+        distances = self.record.distances
+        return np.empty(0) if distances is None else distances[~np.isnan(distances)]
+
+
+def reading(clean: AttackRecord, attack: AttackRecord) -> Reading:
+    """
+    :param clean: The record without attack.
+    :param attack: An attack's record.
+    :return: What its figure is about.
+    """
+    part, follows = np.ones(attack.n, bool), False
+    if attack.attacked is not None:
+        follows = bool((clean.standing & ~attack.attacked & ~attack.standing).any())
+        if (attack.standing & ~attack.attacked).any():  # it stopped before these, or took some of them
+            taken = np.flatnonzero(attack.attacked)
+            part = np.arange(attack.n) <= (taken[-1] if len(taken) else -1)
+            if (attack.standing & ~attack.attacked & part).any():
+                part = attack.attacked.copy()
+    return Reading(attack, part, follows)

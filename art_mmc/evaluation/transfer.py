@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from art.attacks.attack import EvasionAttack
@@ -16,6 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
+from art_mmc.evaluation.codec import Record
 from art_mmc.evaluation.engine import AttackError, Target, class_indices
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
@@ -66,7 +66,7 @@ def distilled_substitute(
 
 
 @dataclass(frozen=True, eq=False)
-class TransferMatrix:
+class TransferMatrix(Record):
     """
     Accuracy of each classifier on the examples crafted on each classifier.
 
@@ -77,6 +77,8 @@ class TransferMatrix:
     :param clean: Number of clean samples classified correctly, (T,).
     :param seed: Seed of the attacks.
     """
+
+    DERIVED = ("interval",)
 
     names: tuple[str, ...]
     attacks: tuple[str, ...]
@@ -103,36 +105,11 @@ class TransferMatrix:
         index = self.attacks.index(attack), self.names.index(substitute), self.names.index(target)
         return int(self.correct[index]) / self.n
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold, with 95 % intervals.
-        """
-        return {
-            "names": list(self.names),
-            "attacks": list(self.attacks),
-            "n": self.n,
-            "seed": self.seed,
-            "clean": self.clean.tolist(),
-            "correct": self.correct.tolist(),
-            "interval": [
-                [[list(wilson_interval(int(count), self.n)) for count in row] for row in table]
-                for table in self.correct
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TransferMatrix:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The matrix.
-        """
-        return cls(
-            tuple(data["names"]),
-            tuple(data["attacks"]),
-            np.array(data["correct"]),
-            data["n"],
-            np.array(data["clean"]),
-            data["seed"],
+    @property
+    def interval(self) -> np.ndarray:
+        """95 % Wilson intervals of the accuracies, (A, S, T, 2)."""
+        return np.array([wilson_interval(int(count), self.n) for count in self.correct.flat]).reshape(
+            *self.correct.shape, 2
         )
 
 

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from art_mmc.evaluation import BOUND
-from art_mmc.evaluation.detection import AUC, SUCCESS, DetectionRecord, Share
+from art_mmc.evaluation.detection import AUC, SUCCESS, DetectionRecord
+from art_mmc.evaluation.records import Share
 from art_mmc.published import UNVERIFIED_NOTE, get_published
 from art_mmc.reports.figures.detect import TITLES, roc_figure
 from art_mmc.reports.figures.style import figure_png

@@ -26,6 +26,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
+from art_mmc.evaluation.records import Reading, reading
 from art_mmc.evaluation.suites import QUOTE
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.render import page
@@ -41,7 +42,7 @@ from art_mmc.reports.tables import (
     with_interval,
 )
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
-from art_mmc.studies.evaluate import FORMAT, Assessment, Reading, reading
+from art_mmc.studies.evaluate import FORMAT, Assessment
 
 #: names of the files beside report.md and report.json
 ATTACKS_CSV, EXAMPLES_NPZ = "attacks.csv", "examples.npz"

@@ -31,7 +31,8 @@ from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs, check_count
 from art_mmc.distributed import check_same, in_main_process, share_out, world
-from art_mmc.evaluation.detection import DetectionRecord, Share
+from art_mmc.evaluation.detection import DetectionRecord
+from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
 from art_mmc.state import derived_seed, seeded
 from art_mmc.studies.setup import choose_test_images, machine

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import os
 import pickle
 import sys
@@ -26,8 +25,9 @@ from art_mmc.classifiers import LossDefendedClassifier, load_classifier
 from art_mmc.classifiers.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from art_mmc.classifiers.checkpoint import load_state
 from art_mmc.data import Dataset
-from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, wilson_interval
-from art_mmc.evaluation.curves import Curves, measure_curves
+from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord
+from art_mmc.evaluation.curves import measure_curves
+from art_mmc.evaluation.records import Curves
 from art_mmc.studies.setup import choose_test_images, machine
 
 #: samples that the curves are measured on
@@ -72,74 +72,6 @@ class Assessment:
         """
         curves = data.get("curves")
         return cls(RobustnessRecord.from_dict(dict(data)), None if curves is None else Curves.from_dict(curves))
-
-
-# ------------------------------------------------------------------------------------------------------------ readings
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """
-    What an attack's figure is about.
-
-    :param record: The attack.
-    :param part: Which samples it is about, bool (N,): all, or where the attack stops after so many samples, those up to
-           the last one that it took.
-    :param follows: Whether it ran only on what earlier attacks had left, so that its figure is theirs and its own.
-    """
-
-    record: AttackRecord
-    part: np.ndarray
-    follows: bool
-
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return int(self.part.sum())
-
-    @property
-    def correct(self) -> int:
-        """How many of them stand."""
-        return int(self.record.standing[self.part].sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of them that stand."""
-        return self.correct / self.n if self.n else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the accuracy."""
-        return wilson_interval(self.correct, self.n) if self.n else (math.nan, math.nan)
-
-    @property
-    def attacked(self) -> int:
-        """How many samples were attacked."""
-        taken = self.record.attacked
-        return self.n if taken is None else int(taken.sum())
-
-    @property
-    def found(self) -> np.ndarray:
-        """Distances of the examples that an attack without a ball found, (M,)."""
-        distances = self.record.distances
-        return np.empty(0) if distances is None else distances[~np.isnan(distances)]
-
-
-def reading(clean: AttackRecord, attack: AttackRecord) -> Reading:
-    """
-    :param clean: The record without attack.
-    :param attack: An attack's record.
-    :return: What its figure is about.
-    """
-    part, follows = np.ones(attack.n, bool), False
-    if attack.attacked is not None:
-        follows = bool((clean.standing & ~attack.attacked & ~attack.standing).any())
-        if (attack.standing & ~attack.attacked).any():  # it stopped before these, or took some of them
-            taken = np.flatnonzero(attack.attacked)
-            part = np.arange(attack.n) <= (taken[-1] if len(taken) else -1)
-            if (attack.standing & ~attack.attacked & part).any():
-                part = attack.attacked.copy()
-    return Reading(attack, part, follows)
 
 
 # ------------------------------------------------------------------------------------------------------------- loading

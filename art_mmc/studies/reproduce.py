@@ -18,8 +18,9 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.data import Dataset
 from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
+from art_mmc.evaluation.records import reading
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
-from art_mmc.studies.evaluate import assess, load_any, reading
+from art_mmc.studies.evaluate import assess, load_any
 from art_mmc.studies.setup import build_classifier, machine, train_defence
 from art_mmc.trainers import Recipe, get_recipe
 

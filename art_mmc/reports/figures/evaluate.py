@@ -12,7 +12,7 @@ import numpy as np
 
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import RobustnessRecord
-from art_mmc.evaluation.curves import Curves
+from art_mmc.evaluation.records import Curves
 from art_mmc.reports.figures.style import (
     COLOURS,
     DASHES,
