@@ -27,6 +27,14 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
 
 
+def check_name(kind: str, name: Any, known: Iterable[str]) -> Any:
+    """The name if it is a known one, else :func:`unknown_name`'s error is raised."""
+    names = list(known)
+    if name not in names:
+        raise unknown_name(kind, name, names)
+    return name
+
+
 def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     """
     :param name: Name of a parameter.

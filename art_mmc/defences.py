@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 
 from art_mmc import heads, losses
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.objectives import OBJECTIVES
 
 #: what fells these losses: none of them changes the decision rule "largest logit", so an attack on the difference of
@@ -35,6 +35,8 @@ class Defence:
     :param paper: Authors, venue and year.
     :param link: Address of the paper.
     :param defaults: Options whose default here differs from the head's or the loss' own.
+    :param stem: Beginning of the names of its classifier and its trainer; "" for the short name in capitals.
+    :param warm_up: Whether training begins with epochs of plain cross-entropy.
     """
 
     name: str
@@ -46,11 +48,13 @@ class Defence:
     paper: str
     link: str
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    stem: str = ""
+    warm_up: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", self.stem or self.name.upper())
         for objective in self.objectives:
-            if objective not in OBJECTIVES:
-                raise unknown_name("objective", objective, OBJECTIVES)
+            check_name("objective", objective, OBJECTIVES)
         if not set(self.objectives) - {"cross_entropy"}:
             raise ValueError(
                 f"defence '{self.name}' needs an adaptive objective besides plain cross-entropy: without one its "
@@ -76,8 +80,7 @@ class Defence:
         :raises ValueError: For an unknown option or a value out of range.
         """
         for name in options:
-            if name not in self.option_names:
-                raise unknown_name(f"option of defence '{self.name}':", name, self.option_names or ["(none)"])
+            check_name(f"option of defence '{self.name}':", name, self.option_names or ["(none)"])
         options = {**self.defaults, **options}
         if nb_classes < self.loss.min_classes:
             raise ValueError(
@@ -116,6 +119,7 @@ _ROWS = (
         ADAPTIVE,
         "baseline of all the papers",
         "https://arxiv.org/abs/2010.00467",
+        stem="Softmax",
     ),
     Defence(
         "mmc",
@@ -159,6 +163,7 @@ _ROWS = (
         ADAPTIVE,
         "Wen et al., ECCV 2016",
         "https://ydwen.github.io/papers/WenECCV16.pdf",
+        stem="CenterLoss",
     ),
     Defence(
         "rce",
@@ -179,6 +184,7 @@ _ROWS = (
         ADAPTIVE,
         "Li et al., AAAI 2021",
         "https://arxiv.org/abs/2012.07688",
+        warm_up=True,
     ),
     Defence(
         "gce",
@@ -207,11 +213,5 @@ DEFENCES: dict[str, Defence] = {row.name: row for row in _ROWS}
 
 
 def get_defence(name: str) -> Defence:
-    """
-    :param name: Name of a defence.
-    :return: Its row.
-    :raises ValueError: For an unknown name, with the nearest known one.
-    """
-    if name not in DEFENCES:
-        raise unknown_name("defence", name, DEFENCES)
-    return DEFENCES[name]
+    """The row of a defence; ValueError for an unknown name, with the nearest known one."""
+    return DEFENCES[check_name("defence", name, DEFENCES)]

@@ -218,7 +218,7 @@ def test_he_init_survives_the_reset_of_the_host():
         ("rce-resnet32", {"beta": 2.0}, "beta"),
         ("rce-resnet32", {"activation": "relu", "beta": 2.0}, "beta"),
         ("cnn", {"activation": "softplus", "beta": 0}, "beta: expected a positive number, got 0"),
-        ("mmc-resnet32v1", {"out_features": 0}, "out_features: expected a positive"),
+        ("mmc-resnet32v1", {"out_features": 0}, "out_features: expected a whole number of at least 1, got 0"),
         *(
             ("cnn", {"input_shape": shape}, r"expected \(C, H, W\)")
             for shape in ((28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import art_mmc
 import art_mmc.attacks
+import art_mmc.classifiers
 import art_mmc.losses
 import art_mmc.theory
 
@@ -75,9 +78,15 @@ def test_public_losses(name):
     assert "Paper link" in getattr(art_mmc.losses, name).__doc__
 
 
-@pytest.mark.parametrize("package", [art_mmc, art_mmc.attacks, art_mmc.theory], ids=lambda package: package.__name__)
+@pytest.mark.parametrize(
+    "package", [art_mmc, art_mmc.attacks, art_mmc.classifiers, art_mmc.theory], ids=lambda package: package.__name__
+)
 def test_every_name_of_the_stub_is_handed_out(package):
     """At run time and to type checkers: mypy reads the stub alone, and what it says must be there."""
+    stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    imported = [alias.name for node in stub if isinstance(node, ast.ImportFrom) for alias in node.names]
+    declared = [node.name for node in stub if isinstance(node, ast.ClassDef)]
+    assert {name for name in imported + declared if not name.startswith("_")} - {"OneHotLoss"} <= set(package.__all__)
     for name in package.__all__:
         home = getattr(package, name)
         assert getattr(home, "__module__", "art_mmc.").startswith("art_mmc.")

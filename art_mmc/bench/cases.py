@@ -34,7 +34,7 @@ from art_mmc.bench.measure import (
     seconds,
 )
 from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.classifiers import create_classifier
 from art_mmc.defences import get_defence
 from art_mmc.geometry import max_mahalanobis_centers
@@ -519,11 +519,5 @@ CASES: dict[str, Case] = {
 
 
 def find_case(name: str) -> Case:
-    """
-    :param name: Name of a case.
-    :return: The case.
-    :raises ValueError: For an unknown name, with the nearest known one.
-    """
-    if name not in CASES:
-        raise unknown_name("job", name, CASES)
-    return CASES[name]
+    """The case of a name; ValueError for an unknown one, with the nearest known one."""
+    return CASES[check_name("job", name, CASES)]

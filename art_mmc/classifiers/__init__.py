@@ -2,41 +2,21 @@
 Loss-defended networks as ART classifiers: the contract, the named ones, their files, and any user's own made faster.
 """
 
-from art_mmc.classifiers.base import (
-    CLASSIFIERS,
-    CenterLossClassifier,
-    GCEClassifier,
-    ISCEClassifier,
-    LGMClassifier,
-    LossDefendedClassifier,
-    MMCClassifier,
-    MMLDAClassifier,
-    PCClassifier,
-    RCEClassifier,
-    SoftmaxClassifier,
-    create_classifier,
-    load_classifier,
-)
-from art_mmc.classifiers.base import OneHotLoss as OneHotLoss
+from art_mmc.classifiers.base import LossDefendedClassifier, OneHotLoss
 from art_mmc.classifiers.base import _Kinship as _Kinship
 from art_mmc.classifiers.base import _Softmax as _Softmax
+from art_mmc.classifiers.named import CLASSIFIERS, create_classifier, load_classifier
 
-__all__ = [
+globals().update({cls.__name__: cls for cls in CLASSIFIERS.values()})  # type checkers read the stub beside this file
+
+__all__ = [  # noqa: PLE0604
     "CLASSIFIERS",
-    "CenterLossClassifier",
-    "GCEClassifier",
-    "ISCEClassifier",
-    "LGMClassifier",
     "LossDefendedClassifier",
-    "MMCClassifier",
-    "MMLDAClassifier",
-    "PCClassifier",
-    "RCEClassifier",
-    "SoftmaxClassifier",
+    *(cls.__name__ for cls in CLASSIFIERS.values()),
     "create_classifier",
     "load_classifier",
 ]
 
 #: users, pickles and `repr` know them by this name
-for _named in (LossDefendedClassifier, OneHotLoss, _Kinship, *CLASSIFIERS.values()):
-    _named.__module__ = __name__
+for _known in (LossDefendedClassifier, OneHotLoss, _Kinship):
+    _known.__module__ = __name__

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from art_mmc.checks import check_images, check_labels, unknown_name
-from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, rebuild, write_payload
+from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.classifiers.fitting import (
     batches_in,
     check_weights,
@@ -46,7 +46,7 @@ from art_mmc.classifiers.fitting import (
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
-from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
 from art_mmc.models.features import find_layer
 from art_mmc.models.inference import (
@@ -1258,167 +1258,3 @@ class _Softmax(torch.nn.Module):
         :return: Probabilities (B, K).
         """
         return (self.network(x).float() / self.temperature).softmax(dim=1)
-
-
-class SoftmaxClassifier(LossDefendedClassifier):
-    """
-    The baseline: a linear last layer and softmax cross-entropy. Options: `label_smoothing`, `weight` (one a
-    class).
-    """
-
-    defence = "sce"
-
-
-class MMCClassifier(LossDefendedClassifier):
-    """
-    Max-Mahalanobis center loss: features gather around fixed centers, the nearest center is the prediction. Options:
-    `scale` (C_MM), `centers` ("max_mahalanobis" or "random"), `center_seed`, `temperature`, `variant`.
-
-    | Paper link: https://arxiv.org/abs/1905.10626
-    """
-
-    defence = "mmc"
-
-
-class MMLDAClassifier(LossDefendedClassifier):
-    """
-    Max-Mahalanobis linear discriminant analysis: a softmax over distances to fixed centers. Options as for "mmc".
-
-    | Paper link: https://arxiv.org/abs/1802.09308
-    """
-
-    defence = "mmlda"
-
-
-class LGMClassifier(LossDefendedClassifier):
-    """
-    Large-margin Gaussian mixture loss with trained class means. Options: `alpha`, `lam`, `temperature`.
-
-    | Paper link: https://arxiv.org/abs/1803.02988
-    """
-
-    defence = "lgm"
-
-
-class CenterLossClassifier(LossDefendedClassifier):
-    """
-    Cross-entropy with the center loss. Options: `lam` and `center_rate` (the paper's lambda and alpha).
-
-    | Paper link: https://ydwen.github.io/papers/WenECCV16.pdf
-    """
-
-    defence = "center"
-
-
-class RCEClassifier(LossDefendedClassifier):
-    """
-    Reverse cross-entropy, predicting with reversed logits, which are the network's output here. Options: `weight` (one
-    a class).
-
-    | Paper link: https://arxiv.org/abs/1706.00633
-    """
-
-    defence = "rce"
-
-
-class PCClassifier(LossDefendedClassifier):
-    """
-    Probabilistically compact loss with logit constraint; see :class:`.PCTrainer` for its warm-up. Options: `xi`, `lam`,
-    `variant`, `constraint`.
-
-    | Paper link: https://arxiv.org/abs/2012.07688
-    """
-
-    defence = "pc"
-
-
-class GCEClassifier(LossDefendedClassifier):
-    """
-    Guided complement entropy; needs at least three classes. Options: `alpha`, `variant`.
-
-    | Paper link: https://arxiv.org/abs/1903.09799
-    """
-
-    defence = "gce"
-
-
-class ISCEClassifier(LossDefendedClassifier):
-    """
-    Inference-softmax cross-entropy. Options: `scale`, `margin`, `selector`, `clip`.
-
-    | Paper link: https://doi.org/10.3390/math10193716
-    """
-
-    defence = "isce"
-
-
-#: name of a defence -> its classifier
-CLASSIFIERS: dict[str, type[LossDefendedClassifier]] = {
-    cls.defence: cls  # type: ignore[misc]
-    for cls in (
-        SoftmaxClassifier,
-        MMCClassifier,
-        MMLDAClassifier,
-        LGMClassifier,
-        CenterLossClassifier,
-        RCEClassifier,
-        PCClassifier,
-        GCEClassifier,
-        ISCEClassifier,
-    )
-}
-
-
-def create_classifier(
-    defence: str,
-    backbone: str | torch.nn.Module,
-    *,
-    input_shape: tuple[int, ...],
-    nb_classes: int,
-    **kwargs: Any,
-) -> LossDefendedClassifier:
-    """
-    A classifier of the table of defences.
-
-    :param defence: Name of the defence: "sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce" or "isce".
-    :param backbone: Name of a backbone ("lenet5", "resnet20", ...), or a module (B, ...) -> (B, d).
-    :param input_shape: Shape of one input, (C, H, W), (F,) or any other.
-    :param nb_classes: Number of classes K.
-    :param kwargs: More arguments of :class:`LossDefendedClassifier`, options of the defence among them.
-    :return: The classifier, untrained.
-    :raises ValueError: For an unknown defence or backbone, or arguments that do not fit.
-    """
-    get_defence(defence)
-    if isinstance(backbone, str):
-        backbone = create_backbone(backbone, input_shape)
-    return CLASSIFIERS[defence](model=backbone, input_shape=input_shape, nb_classes=nb_classes, **kwargs)
-
-
-def load_classifier(
-    path: str | os.PathLike[str],
-    backbone: torch.nn.Module | None = None,
-    device_type: str = "gpu",
-) -> LossDefendedClassifier:
-    """
-    Build the classifier that a file of :meth:`.LossDefendedClassifier.save_checkpoint` describes.
-
-    :param path: The file.
-    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: The classifier in evaluation mode, with a fresh optimizer.
-    :raises FileNotFoundError: When the file is not there.
-    :raises ValueError: When the file is damaged, of another kind, or needs a backbone.
-    """
-    net, loss, description = rebuild(path, backbone)
-    clip = description["clip_values"]
-    return CLASSIFIERS[description["defence"]](
-        net,
-        loss,
-        tuple(description["input_shape"]),
-        description["nb_classes"],
-        channels_first=description["channels_first"],
-        clip_values=clip
-        and tuple(np.asarray(bound, np.float32) if isinstance(bound, list) else bound for bound in clip),
-        device_type=device_type,
-        objective=description["objective"],
-    )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 
 
 def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -125,8 +125,8 @@ def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batche
     :return: Whether it is once a batch.
     :raises ValueError: For another interval, or a `ReduceLROnPlateau` once a batch.
     """
-    if interval not in (None, "epoch", "batch"):
-        raise unknown_name("scheduler_interval", str(interval), ("epoch", "batch"))
+    if interval is not None:
+        check_name("scheduler_interval", interval, ("epoch", "batch"))
     if interval == "batch" and isinstance(scheduler, ReduceLROnPlateau):
         raise ValueError("scheduler_interval: a ReduceLROnPlateau looks at the figures of an epoch, once an epoch.")
     if interval is None and isinstance(scheduler, OneCycleLR):

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name, number, whole
 from art_mmc.models.base import Activation, Backbone, check_input_shape
 from art_mmc.models.plain import cnn, cnn3, lenet5, vgg13
 from art_mmc.models.resnets import (
@@ -149,15 +149,12 @@ def make_activation(name: str = "relu", beta: float | None = None) -> Activation
     :return: What makes one such activation.
     :raises ValueError: When the name is unknown, or `beta` is not positive or given with another activation.
     """
-    if name not in ACTIVATIONS:
-        raise unknown_name("activation", name, ACTIVATIONS)
+    made = ACTIVATIONS[check_name("activation", name, ACTIVATIONS)]
     if beta is None:
-        return ACTIVATIONS[name]
+        return made
     if name != "softplus":
         raise ValueError("beta: goes with activation='softplus' alone.")
-    if not beta > 0:
-        raise ValueError(f"beta: expected a positive number, got {beta!r}.")
-    return partial(nn.Softplus, beta)
+    return partial(nn.Softplus, number("beta", beta))
 
 
 def create_backbone(name: str, input_shape: Sequence[int], **options: Any) -> Backbone:
@@ -172,12 +169,9 @@ def create_backbone(name: str, input_shape: Sequence[int], **options: Any) -> Ba
         recipe["input_shape"], **recipe["options"])` builds it again.
     :raises ValueError: When a name is unknown or the input too small.
     """
-    if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
-    row = BACKBONES[name]
+    row = BACKBONES[check_name("backbone", name, BACKBONES)]
     for option in options:
-        if option not in row.option_names():
-            raise unknown_name(f"option of backbone '{name}'", option, row.option_names())
+        check_name(f"option of backbone '{name}'", option, row.option_names())
     shape = check_input_shape(input_shape, images=f"backbone '{name}'")
     size = min(shape[1:])
     if size < row.min_size:
@@ -188,8 +182,7 @@ def create_backbone(name: str, input_shape: Sequence[int], **options: Any) -> Ba
             + (f" or take one of {', '.join(others)}." if others else ".")
         )
     keywords = dict(options)
-    if keywords.get("out_features", 1) < 1:
-        raise ValueError(f"out_features: expected a positive whole number, got {options['out_features']!r}.")
+    whole("out_features", keywords.get("out_features", 1))
     if "activation" in options or "beta" in options:
         keywords["activation"] = make_activation(options.get("activation", "relu"), keywords.pop("beta", None))
     backbone = row.build(shape, **keywords)

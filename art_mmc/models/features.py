@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import torch
 from torch import nn
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.models.inference import Prepared
 
 #: the layer that carries the features in a :class:`.DefendedNet`
@@ -39,9 +39,7 @@ def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Modu
             raise ValueError(f"layer {layer} is an empty place in the network.")
         return child
     name = EMBEDDING if layer is None else layer
-    if name not in modules or not name:
-        raise unknown_name("layer", name, [name for name in modules if name])
-    return modules[name]
+    return modules[check_name("layer", name, [name for name in modules if name])]
 
 
 def logits_and_features(

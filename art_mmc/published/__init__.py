@@ -14,7 +14,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 
 #: attack of the row without an attack, and units
 CLEAN = "clean"
@@ -138,15 +138,9 @@ class PublishedTable:
         return f"{self.authors}, {self.venue}, {self.number}, {self.link}"
 
     def method(self, key: str) -> Method:
-        """
-        :param key: Short name of a row.
-        :return: The row.
-        :raises ValueError: For an unknown name, with the nearest known one.
-        """
-        for each in self.methods:
-            if each.key == key:
-                return each
-        raise unknown_name(f"method of {self.name}", key, [each.key for each in self.methods])
+        """The row of a short name; ValueError for an unknown one, with the nearest known one."""
+        rows = {each.key: each for each in self.methods}
+        return rows[check_name(f"method of {self.name}", key, rows)]
 
     def select(self, dataset: str, method: str | None = None) -> list[Cell]:
         """
@@ -200,11 +194,5 @@ PUBLISHED: dict[str, PublishedTable] = {table.name: table for table in _tables()
 
 
 def get_published(name: str) -> PublishedTable:
-    """
-    :param name: Name of a table.
-    :return: The table.
-    :raises ValueError: For an unknown name, with the nearest known one.
-    """
-    if name not in PUBLISHED:
-        raise unknown_name("table", name, PUBLISHED)
-    return PUBLISHED[name]
+    """The table of a name; ValueError for an unknown one, with the nearest known one."""
+    return PUBLISHED[check_name("table", name, PUBLISHED)]
