@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from art import config
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
@@ -26,9 +27,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that the tests 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, which is tested
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks."""
-    config.addinivalue_line("markers", "art_suite: ART's own tests on our classes; needs a checkout of ART")
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what looks at runs of two processes."""
+    for item in items:
+        if {"ranks", "ended"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.processes)
 
 
 #: the nine rows of the table, in its order
@@ -36,6 +40,16 @@ NAMES = list(DEFENCES)
 
 #: one with fixed centers, one with a reversed sign, one whose centers follow the features: what differs differs there
 THREE = ["mmc", "rce", "center"]
+
+#: a test of three defences becomes one of all nine
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def of_the_product(*values: str) -> ParameterSet:
+    """A test's parameters, the last of them a defence; only in the full product where it is not one of the three."""
+    marks = [] if values[-1] in THREE else [pytest.mark.contract]
+    return pytest.param(*values, marks=marks, id="-".join(filter(None, values)))
+
 
 INPUT_SHAPE = (1, 8, 8)
 
@@ -109,21 +123,21 @@ def trained(digits: Digits) -> dict[str, LossDefendedClassifier]:
     return classifiers
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=THREE)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each of the nine defences."""
+    """Each of three defences, or of all nine where a test is marked with `every`."""
     return request.param
 
 
 @pytest.fixture
 def classifier(name: str, trained: dict[str, LossDefendedClassifier]) -> LossDefendedClassifier:
-    """Each of the nine classifiers, trained; not to be changed."""
+    """The defence's classifier, trained; not to be changed."""
     return trained[name]
 
 
 @pytest.fixture
 def own(classifier: LossDefendedClassifier) -> LossDefendedClassifier:
-    """Each of the nine classifiers, trained, a copy that a test may change."""
+    """The defence's classifier, trained, a copy that a test may change."""
     return copy.deepcopy(classifier)
 
 

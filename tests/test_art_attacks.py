@@ -31,10 +31,10 @@ from art.attacks.evasion import (
 from art_mmc import LossDefendedClassifier, create_classifier
 from art_mmc.objectives import OBJECTIVES
 from tests.art_support import ATTACKS, TABLE, attack_classes, effect, evasion_attacks, failure, to_markdown
-from tests.conftest import NAMES, Digits
+from tests.conftest import NAMES, Digits, every, of_the_product
 
 CASES = [
-    pytest.param(attack, variant, name, id="-".join(filter(None, (attack, variant, name))))
+    of_the_product(attack, variant, name)
     for attack, entry in ATTACKS.items()
     if failure(entry) is None
     for variant in entry["variants"]
@@ -155,7 +155,6 @@ def test_attack_runs(attack, variant, name, trained, digits, easy):
         assert accuracy(classifier, x_adv, y) < 1
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc", "center"])
 @pytest.mark.parametrize("attack", FAILURES)
 def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
     """Once this fails, ART has mended it or the package is there: take the exception out of the table."""
@@ -311,6 +310,7 @@ def test_rebuilt_estimator_sees_the_same_logits(loss_type, classifier, digits):
     np.testing.assert_allclose(rebuilt, ours, rtol=1e-5, atol=1e-5)  # ours may run in another memory format
 
 
+@every
 def test_no_cross_entropy_gradient_vanishes(classifier, digits):
     """At the raw scale of C_MM = 10 they are exactly zero for most samples, and APGD-ce would stop by itself."""
     with classifier.using_objective("cross_entropy"):

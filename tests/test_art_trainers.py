@@ -29,7 +29,7 @@ from torch import nn
 from art_mmc import LossDefendedClassifier, create_classifier
 from art_mmc.trainers import AdversarialLossTrainer
 from tests.art_support import TRAINERS, failure, to_markdown, trainers
-from tests.conftest import NAMES, Digits
+from tests.conftest import NAMES, Digits, of_the_product
 
 
 def refusal(name: str, variant: str, defence: str) -> dict[str, Any] | None:
@@ -39,7 +39,7 @@ def refusal(name: str, variant: str, defence: str) -> dict[str, Any] | None:
 
 def cases(*, refused: bool) -> list[Any]:
     return [
-        pytest.param(trainer, variant, name, id="-".join(filter(None, (trainer, variant, name))))
+        of_the_product(trainer, variant, name)
         for trainer, entry in TRAINERS.items()
         if failure(entry) is None
         for variant in entry["variants"]
@@ -190,6 +190,7 @@ def test_trainer_fails_as_the_table_says(trainer, name, own):
 # --- details ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [of_the_product(name) for name in NAMES])
 def test_trainer_learns_from_scratch(name, digits):
     """Adversarial training from fresh weights ends far above chance, also where the loss is no cross-entropy."""
     classifier = create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10)

@@ -28,7 +28,7 @@ from art_mmc.heads import FixedCentersHead
 from art_mmc.losses import MMCLoss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
 from tests.cases import ROWS
-from tests.conftest import INPUT_SHAPE
+from tests.conftest import INPUT_SHAPE, every
 
 SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
 
@@ -84,6 +84,7 @@ def saved(trained, tmp_path) -> Path:
 # --- round trips ------------------------------------------------------------------------------------------------------
 
 
+@every
 def test_round_trip(classifier, tmp_path):
     path = tmp_path / "classifier.pt"
     assert classifier.save_checkpoint(path) is None
@@ -104,6 +105,7 @@ def test_path_may_be_text(trained, tmp_path):
     assert os.listdir(path.parent) == ["classifier.pt"]
 
 
+@every
 def test_everything_comes_back(name, tmp_path):
     """Options, statistics, another type of network, a cast of its own."""
     low, high = np.full((3, 8, 8), -1.0, np.float32), np.linspace(0.5, 1.5, 192, dtype=np.float32).reshape(3, 8, 8)

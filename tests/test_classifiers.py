@@ -48,7 +48,7 @@ from art_mmc.losses import MMCLoss, ReverseCrossEntropyLoss
 from art_mmc.models import DefendedNet, create_backbone
 from art_mmc.objectives import OBJECTIVES
 from tests.cases import ROWS, SOFT_ROWS
-from tests.conftest import INPUT_SHAPE, NAMES, THREE, Digits, read_only
+from tests.conftest import INPUT_SHAPE, NAMES, THREE, Digits, every, read_only
 
 OBJECTIVE_NAMES = ["adaptive", "loss", *OBJECTIVES]
 SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
@@ -139,6 +139,7 @@ def test_there_are_nine():
         assert getattr(art_mmc, cls.__name__) is cls
 
 
+@every
 def test_one_call_makes_a_whole_classifier(name):
     classifier = small(name)
     assert type(classifier) is CLASSIFIERS[name]
@@ -161,6 +162,7 @@ def test_label_flags_are_those_of_a_cross_entropy(classifier):
     assert (classifier._reduce_labels, classifier._int_labels, classifier._probability_labels) == (True, True, True)
 
 
+@every
 def test_accuracy_of_the_fixture(classifier, digits):
     """All the tests below are about trained networks only if these are."""
     assert (classifier.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean() > 0.75
@@ -169,6 +171,7 @@ def test_accuracy_of_the_fixture(classifier, digits):
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 
+@every
 def test_fit_is_a_plain_loop_on_the_training_loss(name, digits):
     """Bit for bit, whatever the objective: the objective is the attacker's."""
     x, y = digits.x_train[:40], digits.y_train[:40]
@@ -459,6 +462,7 @@ def test_float64_network(digits):
 # --- the attacker's objective -----------------------------------------------------------------------------------------
 
 
+@every
 def test_default_objective_is_the_rows_first(name):
     classifier = small(name)
     assert classifier.objective == "adaptive"
@@ -469,6 +473,7 @@ def test_default_objective_is_the_rows_first(name):
     np.testing.assert_array_equal(classifier.loss_gradient(x, y), adaptive)
 
 
+@every
 @pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
 def test_values_and_gradients_against_float64(objective, classifier, batch):
     x, y = batch
@@ -1214,6 +1219,7 @@ def _tracked(classifier: LossDefendedClassifier, key: str) -> bool:
     return classifier.defence == "center" and key == "head.centers"
 
 
+@every
 def test_clone_carries_everything_over(name):
     options = ROWS[name].options()
     blur = Blur()

@@ -439,6 +439,7 @@ def test_a_mistake_is_told_once(rank, told, monkeypatch, capsys):
     assert ("unknown defence 'mcm'" in capsys.readouterr().err) == told
 
 
+@pytest.mark.processes
 def test_the_command_line(tmp_path):
     """Ctrl-C, --resume, and the files and the curve of one process."""
     command = [*("train", "--defence", "mmc", "--adversarial", "pgd", "--eps", "0.1", "--attack-steps", "2")]

@@ -266,6 +266,7 @@ def figures(path: Path) -> dict:
     return strip(json.loads(path.read_text()))
 
 
+@pytest.mark.processes
 def test_a_killed_run_goes_on_to_the_same_record(run, place, monkeypatch):
     line = ["evaluate", "mmc.pt", "--suite", "quick", "--nb-test", "32", "--eps", "0.1", "--batch-size", "4"]
     line += ["--device", "cpu", "--quiet", "--curves", "0", "--output"]

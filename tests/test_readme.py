@@ -74,6 +74,7 @@ def test_links_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_examples_run(script: Path, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=180)

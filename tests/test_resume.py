@@ -176,6 +176,7 @@ def command(output, *more):
     ]
 
 
+@pytest.mark.processes
 def test_kill_minus_9_leaves_a_state_from_which_the_command_goes_on(tmp_path):
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
     subprocess.run(command(whole), check=True, capture_output=True)
