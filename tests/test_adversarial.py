@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
+from art.defences.preprocessor import GaussianAugmentation
 from torch import nn
 
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
@@ -462,6 +463,16 @@ class TestAdversarialLossTrainer:
         with trained.using_objective("margin"):
             expected = (trained.predict(attack.generate(x, y)).argmax(1) == y).mean()
         assert trainer.robust_accuracy(x, y) == pytest.approx(expected, abs=1 / 200)
+
+    def test_validation_goes_by_the_defences_of_a_prediction(self, data):
+        """Not by those of a training, which may change labels, inputs and their number."""
+        noise = GaussianAugmentation(sigma=1.0, ratio=1.0, apply_fit=True, apply_predict=False)
+        plain, defended = (make(preprocessing_defences=each) for each in (None, noise))
+        x, y = data.x_test[:50], data.y_test[:50]
+        judges = [AdversarialLossTrainer(each, PGD(0.1, steps=1), seed=0, verbose=False) for each in (plain, defended)]
+        assert judges[1].robust_accuracy(x, y) == judges[0].robust_accuracy(x, y)
+        judges[1].fit(x, y, (x, y), nb_epochs=1)
+        assert judges[1].history[0]["val_robust_accuracy"] == judges[1].robust_accuracy(x, y)
 
     def test_catastrophic_overfitting_is_called_out(self, data, caplog):
         class Overfitted(FGSM):

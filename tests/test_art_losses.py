@@ -212,6 +212,11 @@ def test_flags_that_a_user_sets_on_arts_class():
     fast = accelerate(art)
     assert fast.loss is nearest
     np.testing.assert_allclose(fast.loss_gradient(X, y), art.loss_gradient(X, y), rtol=1e-5)
+    clone = fast.clone_for_refitting()
+    clone.fit(X, y, nb_epochs=1)
+    fast.set_params(model=clone.model)
+    assert fast.loss is clone.loss is nearest
+    assert np.isfinite(fast.loss_gradient(X, y)).all()
 
 
 def test_copies_and_parameters_of_a_wrapped_loss():

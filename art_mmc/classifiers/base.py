@@ -265,7 +265,9 @@ class LossDefendedClassifier(PyTorchClassifier):
                 why = "the network has them already" if row else "only the named subclasses know such options"
                 raise ValueError(f"{', '.join(given)}: not to be given here, {why}.")
         if row is None:
-            if loss is not None and not isinstance(loss, (*_TAKE_INDICES, OneHotLoss)):
+            # the one that is there already may take indices because a user's flag on ART's class said so
+            known = loss is None or loss is self.__dict__.get("_loss")
+            if not known and not isinstance(loss, (*_TAKE_INDICES, OneHotLoss)):
                 loss = OneHotLoss(loss)
             # ART's attacks that wrap a network anew run the children of an nn.Sequential, not a forward of its own
             if isinstance(model, torch.nn.Sequential) and type(model).forward is not torch.nn.Sequential.forward:
@@ -944,12 +946,12 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Whether a batch is a rest that the network can't train on: a single sample, and batch normalisation.
 
-        :param samples: Samples in the batch.
+        :param samples: Samples in the batch, or in this process' part.
         :param number: Batches of the epoch before it.
         :param batch_size: Samples in the others.
         :return: Whether it is.
         """
-        rest = samples == 1 < batch_size and number > 0
+        rest = samples <= 1 < batch_size and number > 0
         return rest and any(isinstance(module, _BatchNorm) and module.training for module in self._model.modules())
 
     def batch_tensors(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -960,12 +962,13 @@ class LossDefendedClassifier(PyTorchClassifier):
         x, y, *weights = (np.array(each) for each in batch)  # copies: a network may work in place on its input
         return *self.training_tensors(x, y), check_weights(weights[0], len(x)) if weights else None
 
-    def training_tensors(self, x: np.ndarray, y: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def training_tensors(self, x: np.ndarray, y: np.ndarray, fit: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Check and preprocess training data.
 
         :param x: Inputs (N, C, H, W).
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
+        :param fit: Whether by the defences of a training, which may augment, or by those of a prediction.
         :return: Inputs, as a rule float32, on the CPU, and labels, indices (N,) or rows (N, K).
         :raises ValueError: For what does not fit; see :func:`.check_images`, :func:`.check_labels`.
         """
@@ -983,7 +986,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         y = np.asarray(self.reduce_labels(y))
         if self.preprocessing_operations and y.ndim == 1:  # one-hot for them, as in ART: they may smooth or mix labels
             y = np.eye(self.nb_classes, dtype=ART_NUMPY_DTYPE)[y]
-        x, y = self._apply_preprocessing(x, y, fit=True)
+        x, y = self._apply_preprocessing(x, y, fit=fit)
         y = np.asarray(self.reduce_labels(np.asarray(y)))
         return torch.from_numpy(self._inputs(x)), torch.from_numpy(y)
 
@@ -1114,6 +1117,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         clone = type(self)(
             model=model, loss=loss, optimizer=same_optimizer(self._optimizer, originals, copies), **params
         )
+        clone._loss = loss  # as it is, not once more in the shape that a new one would get
         return clone.with_probabilities(self.model.temperature) if isinstance(self.model, _Softmax) else clone
 
     def reset(self) -> None:

@@ -42,12 +42,12 @@ def explained(samples: int) -> Iterator[None]:
     """
     Around a pass in training mode: what torch says of a batch of one sample, in words that help.
 
-    :param samples: Samples in the batch, of all processes together.
+    :param samples: Samples in the batch, or in the process that has the fewest.
     """
     try:
         yield
     except ValueError as err:
-        if samples == 1 and "more than 1 value per channel" in str(err):
+        if samples <= 1 and "more than 1 value per channel" in str(err):
             raise ValueError(
                 "batch_size: expected batches of at least 2 samples, got one, in which batch normalisation has no "
                 "variance; take a larger batch_size, or a network without it."

@@ -115,7 +115,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
     def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Clean and robust figures; the robust accuracy is what the best weights are chosen by."""
         accuracy = super()._validate(job, record)
-        tensors = self._classifier.training_tensors(*job.validation)  # type: ignore[misc]
+        tensors = self._classifier.training_tensors(*job.validation, fit=False)  # type: ignore[misc]
         record["val_robust_accuracy"] = self._robust_accuracy(*tensors, world(), job.batch_size)
         return accuracy if record["val_robust_accuracy"] is None else record["val_robust_accuracy"]
 
@@ -128,7 +128,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
         :param batch_size: Samples in one pass.
         :return: The accuracy, in [0, 1]; None without a validation attack.
         """
-        return self._robust_accuracy(*self._classifier.training_tensors(x, y), World(), batch_size)
+        return self._robust_accuracy(*self._classifier.training_tensors(x, y, fit=False), World(), batch_size)
 
     def _robust_accuracy(self, x_all: torch.Tensor, y_all: torch.Tensor, among: World, batch_size: int) -> float | None:
         """As :meth:`robust_accuracy`, each process on its part."""

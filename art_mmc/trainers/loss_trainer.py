@@ -37,21 +37,20 @@ from art_mmc.classifiers.fitting import (
     weighted_loss,
 )
 from art_mmc.distributed import (
-    Agreement,
     broadcast_object,
     check_same,
     difference,
     gather_objects,
     join,
+    largest,
     shard,
     total,
-    wait_for_all,
     world,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
-from art_mmc.trainers.data_parallel import data_parallel, share_buffers
+from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
 from art_mmc.trainers.recipes import Recipe
 from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted
 
@@ -166,9 +165,10 @@ class LossTrainer(Trainer):
 
     A program that torchrun has started in several processes trains in all of them by torch's `DistributedDataParallel`:
     each has all of the data and works on its part of every batch, and the result is that of one process up to rounding.
-    Batch normalisation is by the whole batch; on CPUs, where torch has no such layer, it takes longer than in one
-    process. Only random numbers that the network draws itself (dropout), or an ART attack, are others than in one
-    process. For GPUs call :func:`art_mmc.distributed.join` before you make the classifier.
+    Batch normalisation is by the whole batch on GPUs; on CPUs, where torch has no such layer, each process goes by its
+    own part, and the running averages are the main process'. Random numbers that the network draws itself (dropout), or
+    an ART attack, are others than in one process. For GPUs call :func:`art_mmc.distributed.join` before you make the
+    classifier.
 
     Training on clean examples alone gives no robustness that survives an attack on the difference of logits; see the
     report of `art-mmc compare`.
@@ -529,7 +529,7 @@ class LossTrainer(Trainer):
         if self.channels_last:
             _lay_out(net, torch.channels_last)
         try:
-            with data_parallel(net, self._example(job)) as trained:
+            with data_parallel(net, self._classifier.loss, self._example(job)) as trained:
                 self._forward = torch.compile(trained) if self.compile_network else trained
                 yield
         finally:
@@ -566,7 +566,7 @@ class LossTrainer(Trainer):
         """Train to the end, from the beginning or from a saved state."""
         position = Position() if saved is None else Position(**saved["training"]["position"])
         self.history = position.history
-        self._own_loss, self._best, self._agreement = self._classifier.loss, None, Agreement()
+        self._own_loss, self._best = self._classifier.loss, None
         with self._catch_interrupt() as interrupted:
             for index in range(position.stage, len(job.stages)):
                 name, loss, epochs = job.stages[index]
@@ -603,7 +603,7 @@ class LossTrainer(Trainer):
                 if position.batch == 0:
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
                 loss, accuracy = self._epoch(job, position, each_batch, each_epoch, interrupted, bar)
-                share_buffers(self._classifier.model)
+                share_buffers(self._classifier.model, self._own_loss)
                 record: dict[str, Any] = {
                     "epoch": len(self.history) + 1,
                     "stage": name,
@@ -639,7 +639,7 @@ class LossTrainer(Trainer):
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
                 self._save(job, position, each_batch, each_epoch)
-                if self._agreement.settle(STOP * interrupted.is_set()) == STOP:
+                if largest(interrupted.is_set()):
                     self._stop()
 
     def _epoch(
@@ -670,7 +670,7 @@ class LossTrainer(Trainer):
             if batch < position.batch:
                 continue
             x, y, weights, samples = self._part(job, index)
-            if not self._classifier.leaves_out(samples, batch, job.batch_size):
+            if not self._classifier.leaves_out(self._least(samples), batch, job.batch_size):
                 begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
                 totals += self._step(x, y, Step(begin, end, samples, weights))
             if each_batch is not None:
@@ -680,7 +680,7 @@ class LossTrainer(Trainer):
             wish = STOP if interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
             if wish:
                 saved = time.monotonic()
-            agreed = self._agreement.reach(wish)
+            agreed = largest(wish)
             if agreed and position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
                 position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
                 self._save(job, position, each_batch, each_epoch)
@@ -713,11 +713,15 @@ class LossTrainer(Trainer):
             x = x.contiguous(memory_format=torch.channels_last)
         return x, y[part], None if weights is None else weights[part], samples
 
+    def _least(self, samples: int) -> int:
+        """Samples of a batch in the process that has the fewest; of all where batch statistics are by the batch."""
+        return samples if self._device.type == "cuda" else samples // world().size
+
     def _step(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
         """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast(), explained(step.samples):
+        with self._autocast(), explained(self._least(step.samples)):
             loss, logits = self._batch_loss(x, y, step)
         if loss.ndim:
             loss = loss.sum()
@@ -728,10 +732,13 @@ class LossTrainer(Trainer):
         mean = getattr(self._classifier.loss, "reduction", "mean") == "mean"
         stands_for = len(x) if mean else step.samples
         (loss if size == 1 else loss * (size * stands_for / step.samples)).backward()
+        average_gradients(self._classifier.loss)
         if self.clip_gradient is not None:
             clipped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(clipped, self.clip_gradient)
         optimizer.step()
+        if self._device.type == "cpu":  # of running averages by a part of the batch only those of one are saved
+            share_buffers(self._classifier.model, self._own_loss)
         if self._average is not None:
             self._average.after_step()
         true = y if y.ndim == 1 else y.argmax(dim=1)
@@ -750,8 +757,9 @@ class LossTrainer(Trainer):
         """The process' parts of the training inputs, by which batch statistics of averaged weights are computed."""
         for number in range(job.steps):
             x, _, _ = self._batch(job, slice(number * job.batch_size, (number + 1) * job.batch_size))
-            if not self._classifier.leaves_out(len(x), number, job.batch_size):
+            if not self._classifier.leaves_out(self._least(len(x)), number, job.batch_size):
                 yield x[shard(len(x))]
+        share_buffers(self._classifier.model)  # whose last statistics are computed when the next batch is asked for
 
     def _watched(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
         """Some training inputs and labels; of a generator those that it gave last."""
@@ -773,7 +781,7 @@ class LossTrainer(Trainer):
                 return False
             if figure > position.best:
                 position.best, position.stale = figure, 0
-                if self.folder is not None:
+                if self.folder is not None and world().is_main:
                     self.folder.write_best(self._classifier)
                 if self.keep == "best":
                     self._best = {name: tensor.clone() for name, tensor in self._classifier.model.state_dict().items()}
@@ -831,7 +839,7 @@ class LossTrainer(Trainer):
 
     def _stop(self) -> None:
         assert self.folder is not None
-        wait_for_all()  # the first process to end would have torchrun end the one that still writes
+        gather_objects(None)  # the first process to end would have torchrun end the one that still writes
         raise TrainingInterrupted(self.folder.path)
 
     def _fingerprint(self, job: Job) -> dict[str, Any]:
@@ -860,6 +868,8 @@ class LossTrainer(Trainer):
                 "numpy": list(np.random.get_state()),
             }
         )
+        if not world().is_main:
+            return
         training = {
             "fingerprint": self._fingerprint(job),
             "finished": finished,

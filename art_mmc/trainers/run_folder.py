@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from art_mmc.classifiers.checkpoint import describe, read_payload, write_payload
-from art_mmc.distributed import main_process_only
+from art_mmc.state import write_atomically
 
 if TYPE_CHECKING:
     from art_mmc.classifiers import LossDefendedClassifier
@@ -39,7 +39,7 @@ class RunMismatchError(ValueError):
 class RunFolder:
     """
     Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
-    moment leaves the old one or the new one. Of several processes the main one alone writes.
+    moment leaves the old one or the new one.
 
     :param path: The folder; made at once, so that a folder that can't be written fails before the training.
     :raises OSError: When the folder can't be made or written.
@@ -63,7 +63,6 @@ class RunFolder:
         """The classifier that was best on the validation data."""
         return self.path / "best.pt"
 
-    @main_process_only
     def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
         """
         Write `last.pt`, which is also a checkpoint for :func:`.load_classifier` if the classifier can be described.
@@ -90,7 +89,6 @@ class RunFolder:
         self._written = len(payload["training"]["position"]["history"])
         return payload
 
-    @main_process_only
     def write_best(self, classifier: LossDefendedClassifier) -> None:
         """
         Write `best.pt`.
@@ -100,7 +98,6 @@ class RunFolder:
         if classifier.defence is not None:
             classifier.save_checkpoint(self.best)
 
-    @main_process_only
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """
         Write `history.csv`, and the same figures for TensorBoard where it is installed.
@@ -113,9 +110,7 @@ class RunFolder:
         writer = csv.DictWriter(text, fieldnames=list(history[-1]))
         writer.writeheader()
         writer.writerows(history)
-        temporary = self.path / f".history.{os.getpid()}.tmp"
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, self.path / "history.csv")
+        write_atomically({self.path / "history.csv": text.getvalue().encode()})
         self._write_tensorboard(history)
 
     def _write_tensorboard(self, history: list[dict[str, Any]]) -> None:
