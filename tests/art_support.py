@@ -9,7 +9,7 @@ date.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,442 +25,346 @@ CLASS_GRADIENT = "`class_gradient`: logits"
 SCORES = "`predict`: logits"
 DECISIONS = "`predict`: decisions"
 REBUILT = "its own loss around `classifier.model`"
+CROSS_ENTROPY = "its own cross-entropy on the logits"
 
-_BALL = {"eps": EPS, "eps_step": 0.05}
-_LINF = {"norm": np.inf, "eps": EPS}
+
+@dataclass(frozen=True)
+class Failure:
+    """Kind of exception, pattern of its message, when it comes: "always", "numpy >= 2" or "no <package>", and why."""
+
+    error: type[Exception] | tuple[type[Exception], ...]
+    match: str
+    when: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """
+    How a test runs an attack of ART's.
+
+    :param climbs: What it takes from the classifier, in words for the table.
+    :param variants: Name -> constructor arguments; what is written here once is small, for 8x8 images and a short test.
+           A function gets the attack's module and the classifier, for arguments that are objects.
+    :param ball: Whether the result keeps within `eps` in the `norm` of the arguments (L-inf if none); or a radius.
+    :param view: Whether it is run on `classifier.with_probabilities(10)`.
+    :param labels: "true", "target", or "images" for attacks that take images there.
+    :param samples: How many images the test attacks.
+    :param effect: "fools": at least one prediction changes on each classifier; "moves": the images change; "stays":
+           neither is asked for, see the note. Or some variants or classifiers, each with its own, the others fooled.
+    :param fails: How it fails, in some environments or in all.
+    :param note: What a user should know.
+    """
+
+    climbs: str
+    variants: dict[str, Any]
+    ball: bool | float = False
+    view: bool = False
+    labels: str = "true"
+    samples: int = 6
+    effect: str | dict[str, str] = "fools"
+    fails: Failure | None = None
+    note: str = ""
+
+
+def row(climbs: str, note: str = "", **given: Any) -> Attack:
+    """An attack; what is no field of a row is an argument of its only variant."""
+    about = {each.name: given.pop(each.name) for each in fields(Attack) if each.name in given}
+    return Attack(climbs, **{"variants": {"": given}, **about}, note=note)
+
+
+def needs(package: str, more: str = "", **given: Any) -> Failure:
+    """A package is absent, which is not among those that ART asks for."""
+    error, match = given.get("error", ModuleNotFoundError), given.get("match", package)
+    return Failure(error, match, f"no {package}", f"needs the package {package}{more}")
+
 
 #: without the package, and with it, whose tensors are nothing for a PyTorch model
-FOR_TENSORFLOW = {
-    "error": (ModuleNotFoundError, ValueError, AttributeError),
-    "match": "tensorflow|Color channel|no attribute 'kind'|original files",
-    "when": "always",
-    "reason": "for TensorFlow models",
-}
+FOR_TENSORFLOW = Failure(
+    (ModuleNotFoundError, ValueError, AttributeError),
+    "tensorflow|Color channel|no attribute 'kind'|original files",
+    "always",
+    "for TensorFlow models",
+)
+CHANNELS_LAST = Failure(ValueError, "Channels first", "always", "for images with the channels last")
 
-# An attack has
-#   climbs    what it takes from the classifier, in words for the table
-#   variants  name -> constructor arguments; what is written here once is small, for 8x8 images and a short test. A
-#             function gets the attack's module and the classifier, for arguments that are objects.
-#   ball      norm and eps that the result must keep, or a function of the variant's arguments
-#   view      whether it is run on `classifier.with_probabilities(10)`
-#   labels    "true" (default), "target", or "images" for attacks that take images there
-#   samples   how many images the test attacks (default 6)
-#   effect    "fools" (default): at least one prediction changes on each classifier; "moves": the images change;
-#             "stays": neither is asked for, see the note. Or some variants or classifiers, each with its own, the
-#             others being fooled
-#   fails     kind of exception, pattern of its message, reason for the table, and `when` it does: "always",
-#             "numpy >= 2" or "no <package>"
-#   note      what a user should know
-ATTACKS: dict[str, dict[str, Any]] = {
-    "AdversarialPatch": {
-        "climbs": "its own cross-entropy on the logits",
-        "variants": {
-            "": {"patch_shape": (1, 6, 6), "max_iter": 5, "scale_min": 0.5, "rotation_max": 0.0, "targeted": False}
-        },
-        "effect": "moves",
-        "note": "`patch_shape` is needed; leaves gradients on the network's parameters",
-    },
-    "AdversarialPatchNumpy": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {"max_iter": 2, "scale_min": 0.3}},
-        "fails": {
-            "error": AttributeError,
-            "match": "no attribute 'patch'",
-            "when": "numpy >= 2",
-            "reason": "ART: a `np.float32` is no `float` under numpy 2 (adversarial_patch_numpy.py:619); "
+WEIGHS = "weighs logits against distance: where the logits differ little, raise `initial_const`"
+_BALL: dict[str, Any] = {"eps": EPS, "eps_step": 0.05}
+_STEPS: dict[str, Any] = {**_BALL, "max_iter": 5, "ball": True}
+_CARLINI: dict[str, Any] = {"initial_const": 100.0, "learning_rate": 0.1, "batch_size": 6}
+_PATCH: dict[str, Any] = {"max_iter": 5, "scale_min": 0.5, "rotation_max": 0.0, "targeted": False, "effect": "moves"}
+_HOPS: dict[str, Any] = {"max_iter": 2, "max_eval": 50, "init_eval": 10, "init_size": 20}
+_FEATURES: dict[str, Any] = {"ball": EPS, "labels": "images", "effect": "moves"}
+
+
+def _auto(max_iter: int, **about: Any) -> dict[str, Any]:
+    """The attacks with a choice of losses."""
+    losses = {"None": None, "cross_entropy": "cross_entropy", "difference_logits_ratio": "difference_logits_ratio"}
+    common = {**_BALL, "max_iter": max_iter, "nb_random_init": 1}
+    return {"variants": {name: {**common, "loss_type": loss} for name, loss in losses.items()}, "ball": True, **about}
+
+
+ATTACKS: dict[str, Attack] = {
+    "AdversarialPatch": row(
+        CROSS_ENTROPY,
+        "`patch_shape` is needed; leaves gradients on the network's parameters",
+        patch_shape=(1, 6, 6),
+        **_PATCH,
+    ),
+    "AdversarialPatchNumpy": row(
+        LOSS_GRADIENT,
+        max_iter=2,
+        scale_min=0.3,
+        fails=Failure(
+            AttributeError,
+            "no attribute 'patch'",
+            "numpy >= 2",
+            "ART: a `np.float32` is no `float` under numpy 2 (adversarial_patch_numpy.py:619); "
             "use AdversarialPatchPyTorch",
+        ),
+    ),
+    "AdversarialPatchPyTorch": row(
+        CROSS_ENTROPY, "leaves gradients on the network's parameters", patch_shape=(1, 6, 6), **_PATCH
+    ),
+    "AdversarialPatchTensorFlowV2": row("", fails=FOR_TENSORFLOW),
+    "AutoAttack": row(
+        "the attacks that it is given",
+        "no FAB and no targeted DLR: not the published AutoAttack",
+        **_BALL,
+        fails=needs(
+            "multiprocess", ", also when it runs one attack after the other (auto_attack.py:174); runs with it"
+        ),
+    ),
+    "AutoConjugateGradient": row(
+        f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
+        "ART: steps along the raw gradient, not its sign (auto_conjugate_gradient.py:494), so its strength depends on "
+        "the gradient's scale",
+        **_auto(5, effect="moves"),
+    ),
+    "AutoProjectedGradientDescent": row(
+        f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
+        "`AdversarialTrainer` takes it for a transfer attack when `loss_type` is given",
+        **_auto(10),
+    ),
+    "BasicIterativeMethod": row(LOSS_GRADIENT, **_STEPS),
+    "BoundaryAttack": row(DECISIONS, targeted=False, max_iter=5, num_trial=5, sample_size=5, init_size=20),
+    "BrendelBethgeAttack": row(
+        REBUILT,
+        steps=2,
+        init_size=20,
+        fails=needs("numba", ": without it ART does not have the attack", error=KeyError, match="BrendelBethgeAttack"),
+    ),
+    "CarliniL0Method": row(CLASS_GRADIENT, WEIGHS, max_iter=5, binary_search_steps=4, **_CARLINI, samples=3),
+    "CarliniL2Method": row(CLASS_GRADIENT, WEIGHS, max_iter=10, binary_search_steps=2, **_CARLINI),
+    "CarliniLInfMethod": row(
+        CLASS_GRADIENT, max_iter=10, initial_const=1.0, largest_const=2.0, learning_rate=0.1, batch_size=6
+    ),
+    "CompositeAdversarialAttackPyTorch": row(
+        "its own cross-entropy on `classifier.model`",
+        "its hue and saturation are for colour images, its PGD for those of 32x32 pixels: `enabled_attack=(2, 3, 4)` "
+        "is rotation, brightness and contrast",
+        enabled_attack=(2, 3, 4),
+        attack_order="fixed",
+        max_inner_iter=3,
+        batch_size=6,
+        effect="moves",
+        fails=needs("kornia"),
+    ),
+    "DeepFool": row(CLASS_GRADIENT, max_iter=10, batch_size=6),
+    "ElasticNet": row(CLASS_GRADIENT, WEIGHS, max_iter=20, binary_search_steps=2, **_CARLINI),
+    "FastGradientMethod": row(LOSS_GRADIENT, variants={"linf": {"eps": EPS}, "l2": {"norm": 2, "eps": 1.5}}, ball=True),
+    "FeatureAdversariesNumpy": row("`get_activations`", delta=EPS, layer=3, samples=1, **_FEATURES),
+    "FeatureAdversariesPyTorch": row(
+        "`get_activations`",
+        variants={
+            kind: {"delta": EPS, "layer": layer, "max_iter": 3, "step_size": 0.05}
+            for kind, layer in (("int", 3), ("name", "embedding"))
         },
-    },
-    "AdversarialPatchPyTorch": {
-        "climbs": "its own cross-entropy on the logits",
-        "variants": {
-            "": {"patch_shape": (1, 6, 6), "max_iter": 5, "scale_min": 0.5, "rotation_max": 0.0, "targeted": False}
-        },
-        "effect": "moves",
-        "note": "leaves gradients on the network's parameters",
-    },
-    "AdversarialPatchTensorFlowV2": {
-        "climbs": "",
-        "variants": {"": {}},
-        "fails": FOR_TENSORFLOW,
-    },
-    "AutoAttack": {
-        "climbs": "the attacks that it is given",
-        "variants": {"": {**_BALL}},
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "multiprocess",
-            "when": "no multiprocess",
-            "reason": "needs the package multiprocess, also when it runs one attack after the other "
-            "(auto_attack.py:174); runs with it",
-        },
-        "note": "no FAB and no targeted DLR: not the published AutoAttack",
-    },
-    "AutoConjugateGradient": {
-        "climbs": f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
-        "variants": {
-            loss: {**_BALL, "max_iter": 5, "nb_random_init": 1, "loss_type": None if loss == "None" else loss}
-            for loss in ("None", "cross_entropy", "difference_logits_ratio")
-        },
-        "ball": _LINF,
-        "effect": "moves",
-        "note": "ART: steps along the raw gradient, not its sign (auto_conjugate_gradient.py:494), so its strength "
-        "depends on the gradient's scale",
-    },
-    "AutoProjectedGradientDescent": {
-        "climbs": f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
-        "variants": {
-            loss: {**_BALL, "max_iter": 10, "nb_random_init": 1, "loss_type": None if loss == "None" else loss}
-            for loss in ("None", "cross_entropy", "difference_logits_ratio")
-        },
-        "ball": _LINF,
-        "note": "`AdversarialTrainer` takes it for a transfer attack when `loss_type` is given",
-    },
-    "BasicIterativeMethod": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "ball": _LINF,
-    },
-    "BoundaryAttack": {
-        "climbs": DECISIONS,
-        "variants": {
-            "": {"targeted": False, "max_iter": 5, "num_trial": 5, "sample_size": 5, "init_size": 20},
-        },
-    },
-    "BrendelBethgeAttack": {
-        "climbs": REBUILT,
-        "variants": {"": {"steps": 2, "init_size": 20}},
-        "fails": {
-            "error": KeyError,
-            "match": "BrendelBethgeAttack",
-            "when": "no numba",
-            "reason": "needs the package numba: without it ART does not have the attack",
-        },
-    },
-    "CarliniL0Method": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {
-            "": {"max_iter": 5, "binary_search_steps": 4, "initial_const": 100.0, "learning_rate": 0.1, "batch_size": 6}
-        },
-        "samples": 3,
-        "note": "weighs logits against distance: where the logits differ little, raise `initial_const`",
-    },
-    "CarliniL2Method": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {
-            "": {
-                "max_iter": 10,
-                "binary_search_steps": 2,
-                "initial_const": 100.0,
-                "learning_rate": 0.1,
-                "batch_size": 6,
-            }
-        },
-        "note": "weighs logits against distance: where the logits differ little, raise `initial_const`",
-    },
-    "CarliniLInfMethod": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {
-            "": {"max_iter": 10, "initial_const": 1.0, "largest_const": 2.0, "learning_rate": 0.1, "batch_size": 6}
-        },
-    },
-    "CompositeAdversarialAttackPyTorch": {
-        "climbs": "its own cross-entropy on `classifier.model`",
-        "variants": {"": {"enabled_attack": (2, 3, 4), "attack_order": "fixed", "max_inner_iter": 3, "batch_size": 6}},
-        "effect": "moves",
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "kornia",
-            "when": "no kornia",
-            "reason": "needs the package kornia",
-        },
-        "note": "its hue and saturation are for colour images, its PGD for those of 32x32 pixels: `enabled_attack=(2, "
-        "3, 4)` is rotation, brightness and contrast",
-    },
-    "DeepFool": {"climbs": CLASS_GRADIENT, "variants": {"": {"max_iter": 10, "batch_size": 6}}},
-    "ElasticNet": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {
-            "": {
-                "max_iter": 20,
-                "binary_search_steps": 2,
-                "initial_const": 100.0,
-                "learning_rate": 0.1,
-                "batch_size": 6,
-            }
-        },
-        "note": "weighs logits against distance: where the logits differ little, raise `initial_const`",
-    },
-    "FastGradientMethod": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"linf": {"eps": EPS}, "l2": {"norm": 2, "eps": 1.5}},
-        "ball": lambda arguments: {"norm": np.inf, **arguments},
-    },
-    "FeatureAdversariesNumpy": {
-        "climbs": "`get_activations`",
-        "variants": {"": {"delta": EPS, "layer": 3}},
-        "ball": _LINF,
-        "labels": "images",
-        "samples": 1,
-        "effect": "moves",
-    },
-    "FeatureAdversariesPyTorch": {
-        "climbs": "`get_activations`",
-        "variants": {
-            "int": {"delta": EPS, "layer": 3, "max_iter": 3, "step_size": 0.05},
-            "name": {"delta": EPS, "layer": "embedding", "max_iter": 3, "step_size": 0.05},
-        },
-        "ball": _LINF,
-        "labels": "images",
-        "effect": "moves",
-    },
-    "FeatureAdversariesTensorFlowV2": {
-        "climbs": "",
-        "variants": {"": {"delta": 0.1, "layer": 3, "step_size": 0.05}},
-        "labels": "images",
-        "fails": FOR_TENSORFLOW,
-    },
-    "FrameSaliencyAttack": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {
-            "": lambda evasion, classifier: {"attacker": evasion.FastGradientMethod(classifier, eps=EPS)},
-        },
-        "ball": _LINF,
-    },
-    "GRAPHITEBlackbox": {
-        "climbs": DECISIONS,
-        "variants": {"": {"noise_size": (8, 8), "net_size": (8, 8)}},
-        "fails": {
-            "error": ValueError,
-            "match": "x_tar",
-            "when": "always",
-            "reason": "for photographs of objects: asks for a target photograph, masks and the package cv2",
-        },
-    },
-    "GRAPHITEWhiteboxPyTorch": {
-        "climbs": "its own cross-entropy on the logits",
-        "variants": {"": {"net_size": (8, 8), "num_xforms": 2, "steps": 1, "first_steps": 2}},
-        "effect": "stays",
-        "fails": {
-            "error": ModuleNotFoundError,
-            "match": "cv2",
-            "when": "no cv2",
-            "reason": "needs the package cv2; for photographs of objects",
-        },
-    },
-    "GeoDA": {
-        "climbs": DECISIONS,
-        "variants": {"": {"max_iter": 500, "sub_dim": 4}},
-        "samples": 2,
-        "fails": {
-            "error": AttributeError,
-            "match": "np.mat",
-            "when": "numpy >= 2",
-            "reason": "ART: numpy 2 has no `np.mat` (geometric_decision_based_attack.py:160); "
+        **_FEATURES,
+    ),
+    "FeatureAdversariesTensorFlowV2": row(
+        "", delta=0.1, layer=3, step_size=0.05, labels="images", fails=FOR_TENSORFLOW
+    ),
+    "FrameSaliencyAttack": row(
+        LOSS_GRADIENT,
+        variants={"": lambda evasion, classifier: {"attacker": evasion.FastGradientMethod(classifier, eps=EPS)}},
+        ball=EPS,
+    ),
+    "GRAPHITEBlackbox": row(
+        DECISIONS,
+        noise_size=(8, 8),
+        net_size=(8, 8),
+        fails=Failure(
+            ValueError,
+            "x_tar",
+            "always",
+            "for photographs of objects: asks for a target photograph, masks and the package cv2",
+        ),
+    ),
+    "GRAPHITEWhiteboxPyTorch": row(
+        CROSS_ENTROPY,
+        net_size=(8, 8),
+        num_xforms=2,
+        steps=1,
+        first_steps=2,
+        effect="stays",
+        fails=needs("cv2", "; for photographs of objects"),
+    ),
+    "GeoDA": row(
+        DECISIONS,
+        "writes `2d_dct_basis_*.npy` to the working directory",
+        max_iter=500,
+        sub_dim=4,
+        samples=2,
+        fails=Failure(
+            AttributeError,
+            "np.mat",
+            "numpy >= 2",
+            "ART: numpy 2 has no `np.mat` (geometric_decision_based_attack.py:160); "
             "runs after `np.mat = np.asmatrix`",
-        },
-        "note": "writes `2d_dct_basis_*.npy` to the working directory",
-    },
-    "HopSkipJump": {
-        "climbs": DECISIONS,
-        "variants": {
-            "l2": {"max_iter": 2, "max_eval": 50, "init_eval": 10, "init_size": 20},
-            "linf": {"max_iter": 2, "max_eval": 50, "init_eval": 10, "init_size": 20, "norm": np.inf},
-        },
-    },
-    "LaserAttack": {
-        "climbs": SCORES,
-        "variants": {"": {"iterations": 1, "laser_generator": None}},
-        "fails": {
-            "error": ValueError,
-            "match": "Channels first",
-            "when": "always",
-            "reason": "for images with the channels last",
-        },
-    },
-    "LaserBeamAttack": {
-        "climbs": SCORES,
-        "variants": {"": {"iterations": 1, "max_laser_beam": (780.0, 3.14, 32.0, 32)}},
-        "fails": {
-            "error": ValueError,
-            "match": "Channels first",
-            "when": "always",
-            "reason": "for images with the channels last",
-        },
-    },
-    "LowProFool": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {"n_steps": 2, "importance": np.ones(1)}},
-        "labels": "target",
-        "effect": "stays",
-        "note": "made for tables, (N, features): of images it takes the channels for the features",
-    },
-    "MalwareGDTensorFlow": {
-        "climbs": "",
-        "variants": {
-            "": {
-                "embedding_weights": np.zeros((257, 8)),
-                "param_dic": {"maxlen": 8, "input_dim": 257, "embedding_size": 8},
-            }
-        },
-        "fails": {
-            **FOR_TENSORFLOW,
-            "reason": "for TensorFlow models of program files",
-        },
-    },
-    "MomentumIterativeMethod": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "ball": _LINF,
-    },
-    "NewtonFool": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {"": {"max_iter": 3, "batch_size": 6}},
-        "effect": "moves",
-        "note": "ART: takes the logits for probabilities (newtonfool.py:147) and walks the wrong way where they are "
-        "negative; no sign of robustness",
-    },
-    "OverTheAirFlickeringPyTorch": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {"max_iter": 1}},
-        "fails": {"error": IndexError, "match": "out of range", "when": "always", "reason": "for videos"},
-        "note": "runs on a video classifier, through `accelerate` too",
-    },
-    "OverloadPyTorch": {
-        "climbs": "",
-        "variants": {"": {"eps": 0.1, "max_iter": 1, "num_grid": 2, "batch_size": 1, "threshold": 0.5}},
-        "fails": {
-            "error": AttributeError,
-            "match": "no attribute 'model'",
-            "when": "always",
-            "reason": "for object detectors",
-        },
-    },
-    "PixelAttack": {
-        "climbs": SCORES,
-        "variants": {"": {"th": 8, "max_iter": 3, "es": 1}},
-        "samples": 3,
-        "effect": {"lgm": "stays"},
-        "note": "`es=0` needs the package cma; lowers the true class' logit alone, and far from all centers (mmc, "
-        "mmlda, lgm) all logits are low: no sign of robustness",
-    },
-    "PixelThreshold": {
-        "climbs": "",
-        "variants": {"": {"th": 8, "max_iter": 1, "es": 1}},
-        "fails": {
-            "error": ValueError,
-            "match": "expected \\(N, 1, 8, 8\\)",
-            "when": "always",
-            "reason": "what PixelAttack and ThresholdAttack share: has no perturbation of its own",
-        },
-    },
-    "ProjectedGradientDescent": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {
+        ),
+    ),
+    "HopSkipJump": row(DECISIONS, variants={"l2": _HOPS, "linf": {**_HOPS, "norm": np.inf}}),
+    "LaserAttack": row(SCORES, iterations=1, laser_generator=None, fails=CHANNELS_LAST),
+    "LaserBeamAttack": row(SCORES, iterations=1, max_laser_beam=(780.0, 3.14, 32.0, 32), fails=CHANNELS_LAST),
+    "LowProFool": row(
+        LOSS_GRADIENT,
+        "made for tables, (N, features): of images it takes the channels for the features",
+        n_steps=2,
+        importance=np.ones(1),
+        labels="target",
+        effect="stays",
+    ),
+    "MalwareGDTensorFlow": row(
+        "",
+        embedding_weights=np.zeros((257, 8)),
+        param_dic={"maxlen": 8, "input_dim": 257, "embedding_size": 8},
+        fails=replace(FOR_TENSORFLOW, reason="for TensorFlow models of program files"),
+    ),
+    "MomentumIterativeMethod": row(LOSS_GRADIENT, **_STEPS),
+    "NewtonFool": row(
+        CLASS_GRADIENT,
+        "ART: takes the logits for probabilities (newtonfool.py:147) and walks the wrong way where they are negative; "
+        "no sign of robustness",
+        max_iter=3,
+        batch_size=6,
+        effect="moves",
+    ),
+    "OverTheAirFlickeringPyTorch": row(
+        LOSS_GRADIENT,
+        "runs on a video classifier, through `accelerate` too",
+        max_iter=1,
+        fails=Failure(IndexError, "out of range", "always", "for videos"),
+    ),
+    "OverloadPyTorch": row(
+        "",
+        eps=0.1,
+        max_iter=1,
+        num_grid=2,
+        batch_size=1,
+        threshold=0.5,
+        fails=Failure(AttributeError, "no attribute 'model'", "always", "for object detectors"),
+    ),
+    "PixelAttack": row(
+        SCORES,
+        "`es=0` needs the package cma; lowers the true class' logit alone, and far from all centers (mmc, mmlda, lgm) "
+        "all logits are low: no sign of robustness",
+        th=8,
+        max_iter=3,
+        es=1,
+        samples=3,
+        effect={"lgm": "stays"},
+    ),
+    "PixelThreshold": row(
+        "",
+        th=8,
+        max_iter=1,
+        es=1,
+        fails=Failure(
+            ValueError,
+            "expected \\(N, 1, 8, 8\\)",
+            "always",
+            "what PixelAttack and ThresholdAttack share: has no perturbation of its own",
+        ),
+    ),
+    "ProjectedGradientDescent": row(
+        LOSS_GRADIENT,
+        variants={
             "linf": {**_BALL, "max_iter": 5},
             "l2": {"norm": 2, "eps": 1.5, "eps_step": 0.5, "max_iter": 5},
             "l1": {"norm": 1, "eps": 12.0, "eps_step": 4.0, "max_iter": 8},
             "restarts": {**_BALL, "max_iter": 5, "num_random_init": 2},
         },
-        "ball": lambda arguments: {"norm": np.inf, **arguments},
-        "effect": {"l1": "moves"},
-    },
-    "ProjectedGradientDescentCommon": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "ball": _LINF,
-        "effect": "moves",
-        "note": "what the others share",
-    },
-    "ProjectedGradientDescentNumpy": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "ball": _LINF,
-    },
-    "ProjectedGradientDescentPyTorch": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "ball": _LINF,
-    },
-    "ProjectedGradientDescentTensorFlowV2": {
-        "climbs": "",
-        "variants": {"": {**_BALL, "max_iter": 5}},
-        "fails": FOR_TENSORFLOW,
-    },
-    "RescalingAutoConjugateGradient": {
-        "climbs": f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
-        "variants": {
-            loss: {**_BALL, "max_iter": 5, "nb_random_init": 1, "loss_type": None if loss == "None" else loss}
-            for loss in ("None", "cross_entropy", "difference_logits_ratio")
-        },
-        "ball": _LINF,
-        "effect": "moves",
-        "note": "as AutoConjugateGradient (rescaling_auto_conjugate_gradient.py:504)",
-    },
-    "SNAL": {
-        "climbs": "",
-        "variants": {"": {"candidates": [], "collector": None, "eps": 0.1, "max_iter": 1, "num_grid": 2}},
-        "fails": {
-            "error": ValueError,
-            "match": "candidates",
-            "when": "always",
-            "reason": "for object detectors: its candidates are their boxes",
-        },
-    },
-    "SaliencyMapMethod": {
-        "climbs": CLASS_GRADIENT,
-        "variants": {"": {"theta": 0.5, "gamma": 0.5, "batch_size": 6}},
-        "labels": "target",
-        "effect": "moves",
-        "note": "y is the target",
-    },
-    "ShadowAttack": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {"nb_steps": 3}},
-        "samples": 1,
-        "effect": "moves",
-        "note": "one image at a time; steps along the raw gradient, so its strength depends on the gradient's scale",
-    },
-    "SignOPTAttack": {
-        "climbs": DECISIONS,
-        "variants": {"": {"targeted": False, "num_trial": 5, "max_iter": 3, "query_limit": 200, "k": 5}},
-        "samples": 2,
-    },
-    "SimBA": {
-        "climbs": SCORES,
-        "variants": {"": {"max_iter": 60, "epsilon": 0.3}},
-        "view": True,
-        "note": "on `classifier.with_probabilities(10)`, as it needs probabilities (simba.py:118)",
-    },
-    "SpatialTransformation": {
-        "climbs": DECISIONS,
-        "variants": {"": {"max_translation": 10.0, "num_translations": 3, "max_rotation": 20.0, "num_rotations": 3}},
-    },
-    "SquareAttack": {
-        "climbs": SCORES,
-        "variants": {
-            "": {"eps": 0.25, "max_iter": 60},
-        },
-        "ball": {"norm": np.inf, "eps": 0.25},
-        "note": "with `norm=2` some of its candidates are NaN, most below 10 pixels a side (square_attack.py:262); it "
-        "drops them by itself",
-    },
-    "TargetedUniversalPerturbation": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {"": {"attacker_params": {"eps": 0.6, "targeted": True}, "max_iter": 3, "eps": 0.6}},
-        "ball": {"norm": np.inf, "eps": 0.6},
-        "labels": "target",
-    },
-    "ThresholdAttack": {
-        "climbs": SCORES,
-        "variants": {"": {"th": 160, "es": 1, "max_iter": 1}},
-        "ball": {"norm": np.inf, "eps": 161 / 255},
-        "samples": 4,
-        "note": "the default `es=0` needs the package cma; otherwise as PixelAttack",
-    },
-    "UniversalPerturbation": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {
+        ball=True,
+        effect={"l1": "moves"},
+    ),
+    "ProjectedGradientDescentCommon": row(LOSS_GRADIENT, "what the others share", **_STEPS, effect="moves"),
+    "ProjectedGradientDescentNumpy": row(LOSS_GRADIENT, **_STEPS),
+    "ProjectedGradientDescentPyTorch": row(LOSS_GRADIENT, **_STEPS),
+    "ProjectedGradientDescentTensorFlowV2": row("", **_STEPS, fails=FOR_TENSORFLOW),
+    "RescalingAutoConjugateGradient": row(
+        f"{LOSS_GRADIENT}, or with `loss_type` {REBUILT}",
+        "as AutoConjugateGradient (rescaling_auto_conjugate_gradient.py:504)",
+        **_auto(5, effect="moves"),
+    ),
+    "SNAL": row(
+        "",
+        candidates=[],
+        collector=None,
+        eps=0.1,
+        max_iter=1,
+        num_grid=2,
+        fails=Failure(ValueError, "candidates", "always", "for object detectors: its candidates are their boxes"),
+    ),
+    "SaliencyMapMethod": row(
+        CLASS_GRADIENT, "y is the target", theta=0.5, gamma=0.5, batch_size=6, labels="target", effect="moves"
+    ),
+    "ShadowAttack": row(
+        LOSS_GRADIENT,
+        "one image at a time; steps along the raw gradient, so its strength depends on the gradient's scale",
+        nb_steps=3,
+        samples=1,
+        effect="moves",
+    ),
+    "SignOPTAttack": row(DECISIONS, targeted=False, num_trial=5, max_iter=3, query_limit=200, k=5, samples=2),
+    "SimBA": row(
+        SCORES,
+        "on `classifier.with_probabilities(10)`, as it needs probabilities (simba.py:118)",
+        max_iter=60,
+        epsilon=0.3,
+        view=True,
+    ),
+    "SpatialTransformation": row(
+        DECISIONS, max_translation=10.0, num_translations=3, max_rotation=20.0, num_rotations=3
+    ),
+    "SquareAttack": row(
+        SCORES,
+        "with `norm=2` some of its candidates are NaN, most below 10 pixels a side (square_attack.py:262); it drops "
+        "them by itself",
+        eps=0.25,
+        max_iter=60,
+        ball=True,
+    ),
+    "TargetedUniversalPerturbation": row(
+        LOSS_GRADIENT,
+        attacker_params={"eps": 0.6, "targeted": True},
+        max_iter=3,
+        eps=0.6,
+        ball=True,
+        labels="target",
+    ),
+    "ThresholdAttack": row(
+        SCORES,
+        "the default `es=0` needs the package cma; otherwise as PixelAttack",
+        th=160,
+        es=1,
+        max_iter=1,
+        ball=161 / 255,
+        samples=4,
+    ),
+    "UniversalPerturbation": row(
+        LOSS_GRADIENT,
+        variants={
             "fgsm": {"attacker": "fgsm", "attacker_params": {"eps": 0.5}, "max_iter": 1, "eps": 0.5},
             "deepfool": {
                 "attacker": "deepfool",
@@ -469,118 +373,113 @@ ATTACKS: dict[str, dict[str, Any]] = {
                 "eps": 0.7,
             },
         },
-        "ball": lambda arguments: {"norm": np.inf, **arguments},
-    },
-    "VirtualAdversarialMethod": {
-        "climbs": SCORES,
-        "variants": {"": {"max_iter": 1, "eps": 3.0}},
-        "view": True,
-        "effect": "moves",
-        "note": "on `classifier.with_probabilities(10)`, as it needs probabilities (virtual_adversarial.py:101); it "
-        "only flattens them",
-    },
-    "Wasserstein": {
-        "climbs": LOSS_GRADIENT,
-        "variants": {
-            "": {
-                "regularization": 20.0,
-                "max_iter": 3,
-                "conjugate_sinkhorn_max_iter": 50,
-                "projected_sinkhorn_max_iter": 50,
-                "batch_size": 6,
-                "eps": 0.5,
-            }
-        },
-        "effect": "stays",
-        "note": "the default `regularization=3000` overflows where gradients are large (wasserstein.py:388); its "
-        "strength depends on the gradient's scale",
-    },
-    "ZooAttack": {
-        "climbs": SCORES,
-        "variants": {
-            "": {
-                "max_iter": 20,
-                "nb_parallel": 32,
-                "use_resize": False,
-                "use_importance": False,
-                "learning_rate": 0.2,
-                "initial_const": 100.0,
-            }
-        },
-        "samples": 2,
-        "note": "weighs logits against distance: where the logits differ little, raise `initial_const`",
-    },
+        ball=True,
+    ),
+    "VirtualAdversarialMethod": row(
+        SCORES,
+        "on `classifier.with_probabilities(10)`, as it needs probabilities (virtual_adversarial.py:101); it only "
+        "flattens them",
+        max_iter=1,
+        eps=3.0,
+        view=True,
+        effect="moves",
+    ),
+    "Wasserstein": row(
+        LOSS_GRADIENT,
+        "the default `regularization=3000` overflows where gradients are large (wasserstein.py:388); its strength "
+        "depends on the gradient's scale",
+        regularization=20.0,
+        max_iter=3,
+        conjugate_sinkhorn_max_iter=50,
+        projected_sinkhorn_max_iter=50,
+        batch_size=6,
+        eps=0.5,
+        effect="stays",
+    ),
+    "ZooAttack": row(
+        SCORES,
+        WEIGHS,
+        max_iter=20,
+        nb_parallel=32,
+        use_resize=False,
+        use_importance=False,
+        learning_rate=0.2,
+        initial_const=100.0,
+        samples=2,
+    ),
 }
 
 
-# A trainer has
-#   variants  names of the ways in which the test uses it
-#   only      variant -> the classifiers that it is run on, where not all nine
-#   fails     as above
-#   refuses   variant -> classifiers that refuse it, kind of exception, pattern of its message, reason
-#   spoils    variant -> classifiers that it trains badly, reason: it runs, and accuracy falls by more than a tenth
-#   note      what a user should know
-TRAINERS: dict[str, dict[str, Any]] = {
-    "AdversarialTrainer": {
-        "variants": ("PGD",),
-        "note": "an attack that brings its own estimator (AutoProjectedGradientDescent with `loss_type`) counts as a "
-        "transfer attack: its samples are made once, before training",
-    },
-    "AdversarialTrainerAWPPyTorch": {
-        "variants": ("PGD", "TRADES"),
-        "note": "ART refuses the schedulers of torch >= 2 (adversarial_trainer_awp_pytorch.py:112)",
-    },
-    "AdversarialTrainerCertifiedIBPPyTorch": {
-        "variants": ("",),
-        "fails": {
-            "error": ValueError,
-            "match": "classifier",
-            "when": "always",
-            "reason": "for ART's PyTorchIBPClassifier",
-        },
-    },
-    "AdversarialTrainerCertifiedPytorch": {
-        "variants": ("",),
-        "fails": {
-            "error": ValueError,
-            "match": "classifier",
-            "when": "always",
-            "reason": "for ART's PyTorchDeepZ",
-        },
-    },
-    "AdversarialTrainerFBFPyTorch": {
-        "variants": ("",),
-        "note": "one-hot labels only (adversarial_trainer_fbf_pytorch.py:226); rates up to 0.21 are built in, for SGD "
-        "and not for Adam; ART trains in the mode that it finds, which is evaluation mode: batch statistics and the "
-        "center loss' centers stand still, unless `classifier.model.train()` comes before `fit`; "
+@dataclass(frozen=True)
+class Refusal:
+    """Classifiers that refuse a trainer's variant, in which words, and why."""
+
+    names: tuple[str, ...]
+    match: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """
+    How a test trains with a trainer of ART's.
+
+    :param variants: Names of the ways in which the test uses it.
+    :param note: What a user should know.
+    :param only: Variant -> the classifiers that it is run on, where not all nine.
+    :param refuses: Variant -> the classifiers that refuse it.
+    :param fails: As of an attack.
+    """
+
+    variants: tuple[str, ...] = ("",)
+    note: str = ""
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refuses: dict[str, Refusal] = field(default_factory=dict)
+    fails: Failure | None = None
+
+
+TRAINERS: dict[str, Trainer] = {
+    "AdversarialTrainer": Trainer(
+        ("PGD",),
+        "an attack that brings its own estimator (AutoProjectedGradientDescent with `loss_type`) counts as a transfer "
+        "attack: its samples are made once, before training",
+    ),
+    "AdversarialTrainerAWPPyTorch": Trainer(
+        ("PGD", "TRADES"), "ART refuses the schedulers of torch >= 2 (adversarial_trainer_awp_pytorch.py:112)"
+    ),
+    "AdversarialTrainerCertifiedIBPPyTorch": Trainer(
+        fails=Failure(ValueError, "classifier", "always", "for ART's PyTorchIBPClassifier")
+    ),
+    "AdversarialTrainerCertifiedPytorch": Trainer(
+        fails=Failure(ValueError, "classifier", "always", "for ART's PyTorchDeepZ")
+    ),
+    "AdversarialTrainerFBFPyTorch": Trainer(
+        note="one-hot labels only (adversarial_trainer_fbf_pytorch.py:226); rates up to 0.21 are built in, for SGD and "
+        "not for Adam; ART trains in the mode that it finds, which is evaluation mode: batch statistics and the center "
+        "loss' centers stand still, unless `classifier.model.train()` comes before `fit`; "
         "`AdversarialLossTrainer(classifier, 'fast')` needs none of this",
-    },
-    "AdversarialTrainerMadryPGD": {
-        "variants": ("",),
-        "note": "crafts in batches of 32 whatever the batch size",
-    },
-    "AdversarialTrainerOAATPyTorch": {
-        "variants": ("", "LPIPS"),
-        "only": {"LPIPS": ("sce", "mmc", "isce")},
-        "note": "goes over to SGD with its own `lr`: about 0.001 for mmc, whose loss is a squared distance; the layers "
-        "for its LPIPS distance must be direct children of the network with outputs (N, C, H, W), which a DefendedNet "
-        "has in `normalize` alone",
-    },
-    "AdversarialTrainerTRADESPyTorch": {
-        "variants": ("",),
-        "note": "ART refuses the schedulers of torch >= 2 (adversarial_trainer_trades_pytorch.py:93)",
-    },
-    "DPInstaHideTrainer": {
-        "variants": ("Cutout", "Mixup"),
-        "refuses": {
-            "Mixup": {
-                "names": ("lgm", "center", "pc", "gce"),
-                "error": ValueError,
-                "match": "not for probability labels",
-                "reason": "these losses are defined for one true class a sample: with `Mixup` they refuse",
-            }
+    ),
+    "AdversarialTrainerMadryPGD": Trainer(note="crafts in batches of 32 whatever the batch size"),
+    "AdversarialTrainerOAATPyTorch": Trainer(
+        ("", "LPIPS"),
+        "goes over to SGD with its own `lr`: about 0.001 for mmc, whose loss is a squared distance; the layers for its "
+        "LPIPS distance must be direct children of the network with outputs (N, C, H, W), which a DefendedNet has in "
+        "`normalize` alone",
+        only={"LPIPS": ("sce", "mmc", "isce")},
+    ),
+    "AdversarialTrainerTRADESPyTorch": Trainer(
+        note="ART refuses the schedulers of torch >= 2 (adversarial_trainer_trades_pytorch.py:93)"
+    ),
+    "DPInstaHideTrainer": Trainer(
+        ("Cutout", "Mixup"),
+        refuses={
+            "Mixup": Refusal(
+                ("lgm", "center", "pc", "gce"),
+                "not for probability labels",
+                "these losses are defined for one true class a sample: with `Mixup` they refuse",
+            )
         },
-    },
+    ),
 }
 
 
@@ -629,30 +528,24 @@ def happens(when: str) -> bool:
     return importlib.util.find_spec(when.removeprefix("no ")) is None
 
 
-def failure(entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def failure(entry: Attack | Trainer) -> Failure | None:
     """
     :param entry: An attack or trainer.
     :return: How it fails in this environment, or None if it runs.
     """
-    fails = entry.get("fails")
-    return fails if fails is not None and happens(fails["when"]) else None
+    return entry.fails if entry.fails is not None and happens(entry.fails.when) else None
 
 
-def effect(entry: Mapping[str, Any], variant: str, classifier: str) -> str:
+def effect(entry: Attack, variant: str, classifier: str) -> str:
     """
     :param entry: An attack.
     :param variant: Name of a variant.
     :param classifier: Name of a defence.
     :return: "fools", "moves" or "stays".
     """
-    wanted = entry.get("effect", "fools")
-    if isinstance(wanted, str):
-        return wanted
-    return wanted.get(variant, wanted.get(classifier, "fools"))
-
-
-def _exceptions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [each for kind in ("refuses", "spoils") for each in entry.get(kind, {}).values()]
+    if isinstance(entry.effect, str):
+        return entry.effect
+    return entry.effect.get(variant, entry.effect.get(classifier, "fools"))
 
 
 def attack_classes() -> dict[str, type]:
@@ -707,11 +600,14 @@ def to_markdown() -> str:
     def sentence(*parts: str) -> str:
         return "; ".join(part for part in parts if part)
 
-    def runs(entry: Mapping[str, Any]) -> str:
-        if "fails" not in entry:
+    def runs(entry: Attack | Trainer) -> str:
+        if entry.fails is None:
             return "yes"
-        when = entry["fails"]["when"]
+        when = entry.fails.when
         return "no" if when == "always" else f"not with {when}".replace("with no ", "without ")
+
+    def reason(entry: Attack | Trainer) -> str:
+        return entry.fails.reason if entry.fails is not None else ""
 
     lines = [
         "# What of ART runs on the nine classifiers",
@@ -725,15 +621,13 @@ def to_markdown() -> str:
         "|---|---|---|---|",
     ]
     for name, entry in sorted(ATTACKS.items()):
-        remarks = sentence(entry.get("fails", {}).get("reason", ""), entry.get("note", ""))
-        lines.append(f"| {name} | {runs(entry)} | {entry['climbs']} | {remarks} |")
+        lines.append(f"| {name} | {runs(entry)} | {entry.climbs} | {sentence(reason(entry), entry.note)} |")
     others = [name for name, fits in evasion_attacks().items() if not fits]
     lines += ["", f"For other kinds of estimators: {', '.join(others)}.", "", "## Trainers", ""]
     lines += ["| trainer | runs | remarks |", "|---|---|---|"]
     for name, entry in sorted(TRAINERS.items()):
-        refused = [f"{', '.join(each['names'])}: {each['reason']}" for each in _exceptions(entry)]
-        remarks = sentence(entry.get("fails", {}).get("reason", ""), entry.get("note", ""), *refused)
-        lines.append(f"| {name} | {runs(entry)} | {remarks} |")
+        refused = [f"{', '.join(each.names)}: {each.reason}" for each in entry.refuses.values()]
+        lines.append(f"| {name} | {runs(entry)} | {sentence(reason(entry), entry.note, *refused)} |")
     lines += ["", "## Poisoning, inference, extraction, wrappers", "", "| class | kind | remarks |", "|---|---|---|"]
     lines += [f"| {name} | {kind} | {note} |" for name, (kind, note) in OTHERS.items()]
     return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 from art import config
+from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
 
@@ -62,6 +63,23 @@ class Digits:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+
+def one_hot(y: np.ndarray, nb_classes: int = 10) -> np.ndarray:
+    return np.eye(nb_classes, dtype=np.float32)[y]
+
+
+def accuracy(classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray) -> float:
+    return float((classifier.predict(x).argmax(axis=1) == y).mean())
+
+
+def norms(delta: np.ndarray, norm: float) -> np.ndarray:
+    return np.linalg.norm(delta.reshape(len(delta), -1).astype(np.float64), ord=norm, axis=1)
+
+
+def weights(classifier: PyTorchClassifier) -> dict[str, torch.Tensor]:
+    """A copy of the network's state."""
+    return {key: value.clone() for key, value in classifier.model.state_dict().items()}
 
 
 def read_only(x: np.ndarray) -> np.ndarray:

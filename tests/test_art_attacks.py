@@ -30,29 +30,27 @@ from art.attacks.evasion import (
 
 from art_mmc import LossDefendedClassifier, create_classifier
 from art_mmc.objectives import OBJECTIVES
-from tests.art_support import ATTACKS, TABLE, attack_classes, effect, evasion_attacks, failure, to_markdown
-from tests.conftest import NAMES, Digits, every, of_the_product
+from tests.art_support import (
+    ATTACKS,
+    TABLE,
+    TRAINERS,
+    Attack,
+    attack_classes,
+    effect,
+    evasion_attacks,
+    failure,
+    to_markdown,
+)
+from tests.conftest import NAMES, Digits, accuracy, every, norms, of_the_product, one_hot, weights
 
 CASES = [
     of_the_product(attack, variant, name)
     for attack, entry in ATTACKS.items()
     if failure(entry) is None
-    for variant in entry["variants"]
+    for variant in entry.variants
     for name in NAMES
 ]
 FAILURES = [attack for attack, entry in ATTACKS.items() if failure(entry) is not None]
-
-
-def one_hot(y: np.ndarray) -> np.ndarray:
-    return np.eye(10, dtype=np.float32)[y]
-
-
-def accuracy(classifier: LossDefendedClassifier, x: np.ndarray, y: np.ndarray) -> float:
-    return float((classifier.predict(x).argmax(axis=1) == y).mean())
-
-
-def norms(delta: np.ndarray, norm: float) -> np.ndarray:
-    return np.linalg.norm(delta.reshape(len(delta), -1).astype(np.float64), ord=norm, axis=1)
 
 
 def quiet(cls: type) -> dict[str, bool]:
@@ -61,9 +59,9 @@ def quiet(cls: type) -> dict[str, bool]:
 
 def build(name: str, variant: str, classifier: LossDefendedClassifier) -> tuple[Any, dict[str, Any]]:
     cls = attack_classes()[name]
-    if ATTACKS[name].get("view"):
+    if ATTACKS[name].view:
         classifier = classifier.with_probabilities(10)
-    arguments = ATTACKS[name]["variants"][variant]
+    arguments = ATTACKS[name].variants[variant]
     arguments = arguments(evasion, classifier) if callable(arguments) else dict(arguments)
     return cls(classifier, **arguments, **quiet(cls)), arguments
 
@@ -73,13 +71,13 @@ def run(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
     """Attacked images, the originals, their labels, and the attack's arguments."""
     entry = ATTACKS[name]
-    chosen = chosen[: entry.get("samples", 6)]
+    chosen = chosen[: entry.samples]
     x, y = digits.x_test[chosen].copy(), digits.y_test[chosen]
     # one image of another class for each, for the attacks on features
     others = np.array([np.flatnonzero(digits.y_test != label)[0] for label in y])
     labels = {"true": one_hot(y), "target": one_hot((y + 1) % 10), "images": digits.x_test[others].copy()}
     attack, arguments = build(name, variant, classifier)
-    x_adv = attack.generate(x, labels[entry.get("labels", "true")])
+    x_adv = attack.generate(x, labels[entry.labels])
     if isinstance(x_adv, tuple):  # a patch and its mask
         x_adv = attack.apply_patch(x, scale=0.5)
     np.testing.assert_array_equal(x, digits.x_test[chosen], err_msg="the attack changed its input")
@@ -90,10 +88,10 @@ def run(
 def _untouched(request: pytest.FixtureRequest, trained: dict[str, LossDefendedClassifier]) -> Iterator[None]:
     """An attack leaves the shared classifier as it was: weights, modes, hooks, objective, loss."""
     classifier = trained[request.node.callspec.params["name"]]
-    weights = {key: value.clone() for key, value in classifier.model.state_dict().items()}
+    before = weights(classifier)
     yield
     for key, value in classifier.model.state_dict().items():
-        assert torch.equal(value, weights[key]), f"{key} changed"
+        assert torch.equal(value, before[key]), f"{key} changed"
     for module in classifier.model.modules():
         assert not module.training
         assert not module._forward_hooks
@@ -127,12 +125,12 @@ def test_support_table_is_current():
 
 
 def test_support_table_tells_the_reasons():
-    table = to_markdown()
-    for name, entry in ATTACKS.items():
-        (row,) = (line for line in table.splitlines() if line.startswith(f"| {name} |"))
-        assert row.count("|") == 5
-        assert entry.get("fails", {}).get("reason", "") in row
-        assert ("| yes |" in row) == ("fails" not in entry)
+    table = to_markdown().splitlines()
+    for name, entry in [*ATTACKS.items(), *TRAINERS.items()]:
+        (row,) = (line for line in table if line.startswith(f"| {name} |"))
+        assert row.count("|") == 4 + isinstance(entry, Attack)
+        assert entry.fails is None or entry.fails.reason in row
+        assert ("| yes |" in row) == (entry.fails is None)
 
 
 @pytest.mark.usefixtures("_untouched")
@@ -144,10 +142,10 @@ def test_attack_runs(attack, variant, name, trained, digits, easy):
     assert np.isfinite(x_adv).all()
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1
-    ball = ATTACKS[attack].get("ball")
-    if ball is not None:
-        ball = ball(arguments) if callable(ball) else ball
-        assert norms(x_adv - x, ball["norm"]).max() <= ball["eps"] * (1 + 1e-5)
+    ball = ATTACKS[attack].ball
+    if ball:
+        eps = arguments["eps"] if ball is True else ball
+        assert norms(x_adv - x, arguments.get("norm", np.inf)).max() <= eps * (1 + 1e-5)
     wanted = effect(ATTACKS[attack], variant, name)
     if wanted != "stays":
         assert not np.array_equal(x_adv, x)
@@ -159,27 +157,23 @@ def test_attack_runs(attack, variant, name, trained, digits, easy):
 def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
     """Once this fails, ART has mended it or the package is there: take the exception out of the table."""
     fails = failure(ATTACKS[attack])
-    (variant,) = ATTACKS[attack]["variants"]
-    with pytest.raises(fails["error"], match=fails["match"]):
+    (variant,) = ATTACKS[attack].variants
+    with pytest.raises(fails.error, match=fails.match):
         run(attack, variant, trained[name], digits, easy)
 
 
 # --- the nine that everyone uses, on images that are not all classified correctly -------------------------------------
 
-EVERYDAY = {
+_STEPS = {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}
+_AUTO = {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1}
+EVERYDAY: dict[str, tuple[type, dict[str, Any]]] = {
     "FGSM": (FastGradientMethod, {"eps": 0.1}),
-    "BIM": (evasion.BasicIterativeMethod, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
-    "MIM": (MomentumIterativeMethod, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
-    "PGD": (ProjectedGradientDescent, {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}),
-    "APGD": (AutoProjectedGradientDescent, {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1}),
-    "APGD-ce": (
-        AutoProjectedGradientDescent,
-        {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1, "loss_type": "cross_entropy"},
-    ),
-    "APGD-dlr": (
-        AutoProjectedGradientDescent,
-        {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1, "loss_type": "difference_logits_ratio"},
-    ),
+    "BIM": (evasion.BasicIterativeMethod, _STEPS),
+    "MIM": (MomentumIterativeMethod, _STEPS),
+    "PGD": (ProjectedGradientDescent, _STEPS),
+    "APGD": (AutoProjectedGradientDescent, _AUTO),
+    "APGD-ce": (AutoProjectedGradientDescent, {**_AUTO, "loss_type": "cross_entropy"}),
+    "APGD-dlr": (AutoProjectedGradientDescent, {**_AUTO, "loss_type": "difference_logits_ratio"}),
     "C&W": (CarliniL2Method, {"max_iter": 5, "binary_search_steps": 2, "initial_const": 100.0, "batch_size": 32}),
     "DeepFool": (DeepFool, {"max_iter": 5, "batch_size": 32}),
     "Square": (SquareAttack, {"eps": 0.2, "max_iter": 40}),
