@@ -73,7 +73,7 @@ At eps {eps}, {record.get(PGD_LOSS, eps).steps} steps of the same attack leave
   {left[PGD_LOSS]:5.1f} %  when it climbs MMC's own loss, as in the paper,
   {left[PGD_ADAPTIVE]:5.1f} %  when it climbs the margin between the best wrong logit and the right one;
 
-  {left[WORST_CASE]:5.1f} %  of the images withstand all of the attacks: the worst case: {headline(record.suite)}.
+  {left[WORST_CASE]:5.1f} %  of the images withstand all of the attacks: the worst case: {headline(record)}.
 
 Nothing but the attack's goal has changed. The first number is an illusion. MMC pulls features to centers so far apart
 that the two largest logits differ by {gap:.0f} (median). A float32 softmax of that is exactly 0 and 1, so the

@@ -17,6 +17,7 @@ from art_mmc.evaluation import (
     HOLDS,
     QUOTE,
     SUITES,
+    UNTRUSTWORTHY,
     AttackRecord,
     RobustnessRecord,
     Verdict,
@@ -99,6 +100,26 @@ def test_only_a_suite_that_is_meant_for_it_has_the_number_to_quote(suite):
     assert headline(suite, suite) == (QUOTE if suite == "strong" else BOUND)
     both = headline("strong", "quick")
     assert both == f"under the suite strong {QUOTE}, under any other {BOUND}"
+
+
+def test_a_worst_case_that_is_not_trusted_is_none_to_quote(tmp_path):
+    """Alone it loses the words; in a table of several they are withheld where the verdict says so."""
+    trusted = replace(RECORD, suite="strong", verdict=Verdict(HOLDS, ("It holds.",)))
+    doubted = replace(trusted, verdict=Verdict(UNTRUSTWORTHY, ("A symptom.",)))
+    paths = [tmp_path / f"{name}.json" for name in ("one", "two", "three")]
+    for path, record in zip(paths, (trusted, doubted, doubted), strict=True):
+        path.write_text(json.dumps(Assessment(record).to_dict()))
+    for text in (evaluation_table(doubted), robustness_report(Assessment(doubted))):
+        assert "not one to quote: see the verdict" in text
+        assert QUOTE not in text
+    for given, expected in (
+        (paths[:2], f": {QUOTE} but where the verdict is untrustworthy."),
+        (paths[1:], ": not one to quote: see the verdict."),
+    ):
+        rewrite(given, tmp_path / "report")
+        assert expected in (tmp_path / "report" / "report.md").read_text()
+    mixed = headline(trusted, doubted, "quick")
+    assert mixed == f"under the suite strong {QUOTE} but where the verdict is untrustworthy, under any other {BOUND}"
 
 
 def test_side_by_side_is_the_strongest_attack_on_all_samples():

@@ -13,6 +13,7 @@ from typing import Any
 
 from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_radii, unknown_name
 from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.records import UNTRUSTWORTHY, RobustnessRecord
 
 #: quirks of the papers' code that a protocol can be run with
 QUIRKS = {
@@ -23,8 +24,10 @@ QUIRKS = {
 #: names of plans that other parts of the package look for
 FGSM, PGD_LOSS, PGD_CROSS_ENTROPY, PGD_ADAPTIVE = "FGSM", "PGD own loss", "PGD cross-entropy", "PGD adaptive"
 
-#: what a worst case is called in every report: under a suite that is meant for quoting, and under any other attacks
+#: what a worst case is called in every report: under a suite that is meant for quoting, there with a verdict that it
+#: can't be trusted, and under any other attacks
 QUOTE = "the number to quote"
+DOUBTED = "not one to quote: see the verdict"
 BOUND = "an upper bound; art-mmc evaluate CHECKPOINT --suite strong gives a better one"
 
 #: of a paper's suite, what substitutes are where they were given, and where none were
@@ -609,15 +612,22 @@ def get_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def headline(*suites: str) -> str:
+def headline(*of: str | RobustnessRecord) -> str:
     """
-    :param suites: Names of suites, one for each record in a report; of one that is not known here too.
-    :return: What its worst case is: :data:`QUOTE` where all suites are meant for that, else a :data:`BOUND`; both where
-             they differ.
+    :param of: Records, or names of their suites, one for each record in a report; also of a suite not known here.
+    :return: What the worst case is: :data:`QUOTE` where all suites are meant for that, else a :data:`BOUND`; both where
+             they differ. Of a record whose verdict is that it can't be trusted it is none to quote.
     """
-    quotable = [name in SUITES and SUITES[name].quotable for name in suites]
-    if quotable and all(quotable):
-        return QUOTE
-    if any(quotable):
-        return f"under the suite {suites[quotable.index(True)]} {QUOTE}, under any other {BOUND}"
-    return BOUND
+    names = [each if isinstance(each, str) else each.suite for each in of]
+    quotable = [name in SUITES and SUITES[name].quotable for name in names]
+    if not any(quotable):
+        return BOUND
+    trusted = [isinstance(each, str) or _trusted(each) for each, quoted in zip(of, quotable, strict=True) if quoted]
+    words = QUOTE if all(trusted) else f"{QUOTE} but where the verdict is {UNTRUSTWORTHY}" if any(trusted) else DOUBTED
+    if all(quotable):
+        return words
+    return f"under the suite {names[quotable.index(True)]} {words}, under any other {BOUND}"
+
+
+def _trusted(record: RobustnessRecord) -> bool:
+    return record.verdict is None or record.verdict.status != UNTRUSTWORTHY

@@ -46,7 +46,7 @@ def flattery_sentences(comparison: Comparison) -> list[str]:
 
 
 def _headline(comparison: Comparison) -> str:
-    return headline(*(result.robustness.suite for result in comparison.results))
+    return headline(*(result.robustness for result in comparison.results))
 
 
 def _objectives(comparison: Comparison) -> dict[str, str]:

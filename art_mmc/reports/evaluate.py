@@ -27,7 +27,6 @@ from art_mmc.evaluation import (
     wilson_interval,
 )
 from art_mmc.evaluation.records import Reading, reading
-from art_mmc.evaluation.suites import QUOTE
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import (
@@ -65,14 +64,6 @@ CAPTIONS = {
     "examples.png": "clean and adversarial images and their difference",
     "confusion.png": "clean class and the class that the adversarial image is taken for",
 }
-
-
-def _headline(record: RobustnessRecord) -> str:
-    """What the worst case is; under no suite one to quote where the verdict is that it can't be trusted."""
-    text, verdict = headline(record.suite), record.verdict
-    if text == QUOTE and verdict is not None and verdict.status == UNTRUSTWORTHY:
-        return "not one to quote: see the verdict"
-    return text
 
 
 def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -> AttackRecord | None:
@@ -145,7 +136,7 @@ def evaluation_table(record: RobustnessRecord) -> str:
     )
     return (
         f"{rows}\n\npercent correct of {record.clean.n} images, {norm_text(record)}; under each objective the "
-        f"strongest single attack on it;\nworst case: over all attacks; {_headline(record)}"
+        f"strongest single attack on it;\nworst case: over all attacks; {headline(record)}"
     )
 
 
@@ -321,7 +312,7 @@ def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> s
         meanings=MEANINGS,
         norm=norm_text(record),
         range=_range(record),
-        headline=_headline(record),
+        headline=headline(record),
         worst_case=worst_case_table(record),
         captions=CAPTIONS,
         pictures=set(pictures),

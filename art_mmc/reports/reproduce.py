@@ -61,7 +61,7 @@ def paper_text(reproduction: Reproduction) -> str:
 
 
 def _headline(reproduction: Reproduction) -> str:
-    return headline(*(each.record.suite for each in reproduction.results))
+    return headline(*(each.record for each in reproduction.results))
 
 
 def _networks_table(reproduction: Reproduction, published: PublishedTable) -> str:

@@ -63,7 +63,7 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     assessments = dict(zip(_names(paths), map(evaluate.load_robustness, paths), strict=True))
     files = [file for name, each in assessments.items() for file in evaluate.write_robustness(each, folder / name)]
     records = [each.record for each in assessments.values()]
-    facts = {"headline": headline(*(each.suite for each in records)), "records": evaluate.records_table(records)}
+    facts = {"headline": headline(*records), "records": evaluate.records_table(records)}
     files += write_files(folder, {REPORT_MD: page("side_by_side", count=len(records), **facts).encode()})
     texts = (f"{name}\n{evaluate.evaluation_table(each.record)}" for name, each in assessments.items())
     return "\n\n".join(texts), files
