@@ -31,7 +31,7 @@ from art_mmc.trainers import (
     create_trainer,
     make_crafting,
 )
-from art_mmc.trainers.crafting import Moment
+from art_mmc.trainers.crafting import CraftingContext
 
 STRATEGIES = {
     "pgd": PGD(0.1, steps=4),
@@ -79,7 +79,7 @@ def make(name="sce", backbone="cnn", **kwargs):
 
 def moment(seed=0, **kwargs):
     generator = torch.Generator().manual_seed(seed)
-    return Moment(lambda shape: torch.rand(shape, generator=generator), **kwargs)
+    return CraftingContext(lambda shape: torch.rand(shape, generator=generator), **kwargs)
 
 
 def batch(data, n=64):
@@ -382,9 +382,9 @@ class TestAdversarialLossTrainer:
         seen = []
 
         class Spy(PGD):
-            def craft(self, classifier, x, y, moment):
+            def craft(self, classifier, x, y, context):
                 seen.append(len(x))
-                return super().craft(classifier, x, y, moment)
+                return super().craft(classifier, x, y, context)
 
         train(data, attack=Spy(0.1, steps=1), adv_ratio=0.25, epochs=1, n=128)
         assert seen == [16, 16]
@@ -393,9 +393,9 @@ class TestAdversarialLossTrainer:
         scales = []
 
         class Spy(PGD):
-            def craft(self, classifier, x, y, moment):
-                scales.append(moment.scale)
-                return super().craft(classifier, x, y, moment)
+            def craft(self, classifier, x, y, context):
+                scales.append(context.scale)
+                return super().craft(classifier, x, y, context)
 
         train(data, attack=Spy(0.1, steps=1), eps_warmup=2, epochs=3, n=128)
         assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
@@ -404,9 +404,9 @@ class TestAdversarialLossTrainer:
         crafted = []
 
         class Spy(FGSM):
-            def craft(self, classifier, x, y, moment):
+            def craft(self, classifier, x, y, context):
                 crafted.append(type(classifier.loss).__name__)
-                return super().craft(classifier, x, y, moment)
+                return super().craft(classifier, x, y, context)
 
         trainer = train(data, "pc", Spy(0.05, 0.1), warmup_epochs=1, epochs=2, n=128)
         assert crafted == ["PCLogitConstraintLoss"] * 2
@@ -478,7 +478,7 @@ class TestAdversarialLossTrainer:
         class Overfitted(FGSM):
             """One step against a network that reacts to the size of the step alone: plays the blinded attack."""
 
-            def craft(self, classifier, x, y, moment):
+            def craft(self, classifier, x, y, context):
                 return x
 
         with caplog.at_level(logging.WARNING):

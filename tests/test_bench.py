@@ -43,7 +43,7 @@ from art_mmc.geometry import max_mahalanobis_centers
 from art_mmc.reports import read_document
 from art_mmc.studies.setup import ORDER
 from art_mmc.trainers import PGD
-from art_mmc.trainers.crafting import Moment
+from art_mmc.trainers.crafting import CraftingContext
 from tests.handmade import MACHINE
 
 QUICK = Settings(quick=True)
@@ -366,7 +366,7 @@ def test_crafting_computes_no_weight_gradient():
 
     handle = classifier.model.register_forward_hook(look)
     draw = torch.Generator().manual_seed(0)
-    moment = Moment(lambda shape: torch.rand(shape, generator=draw))
+    moment = CraftingContext(lambda shape: torch.rand(shape, generator=draw))
     PGD(0.1, steps=7).craft(classifier, torch.rand(4, 1, 8, 8), torch.arange(4), moment)
     handle.remove()
     assert asked == [False] * 7

@@ -15,6 +15,7 @@ import art_mmc.attacks
 import art_mmc.classifiers
 import art_mmc.losses
 import art_mmc.theory
+import art_mmc.trainers
 
 PUBLIC = [
     "max_mahalanobis_centers",
@@ -79,7 +80,9 @@ def test_public_losses(name):
 
 
 @pytest.mark.parametrize(
-    "package", [art_mmc, art_mmc.attacks, art_mmc.classifiers, art_mmc.theory], ids=lambda package: package.__name__
+    "package",
+    [art_mmc, art_mmc.attacks, art_mmc.classifiers, art_mmc.theory, art_mmc.trainers],
+    ids=lambda package: package.__name__,
 )
 def test_every_name_of_the_stub_is_handed_out(package):
     """At run time and to type checkers: mypy reads the stub alone, and what it says must be there."""

@@ -159,11 +159,11 @@ def test_adversarial_training(kind, crafting):
 
 
 def test_crafted_examples_are_in_the_ball(trained, kind):
-    from art_mmc.trainers.crafting import Moment
+    from art_mmc.trainers.crafting import CraftingContext
 
     x, y = (torch.from_numpy(each) for each in data(kind, 12))
     generator = torch.Generator().manual_seed(0)
-    moment = Moment(lambda shape: torch.rand(shape, generator=generator))
+    moment = CraftingContext(lambda shape: torch.rand(shape, generator=generator))
     for norm in (2, math.inf):
         away = PGD(eps=0.1, steps=3, norm=norm, objective="margin").craft(trained, x, y, moment) - x
         length = away.flatten(1).norm(p=norm, dim=1)

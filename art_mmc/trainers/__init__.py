@@ -6,23 +6,13 @@ from art_mmc.trainers.adversarial import AdversarialLossTrainer
 from art_mmc.trainers.augmentation import AUGMENTATIONS
 from art_mmc.trainers.crafting import CRAFTINGS, FGSM, PGD, TRADES, ARTAttack, Crafting, FastFGSM, make_crafting
 from art_mmc.trainers.loss_trainer import LossTrainer, WarmUpTrainer
-from art_mmc.trainers.named import (
-    TRAINERS,
-    CenterLossTrainer,
-    GCETrainer,
-    ISCETrainer,
-    LGMTrainer,
-    MMCTrainer,
-    MMLDATrainer,
-    PCTrainer,
-    RCETrainer,
-    SoftmaxTrainer,
-    create_trainer,
-)
+from art_mmc.trainers.named import TRAINERS, create_trainer
 from art_mmc.trainers.recipes import RECIPES, Recipe, get_recipe
 from art_mmc.trainers.run_folder import TrainingInterrupted
 
-__all__ = [
+globals().update({cls.__name__: cls for cls in TRAINERS.values()})  # type checkers read the stub beside this file
+
+__all__ = [  # noqa: PLE0604
     "AUGMENTATIONS",
     "CRAFTINGS",
     "FGSM",
@@ -32,21 +22,13 @@ __all__ = [
     "TRAINERS",
     "ARTAttack",
     "AdversarialLossTrainer",
-    "CenterLossTrainer",
     "Crafting",
     "FastFGSM",
-    "GCETrainer",
-    "ISCETrainer",
-    "LGMTrainer",
     "LossTrainer",
-    "MMCTrainer",
-    "MMLDATrainer",
-    "PCTrainer",
-    "RCETrainer",
     "Recipe",
-    "SoftmaxTrainer",
     "TrainingInterrupted",
     "WarmUpTrainer",
+    *(cls.__name__ for cls in TRAINERS.values()),
     "create_trainer",
     "get_recipe",
     "make_crafting",

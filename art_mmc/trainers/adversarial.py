@@ -13,7 +13,7 @@ import torch
 
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import World, total, world
-from art_mmc.trainers.crafting import FGSM, PGD, Crafting, Draw, FastFGSM, Moment, make_crafting
+from art_mmc.trainers.crafting import FGSM, PGD, Crafting, CraftingContext, Draw, FastFGSM, make_crafting
 from art_mmc.trainers.loss_trainer import Job, Step, WarmUpTrainer
 
 logger = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ class AdversarialLossTrainer(WarmUpTrainer):
         # a batch is a random sample already: its first part is as good as any
         share = max(1, round(self.adv_ratio * step.samples))
         mine = world().share(share)
-        moment = Moment(_draw(self._noise, share, world()), step.epoch, scale)
-        x_adv = self.attack.craft(self._classifier, x[:mine], labels[:mine], moment)
+        context = CraftingContext(_draw(self._noise, share, world()), step.epoch, scale)
+        x_adv = self.attack.craft(self._classifier, x[:mine], labels[:mine], context)
         if mine < len(x):
             x_adv = torch.cat([x_adv, x[mine:]])
         weights = {} if step.weights is None else {"weights": step.weights}
@@ -139,11 +139,11 @@ class AdversarialLossTrainer(WarmUpTrainer):
             y_all = y_all.argmax(dim=1)
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         for inputs, labels in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
-            moment = Moment(_draw(generator, len(inputs), among))
+            context = CraftingContext(_draw(generator, len(inputs), among))
             part = among.shard(len(inputs))
             inputs, labels = inputs[part].to(self._device), labels[part].to(self._device)
             with self._autocast():
-                x_adv = self.validation_attack.craft(self._classifier, inputs, labels, moment)
+                x_adv = self.validation_attack.craft(self._classifier, inputs, labels, context)
                 with self._classifier.crafting(), torch.no_grad():
                     correct += (self._classifier.forward(x_adv).argmax(dim=1) == labels).sum()
         return int(total(correct) if among.size > 1 else correct) / len(x_all)

@@ -11,22 +11,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from art_mmc.checks import check_default_eps, check_eps, unknown_name
+from art_mmc.checks import check_default_eps, check_eps, check_name, choice, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.fitting import weighted_loss
 
-Draw = Callable[[torch.Size], torch.Tensor]
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Draw = Callable[[torch.Size], Tensor]
+Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Moment:
+class CraftingContext:
     """
     What a strategy may know of the training around it.
 
@@ -41,12 +43,8 @@ class Moment:
     scale: float = 1.0
 
 
-def per_sample(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """
-    :param values: One value a sample, (B,).
-    :param x: Inputs (B, ...).
-    :return: The values in a shape that broadcasts against the inputs, (B, 1, ...).
-    """
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B,) in the shape that broadcasts against inputs (B, ...)."""
     return values.view(-1, *(1,) * (x.ndim - 1))
 
 
@@ -80,14 +78,12 @@ class Crafting(ABC):
         return replace(self, **changed) if changed else self  # type: ignore[type-var]
 
     @abstractmethod
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """
         :param classifier: The classifier under training.
         :param x: Inputs (B, ...).
         :param y: Labels (B,), int64.
-        :param moment: Randomness and progress.
+        :param context: Randomness and progress.
         :return: Adversarial inputs (B, ...), in the ball and in the box.
         """
 
@@ -95,11 +91,11 @@ class Crafting(ABC):
         self,
         forward: Forward,
         loss: torch.nn.Module,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        x_adv: torch.Tensor,
-        weights: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x: Tensor,
+        y: Tensor,
+        x_adv: Tensor,
+        weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """
         :param forward: The network in training mode, inputs (B, ...) -> logits (B, K).
         :param loss: The defence's loss.
@@ -149,99 +145,105 @@ class PGD(Crafting):
 
     def __post_init__(self) -> None:
         check_eps(self.eps, clip_values=None)
-        if self.eps_min is not None and not 0 <= self.eps_min <= self.eps:
-            raise ValueError(f"eps_min: expected a number in [0, eps={self.eps:g}], got {self.eps_min!r}.")
-        if self.steps < 1:
-            raise ValueError(f"steps: expected a whole number of at least 1, got {self.steps!r}.")
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"step_size: expected a positive number, got {self.step_size!r}.")
+        if self.eps_min is not None:
+            number("eps_min", self.eps_min, 0.0, self.eps, "[]")
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            number("step_size", self.step_size)
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
-        for name, value, known in (
-            ("targeted", self.targeted, (None, "random", "least_likely")),
-            ("batch_norm", self.batch_norm, ("eval", "train")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
+        choice("targeted", self.targeted, (None, "random", "least_likely"))
+        choice("batch_norm", self.batch_norm, ("eval", "train"))
 
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
         with classifier.crafting(training_mode=self.batch_norm == "train"):
-            target, sign = self._target(classifier, x, y, moment)
-            return self._climb(classifier, x, y, target, sign, moment)
+            target, sign = self._target(classifier, x, y, context)
+            scale: Any = context.scale
+            if self.eps_min is not None:
+                radius = self.eps_min + (self.eps - self.eps_min) * context.draw(x.shape[:1])
+                scale = scale * per_sample(radius / self.eps, x)
+            eps = self.eps * scale
+            step = (self.eps / 4 if self.step_size is None else self.step_size) * scale * sign
+            left = None
+            start = self._start(classifier, x, eps, context) if self.random_start else x
+            if self.tolerance is not None:
+                grown = sum(context.epoch >= epoch for epoch in self.tolerance_epochs)
+                left = torch.full_like(y, self.tolerance + grown)
+            values = partial(classifier.attack_values, y=target, name=self.objective)
+            return climb(classifier, x, y, start, values, eps, step, self.steps, self.norm, left)
 
     def _target(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> tuple[torch.Tensor, int]:
+        self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext
+    ) -> tuple[Tensor, int]:
         """The label in the objective and the direction: up for the true class, down for a target."""
         if self.targeted is None:
             return y, 1
         if self.targeted == "random":
-            others = (moment.draw(y.shape) * (classifier.nb_classes - 1)).long()
+            others = (context.draw(y.shape) * (classifier.nb_classes - 1)).long()
             return others + (others >= y), -1
         with torch.no_grad():
             logits = classifier.forward(x)
         return logits.scatter(1, y[:, None], torch.inf).argmin(dim=1), -1
 
-    def _climb(
-        self,
-        classifier: LossDefendedClassifier,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        target: torch.Tensor,
-        sign: int,
-        moment: Moment,
-    ) -> torch.Tensor:
-        scale: Any = moment.scale
-        if self.eps_min is not None:
-            radius = self.eps_min + (self.eps - self.eps_min) * moment.draw(x.shape[:1])
-            scale = scale * per_sample(radius / self.eps, x)
-        eps = self.eps * scale
-        step = (self.eps / 4 if self.step_size is None else self.step_size) * scale * sign
-        low, high = classifier.bounds(x)
-        x_adv = self._start(x, eps, low, high, moment) if self.random_start else x
-        left = None
-        if self.tolerance is not None:
-            grown = sum(moment.epoch >= epoch for epoch in self.tolerance_epochs)
-            left = torch.full_like(y, self.tolerance + grown)
-        for _ in range(self.steps):
-            x_adv = x_adv.detach().requires_grad_(True)
-            logits = classifier.forward(x_adv)
-            values = classifier.attack_values(logits, target, self.objective)
-            (grad,) = torch.autograd.grad(values.sum(), x_adv)
-            with torch.no_grad():
-                moved = self._project(x_adv + step * self._direction(grad), x, eps, low, high)
-                if left is not None:
-                    left = left - (logits.argmax(dim=1) != y).to(left.dtype)
-                    moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
-                x_adv = moved
-        return x_adv.detach()
-
-    def _start(self, x: torch.Tensor, eps: Any, low: Any, high: Any, moment: Moment) -> torch.Tensor:
+    def _start(self, classifier: LossDefendedClassifier, x: Tensor, eps: Any, context: CraftingContext) -> Tensor:
         """A uniform point of the ball (for the 2-norm: uniform direction and radius), in the box."""
-        noise = 2 * moment.draw(x.shape) - 1
+        noise = 2 * context.draw(x.shape) - 1
         if self.norm == 2:
-            radius = per_sample(moment.draw(x.shape[:1]), x)
-            noise = self._direction(noise) * radius
-        return self._project(x + eps * noise, x, eps, low, high)
+            radius = per_sample(context.draw(x.shape[:1]), x)
+            noise = _direction(noise, 2) * radius
+        return _project(x + eps * noise, x, eps, self.norm, classifier)
 
-    def _direction(self, grad: torch.Tensor) -> torch.Tensor:
-        """The steepest direction of unit length."""
-        if self.norm == math.inf:
-            return grad.sign()
-        return grad / per_sample(grad.flatten(1).norm(dim=1).clamp_min(1e-12), grad)
 
-    def _project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: Any, low: Any, high: Any) -> torch.Tensor:
-        """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
-        if self.norm == math.inf:
-            x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
-        else:
-            delta = x_adv - x
-            length = per_sample(delta.flatten(1).norm(dim=1).clamp_min(1e-12), x)
-            x_adv = x + delta * torch.clamp(eps / length, max=1.0)
-        return x_adv if low is None else x_adv.clamp(low, high)
+def climb(
+    classifier: LossDefendedClassifier,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    values: Callable[[Tensor], Tensor],
+    eps: Any,
+    step: Any,
+    steps: int,
+    norm: float = math.inf,
+    left: Tensor | None = None,
+) -> Tensor:
+    """
+    Gradient steps that make `values` (of logits (B, K), one a sample) larger, inside of the ball and the box: the loop
+    of all strategies here. `eps` and `step` are numbers or (B, 1, ...), a negative step goes downwards; `left` (B,)
+    says how many more steps a sample gets once it is misclassified. ART's own PGD goes through numpy and switches the
+    network's modes, and the detector-aware attack weighs two goals.
+    """
+    x_adv = start
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_(True)
+        logits = classifier.forward(x_adv)
+        (grad,) = torch.autograd.grad(values(logits).sum(), x_adv)
+        with torch.no_grad():
+            moved = _project(x_adv + step * _direction(grad, norm), x, eps, norm, classifier)
+            if left is not None:
+                left = left - (logits.argmax(dim=1) != y).to(left.dtype)
+                moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
+            x_adv = moved
+    return x_adv.detach()
+
+
+def _direction(grad: Tensor, norm: float) -> Tensor:
+    """The steepest direction of unit length."""
+    if norm == math.inf:
+        return grad.sign()
+    return grad / per_sample(grad.flatten(1).norm(dim=1).clamp_min(1e-12), grad)
+
+
+def _project(x_adv: Tensor, x: Tensor, eps: Any, norm: float, classifier: LossDefendedClassifier) -> Tensor:
+    """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
+    if norm == math.inf:
+        x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
+    else:
+        delta = x_adv - x
+        length = per_sample(delta.flatten(1).norm(dim=1).clamp_min(1e-12), x)
+        x_adv = x + delta * torch.clamp(eps / length, max=1.0)
+    low, high = classifier.bounds(x)
+    return x_adv if low is None else x_adv.clamp(low, high)
 
 
 @dataclass(frozen=True)
@@ -266,19 +268,13 @@ class FGSM(Crafting):
         if self.eps_max is not None and check_eps(self.eps_max, "eps_max", None) < self.eps:
             raise ValueError(f"eps_max={self.eps_max} is below eps={self.eps}.")
 
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
         spread = 0.0 if self.eps_max is None else self.eps_max - self.eps
-        length = per_sample(self.eps + spread * moment.draw(x.shape[:1]), x) * moment.scale
-        low, high = classifier.bounds(x)
+        length = per_sample(self.eps + spread * context.draw(x.shape[:1]), x) * context.scale
+        values = partial(classifier.attack_values, y=y, name=self.objective)
         with classifier.crafting():
-            leaf = x.detach().requires_grad_(True)
-            values = classifier.attack_values(classifier.forward(leaf), y, self.objective)
-            (grad,) = torch.autograd.grad(values.sum(), leaf)
-        x_adv = x + length * grad.sign()
-        return x_adv if low is None else x_adv.clamp(low, high)
+            return climb(classifier, x, y, x, values, length, length, steps=1)
 
 
 @dataclass(frozen=True)
@@ -305,11 +301,9 @@ class FastFGSM(Crafting):
         step = 1.25 * self.eps if self.step_size is None else self.step_size
         return PGD(self.eps, steps=1, step_size=step, objective=self.objective)
 
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
-        return self._pgd().craft(classifier, x, y, moment)
+        return self._pgd().craft(classifier, x, y, context)
 
 
 @dataclass(frozen=True)
@@ -335,37 +329,25 @@ class TRADES(Crafting):
     start: float = 0.001
 
     def __post_init__(self) -> None:
-        self._pgd()
-        if not self.beta >= 0:
-            raise ValueError(f"beta: expected a number of at least 0, got {self.beta!r}.")
+        PGD(self.eps, self.steps, self.step_size)  # which checks them
+        number("beta", self.beta, ends="[)")
 
-    def _pgd(self) -> PGD:
-        return PGD(self.eps, steps=self.steps, step_size=self.step_size)
-
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
-        eps = self.eps * moment.scale
-        step = (self.eps / 4 if self.step_size is None else self.step_size) * moment.scale
+        eps = self.eps * context.scale
+        step = (self.eps / 4 if self.step_size is None else self.step_size) * context.scale
         low, high = classifier.bounds(x)
-        pgd = self._pgd()
         with classifier.crafting():
             with torch.no_grad():
                 clean = torch.log_softmax(classifier.forward(x), dim=1)
             # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
             width = 1.0 if low is None else high - low
-            start = self.start * width * math.sqrt(12) * (moment.draw(x.shape) - 0.5)
-            x_adv = pgd._project(x + start, x, eps, low, high)
-            for _ in range(self.steps):
-                x_adv = x_adv.detach().requires_grad_(True)
-                (grad,) = torch.autograd.grad(self._divergence(clean, classifier.forward(x_adv)).sum(), x_adv)
-                with torch.no_grad():
-                    x_adv = pgd._project(x_adv + step * grad.sign(), x, eps, low, high)
-        return x_adv.detach()
+            start = x + self.start * width * math.sqrt(12) * (context.draw(x.shape) - 0.5)
+            start = _project(start, x, eps, math.inf, classifier)
+            return climb(classifier, x, y, start, partial(self._divergence, clean), eps, step, self.steps)
 
     @staticmethod
-    def _divergence(log_clean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def _divergence(log_clean: Tensor, logits: Tensor) -> Tensor:
         """KL(clean || adversarial) of the softmax outputs, (B,)."""
         log_adv = torch.log_softmax(logits, dim=1)
         return functional.kl_div(log_adv, log_clean, reduction="none", log_target=True).sum(dim=1)
@@ -374,11 +356,11 @@ class TRADES(Crafting):
         self,
         forward: Forward,
         loss: torch.nn.Module,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        x_adv: torch.Tensor,
-        weights: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x: Tensor,
+        y: Tensor,
+        x_adv: Tensor,
+        weights: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """See :meth:`Crafting.training_loss`."""
         logits = forward(x)
         # before the next forward pass: the center loss reads what came with the logits
@@ -400,9 +382,7 @@ class ARTAttack(Crafting):
 
     attack: Any
 
-    def craft(
-        self, classifier: LossDefendedClassifier, x: torch.Tensor, y: torch.Tensor, moment: Moment
-    ) -> torch.Tensor:
+    def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
         if len(x) == 0:  # a process without a part of a small batch; ART has no result for nothing
             return x
@@ -426,11 +406,7 @@ def make_crafting(attack: str | Crafting | Any, **options: Any) -> Crafting:
         return replace(attack, **options) if options else attack  # type: ignore[type-var]
     if not isinstance(attack, str):
         return ARTAttack(attack)
-    if attack not in CRAFTINGS:
-        raise unknown_name("training attack", attack, CRAFTINGS)
-    kind = CRAFTINGS[attack]
-    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    kind = CRAFTINGS[check_name("training attack", attack, CRAFTINGS)]
     for name in options:
-        if name not in known:
-            raise unknown_name(f"option of training attack '{attack}':", name, known)
+        check_name(f"option of training attack '{attack}':", name, kind.__dataclass_fields__)  # type: ignore
     return kind(**options)

@@ -1,5 +1,5 @@
 """
-One trainer a defence, and the way from a classifier to its trainer.
+One trainer class a row of the table of defences, and the way from a classifier to its trainer.
 """
 
 from __future__ import annotations
@@ -8,113 +8,27 @@ from typing import Any
 
 from art_mmc.checks import box_unit
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.defences import DEFENCES, Defence
 from art_mmc.trainers.adversarial import AdversarialLossTrainer
 from art_mmc.trainers.crafting import make_crafting
 from art_mmc.trainers.loss_trainer import LossTrainer, WarmUpTrainer
 from art_mmc.trainers.recipes import Recipe, get_recipe
 
 
-class SoftmaxTrainer(LossTrainer):
-    """Trains a :class:`.SoftmaxClassifier`."""
+def _made(row: Defence) -> type[LossTrainer]:
+    """The class of a row, as users and pickles know it."""
+    first = ": cross-entropy for T epochs, then the loss with a fresh optimizer" if row.warm_up else ""
+    doc = f"""
+    Trains a :class:`.{row.stem}Classifier`{first}.
 
-    defence = "sce"
-
-
-class MMCTrainer(LossTrainer):
+    | Paper link: {row.link}
     """
-    Trains a :class:`.MMCClassifier`.
-
-    | Paper link: https://arxiv.org/abs/1905.10626
-    """
-
-    defence = "mmc"
-
-
-class MMLDATrainer(LossTrainer):
-    """
-    Trains a :class:`.MMLDAClassifier`.
-
-    | Paper link: https://arxiv.org/abs/1802.09308
-    """
-
-    defence = "mmlda"
-
-
-class LGMTrainer(LossTrainer):
-    """
-    Trains a :class:`.LGMClassifier`.
-
-    | Paper link: https://arxiv.org/abs/1803.02988
-    """
-
-    defence = "lgm"
-
-
-class CenterLossTrainer(LossTrainer):
-    """
-    Trains a :class:`.CenterLossClassifier`.
-
-    | Paper link: https://ydwen.github.io/papers/WenECCV16.pdf
-    """
-
-    defence = "center"
-
-
-class RCETrainer(LossTrainer):
-    """
-    Trains a :class:`.RCEClassifier`.
-
-    | Paper link: https://arxiv.org/abs/1706.00633
-    """
-
-    defence = "rce"
-
-
-class PCTrainer(WarmUpTrainer):
-    """
-    Trains a :class:`.PCClassifier`: cross-entropy for T epochs, then PC with logit constraint and a fresh optimizer.
-
-    | Paper link: https://arxiv.org/abs/2012.07688
-    """
-
-    defence = "pc"
-
-
-class GCETrainer(LossTrainer):
-    """
-    Trains a :class:`.GCEClassifier`.
-
-    | Paper link: https://arxiv.org/abs/1903.09799
-    """
-
-    defence = "gce"
-
-
-class ISCETrainer(LossTrainer):
-    """
-    Trains a :class:`.ISCEClassifier`.
-
-    | Paper link: https://doi.org/10.3390/math10193716
-    """
-
-    defence = "isce"
+    content = {"defence": row.name, "__doc__": doc, "__module__": "art_mmc.trainers"}
+    return type(f"{row.stem}Trainer", (WarmUpTrainer if row.warm_up else LossTrainer,), content)
 
 
 #: name of a defence -> its trainer
-TRAINERS: dict[str, type[LossTrainer]] = {
-    cls.defence: cls  # type: ignore[misc]
-    for cls in (
-        SoftmaxTrainer,
-        MMCTrainer,
-        MMLDATrainer,
-        LGMTrainer,
-        CenterLossTrainer,
-        RCETrainer,
-        PCTrainer,
-        GCETrainer,
-        ISCETrainer,
-    )
-}
+TRAINERS: dict[str, type[LossTrainer]] = {row.name: _made(row) for row in DEFENCES.values()}
 
 
 def create_trainer(
