@@ -74,6 +74,23 @@ def test_a_masked_network_hides_what_is_planted(before):
     assert found <= 0.2 * planted
 
 
+def folded(before=lambda x: x):
+    """The mean over three noisy copies in one pass, of which the last layer sees three times as many samples."""
+    noise = 0.05 * torch.randn(3, 1, *images().shape[1:], generator=torch.Generator().manual_seed(0))
+    return around(
+        before=lambda x: (before(x) + noise).flatten(0, 1),
+        behind=lambda logits: logits.unflatten(0, (3, -1)).mean(dim=0),
+    )
+
+
+def test_a_network_that_folds_copies_into_its_batch_is_looked_at_like_any():
+    found, planted = positive_control(Target(folded(), images()), images(), LINF)
+    assert found == planted >= 9
+    found, planted = positive_control(Target(folded(torch.detach), images()), images(), LINF)
+    assert planted >= 9
+    assert found <= 0.2 * planted
+
+
 @pytest.mark.parametrize("plan", [LINF, L2], ids=["Linf", "L2"])
 @pytest.mark.parametrize("network", [undefended, adversarially_trained])
 def test_random_points_do_not_find_it(network, plan):

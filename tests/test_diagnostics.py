@@ -316,7 +316,7 @@ def test_honest_networks_of_few_and_of_many_classes_are_not_accused(classes, eps
 
 
 def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
-    """A network that folds two copies of its batch into one pass, for which no layers can be planted, and a crash."""
+    """A network that folds two copies of its batch into one pass, and a crash."""
     _, _, x, y = digits()
     x, y = x[:8], y[:8]
     network = undefended().model
@@ -330,7 +330,7 @@ def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
     assert (
         failed["black box better"] == "'black box better' could not be looked at: ZeroDivisionError: division by zero"
     )
-    assert set(failed) <= {"black box better", "planted examples found"}
+    assert set(failed) == {"black box better"}
     assert found.verdict.status != HOLDS
     assert failed["black box better"] in found.verdict.reasons
     again = RobustnessRecord.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))

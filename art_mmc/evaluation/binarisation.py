@@ -50,7 +50,7 @@ class Planted(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """
         :param x: Inputs (B, C, H, W).
-        :return: What the last linear layer reads, or the outputs if there is none, (B, d).
+        :return: What the last linear layer reads, or the outputs if there is none that reads these samples, (B, d).
         """
         read: list[torch.Tensor] = []
         hooks = [
@@ -62,7 +62,9 @@ class Planted(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return (read[-1] if read else outputs).flatten(1).float()
+        # a network that folds several copies of its inputs into one pass puts them together after its last layer
+        own = read[-1] if read and len(read[-1]) == len(x) else outputs
+        return own.flatten(1).float()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
