@@ -6,10 +6,28 @@ from __future__ import annotations
 
 import difflib
 import math
+import pickle
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+#: what the readers of idx, pickle, zip, .mat, .npy and .pt files raise on bytes that are cut short or changed
+READ_ERRORS = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
@@ -163,6 +181,18 @@ UNIT_BOX = (0.0, 1.0)
 
 #: what the rounding of a calculation in float32 may add, as a share of the values in it
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
+
+
+def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
+    """Refuse a box whose bounds do not broadcast to an input."""
+    for shape in () if clip_values is None else map(np.shape, clip_values):
+        try:
+            fits = np.broadcast_shapes(shape, (1, *input_shape)) == (1, *input_shape)
+        except ValueError:
+            fits = False
+        if not fits:
+            mend = f"; one a channel are of shape {(*shape, *[1] * (len(input_shape) - 1))}" if len(shape) == 1 else ""
+            raise ValueError(f"clip_values: bounds of shape {shape} do not fit inputs {tuple(input_shape)}{mend}.")
 
 
 def box_width(clip_values: Any) -> float:

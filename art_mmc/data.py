@@ -8,9 +8,6 @@ the rest of the package need not ask whether the pixels were divided by 255 or a
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.checks import READ_ERRORS, check_images, check_labels, unknown_name
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -27,21 +24,6 @@ _ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-
-# What the readers of idx, pickle, .mat and .npz files raise on bytes that are cut short or changed.
-_READ_ERRORS = (
-    AssertionError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,7 +380,7 @@ def _read_torchvision(
     cls = getattr(torchvision.datasets, row.class_name)
     try:
         split = cls(root, download=download, **row.split(train))
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         files = {part: row.files(cls, part) for part in (train, not train)}
         raise _torchvision_error(name, root, download, files, err) from err
     # (N, H, W) tensor, (N, H, W, C) or (N, C, H, W) array: all taken whole, never image by image.
@@ -518,7 +500,7 @@ def _load_npz(path: Path) -> _Arrays:
         raise FileNotFoundError(f"{path} not found: expected an .npz file with {', '.join(_ARRAY_NAMES)}")
     try:
         archive = np.load(path, allow_pickle=False)
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         raise ValueError(f"{path} is damaged or no .npz file ({_cause(err)}); save it again with np.savez") from err
     if isinstance(archive, np.ndarray):
         raise ValueError(f"{path} is a single array: expected {', '.join(_ARRAY_NAMES)}; save them with np.savez")
@@ -538,7 +520,7 @@ def _load_npz(path: Path) -> _Arrays:
 def _npz_array(path: Path, archive: Any, key: str) -> np.ndarray:
     try:
         return np.asarray(archive[key])
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         if "allow_pickle" in str(err):
             raise ValueError(
                 f"{path}: {key} holds Python objects, which are not loaded; save it as an array of numbers"

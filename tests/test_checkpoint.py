@@ -386,7 +386,7 @@ def test_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
     old = path.read_bytes()
 
     def half(payload: Any, target: Any) -> None:
-        Path(target).write_bytes(b"half of it")
+        target.write(b"half of it")
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.torch, "save", half)

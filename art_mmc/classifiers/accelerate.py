@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers.base import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Current, _Kinship, _Wrapper
+from art_mmc.classifiers.base import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Kinship, _Wrapper
 from art_mmc.models.inference import Prepared
 
 
@@ -122,7 +122,7 @@ def share_network(
         network = classifier.model if _calls_its_network(classifier) else LastOutput(classifier._model)
     fast._model = _Wrapper(network)
     fast._layer_names = fast._model.get_layers
-    fast._kinship, fast._current = _Kinship(), _Current()
+    fast._kinship = _Kinship()
     loss = classifier.loss
     # also where a user has set the flag for a loss that ART does not know
     takes_as_it_is = loss is None or classifier._int_labels or isinstance(loss, (*_TAKE_INDICES, OneHotLoss))

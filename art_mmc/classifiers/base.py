@@ -31,7 +31,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.checks import check_box, check_images, check_labels, check_name, indices, number
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.classifiers.fitting import (
     batches_in,
@@ -42,6 +42,7 @@ from art_mmc.classifiers.fitting import (
     step_scheduler,
     steps_once_a_batch,
     weighted_loss,
+    with_reduction,
 )
 from art_mmc.defences import Defence, get_defence
 from art_mmc.heads import DistanceHead
@@ -136,7 +137,6 @@ class LossDefendedClassifier(PyTorchClassifier):
     _layer_names: list[str]
     _optimizer: torch.optim.Optimizer | None
     _kinship: _Kinship  # the same for all views of one classifier
-    _current: _Current
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         self.objective = objective
         self.arithmetic = arithmetic
         self.compile = compile
-        self._kinship, self._current = _Kinship(), _Current()
+        self._kinship = _Kinship()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
         if optimizer is None:
@@ -317,9 +317,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     @objective.setter
     def objective(self, name: str) -> None:
-        if name not in ("adaptive", "loss", *OBJECTIVES):
-            raise unknown_name("objective", name, ("adaptive", "loss", *OBJECTIVES))
-        self._objective = name
+        self._objective = check_name("objective", name, ("adaptive", "loss", *OBJECTIVES))
 
     @property
     def arithmetic(self) -> str:
@@ -328,9 +326,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     @arithmetic.setter
     def arithmetic(self, name: str) -> None:
-        if name not in ARITHMETICS:
-            raise unknown_name("arithmetic", name, ARITHMETICS)
-        self._arithmetic = name
+        self._arithmetic = check_name("arithmetic", name, ARITHMETICS)
 
     @property
     def compile(self) -> bool | str:
@@ -360,10 +356,12 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     # ------------------------------------------------------------------------------------------ views
 
-    def _view(self) -> Self:
-        """The same classifier once more, with the very same network, loss and optimizer."""
+    def _view(self, network: torch.nn.Module | None = None) -> Self:
+        """The same classifier once more, with the very same loss and optimizer, and network unless another is given."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
+        if network is not None:
+            view._model = view._make_model_wrapper(network)
         return view
 
     def with_objective(self, name: str) -> Self:
@@ -391,14 +389,10 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: The view; see :meth:`with_objective`.
         :raises ValueError: For a temperature that is no positive number.
         """
-        if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
-            raise ValueError(f"temperature: expected a positive number, got {temperature!r}.")
+        temperature = number("temperature", temperature)
         if isinstance(self.model, _Softmax):
             raise ValueError("the network of this view ends in a softmax already.")
-        view = self._view()
-        view._model = view._make_model_wrapper(_Softmax(self.model, float(temperature)))
-        view._current = _Current()
-        return view
+        return self._view(_Softmax(self.model, temperature))
 
     def _make_model_wrapper(self, model: torch.nn.Module) -> _Wrapper:
         return _Wrapper(model)
@@ -410,12 +404,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def _without_probabilities(self) -> Self:
         """The view without the softmax, for files and copies."""
-        if not isinstance(self.model, _Softmax):
-            return self
-        view = self._view()
-        view._model = view._make_model_wrapper(self._network)
-        view._current = _Current()
-        return view
+        return self._view(self._network) if isinstance(self.model, _Softmax) else self
 
     def __eq__(self, other: object) -> bool:
         """
@@ -430,14 +419,12 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     # ------------------------------------------------------------------------------------------ what comes in
 
-    def _set_label_flags(self) -> None:
+    def _check_params(self) -> None:
+        super()._check_params()
         # ART would let its trainers hand one-hot labels to a loss that it does not know, and they fail on those
         self._reduce_labels, self._int_labels = True, True
         self._probability_labels = not isinstance(self._loss, (torch.nn.NLLLoss, torch.nn.MultiMarginLoss))
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        self._set_label_flags()
+        check_box(self.clip_values, self.input_shape)
 
     def _update_preprocessing_operations(self) -> None:
         super()._update_preprocessing_operations()
@@ -467,6 +454,10 @@ class LossDefendedClassifier(PyTorchClassifier):
         whole = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
             return x if x.dtype == torch.float32 or (whole and not x.is_floating_point()) else x.float()
+        if not isinstance(x, np.ndarray) or not x.ndim or x.dtype.kind not in "biufO":
+            kind = type(x.item() if getattr(x, "shape", None) == () else x).__name__
+            kind = f"an array of {x.dtype}" if kind == "ndarray" else kind
+            raise TypeError(f"x: expected an array or a torch tensor of inputs (N, ...), got {kind}; np.asarray(x)?")
         if x.dtype == object:
             return x
         check_images(x, None if self.preprocessing_defences or self.row is None else self.input_shape, finite=False)
@@ -525,18 +516,18 @@ class LossDefendedClassifier(PyTorchClassifier):
             )
         recurrent = backward and self.is_rnn and not training_mode  # cuDNN has no backward pass for RNNs in eval mode
         fused = not (training_mode or self._arithmetic == "exact" or self._compile)
-        before = self._current.network
         prepared = Prepared(self.model, training_mode or recurrent, learning, fused, recurrent, watched)
-        self._current.network = prepared
+        _RUNNING.networks.append(prepared)
         try:
             yield prepared
         finally:
-            self._current.network = before
+            _RUNNING.networks.remove(prepared)
 
     def _outputs(self, x: torch.Tensor, part: torch.nn.Module | None = None) -> torch.Tensor:
         """The network, or the part of a view that is asked for, on a batch, computed as `arithmetic` says."""
-        prepared, part = self._current.network, self.model if part is None else part
-        if prepared is None or prepared.original is not self.model:  # a call in the modes that the modules are in
+        part = self.model if part is None else part
+        prepared = next((each for each in reversed(_RUNNING.networks) if each.original is self.model), None)
+        if prepared is None:  # a call in the modes that the modules are in
             prepared = Prepared(self.model, training=None, learning=True)
         call: Callable[..., torch.Tensor] = partial(prepared, part=part)
         training = prepared.network.training
@@ -663,20 +654,16 @@ class LossDefendedClassifier(PyTorchClassifier):
         if single:
             raise ValueError(f"objective '{name}' compares classes, but the network has a single output; take 'loss'.")
         outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
-        values = OBJECTIVES[name](outputs, y if y.ndim == 1 else y.argmax(dim=1))
+        values = OBJECTIVES[name](outputs, indices(y))
         if reduction is None:
             reduction = "mean" if "mean" in getattr(self._loss, "reduction", "mean") else "sum"
         return values if reduction == "none" else values.mean() if reduction == "mean" else values.sum()
 
     def _training_loss(self, outputs: torch.Tensor, y: torch.Tensor, reduction: str | None = None) -> torch.Tensor:
-        """The loss, reduced as asked or in its own way; a copy is asked, as others may use the loss meanwhile."""
-        loss: Any = self._loss
-        if loss is None:
+        """The loss, reduced as asked or in its own way."""
+        if self._loss is None:
             raise ValueError("the classifier has no loss: set_params(loss=...), or another objective than 'loss'.")
-        if reduction is not None and getattr(loss, "reduction", reduction) != reduction:
-            loss = copy.copy(loss)
-            loss.reduction = reduction
-        return loss(outputs, y)
+        return with_reduction(self._loss, reduction)(outputs, y)
 
     def _preprocessed(self, x: Any, y: torch.Tensor | None, no_grad: bool) -> tuple[Any, Any]:
         """Inputs and their labels after the preprocessing, which may make several inputs of one."""
@@ -747,8 +734,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: (N,) for reduction "none", for an element-wise loss (N, K), else a scalar; a tensor with its graph if
                  x is one.
         """
-        if reduction not in ("none", "mean", "sum"):
-            raise unknown_name("reduction", reduction, ("none", "mean", "sum"))
+        check_name("reduction", reduction, ("none", "mean", "sum"))
         x = self._inputs(x)
         is_tensor = isinstance(x, torch.Tensor)
         graph = is_tensor and torch.is_grad_enabled()
@@ -826,9 +812,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: Gradients of the shape of x.
         """
         with self._prepared(backward=True):
-            view = self._view()
-            view._model = view._make_model_wrapper(Prepared(self.model).network)  # each layer a step of its own
-            view._current = _Current()
+            view = self._view(Prepared(self.model).network)  # each layer a step of its own
             return super(LossDefendedClassifier, view).custom_loss_gradient(*args, **kwargs)
 
     def get_activations(  # type: ignore[override]
@@ -1036,11 +1020,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                 f"model: expected logits (B, K), in training mode the network gives a {type(outputs).__name__}; take "
                 "its auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward picks the logits."
             )
-        labels = y.to(self._device)
-        if sample_weight is None:
-            loss = self._training_loss(outputs, labels)
-        else:
-            loss = weighted_loss(self._loss, outputs, labels, sample_weight)
+        loss = weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
         loss.sum().backward()  # "none" is a sum
         optimizer.step()
         return loss.detach(), outputs.detach()
@@ -1056,8 +1036,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :raises ValueError: For an unknown name, or a network and a loss that do not fit, as in the constructor.
         """
         for name in kwargs:
-            if name not in self.estimator_params:
-                raise unknown_name("parameter", name, self.estimator_params)
+            check_name("parameter", name, self.estimator_params)
         if kwargs.get("use_amp"):
             raise ValueError(NO_AMP)
         model = kwargs.pop("model", None)
@@ -1082,7 +1061,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._device = torch.device(f"cuda:{torch.cuda.current_device()}" if cuda else "cpu")
             self._model.to(self._device)
         if model is not None:
-            self._kinship, self._current = _Kinship(), _Current()  # views taken before are of the old network
+            self._kinship = _Kinship()  # views taken before are of the old network
             if self._optimizer is not None and "optimizer" not in kwargs:
                 new = [model.to(self._device), kwargs["loss"]]
                 self._optimizer = same_optimizer(self._optimizer, [self._network, self._loss], new)
@@ -1177,7 +1156,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
                  by the clock.
         """
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled", "_current")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -1197,7 +1176,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         state = dict(state)
         model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
         self.__dict__.update(state)
-        self._compiled, self._current = None, _Current()
+        self._compiled = None
         self._device = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
         self._model = self._make_model_wrapper(model).to(self._device)
 
@@ -1208,10 +1187,14 @@ class _Kinship:
     takes_channels_last: bool | None = None
 
 
-class _Current(threading.local):
-    """What a classifier runs in this thread while a call prepares it; None for the network itself."""
+class _Running(threading.local):
+    """Of the calls that run in this thread the networks as they see them, the innermost last."""
 
-    network: Prepared | None = None
+    def __init__(self) -> None:
+        self.networks: list[Prepared] = []
+
+
+_RUNNING = _Running()
 
 
 class _Wrapper(torch.nn.Module):

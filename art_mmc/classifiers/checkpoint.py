@@ -6,40 +6,21 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import zipfile
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from art_mmc.checks import READ_ERRORS
 from art_mmc.defences import get_defence
 from art_mmc.losses import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
-
-if TYPE_CHECKING:
-    from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.state import write_atomically
 
 FORMAT = "art_mmc.classifier"
 VERSION = 1
-
-# what zipfile and torch.load raise on bytes that are cut short, changed or no checkpoint at all
-_READ_ERRORS = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def plain_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -62,7 +43,7 @@ def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None
     network.load_state_dict({names.get(name, name): tensor for name, tensor in plain_names(state).items()})
 
 
-def describe(classifier: LossDefendedClassifier) -> dict[str, Any]:
+def describe(classifier: Any) -> dict[str, Any]:
     """
     What :func:`rebuild` needs to build a classifier's network and loss again.
 
@@ -102,15 +83,13 @@ def write_payload(
     path: str | os.PathLike[str], state: dict[str, torch.Tensor], description: dict[str, Any] | None, **more: Any
 ) -> None:
     """
-    Write a checkpoint: to a neighbouring file, then renamed, so that whatever happens the file is the old or the new
-    one.
+    Write a checkpoint. Whatever happens, the file is the old or the new one.
 
     :param path: The file; its folder is made if need be.
     :param state: The network's weights.
     :param description: What :func:`describe` gave; None where the network can't be described.
     :param more: More entries, of tensors and plain data.
     """
-    path = Path(path)
     payload = {
         "format": FORMAT,
         "version": VERSION,
@@ -118,13 +97,7 @@ def write_payload(
         "state": {name: tensor.detach().cpu() for name, tensor in plain_names(state).items()},
         **more,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(payload, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically({Path(path): lambda file: torch.save(payload, file)})
 
 
 def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -144,7 +117,7 @@ def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
             if bad := archive.testzip():
                 raise zipfile.BadZipFile(f"bad checksum of {bad}")
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         raise ValueError(f"{path} is damaged, or no checkpoint of art_mmc: {' '.join(str(err).split())[:100]}") from err
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of art_mmc (expected format '{FORMAT}').")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from art_mmc.checks import check_name
+from art_mmc.checks import check_name, indices
 
 
 def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.
     :param y: Its labels: indices (B,) or probabilities (B, K).
     :return: What it adds to an epoch's sum of losses, correct predictions and samples, (3,), on the device.
     """
-    true = (y if y.ndim == 1 else y.argmax(dim=1)).to(logits.device)
+    true = indices(y).to(logits.device)
     seen = loss.detach().double().sum()
     correct = (logits.detach().argmax(dim=1) == true).sum().double()
     return torch.stack([seen * len(logits), correct, torch.full_like(seen, len(logits))])
@@ -55,6 +55,15 @@ def explained(samples: int) -> Iterator[None]:
         raise
 
 
+def with_reduction(loss: Any, reduction: str | None) -> Any:
+    """The loss, or a copy with another reduction if it has one, since others may use it meanwhile; None for its own."""
+    if reduction is None or getattr(loss, "reduction", reduction) == reduction:
+        return loss
+    loss = copy.copy(loss)
+    loss.reduction = reduction
+    return loss
+
+
 def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """
     A batch's loss, each sample's value times its weight before they are reduced as the loss' `reduction` says.
@@ -68,9 +77,7 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
     """
     if weights is None:
         return loss(outputs, y)
-    each = copy.copy(loss)  # others may use the loss meanwhile
-    each.reduction = "none"
-    values = each(outputs, y)
+    values = with_reduction(loss, "none")(outputs, y)
     if not values.ndim or len(values) != len(outputs):
         raise TypeError(
             f"sample_weight: {type(loss).__name__} gives no value a sample; it needs an attribute `reduction` and, set "
