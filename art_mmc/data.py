@@ -46,48 +46,31 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """
-        Shape of one image.
-
-        :return: (C, H, W).
-        """
+        """Shape of one image, (C, H, W)."""
         _, channels, height, width = self.x_train.shape
         return channels, height, width
 
     @cached_property
     def nb_classes(self) -> int:
-        """
-        Number of classes.
-
-        :return: K, the highest training label plus one.
-        """
+        """Number of classes K, the highest training label plus one."""
         return int(self.y_train.max()) + 1
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """
-        Mean of each channel over the training images.
-
-        :return: C numbers in [0, 1].
-        """
+        """Mean of each channel over the training images, C numbers in [0, 1]."""
         return self._moments[0]
 
     @property
     def std(self) -> tuple[float, ...]:
         """
-        Standard deviation of each channel over the training images (divided by N H W).
-
-        :return: C numbers in [0, 0.5]; 0 for a channel that never changes.
+        Standard deviation of each channel over the training images (divided by N H W), C numbers in [0, 0.5]; 0 for a
+        channel that never changes.
         """
         return self._moments[1]
 
     @cached_property
     def pixel_mean(self) -> np.ndarray:
-        """
-        Mean of each pixel over the training images, the mean image.
-
-        :return: (C, H, W), float32 in [0, 1].
-        """
+        """Mean of each pixel over the training images, (C, H, W), float32 in [0, 1]."""
         return self.x_train.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @cached_property
@@ -194,11 +177,8 @@ def _cause(err: BaseException) -> str:
 
 def _checked(name: str, arrays: _Arrays) -> Dataset:
     """
-    Check what a loader returned and make a data set of it.
-
-    :param name: Name of the data set, which starts each message.
-    :param arrays: Images as `_to_unit` returns them and labels as they were found.
-    :return: The data set.
+    A data set of what a loader returned: images as `_to_unit` gives them, labels as they were found. The name starts
+    each message.
     """
     x_train, y_train, x_test, y_test = arrays
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -225,13 +205,8 @@ def _checked(name: str, arrays: _Arrays) -> Dataset:
 
 def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None = None) -> tuple[np.ndarray, int]:
     """
-    Labels in any accepted form as class indices.
-
-    :param y: Labels (N,), (N, 1) or one-hot (N, K).
-    :param name: The name used in messages.
-    :param length: Expected N.
-    :param nb_classes: Expected K, or None to take it from the labels.
-    :return: int64 (N,), and K: the columns of one-hot labels, else the highest label plus one.
+    Labels (N,), (N, 1) or one-hot (N, K) as int64 (N,), and K: as given, or the columns of one-hot labels, else the
+    highest label plus one.
     """
     if y.dtype.kind not in "iufb":
         raise ValueError(f"{name}: expected whole numbers 0 .. K - 1 or one-hot rows, got dtype {y.dtype}")
@@ -250,11 +225,8 @@ def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None
 
 def _to_unit(x: np.ndarray, name: str) -> np.ndarray:
     """
-    Images in any accepted form as float32 (N, C, H, W) in [0, 1].
-
-    :param x: uint8 in 0..255 or floats in [0, 1], in a shape that `_channels_first` knows.
-    :param name: The name used in messages.
-    :return: A C-contiguous array; `x` itself if it is one already.
+    uint8 in 0..255 or floats in [0, 1], in a shape that `_channels_first` knows, as float32 (N, C, H, W) in [0, 1],
+    C-contiguous; `x` itself if it is that already.
     """
     if x.size == 0:
         raise ValueError(f"{name} is empty (shape {x.shape}): at least one image is needed")
@@ -284,13 +256,7 @@ def _to_unit(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
-    """
-    A view of images as (N, C, H, W).
-
-    :param x: (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3.
-    :param name: The name used in messages.
-    :return: (N, C, H, W).
-    """
+    """A view as (N, C, H, W) of images (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3."""
     if x.ndim == 3:
         return x[:, None]
     if x.ndim == 4:
@@ -392,14 +358,8 @@ def _torchvision_error(
     name: str, root: Path, download: bool, files: dict[bool, dict[str, str | None]], err: BaseException
 ) -> Exception:
     """
-    The error for a data set that torchvision could not read; the caller raises it.
-
-    :param name: Name of the data set.
-    :param root: Folder of the data.
-    :param download: Whether a download was allowed.
-    :param files: Files and MD5 sums of the split that was read, then of the other one.
-    :param err: What torchvision raised.
-    :return: FileNotFoundError when a file is missing, else ValueError.
+    The error for a set that torchvision could not read: FileNotFoundError when a file is missing, else ValueError.
+    `files` has names and MD5 sums for the split that was read, then for the other one.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -468,11 +428,7 @@ def _load_tiny_imagenet(name: str, data_dir: Path | None, download: bool) -> _Ar
 
 def _read_images(name: str, listed: list[tuple[Path, int]]) -> tuple[np.ndarray, np.ndarray]:
     """
-    Decode image files of one size straight into one array.
-
-    :param name: Name of the data set.
-    :param listed: Path and label of each image; at least one.
-    :return: Images (N, 3, H, W), float32 in [0, 1], and labels (N,).
+    Image files of one size, at least one, straight into one array: (N, 3, H, W), float32 in [0, 1], and labels (N,).
     """
     from PIL import Image
 

@@ -15,9 +15,10 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from numbers import Integral, Real
 
 import torch
+
+from art_mmc.checks import number, whole
 
 #: additions and products that a numeric spread may take: about 3 seconds of a core
 _OPERATIONS = 200_000_000_000
@@ -47,7 +48,7 @@ def max_mahalanobis_centers(
     """
     _check(num_classes, dim, scale)
     if steps is not None:
-        _check_whole("steps", steps, 1)
+        whole("steps", steps)
     if dim == 1 and num_classes > 2:
         raise ValueError(
             f"dim=1: a line has room for two centers of equal norm, not for {num_classes}; use dim >= 2 "
@@ -94,15 +95,9 @@ def random_centers(num_classes: int, dim: int, scale: float = 1.0, *, seed: int 
 
 
 def _check(num_classes: int, dim: int, scale: float) -> None:
-    _check_whole("num_classes", num_classes, 2)
-    _check_whole("dim", dim, 1)
-    if not (isinstance(scale, Real) and math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale: expected a positive number (the norm of a center), got {scale!r}.")
-
-
-def _check_whole(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    whole("num_classes", num_classes, 2)
+    whole("dim", dim)
+    number("scale", scale)
 
 
 def _simplices(num_classes: int, dim: int) -> torch.Tensor:

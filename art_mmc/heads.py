@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from art_mmc.checks import choice, number
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
 from art_mmc.options import HasOptions
 
@@ -116,9 +117,7 @@ class UnitNormHead(LinearHead):
 
     def __init__(self, in_features: int, nb_classes: int, logit_norm: float = 1.0) -> None:
         super().__init__(in_features, nb_classes)
-        if not logit_norm > 0:
-            raise ValueError(f"logit_norm: expected a positive number, got {logit_norm!r}.")
-        self.logit_norm = float(logit_norm)
+        self.logit_norm = number("logit_norm", logit_norm)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
         """
@@ -148,9 +147,7 @@ class CenterTrackingHead(LinearHead):
 
     def __init__(self, in_features: int, nb_classes: int, center_rate: float = 0.5) -> None:
         super().__init__(in_features, nb_classes)
-        if not 0 <= center_rate <= 1:
-            raise ValueError(f"center_rate: expected a number in [0, 1], got {center_rate!r}.")
-        self.center_rate = float(center_rate)
+        self.center_rate = number("center_rate", center_rate, 0, 1, "[]")
         self.register_buffer("centers", torch.zeros(nb_classes, in_features))
 
     def reset_parameters(self) -> None:
@@ -200,9 +197,7 @@ class DistanceHead(Head):
 
     def __init__(self, in_features: int, nb_classes: int, temperature: float) -> None:
         super().__init__(in_features, nb_classes)
-        if not temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature!r}.")
-        self.temperature = float(temperature)
+        self.temperature = number("temperature", temperature)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
         """
@@ -246,8 +241,7 @@ class FixedCentersHead(DistanceHead):
         temperature: float | None = None,
         positions: torch.Tensor | None = None,
     ) -> None:
-        if centers not in ("max_mahalanobis", "random"):
-            raise ValueError(f"centers: expected 'max_mahalanobis' or 'random', got {centers!r}.")
+        choice("centers", centers, ("max_mahalanobis", "random"))
         if positions is None:
             layout = random_centers if centers == "random" else max_mahalanobis_centers
             positions = layout(nb_classes, in_features, scale, seed=center_seed)

@@ -17,13 +17,9 @@ class HasOptions:
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """
-        :return: The names of the constructor's arguments that are options.
-        """
+        """The names of the constructor's arguments that are options."""
         return [name for name in inspect.signature(cls.__init__).parameters if name not in cls.NOT_OPTIONS]
 
     def options(self) -> dict[str, object]:
-        """
-        :return: The options by name, as the constructor takes them.
-        """
+        """The options by name, as the constructor takes them."""
         return {name: getattr(self, name) for name in self.option_names()}

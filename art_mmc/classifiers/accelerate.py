@@ -54,9 +54,8 @@ def accelerate(
 
 def own_attributes(classifier: PyTorchClassifier) -> list[str]:
     """
-    :param classifier: An ART classifier.
-    :return: Names of methods and properties of ART's class, or of this package's, in whose place the classifier's class
-             or the object itself has others.
+    Names of methods and properties of ART's class, or of this package's, in whose place the classifier's class or the
+    object itself has others.
     """
     base = LossDefendedClassifier if isinstance(classifier, LossDefendedClassifier) else PyTorchClassifier
     known = {name for name in dir(base) if not name.startswith("__") and _does_something(getattr(base, name))}
@@ -93,10 +92,7 @@ class LastOutput(torch.nn.Module):
         self.wrapper = wrapper
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, ...).
-        :return: Logits (B, K).
-        """
+        """Inputs (B, ...) to logits (B, K)."""
         return self.wrapper(x)[-1]
 
 

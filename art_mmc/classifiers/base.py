@@ -407,14 +407,11 @@ class LossDefendedClassifier(PyTorchClassifier):
         return self._view(self._network) if isinstance(self.model, _Softmax) else self
 
     def __eq__(self, other: object) -> bool:
-        """
-        :param other: Anything.
-        :return: Whether it is this classifier, or a view of it, or of the same one.
-        """
+        """Whether it is this classifier, or a view of it, or of the same one."""
         return isinstance(other, LossDefendedClassifier) and other._kinship is self._kinship
 
     def __hash__(self) -> int:
-        """:return: The same for all views of one classifier."""
+        """The same for all views of one classifier."""
         return hash(id(self._kinship))
 
     # ------------------------------------------------------------------------------------------ what comes in
@@ -1153,26 +1150,21 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def __getstate__(self) -> dict[str, Any]:
         """
-        :return: Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named
-                 by the clock.
+        Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named by the
+        clock.
         """
         state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """
-        :param memo: As in `copy.deepcopy`.
-        :return: A copy, also right after a training of a network with weight norm, spectral norm or pruning by hooks.
-        """
+        """A copy, also right after a training of a network with weight norm, spectral norm or pruning by hooks."""
         memo.update(detached([self.model, self._loss]))
         clone = memo[id(self)] = object.__new__(type(self))
         clone.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return clone
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """
-        :param state: As :meth:`__getstate__` gave it; without a GPU the network comes back on the CPU.
-        """
+        """As :meth:`__getstate__` gave it; without a GPU the network comes back on the CPU."""
         state = dict(state)
         model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
         self.__dict__.update(state)
@@ -1209,10 +1201,7 @@ class _Wrapper(torch.nn.Module):
         self.training = model.training
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """
-        :param x: Inputs (B, ...).
-        :return: The outputs, (B, K).
-        """
+        """Inputs (B, ...) to outputs (B, K)."""
         return [self._model(x)]
 
     @property
@@ -1240,8 +1229,5 @@ class _Softmax(torch.nn.Module):
         self.temperature = temperature
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, C, H, W).
-        :return: Probabilities (B, K).
-        """
+        """Inputs (B, ...) to probabilities (B, K)."""
         return (self.network(x).float() / self.temperature).softmax(dim=1)

@@ -24,20 +24,13 @@ VERSION = 1
 
 
 def plain_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """
-    :param state: The state of a network, parts of which may be given as `torch.compile(part)`.
-    :return: The same under the names that the network has without `torch.compile`.
-    """
+    """A network's state, parts of which may be given as `torch.compile(part)`, under the names that it has without."""
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
 
 
 def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """
-    Load a state into a network, whichever of the two has compiled parts.
-
-    :param network: The network.
-    :param state: A state of it or of its like.
-    :raises RuntimeError: When the names or shapes do not fit.
+    Load a state into a network, whichever of the two has compiled parts; RuntimeError when names or shapes do not fit.
     """
     names = {name.replace("_orig_mod.", ""): name for name in network.state_dict()}
     network.load_state_dict({names.get(name, name): tensor for name, tensor in plain_names(state).items()})
@@ -83,12 +76,8 @@ def write_payload(
     path: str | os.PathLike[str], state: dict[str, torch.Tensor], description: dict[str, Any] | None, **more: Any
 ) -> None:
     """
-    Write a checkpoint. Whatever happens, the file is the old or the new one.
-
-    :param path: The file; its folder is made if need be.
-    :param state: The network's weights.
-    :param description: What :func:`describe` gave; None where the network can't be described.
-    :param more: More entries, of tensors and plain data.
+    Write a checkpoint, the old file or the new one whatever happens. `description` is what :func:`describe` gave, or
+    None where the network can't be described; `more` are entries of tensors and plain data.
     """
     payload = {
         "format": FORMAT,

@@ -17,12 +17,7 @@ from art_mmc.checks import check_name, indices
 
 
 def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """
-    :param loss: A batch's loss.
-    :param logits: Its logits (B, K).
-    :param y: Its labels: indices (B,) or probabilities (B, K).
-    :return: What it adds to an epoch's sum of losses, correct predictions and samples, (3,), on the device.
-    """
+    """What a batch adds to an epoch's sum of losses, correct predictions and samples, (3,), on the device."""
     true = indices(y).to(logits.device)
     seen = loss.detach().double().sum()
     correct = (logits.detach().argmax(dim=1) == true).sum().double()
@@ -30,20 +25,13 @@ def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.
 
 
 def batches_in(generator: Any) -> int:
-    """
-    :param generator: An ART data generator.
-    :return: Batches in one pass over its data; one where it does not say how many samples it has.
-    """
+    """Batches in one pass over a generator's data; one where it does not say how many samples it has."""
     return max(1, -(-(generator.size or generator.batch_size) // generator.batch_size))
 
 
 @contextmanager
 def explained(samples: int) -> Iterator[None]:
-    """
-    Around a pass in training mode: what torch says of a batch of one sample, in words that help.
-
-    :param samples: Samples in the batch, or in the process that has the fewest.
-    """
+    """Around a pass in training mode on so many samples: what torch says of a batch of one, in words that help."""
     try:
         yield
     except ValueError as err:
@@ -93,10 +81,8 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
 
 def check_weights(weights: Any, length: int) -> torch.Tensor | None:
     """
-    :param weights: One number a sample, (N,) or (N, 1), or None.
-    :param length: Number of samples N.
-    :return: The weights, float32, (N,), or None.
-    :raises ValueError: For another shape, or numbers that are not finite or below 0.
+    Sample weights (N,) or (N, 1) as float32 (N,); None for None. ValueError for another shape, or numbers that are not
+    finite or below 0.
     """
     if weights is None:
         return None
@@ -110,9 +96,8 @@ def check_weights(weights: Any, length: int) -> torch.Tensor | None:
 
 def is_made(scheduler: Any) -> bool:
     """
-    :param scheduler: A learning-rate scheduler, or what makes one from an optimizer: a function, or a class.
-    :return: Whether it is a scheduler.
-    :raises TypeError: For what is neither.
+    Whether it is a learning-rate scheduler, not what makes one from an optimizer, a function or a class; TypeError for
+    what is neither.
     """
     made = hasattr(scheduler, "step") and not isinstance(scheduler, type)
     if not made and not callable(scheduler):
@@ -143,11 +128,8 @@ def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batche
 
 def step_scheduler(scheduler: Any, loss: float, figure: float) -> None:
     """
-    Step a learning-rate scheduler at the end of an epoch.
-
-    :param scheduler: The scheduler; a `ReduceLROnPlateau` is told how the epoch went.
-    :param loss: The epoch's loss, for its mode "min".
-    :param figure: The epoch's accuracy, for its mode "max".
+    Step a learning-rate scheduler at the end of an epoch; a `ReduceLROnPlateau` is told the loss or, in mode "max", the
+    accuracy.
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         for group in scheduler.optimizer.param_groups:  # as other schedulers do; see same_optimizer

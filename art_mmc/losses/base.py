@@ -137,20 +137,6 @@ def cross_entropy(logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | 
     return functional.cross_entropy(logits, y, weight, reduction="none", ignore_index=-(2**31))
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return the value, or raise a ValueError with the argument's name when it is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}.")
-    return value
-
-
-def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """Return the value as a float, or raise a ValueError with the argument's name when it is not in [low, high]."""
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}.")
-    return float(value)
-
-
 def check_weight(weight: Sequence[float]) -> list[float]:
     """Return the weights as plain numbers, or raise a ValueError unless they are finite, >= 0 and not all zero."""
     try:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import Loss, check_range, cross_entropy
+from art_mmc.checks import number
+from art_mmc.losses.base import Loss, cross_entropy
 
 
 class CenterLoss(Loss):
@@ -25,7 +26,7 @@ class CenterLoss(Loss):
 
     def __init__(self, lam: float = 0.003, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.lam = check_range("lam", lam, 0.0)
+        self.lam = number("lam", lam, ends="[)")
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return cross-entropy plus pull, (B,), and move the centers; see :meth:`Loss.per_sample`."""

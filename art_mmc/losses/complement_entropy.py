@@ -8,7 +8,8 @@ import math
 
 import torch
 
-from art_mmc.losses.base import Loss, check_choice, check_range, cross_entropy
+from art_mmc.checks import choice, number
+from art_mmc.losses.base import Loss, cross_entropy
 
 
 class GuidedComplementEntropyLoss(Loss):
@@ -28,8 +29,8 @@ class GuidedComplementEntropyLoss(Loss):
 
     def __init__(self, alpha: float = 0.333, variant: str = "code", reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.alpha = check_range("alpha", alpha, 0.0)
-        self.variant = check_choice("variant", variant, ("code", "paper"))
+        self.alpha = number("alpha", alpha, ends="[)")
+        self.variant = choice("variant", variant, ("code", "paper"))
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the guided complement entropy, (B,); see :meth:`Loss.per_sample`."""

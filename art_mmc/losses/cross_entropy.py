@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from art_mmc.losses.base import Loss, check_range, cross_entropy
+from art_mmc.checks import number
+from art_mmc.losses.base import Loss, cross_entropy
 
 
 class SoftmaxCrossEntropyLoss(Loss):
@@ -27,7 +28,7 @@ class SoftmaxCrossEntropyLoss(Loss):
         self, label_smoothing: float = 0.0, reduction: str = "mean", weight: Sequence[float] | None = None
     ) -> None:
         super().__init__(reduction, weight)
-        self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+        self.label_smoothing = number("label_smoothing", label_smoothing, 0, 1, "[]")
         if self.label_smoothing == 1.0:
             raise ValueError("label_smoothing: expected a number in [0, 1), got 1.0, which would leave the label out.")
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import Loss, check_range, cross_entropy
+from art_mmc.checks import number
+from art_mmc.losses.base import Loss, cross_entropy
 
 
 class LGMLoss(Loss):
@@ -28,9 +29,9 @@ class LGMLoss(Loss):
         self, alpha: float = 0.1, lam: float = 0.01, temperature: float = 1.0, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction)
-        self.alpha = check_range("alpha", alpha, 0.0)
-        self.lam = check_range("lam", lam, 0.0)
-        self.temperature = check_range("temperature", temperature, 1e-12)
+        self.alpha = number("alpha", alpha, ends="[)")
+        self.lam = number("lam", lam, ends="[)")
+        self.temperature = number("temperature", temperature)
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return classification plus likelihood loss, (B,); see :meth:`Loss.per_sample`."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import Loss, check_choice, cross_entropy
+from art_mmc.checks import choice
+from art_mmc.losses.base import Loss, cross_entropy
 
 
 class InferenceSoftmaxLoss(Loss):
@@ -37,7 +38,7 @@ class InferenceSoftmaxLoss(Loss):
         super().__init__(reduction)
         self.scale = float(scale)
         self.margin = float(margin)
-        self.selector = check_choice("selector", selector, ("pred", "true"))
+        self.selector = choice("selector", selector, ("pred", "true"))
         self.clip = bool(clip)
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import LinearInLabelLoss, check_choice, check_range
+from art_mmc.checks import choice, number
+from art_mmc.losses.base import LinearInLabelLoss
 
 
 class MMLDALoss(LinearInLabelLoss):
@@ -27,8 +28,8 @@ class MMLDALoss(LinearInLabelLoss):
 
     def __init__(self, variant: str = "code", temperature: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.variant = check_choice("variant", variant, ("code", "paper"))
-        self.temperature = check_range("temperature", temperature, 1e-12)
+        self.variant = choice("variant", variant, ("code", "paper"))
+        self.temperature = number("temperature", temperature)
 
     def per_class(self, logits: torch.Tensor) -> torch.Tensor:
         """Return `-log softmax` of the negative distances, (B, K); see :meth:`LinearInLabelLoss.per_class`."""
@@ -51,8 +52,8 @@ class MMCLoss(LinearInLabelLoss):
 
     def __init__(self, variant: str = "code", temperature: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.variant = check_choice("variant", variant, ("code", "paper"))
-        self.temperature = check_range("temperature", temperature, 1e-12)
+        self.variant = choice("variant", variant, ("code", "paper"))
+        self.temperature = number("temperature", temperature)
 
     def per_class(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the (half) squared distances, (B, K); see :meth:`LinearInLabelLoss.per_class`."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from art_mmc.losses.base import Loss, check_choice, check_range
+from art_mmc.checks import choice, number
+from art_mmc.losses.base import Loss
 
 CONSTRAINTS = ("soft", "hard")
 
@@ -29,8 +30,8 @@ class PCLoss(Loss):
 
     def __init__(self, xi: float = 0.995, variant: str = "code", reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.xi = check_range("xi", xi, 0.0, 1.0)
-        self.variant = check_choice("variant", variant, ("code", "paper"))
+        self.xi = number("xi", xi, 0, 1, "[]")
+        self.variant = choice("variant", variant, ("code", "paper"))
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the PC loss, (B,); see :meth:`Loss.per_sample`."""
@@ -54,7 +55,7 @@ class LogitConstraintLoss(Loss):
 
     def __init__(self, constraint: str = "soft", reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.constraint = check_choice("constraint", constraint, CONSTRAINTS)
+        self.constraint = choice("constraint", constraint, CONSTRAINTS)
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the logit constraint, (B,); see :meth:`Loss.per_sample`."""
@@ -83,8 +84,8 @@ class PCLogitConstraintLoss(PCLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(xi, variant, reduction)
-        self.lam = check_range("lam", lam, 0.0)
-        self.constraint = check_choice("constraint", constraint, CONSTRAINTS)
+        self.lam = number("lam", lam, ends="[)")
+        self.constraint = choice("constraint", constraint, CONSTRAINTS)
 
     def per_sample(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the sum, (B,); see :meth:`Loss.per_sample`."""

@@ -53,9 +53,7 @@ class BackboneRow:
     min_size: int
 
     def option_names(self) -> list[str]:
-        """
-        :return: The names of the options that :func:`create_backbone` takes for this net.
-        """
+        """The names of the options that :func:`create_backbone` takes for this net."""
         fixed = {"input_shape", *getattr(self.build, "keywords", {})}
         return [*(name for name in inspect.signature(self.build).parameters if name not in fixed), "beta"]
 
@@ -144,10 +142,8 @@ BACKBONES: dict[str, BackboneRow] = {
 
 def make_activation(name: str = "relu", beta: float | None = None) -> Activation:
     """
-    :param name: A name of :data:`ACTIVATIONS`.
-    :param beta: Sharpness of "softplus", None for torch's 1; larger is nearer to ReLU.
-    :return: What makes one such activation.
-    :raises ValueError: When the name is unknown, or `beta` is not positive or given with another activation.
+    What makes one activation of a name of :data:`ACTIVATIONS`; `beta` is the sharpness of "softplus", larger is nearer
+    to ReLU, None for torch's 1.
     """
     made = ACTIVATIONS[check_name("activation", name, ACTIVATIONS)]
     if beta is None:

@@ -135,12 +135,8 @@ def wrap_backbone(
 
 def _features_of_zeros(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
     """
-    The checked output of a module for two zero samples, in eval mode and without a trace. In training mode it has to
-    be of the same shape, or the head can't be trained on it.
-
-    :param module: The module.
-    :param input_shape: Shape of one input.
-    :return: Its output (2, ...).
+    The checked output (2, ...) for two zero samples, in eval mode and without a trace. In training mode it has to be of
+    the same shape, or the head can't be trained on it.
     """
     z = _output_for_zeros(module, input_shape, training=False)
     trained = _output_for_zeros(module, input_shape, training=True)

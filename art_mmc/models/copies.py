@@ -50,21 +50,15 @@ def _computed(value: Any) -> Iterator[torch.Tensor]:
 
 def detached(things: Any) -> dict[int, Any]:
     """
-    What `copy.deepcopy` must know to copy a network that was just trained: modules may keep results of their last pass,
-    as weight norm, spectral norm and pruning by hooks keep the weight that they computed.
-
-    :param things: The network, or several things.
-    :return: The `memo` of `copy.deepcopy`.
+    The `memo` with which `copy.deepcopy` copies a network that was just trained: modules may keep results of their last
+    pass, as weight norm, spectral norm and pruning by hooks keep the weight that they computed.
     """
     modules = [module for network in _networks(things) for module in network.modules()]
     return {id(tensor): tensor.detach().clone() for module in modules for tensor in _computed(module.__dict__)}
 
 
 def copied(things: T) -> T:
-    """
-    :param things: The network, or several things; what they share, the copies share.
-    :return: A deep copy.
-    """
+    """A deep copy of the network, or of several things; what they share, the copies share."""
     return copy.deepcopy(things, detached(things))
 
 

@@ -357,10 +357,7 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 def convolution_weights(modules: Iterable[nn.Module]) -> int:
-    """
-    :param modules: The modules of a network.
-    :return: Elements in the weights of its convolutions over images.
-    """
+    """Elements in the weights of a network's convolutions over images."""
     return sum(
         module.out_channels * module.in_channels // module.groups * math.prod(module.kernel_size)
         for module in modules

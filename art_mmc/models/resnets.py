@@ -75,20 +75,12 @@ class Residual(nn.Module):
         self.after = nn.Identity() if after is None else after
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Map (B, C, H, W).
-        :return: Map (B, C', H', W').
-        """
+        """Map (B, C, H, W) to map (B, C', H', W')."""
         h = self.before(x)
         return self.after(self.branch(h) + self.shortcut(h))
 
     def fused_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        As `forward`, with the sum and the activation in place where nobody else reads the branch.
-
-        :param x: Map (B, C, H, W).
-        :return: Map (B, C', H', W').
-        """
+        """As `forward`, with the sum and the activation in place where nobody else reads the branch."""
         h = self.before(x)
         out, shortcut = self.branch(h), self.shortcut(h)
         if not gives_fresh(self.branch):
@@ -115,10 +107,7 @@ class PadShortcut(nn.Module):
         self.pad = (0, 0, 0, 0, extra // 2, extra - extra // 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Map (B, C, H, W).
-        :return: Map (B, C', H', W').
-        """
+        """Map (B, C, H, W) to map (B, C', H', W')."""
         return F.pad(self.pool(x), self.pad)
 
 
@@ -137,56 +126,30 @@ class Layers:
     bias: bool = False
 
     def conv(self, into: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-        """
-        :param into: Channels of the input.
-        :param out: Channels of the output.
-        :param kernel: Side of the kernel, odd.
-        :param stride: Stride.
-        :return: A convolution that keeps the size but for the stride.
-        """
+        """A convolution that keeps the size but for the stride; the kernel is odd."""
         return HeConv2d(into, out, kernel, stride, padding=kernel // 2, bias=self.bias)
 
     def projection(self, into: int, out: int, stride: int) -> nn.Module:
-        """
-        :param into: Channels of the input.
-        :param out: Channels of the output.
-        :param stride: Stride.
-        :return: A 1x1 convolution, the shortcut where the shape changes.
-        """
+        """A 1x1 convolution, the shortcut where the shape changes."""
         return self.conv(into, out, 1, stride)
 
     def norm_act(self, channels: int) -> nn.Sequential:
-        """
-        :param channels: Channels of the map.
-        :return: Normalisation and activation.
-        """
+        """Normalisation and activation."""
         return nn.Sequential(self.norm(channels), self.activation())
 
     def stem(self, into: int, out: int) -> nn.Sequential:
-        """
-        :param into: Channels of the input.
-        :param out: Channels of the output.
-        :return: Convolution, normalisation, activation.
-        """
+        """Convolution, normalisation, activation."""
         return nn.Sequential(self.conv(into, out), *self.norm_act(out))
 
     def basic(self, into: int, out: int, stride: int) -> nn.Sequential:
-        """
-        :param into: Channels of the input.
-        :param out: Channels of the output.
-        :param stride: Stride of the first convolution.
-        :return: Two 3x3 convolutions with normalisation and activation between.
-        """
+        """Two 3x3 convolutions, the first with the stride, with normalisation and activation between."""
         return nn.Sequential(self.conv(into, out, 3, stride), *self.norm_act(out), self.conv(out, out))
 
 
 def post_activation(layers: Layers, shortcut: Path) -> Unit:
     """
-    The unit of the first ResNet paper: two convolutions, and the activation after the sum.
-
-    :param layers: The layers of the net.
-    :param shortcut: Makes the shortcut where the shape changes.
-    :return: Makes one unit.
+    The unit of the first ResNet paper: two convolutions, and the activation after the sum. `shortcut` makes the way
+    past it where the shape changes.
     """
 
     def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
@@ -199,14 +162,10 @@ def post_activation(layers: Layers, shortcut: Path) -> Unit:
 
 def pre_activation(layers: Layers, branch: Path, shortcut: Path, shared: bool = False) -> Unit:
     """
-    The unit of the second ResNet paper: normalisation and activation come before the convolutions, and nothing after
-    the sum. The first unit goes without, the stem having done it for branch and shortcut alike.
-
-    :param layers: The layers of the net.
-    :param branch: Makes the convolutions.
-    :param shortcut: Makes the shortcut where the shape changes.
-    :param shared: Whether that shortcut starts from the activated map, as the branch does, or from the raw one.
-    :return: Makes one unit.
+    The unit of the second ResNet paper: normalisation and activation come before the convolutions of `branch`, and
+    nothing after the sum. The first unit goes without, the stem having done it for branch and shortcut alike. Where the
+    shape changes `shortcut` makes the way past it, from the activated map if it is `shared` with the branch, else from
+    the raw one.
     """
 
     def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
@@ -223,11 +182,8 @@ def pre_activation(layers: Layers, branch: Path, shortcut: Path, shared: bool = 
 
 def stages(unit: Unit, into: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
     """
-    :param unit: Makes one unit.
-    :param into: Channels after the stem.
-    :param widths: Channels of each stage; every stage but the first halves the map.
-    :param blocks: Units a stage.
-    :return: The units in sequence.
+    The units in sequence, `blocks` of them a stage; every stage but the first halves the map, which has `into` channels
+    after the stem.
     """
     units = []
     for stage, out in enumerate(widths):
@@ -238,9 +194,7 @@ def stages(unit: Unit, into: int, widths: tuple[int, ...], blocks: int) -> nn.Se
 
 
 def global_pool() -> nn.Sequential:
-    """
-    :return: The mean over the map, (B, C, H, W) -> (B, C).
-    """
+    """The mean over the map, (B, C, H, W) -> (B, C)."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -265,10 +219,7 @@ def cifar_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: 
 
 
 def _keras(activation: Activation) -> Layers:
-    """
-    :param activation: Makes the activation.
-    :return: Layers with the defaults of Keras, in which the MMC release was written; its momentum of 0.99 is 0.01 here.
-    """
+    """Layers with the defaults of Keras, in which the MMC release was written; its momentum of 0.99 is 0.01 here."""
     return Layers(activation, partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01), bias=True)
 
 
@@ -337,12 +288,7 @@ def mmc_resnet_v2(
 
 
 def _rce_layers(channels: int, blocks: int, activation: Activation) -> dict[str, nn.Module]:
-    """
-    :param channels: Channels C of the input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :return: The layers of the RCE ResNet by name.
-    """
+    """The layers of the RCE ResNet by name."""
     # TensorFlow's moving average with decay 0.9 is a momentum of 0.1 here
     layers = Layers(activation, partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1))
     unit = pre_activation(layers, layers.basic, partial(PadShortcut, pool=2))
