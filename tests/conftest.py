@@ -9,8 +9,10 @@ import logging
 import os
 import random
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -21,6 +23,7 @@ from art import config
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
+from art_mmc.cli import main
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the networks here are tiny: threads wait for each other, for minutes on a busy machine
@@ -166,3 +169,32 @@ def easy(digits: Digits, trained: dict[str, LossDefendedClassifier]) -> np.ndarr
     for each in trained.values():
         right &= each.predict(digits.x_test).argmax(axis=1) == digits.y_test
     return np.flatnonzero(right)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in an empty folder; status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in torchvision's layout with 120 training and 20 test images of 28 x 28, which are enlarged digits."""
+    folder = tmp_path_factory.mktemp("torchvision")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    data = load_dataset("digits")
+    pixels = (255 * np.pad(data.x_train[:140, 0].repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))).round()
+    for prefix, part in (("train", slice(0, 120)), ("t10k", slice(120, 140))):
+        images, labels = pixels[part].astype(np.uint8), data.y_train[:140][part].astype(np.uint8)
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, *images.shape) + images.tobytes())
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, len(labels)) + labels.tobytes())
+    return folder

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,33 +15,24 @@ import pytest
 import torch
 
 import art_mmc
-from art_mmc import load_classifier
-from art_mmc.cli import main
+from art_mmc import create_classifier, load_classifier
 from art_mmc.data import Dataset, load_dataset
 from art_mmc.defences import DEFENCES
 from art_mmc.evaluation import ATTACKS
 from art_mmc.models import BACKBONES
 from art_mmc.reports import load_report, markdown_report, text_table
-from art_mmc.studies import setup as comparison
+from art_mmc.studies import compare as comparison
+from art_mmc.studies.compare import prepare
+from art_mmc.studies.settings import Compare
 from art_mmc.studies.setup import (
     ORDER,
     build_classifier,
     choose_test_images,
-    compare,
     default_backbone,
     default_eps,
     train_defence,
 )
 from art_mmc.trainers import RECIPES, get_recipe
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small are as fast on one thread, and other processes then do not slow them down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +56,6 @@ def colour() -> Dataset:
     x = rng.uniform(size=(12, 3, 16, 16)).astype(np.float32)
     x[:, 2] = 0.5
     return Dataset("colour", x, np.arange(12) % 3, x[:6], np.arange(6) % 3)
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in an empty folder; status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def is_one_error(err: str) -> bool:
@@ -150,7 +129,9 @@ def test_compare_of_few_test_images(tiny, run):
 @pytest.mark.parametrize(("option", "inside"), [((), 1), (("--threads", 2), 2)])
 def test_threads(tiny, run, monkeypatch, option, inside):
     before, seen = torch.get_num_threads(), []
-    monkeypatch.setattr(comparison, "compare", lambda *args, **kwargs: seen.append(torch.get_num_threads()) or 1 / 0)
+    monkeypatch.setattr(
+        comparison, "train_defence", lambda *args, **kwargs: seen.append(torch.get_num_threads()) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         run("compare", "--dataset", tiny, "--defence", "sce", *option)
     assert seen == [inside]
@@ -231,7 +212,8 @@ def test_help_and_errors_of_usage_import_nothing_heavy():
 
 # --------------------------------------------------------------------------------------------------------------- errors
 
-ERRORS = {
+#: what is typed -> what is told; before any training or attack
+MISTAKES = {
     "": "a command is needed: compare, train, evaluate, report, reproduce, detect, inspect, bench, defences, recipes,",
     "comapre": "unknown command 'comapre'. Did you mean 'compare'?",
     "--quiet": "unknown option '--quiet'",
@@ -282,23 +264,173 @@ ERRORS = {
     "train --defence mmc --output file/mmc.pt": "file: File exists",
     "train --defence mmc --output .": ". is a folder; --output names a file",
     "train --defence mmc --output mmc.json": "name the classifier's file .pt",
+    "evaluate": "the following arguments are required: CHECKPOINT",
+    "evaluate none.pt": "no checkpoint at none.pt",
+    "evaluate oddnets.py": "for a state dict of your own give --factory module:function",
+    "evaluate net.pth": "for a state dict of your own give --factory module:function",
+    "evaluate pickled.pth --factory oddnets:plain": "holds more than weights",
+    "evaluate oddnets.py --factory oddnets:plain": "holds more than weights",
+    "evaluate net.pth --factory oddnets": "--factory: expected module:function, got 'oddnets'",
+    "evaluate net.pth --factory nomodule:plain": "--factory nomodule:plain: No module named 'nomodule'",
+    "evaluate net.pth --factory oddnets:plian": "module 'oddnets' has no function 'plian'",
+    "evaluate net.pth --factory oddnets:nothing": "expected a torch.nn.Module, got NoneType",
+    "evaluate net.pth --factory oddnets:wrong_size": "net.pth does not fit the network",
+    "evaluate few.pth --factory oddnets:too_few": "gives (2, 9) for two images, expected logits of shape (2, 10)",
+    "evaluate broken.ts": "broken.ts is damaged",
+    "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
+    "evaluate mmc.pt --eps 8": "did you mean 8/255?",
+    "evaluate mmc.pt --norm 1": "argument --norm: invalid choice: '1'",
+    "evaluate mmc.pt --norm 2": "--norm 2 needs --eps",
+    "evaluate mmc.pt --norm 2 --eps 0": "--eps: expected positive numbers, got 0",
+    "evaluate mmc.pt --norm 2 --eps 1 --suite li2021": "the paper's attacks are in the L-inf norm",
+    "evaluate mmc.pt --quirk eps265": "unknown quirk 'eps265'. Did you mean 'eps256'?",
+    "evaluate mmc.pt --quirk eps256": "suite 'standard' has no quirk 'eps256'",
+    "evaluate mmc.pt --fail-under 30": "argument --fail-under: expected a share in [0, 1], got '30'",
+    "evaluate mmc.pt --fail-under much": "expected a share in [0, 1], got 'much'",
+    "evaluate mmc.pt --nb-test 0": "argument --nb-test: expected a whole number of at least 1",
+    "evaluate mmc.pt --curves -1": "argument --curves: expected a whole number of at least 0",
+    "evaluate mmc.pt --dataset mnist": "mnist: data_dir is needed",
+    "evaluate mmc.pt --dataset large.npz": "takes inputs (1, 8, 8) of 10 classes, data set large.npz has (1, 9, 9)",
+    "evaluate mmc.pt --substitute none.pt": "no checkpoint at none.pt",
+    "evaluate mmc.pt --epochs 3": "unknown option '--epochs'",
+    "report": "the following arguments are required: RECORD.json",
+    "report none.json --output out": "none.json: No such file or directory",
+    "report oddnets.py --output out": "oddnets.py is damaged, or no report of art_mmc",
+    "report none.json": "the following arguments are required: --output",
+    "reproduce": "the following arguments are required: TABLE",
+    "reproduce pang2020-table4": "unknown table 'pang2020-table4'. Did you mean",
+    "reproduce pang2018-table1": "pang2018-table1 has nothing that could be attacked",
+    "reproduce li2021-table1": "mnist: data_dir is needed",
+    "reproduce li2021-table1 --dataset digits": "has figures for mnist, kmnist, fashion-mnist, cifar10, svhn, not",
+    "reproduce li2021-table1 --data-dir nowhere": "mnist not found under nowhere",
+    "reproduce li2021-table1 --data-dir data --defence mmc": "unknown method of li2021-table1 'mmc'",
+    "reproduce li2021-table1 --data-dir data --defence ,": "--defence: expected a name, got none",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc": "--checkpoint: expected NAME=FILE, got 'pc'",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc=none.pt": "no checkpoint at none.pt",
+    "reproduce li2021-table1 --data-dir data --checkpoint pc=oddnets.py": "is damaged",
+    "reproduce li2021-table1 --data-dir data --epoch-share 0": (
+        "argument --epoch-share: expected a positive number, got '0'"
+    ),
+    "reproduce li2021-table1 --data-dir data --attack-share 0.1": "--attack-share is for tables of detectors",
+    "reproduce pang2018-table3 --data-dir data --attack-share 2": "--attack-share: expected a share",
+    "reproduce li2021-table1 --data-dir data --budget 0": "argument --budget: expected a positive number, got '0'",
+    "reproduce li2021-table1 --data-dir data --eps 8": "did you mean 8/255?",
+    "reproduce li2021-table1 --data-dir data --quirk eps256": "suite 'li2021-table1' has no quirk 'eps256'",
+    "reproduce li2021-table1 --data-dir data --nb-test 0": "argument --nb-test: expected a whole number",
+    "reproduce pang2018-table2 --data-dir data --eps 0.1": "--eps is no option of a table of detectors",
+    "reproduce pang2018-table2 --data-dir data --defence mmc": "unknown method of pang2018-table2 'mmc'",
+    "reproduce pang2018-table2 --data-dir data --checkpoint rce=none.pt": "no checkpoint at none.pt",
+    "detect --detector kd": "unknown detector 'kd'",
+    "detect --detector ,": "--detector: expected a name, got none",
+    "detect --attack fsgm": "unknown attack 'fsgm'. Did you mean 'fgsm'",
+    "detect --attack cw-wb --detector lid": "--attack cw-wb attacks the kernel density",
+    "detect --defence rec": "unknown defence 'rec'. Did you mean 'rce'",
+    "detect --detector center-distance": "has no centers",
+    "detect --eps 8": "did you mean 8/255",
+    "detect --eps 0.1,0.2": "--eps: expected a number such as 0.1 or 8/255, got '0.1,0.2'",
+    "detect --bandwidth wide": "--bandwidth: expected a number, paper or cross-validation",
+    "detect --bandwidth -1": "bandwidth: expected a positive number",
+    "detect --attack-share 2": "--attack-share: expected a share in (0, 1], got '2'",
+    "detect --budget 2": "--budget: expected a share in (0, 1], got '2'",
+    "detect --fpr 0": "--fpr: expected a share in (0, 1), got '0'",
+    "detect --checkpoint none.pt": "no checkpoint at none.pt",
+    "detect --checkpoint none.pt --epochs 3": "--checkpoint takes the place of training",
+    "detect --checkpoint mmc.pt --dataset large.npz": "takes inputs (1, 8, 8) of 10 classes, data set large.npz has",
+    "detect --checkpoint mmc.pt --checkpoint ./mmc.pt": "two checkpoints would both be called",
+    "detect --nb-test 0": "expected a whole number of at least 1",
+    "inspect": "arguments are required: CHECKPOINT",
+    "inspect none.pt": "no checkpoint at none.pt",
+    "inspect oddnets.py": "oddnets.py is damaged",
+    "inspect mmc.pt --dataset large.npz": "takes inputs (1, 8, 8) of 10 classes, data set large.npz has (1, 9, 9)",
+    "inspect mmc.pt --dataset mnist": "data_dir is needed",
+    "inspect mmc.pt --eps 8": "did you mean 8/255",
+    "inspect mmc.pt --nb-test 0": "expected a whole number of at least 3",
+    "inspect mmc.pt --epss 0.1": "Did you mean '--eps'",
+    "inspect mmc.pt mmc.pt": "both be called",
+    "inspect bad/mmc.pt": "no history of a training",
+    "inspect mmc.pt --output file": "file",
+    "inspect mmc.pt --nb-test 30 --nb-train 200 --neighbours 60": "mmc: class",
+    "inspect mmc.pt --nb-test 30 --nb-train 200 --components 65": "from 1 to 64, the features' width, got 65",
+    "inspect flat.pt --nb-test 30 --nb-train 200": "flat: the class means coincide",
 }
 
+#: networks of a user's own
+FACTORY = """
+import torch
 
-@pytest.mark.parametrize("line", ERRORS)
-def test_a_mistake_is_one_line(run, monkeypatch, line):
-    """And it comes before any training."""
-    Path("file").write_text("")
-    Path("damaged.npz").write_text("no zip")
+class Net(torch.nn.Module):
+    def __init__(self, pixels, classes):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(pixels, 24), torch.nn.ReLU())
+        self.head = torch.nn.Linear(24, classes)
 
-    def train(*args, **kwargs):
-        raise AssertionError("training has begun")
+    def forward(self, x):
+        return self.head(self.layers(x))
 
-    monkeypatch.setattr(comparison, "train_defence", train)
+def plain():
+    return Net(64, 10)
+
+def wrong_size():
+    return Net(32, 10)
+
+def too_few():
+    return Net(64, 9)
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture(scope="module")
+def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
+    """A folder of files that something is wrong with, and of a few that are right."""
+    folder = tmp_path_factory.mktemp("odds")
+    (folder / "file").write_text("")
+    (folder / "damaged.npz").write_text("no zip")
+    (folder / "oddnets.py").write_text(FACTORY)
+    (folder / "data").symlink_to(mnist_folder)
+    x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
+    np.savez(folder / "large.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with torch.random.fork_rng():
+        mmc = create_classifier("mmc", "cnn", input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
+    (folder / "bad").mkdir()
+    for place in (folder, folder / "bad"):
+        mmc.save_checkpoint(place / "mmc.pt")
+    (folder / "bad" / "mmc.json").write_text("{")
+    with torch.no_grad():
+        for parameter in mmc.model.backbone.parameters():
+            parameter.zero_()
+    mmc.save_checkpoint(folder / "flat.pt")
+    nets: dict = {}
+    exec(FACTORY, nets)
+    torch.save(nets["plain"]().state_dict(), folder / "net.pth")
+    torch.save(nets["too_few"]().state_dict(), folder / "few.pth")
+    torch.save(torch.nn.Sequential(torch.nn.Linear(64, 10)), folder / "pickled.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(nets["plain"]().eval(), torch.zeros(2, 1, 8, 8)).save(str(folder / "net.ts"))
+    (folder / "broken.ts").write_bytes((folder / "net.ts").read_bytes()[:-1000])
+    return folder
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_one_line(run, odds, tmp_path, monkeypatch, line):
+    """And it comes before any training or attack."""
+    for file in odds.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+
+    def begin(*args, **kwargs):
+        raise AssertionError("the work has begun")
+
+    for place in ("setup", "compare", "detect", "reproduce"):
+        monkeypatch.setattr(f"art_mmc.studies.{place}.train_defence", begin)
+    for place in ("evaluate", "reproduce"):
+        monkeypatch.setattr(f"art_mmc.studies.{place}.assess", begin)
+    monkeypatch.setattr("art_mmc.studies.detect.run_detection_study", begin)
     status, out, err = run(*line.split())
     assert (status, out) == (2, "")
     assert is_one_error(err), err
-    assert ERRORS[line] in err
+    assert MISTAKES[line] in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -349,12 +481,12 @@ def test_diverged_training_is_a_line(tiny, run):
 
 @pytest.mark.parametrize("command", ["compare --defence sce,mmc --steps 1 --output out", "train --defence mmc"])
 def test_ctrl_c_is_a_line_and_leaves_no_file(tiny, run, monkeypatch, command):
-    target = "evaluate_robustness" if "compare" in command else "training_summary"
+    target = "compare.evaluate_robustness" if "compare" in command else "train.training_summary"
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, target, interrupt)
+    monkeypatch.setattr(f"art_mmc.studies.{target}", interrupt)
     status, _, err = run(*command.split(), "--dataset", tiny, "--epochs", 1, "--quiet")
     assert (status, err) == (130, "art-mmc: interrupted\n")
     files = [path for path in Path().rglob("*") if path.is_file()]
@@ -375,7 +507,7 @@ def test_a_report_that_cannot_be_written_is_a_line(tiny, run, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    monkeypatch.setattr("os.fsync", fail)
     status, _, err = run("compare", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--steps", 1, "--quiet")
     assert (status, err) == (2, "art-mmc: error: No space left on device\n")
     assert not list(Path("runs/compare").iterdir())
@@ -448,36 +580,12 @@ def test_choice_of_test_images(tiny):
 
 def test_compare_hands_out_results_as_they_come(tiny):
     seen = []
-    found = compare(
-        ["sce", "mmc", "sce"],
-        load_dataset(tiny),
-        eps=[0.1],
-        recipe=get_recipe("default").scaled(1),
-        steps=1,
-        verbose=False,
-        on_result=seen.append,
-    )
+    settings = Compare(defence=["sce", "mmc"], dataset=str(tiny), eps=[0.1], epochs=1, steps=1, nb_test=30, quiet=True)
+    found = prepare(settings).run(seen.append)
     assert tuple(seen) == found.results
     assert [result.defence for result in seen] == ["sce", "mmc"]
     assert {record.attack for record in seen[0].robustness.attacks} == set(ATTACKS)
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"defences": []}, "defences: expected at least one name"),
-        ({"defences": ["sce", "mcm"]}, "unknown defence 'mcm'"),
-        ({"eps": [8]}, "did you mean 8 / 255"),
-        ({"recipe": "pang"}, "unknown recipe"),
-        ({"backbone": "vgg13"}, "needs inputs of at least 32x32"),
-        ({"nb_test": 0}, "nb_test"),
-    ],
-)
-def test_compare_refuses_before_the_first_training(tiny, monkeypatch, changes, message):
-    monkeypatch.setattr(comparison, "train_defence", lambda *args, **kwargs: pytest.fail("training has begun"))
-    with pytest.raises(ValueError, match=message):
-        compare(**{"defences": ["sce"], "dataset": load_dataset(tiny), "verbose": False, **changes})
 
 
 def test_a_bug_in_the_training_is_no_divergence(tiny, monkeypatch):

@@ -25,7 +25,7 @@ from art_mmc.attacks.detector_aware import (
     scaled,
 )
 from art_mmc.detectors.base import NetworkOutputs
-from art_mmc.studies.detect import ATTACK_SHARE
+from art_mmc.studies.settings import Detect
 
 EPS = 0.16
 QUICK = {
@@ -95,7 +95,7 @@ def test_attacks_reach_their_goals(defended):
 def test_carlini_succeeds_at_the_default_share(defended):
     """An area over the images that were easy to fool tells nothing of a detector."""
     x = defended.x[:40]
-    crafted = craft("cw", defended.classifier, x, EPS, ATTACK_SHARE)
+    crafted = craft("cw", defended.classifier, x, EPS, Detect.attack_share)
     assert np.mean(defended.classifier.predict(crafted.x).argmax(axis=1) == crafted.targets) >= 0.95
     assert crafted.settings["max_iter"] == 200
 

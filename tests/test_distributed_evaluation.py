@@ -28,7 +28,8 @@ from art_mmc.cli import main
 from art_mmc.distributed import in_main_process, main_process_first, process_group, share_out, world
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
 from art_mmc.evaluation.curves import measure_curves
-from art_mmc.studies.detect import run_detection_study
+from art_mmc.studies.detect import run_detection_study, settled
+from art_mmc.studies.settings import Detect
 from tests.test_distributed import LIMIT, torchrun
 
 EPS, N, BATCH = 0.1, 70, 16  # five batches of what is classified correctly, the last one a small one
@@ -43,16 +44,16 @@ PLANS = (
 )
 
 DETECTION = {
-    "detectors": ("confidence", "kernel-density"),
-    "attacks": ("fgsm", "jsma", "cw"),
-    "budget": 0.001,
+    "detector": ["confidence", "kernel-density"],
+    "attack": ["fgsm", "jsma", "cw", "cw-wb", "pgd-wb"],
+    "attack_share": 0.001,
     "nb_test": 40,
     "nb_white_box": 20,
     "fit_per_class": 30,
     "batch_size": BATCH,
     "pgd_params": {"max_iter": 3, "num_random_init": 1},
     "carlini_params": {"binary_search_steps": 2},
-    "verbose": False,
+    "quiet": True,
 }
 
 COMMAND = ("--suite", "quick", "--nb-test", "40", "--batch-size", "16", "--curves", "0", "--eps", "0.1")
@@ -112,8 +113,10 @@ def curves(classifier):
     return measure_curves(classifier, data.x_test, data.y_test, EPS, **options).to_dict()
 
 
-def study(classifier, **kwargs):
-    return run_detection_study({"mmc": classifier}, load_dataset("digits"), **DETECTION, **kwargs).to_dict()
+def study(classifier, on_attack):
+    dataset = load_dataset("digits")
+    wanted = settled(Detect(**DETECTION), dataset)
+    return run_detection_study({"mmc": classifier}, dataset, wanted, on_attack=on_attack).to_dict()
 
 
 @contextlib.contextmanager

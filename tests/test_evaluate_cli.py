@@ -1,15 +1,10 @@
-"""`art-mmc evaluate` and `report`: what they write, exit statuses, a kill in the middle, whose networks they take."""
+"""`art-mmc evaluate` and `report`: what they write, exit statuses, whose networks they take."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,14 +15,16 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import create_classifier, load_dataset
-from art_mmc.cli import evaluate, main
+from art_mmc.classifiers.loading import build_network, load_any
+from art_mmc.cli.run import UsageError, failures
 from art_mmc.data import Dataset
 from art_mmc.evaluation import BROKEN, HOLDS, UNTRUSTWORTHY, AttackError, RobustnessEvaluation, Verdict, robustness
 from art_mmc.evaluation.curves import curve_radii, measure_curves
 from art_mmc.evaluation.records import Curves
 from art_mmc.reports import load_robustness, robustness_report
 from art_mmc.studies import evaluate as assessment_module
-from art_mmc.studies.evaluate import Assessment, assess, build_network, load_any
+from art_mmc.studies.evaluate import Assessment, assess
+from art_mmc.studies.setup import Job
 from tests.handmade import RECORD
 from tests.handmade import assessment as made
 
@@ -50,26 +47,9 @@ def sized(input_shape, nb_classes):
 def plain():
     return Net(64, 10)
 
-def wrong_size():
-    return Net(32, 10)
-
 def backbone():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU())
-
-def too_few():
-    return Net(64, 9)
-
-def nothing():
-    return None
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +74,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(
         {"epoch": 7, "state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, folder / "n.pth"
     )
-    torch.save(network, folder / "pickled.pth")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(network.eval(), x[:2]).save(str(folder / "net.ts"))
@@ -110,19 +89,12 @@ def _module(folder: Path):
     return usersnets
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys, place) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in an empty folder beside the networks; status, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def _networks(place: Path, tmp_path: Path) -> None:
+    """The networks are in the folder in which commands run."""
     for file in place.iterdir():
         if file.is_file():
             (tmp_path / file.name).symlink_to(file)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 QUICK = ["--suite", "quick", "--nb-test", "24", "--eps", "0.1", "--device", "cpu", "--quiet", "--curves"]
@@ -252,54 +224,7 @@ def test_fail_under(run, monkeypatch, verdict, least, status, said):
     assert ("--fail-under" in out) == (least is not None)
 
 
-# ------------------------------------------------------------------------------------------------------- kill and again
-
-
-def figures(path: Path) -> dict:
-    """A record without clocks."""
-
-    def strip(value):
-        if isinstance(value, dict):
-            return {k: strip(v) for k, v in value.items() if k not in ("seconds", "diagnostics_seconds", "date")}
-        return [strip(each) for each in value] if isinstance(value, list) else value
-
-    return strip(json.loads(path.read_text()))
-
-
-@pytest.mark.processes
-def test_a_killed_run_goes_on_to_the_same_record(run, place, monkeypatch):
-    line = ["evaluate", "mmc.pt", "--suite", "quick", "--nb-test", "32", "--eps", "0.1", "--batch-size", "4"]
-    line += ["--device", "cpu", "--quiet", "--curves", "0", "--output"]
-    process = subprocess.Popen([sys.executable, "-m", "art_mmc.cli", *line, "killed"])
-    state = Path("killed/state")
-    for _ in range(60_000):
-        if len(list(state.glob("*.npz"))) >= 3:
-            break
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = len(list(state.glob("*.npz")))
-    assert 3 <= kept < 40, "killed too late"
-    assert not Path("killed/report.json").exists()
-
-    counts = []
-    attack_batch = robustness.run_plan.__globals__["attack_batch"]
-
-    def counted(*args, **kwargs):
-        counts[-1] += 1
-        return attack_batch(*args, **kwargs)
-
-    monkeypatch.setitem(robustness.run_plan.__globals__, "attack_batch", counted)
-    monkeypatch.setattr(robustness.Examination, "run", lambda self, *args: [])
-    for folder in ("killed", "whole"):
-        counts.append(0)
-        assert run(*line, folder)[0] == 0
-        assert not (Path(folder) / "state").exists()
-    assert counts[0] == counts[1] - kept  # the finished batches did not run again
-    assert figures(Path("killed/report.json")) == figures(Path("whole/report.json"))
-    with np.load("killed/examples.npz") as ours, np.load("whole/examples.npz") as theirs:
-        for name in theirs.files:
-            np.testing.assert_array_equal(ours[name], theirs[name])
+# --------------------------------------------------------------------------------------------------------------- state
 
 
 def test_state_of_another_evaluation_is_a_line(run, monkeypatch):
@@ -323,66 +248,15 @@ def _interrupted(method):
     return run
 
 
-def test_clear_state_removes_only_what_an_evaluation_wrote(tmp_path):
+def test_clear_states_removes_only_what_an_evaluation_wrote(tmp_path):
     for name in ("000-0000.npz", "evaluation.json", "thesis.tex", "data.npz"):
-        (tmp_path / name).write_text("")
-    evaluate.clear_state(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "thesis.tex"]
-    evaluate.clear_state(tmp_path / "none")
+        (tmp_path / "state" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "state" / name).write_text("")
+    Job(digits(), tmp_path, print, states=(tmp_path / "state", tmp_path / "none")).clear_states()
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["data.npz", "thesis.tex"]
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
-
-ERRORS = {
-    "evaluate": "the following arguments are required: CHECKPOINT",
-    "evaluate none.pt": "no checkpoint at none.pt",
-    "evaluate usersnets.py": "for a state dict of your own give --factory module:function",
-    "evaluate net.pth": "for a state dict of your own give --factory module:function",
-    "evaluate pickled.pth --factory usersnets:plain": "holds more than weights",
-    "evaluate usersnets.py --factory usersnets:plain": "holds more than weights",
-    "evaluate net.pth --factory usersnets": "--factory: expected module:function, got 'usersnets'",
-    "evaluate net.pth --factory nomodule:plain": "--factory nomodule:plain: No module named 'nomodule'",
-    "evaluate net.pth --factory usersnets:plian": "module 'usersnets' has no function 'plian'",
-    "evaluate net.pth --factory usersnets:nothing": "expected a torch.nn.Module, got NoneType",
-    "evaluate net.pth --factory usersnets:wrong_size": "net.pth does not fit the network",
-    "evaluate few.pth --factory usersnets:too_few": "gives (2, 9) for two images, expected logits of shape (2, 10)",
-    "evaluate broken.ts": "broken.ts is damaged",
-    "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
-    "evaluate mmc.pt --eps 8": "did you mean 8/255?",
-    "evaluate mmc.pt --norm 1": "argument --norm: invalid choice: '1'",
-    "evaluate mmc.pt --norm 2": "--norm 2 needs --eps",
-    "evaluate mmc.pt --norm 2 --eps 0": "--eps: expected positive numbers, got 0",
-    "evaluate mmc.pt --norm 2 --eps 1 --suite li2021": "the paper's attacks are in the L-inf norm",
-    "evaluate mmc.pt --quirk eps265": "unknown quirk 'eps265'. Did you mean 'eps256'?",
-    "evaluate mmc.pt --quirk eps256": "suite 'standard' has no quirk 'eps256'",
-    "evaluate mmc.pt --fail-under 30": "argument --fail-under: expected a share in [0, 1], got '30'",
-    "evaluate mmc.pt --fail-under much": "expected a share in [0, 1], got 'much'",
-    "evaluate mmc.pt --nb-test 0": "argument --nb-test: expected a whole number of at least 1",
-    "evaluate mmc.pt --curves -1": "argument --curves: expected a whole number of at least 0",
-    "evaluate mmc.pt --dataset mnist": "mnist: data_dir is needed",
-    "evaluate mmc.pt --dataset large.npz": "for inputs of shape (1, 8, 8) and 10 classes, large.npz has (1, 9, 9)",
-    "evaluate mmc.pt --substitute none.pt": "no checkpoint at none.pt",
-    "evaluate mmc.pt --epochs 3": "unknown option '--epochs'",
-    "report": "the following arguments are required: RECORD.json",
-    "report none.json --output out": "none.json: No such file or directory",
-    "report usersnets.py --output out": "usersnets.py is damaged, or no report of art_mmc",
-    "report none.json": "the following arguments are required: --output",
-}
-
-
-@pytest.mark.parametrize("line", ERRORS)
-def test_a_mistake_is_one_line(run, monkeypatch, line):
-    """And it comes before any attack."""
-    Path("broken.ts").write_bytes(Path("net.ts").read_bytes()[:-1000])
-    torch.save({f"{k}": v[:9] if k.startswith("head") else v for k, v in torch.load("net.pth").items()}, "few.pth")
-    x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
-    np.savez("large.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: pytest.fail("the attacks have begun"))
-    status, out, err = run(*line.split())
-    assert (status, out) == (2, "")
-    assert err.startswith("art-mmc: error: ")
-    assert err.count("\n") == 1
-    assert ERRORS[line] in err
 
 
 def test_an_attack_that_crashes_is_a_line_with_its_name(run, monkeypatch):
@@ -408,10 +282,9 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch, error):
 
 
 def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
-    from art_mmc.cli.common import UsageError
-
-    for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/000-0000.npz is damaged")):
-        with pytest.raises(UsageError), evaluate.evaluating(tmp_path):
+    job = Job(digits(), tmp_path, print, goes_on=True)
+    for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/state/000-0000.npz is damaged")):
+        with pytest.raises(UsageError), failures(job):
             raise error
 
 
@@ -443,7 +316,7 @@ def digits() -> Dataset:
 def test_load_any_leaves_the_network_in_evaluation_mode(place, monkeypatch):
     monkeypatch.chdir(place)
     for file, factory in (("mmc.pt", None), ("net.ts", None), ("net.pth", "usersnets:plain")):
-        classifier, _ = load_any(file, digits(), factory)
+        classifier, _ = load_any(file, digits().x_test, 10, factory)
         assert isinstance(classifier, PyTorchClassifier)
         assert not classifier.model.training
         assert classifier.clip_values is not None
@@ -455,8 +328,8 @@ def test_a_checkpoint_with_a_backbone_of_the_user_s(place, tmp_path, monkeypatch
     own = create_classifier("pc", _module(place).backbone(), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
     own.save_checkpoint(tmp_path / "own.pt")
     with pytest.raises(ValueError, match="for a backbone of your own give --factory module:function"):
-        load_any(tmp_path / "own.pt", digits())
-    again, kind = load_any(tmp_path / "own.pt", digits(), "usersnets:backbone")
+        load_any(tmp_path / "own.pt", digits().x_test, 10)
+    again, kind = load_any(tmp_path / "own.pt", digits().x_test, 10, "usersnets:backbone")
     assert (again.defence, kind) == ("pc", "art_mmc checkpoint, backbone by usersnets:backbone")
     np.testing.assert_array_equal(again.predict(digits().x_test[:5]), own.predict(digits().x_test[:5]))
 
@@ -470,13 +343,13 @@ def test_a_factory_gets_what_it_asks_for(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "nets", SimpleNamespace(build=build))
     before = list(sys.path)
-    assert isinstance(build_network("nets:build", digits()), torch.nn.Flatten)
+    assert isinstance(build_network("nets:build", (1, 8, 8), 10), torch.nn.Flatten)
     assert seen == [(10, 3)]
     assert sys.path == before
 
 
 def test_assess_keeps_what_the_evaluation_is_about(place):
-    classifier, _ = load_any(place / "mmc.pt", digits())
+    classifier, _ = load_any(place / "mmc.pt", digits().x_test, 10)
     found = assess(classifier, digits(), RobustnessEvaluation("quick", 0.1, diagnostics=False), nb_test=6, curves=0)
     assert found.curves is None
     np.testing.assert_array_equal(found.x, digits().x_test[found.index])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from art_mmc import load_classifier
 from art_mmc.cli import main
-from art_mmc.cli.inspect import _names
 from art_mmc.data import load_dataset
+from art_mmc.studies.setup import network_names
 from art_mmc.theory import compactness_ratio, features_and_logits
 
 QUICK = ["--nb-train", "400", "--nb-test", "60", "--nb-points", "40", "--steps", "2", "--device", "cpu"]
@@ -29,18 +27,6 @@ def folder(tmp_path_factory) -> Path:
         line = f"train --defence {name} --epochs 4 --output {path / name}.pt --quiet --device cpu"
         assert main(line.split()) == 0
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in an empty folder; status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def test_report_on_two_networks(folder, run):
@@ -97,47 +83,8 @@ def test_one_network_without_history(folder, run, tmp_path):
     assert "## Convergence" not in report
 
 
-def test_mistakes_are_one_line(folder, run, tmp_path):
-    sce = folder / "sce.pt"
-    data = load_dataset("digits")
-    parts = {"x_train": data.x_train[:, :, :6], "x_test": data.x_test[:, :, :6]}
-    np.savez(tmp_path / "small.npz", **parts, y_train=data.y_train, y_test=data.y_test)
-    (tmp_path / "no.pt").write_text("no checkpoint")
-    (tmp_path / "bad").mkdir()
-    shutil.copy(sce, tmp_path / "bad" / "sce.pt")
-    (tmp_path / "bad" / "sce.json").write_text("{")
-    (tmp_path / "file").write_text("")
-    flat = load_classifier(sce, device_type="cpu")
-    with torch.no_grad():
-        for parameter in flat.model.backbone.parameters():
-            parameter.zero_()
-    flat.save_checkpoint(tmp_path / "flat.pt")
-    for arguments, match in (
-        ((), "arguments are required: CHECKPOINT"),
-        (("nowhere.pt",), "no checkpoint at nowhere.pt"),
-        (("no.pt",), "no.pt is damaged"),
-        ((sce, "--dataset", "small.npz"), "takes inputs (1, 8, 8) of 10 classes, data set small.npz has (1, 6, 8)"),
-        ((sce, "--dataset", "mnist"), "data_dir is needed"),
-        ((sce, "--eps", "8"), "did you mean 8/255"),
-        ((sce, "--nb-test", "0"), "expected a whole number of at least 3"),
-        ((sce, "--epss", "0.1"), "Did you mean '--eps'"),
-        ((sce, sce), "both be called"),
-        (("bad/sce.pt",), "no history of a training"),
-        ((sce, "--output", "file"), "file"),
-        ((sce, *QUICK, "--neighbours", "60"), "sce: class"),
-        ((sce, *QUICK, "--components", "65"), "from 1 to 64, the features' width, got 65"),
-        (("flat.pt", *QUICK), "flat: the class means coincide"),
-    ):
-        status, out, err = run("inspect", *arguments)
-        assert status == 2, arguments
-        assert err.startswith("art-mmc: error: "), err
-        assert err.count("\n") == 1, err
-        assert match in err, err
-        assert out == ""
-
-
 def test_names_of_networks():
-    assert _names([Path("a/sce.pt"), Path("b/mmc.pt")]) == ["sce", "mmc"]
-    assert _names([Path("a.run/best.pt"), Path("b.run/best.pt"), Path("c.pt")]) == ["a-best", "b-best", "c"]
+    assert network_names([Path("a/sce.pt"), Path("b/mmc.pt")]) == ["sce", "mmc"]
+    assert network_names([Path("a.run/best.pt"), Path("b.run/best.pt"), Path("c.pt")]) == ["a-best", "b-best", "c"]
     with pytest.raises(ValueError, match="both be called 'a-best'"):
-        _names([Path("a.run/best.pt"), Path("x/a/best.pt")])
+        network_names([Path("a.run/best.pt"), Path("x/a/best.pt")])

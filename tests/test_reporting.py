@@ -27,11 +27,10 @@ from art_mmc.reports import (
     text_table,
     three_numbers_table,
     training_table,
-    write_files,
     write_report,
 )
+from art_mmc.studies.compare import Comparison, DefenceResult
 from art_mmc.studies.reproduce import FORMAT as REPRODUCTION
-from art_mmc.studies.setup import Comparison, DefenceResult
 
 EPS = (0.1, 0.2)
 
@@ -232,20 +231,6 @@ def test_other_files_are_no_reports(tmp_path, text, message):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_report(tmp_path / "report.json")
-
-
-def test_files_are_written_all_or_none(tmp_path, monkeypatch):
-    write_files(tmp_path, {"a": b"old", "b": b"old"})
-
-    def fail(self, data):
-        if self.name.startswith(".b"):
-            raise OSError("disk full")
-        return self.open("wb").write(data)
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_files(tmp_path, {"a": b"new", "b": b"new"})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}
 
 
 # -------------------------------------------------------------------------------------------------------------- picture

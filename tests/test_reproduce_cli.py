@@ -8,17 +8,16 @@ import inspect
 import io
 import json
 import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from art_mmc import create_classifier, load_dataset
-from art_mmc.cli import main
 from art_mmc.data import Dataset
 from art_mmc.evaluation import SUITES, AttackRecord, RobustnessRecord, suites
 from art_mmc.published import CLEAN, DISTANCE, Cell, get_published
@@ -31,7 +30,6 @@ from art_mmc.reports import (
     rewrite,
     write_reproduction,
 )
-from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies import reproduce as module
 from art_mmc.studies import setup as comparison
 from art_mmc.studies.evaluate import Assessment
@@ -42,19 +40,12 @@ from art_mmc.studies.reproduce import (
     check_reproduction,
     ours_of,
     paper_rows,
-    reproduce,
+    prepare,
 )
+from art_mmc.studies.settings import Reproduce
 from tests.handmade import MACHINE, RECORD, attack, bits
 
 TABLE1 = get_published("li2021-table1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --------------------------------------------------------------------------------------------------------- by hand, MMC
@@ -303,18 +294,29 @@ def watched(monkeypatch) -> list[tuple]:
 
     monkeypatch.setattr(module, "train_defence", train_defence)
     monkeypatch.setattr(module, "assess", assess)
+    monkeypatch.setattr(module, "in_main_process", lambda job: None)  # writes no network
     return calls
 
 
-def test_networks_are_trained_by_recipe_and_attacked_by_the_suite(watched):
-    table = get_published("pang2020-table1")
+@pytest.fixture
+def reproduce(monkeypatch) -> Callable[..., Reproduction]:
+    """Reproduce a table on a data set made by hand."""
+
+    def reproduce(table: str, data: Dataset, **settings: Any) -> Reproduction:
+        monkeypatch.setattr(module, "load_data", lambda settings, name: data)
+        return prepare(Reproduce(table=table, dataset=data.name, quiet=True, **settings)).run(None)
+
+    return reproduce
+
+
+def test_networks_are_trained_by_recipe_and_attacked_by_the_suite(watched, reproduce):
     found = reproduce(
-        table,
+        "pang2020-table1",
         dataset("cifar10", 3, 32),
-        methods=["mmc-random", "at-targeted-sce"],
-        budget=0.1,
+        defence=["mmc-random", "at-targeted-sce"],
+        epoch_share=0.1,
         nb_test=15,
-        quirks=["predicted_labels"],
+        quirk=["predicted_labels"],
         seed=4,
     )
     trainings = [each[1:] for each in watched if each[0] == "train"]
@@ -339,9 +341,9 @@ def test_networks_are_trained_by_recipe_and_attacked_by_the_suite(watched):
 @pytest.mark.parametrize(
     ("name", "channels", "substitute", "target"), [("mnist", 1, "cnn3", "lenet5"), ("cifar10", 3, "resnet56", "vgg13")]
 )
-def test_black_box_tables_craft_on_the_paper_s_substitute(watched, name, channels, substitute, target):
+def test_black_box_tables_craft_on_the_paper_s_substitute(watched, reproduce, name, channels, substitute, target):
     data = dataset(name, channels, 28 if channels == 1 else 32)
-    found = reproduce(get_published("li2021-table3"), data, methods=["pc"], budget=0.02, seed=4)
+    found = reproduce("li2021-table3", data, defence=["pc"], epoch_share=0.02, seed=4)
     (_, defence, recipe, options), (_, own, _, own_options) = [each for each in watched if each[0] == "train"]
     assert (defence, options["backbone"], options["seed"]) == ("sce", substitute, 5)
     assert (own, own_options["backbone"], own_options["seed"]) == ("pc", target, 4)
@@ -350,8 +352,8 @@ def test_black_box_tables_craft_on_the_paper_s_substitute(watched, name, channel
     assert found.provenance["substitute"].startswith(f"{substitute}, recipe li2021-{name}, {recipe.nb_epochs} of ")
 
 
-def test_small_trains_the_twin(watched):
-    reproduce(get_published("li2021-table1"), dataset("cifar10", 3, 32), methods=["sce"], small=True)
+def test_small_trains_the_twin(watched, reproduce):
+    reproduce("li2021-table1", dataset("cifar10", 3, 32), defence=["sce"], small=True)
     _, _, recipe, options = watched[0]
     assert (recipe.name, recipe.nb_epochs, options["backbone"]) == ("li2021-cifar10-small", 30, "resnet20")
 
@@ -370,66 +372,25 @@ def test_all_rows_of_a_data_set_by_default():
     ]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"methods": ["mmc"]}, "unknown method of li2021-table1 'mmc'"),
-        ({"methods": []}, "no row of li2021-table1 is chosen"),
-        ({"methods": ["sce"], "checkpoints": {"pc": "x.pt"}}, "a checkpoint for pc, which is not among the chosen"),
-        ({"checkpoints": {"gce": "x.pt"}}, "unknown method of li2021-table1 'gce'"),
-        ({"budget": -1}, "budget: expected a positive number"),
-        ({"quirks": ["eps256"]}, "suite 'li2021-table1' has no quirk 'eps256'"),
-        ({"eps": [3]}, "eps"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_the_first_training(watched, changes, message):
-    with pytest.raises(ValueError, match=message):
-        reproduce(TABLE1, dataset("mnist"), **changes)
-    assert not watched
-
-
-def test_tables_without_figures_are_refused():
-    with pytest.raises(ValueError, match="no figures for data set 'svhn', but for: cifar10"):
-        check_reproduction(get_published("pang2020-table1"), dataset("svhn", 3, 32), None, {})
-    with pytest.raises(ValueError, match="pang2018-table1 is no table of robust accuracies"):
-        reproduce(get_published("pang2018-table1"), dataset("mnist"))
-    with pytest.raises(ValueError, match="Rice et al. 2020, WRN-34-20 is not trained here: give a network by"):
-        check_reproduction(get_published("pang2021-table16"), dataset("cifar10", 3, 32), ["rice2020"], {})
+def test_what_does_not_fit_is_refused():
+    mnist, cifar10 = dataset("mnist"), dataset("cifar10", 3, 32)
+    for table, arguments, message in (
+        ("li2021-table1", (mnist, []), "no row of li2021-table1 is chosen"),
+        ("li2021-table1", (mnist, ["sce"], {"pc"}), "a checkpoint for pc, which is not among the chosen"),
+        ("li2021-table1", (mnist, None, {"gce"}), "unknown method of li2021-table1 'gce'"),
+        ("li2021-table1", (mnist, None, (), -1), "budget: expected a positive number"),
+        ("pang2021-table16", (cifar10, ["rice2020"]), "Rice et al. 2020, WRN-34-20 is not trained here: give a netw"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_reproduction(get_published(table), *arguments)
 
 
 # --------------------------------------------------------------------------------------------------------- command line
 
 
-@pytest.fixture(scope="module")
-def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in torchvision's layout with 120 training and 20 test images of 28 x 28."""
-    folder = tmp_path_factory.mktemp("data")
-    raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    x, y = images(140, 1, 28)
-    pixels = (255 * x[:, 0]).round().astype(np.uint8)
-    for prefix, part in (("train", slice(0, 120)), ("t10k", slice(120, 140))):
-        shape = pixels[part].shape
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, *shape) + pixels[part].tobytes())
-        labels = y[part].astype(np.uint8)
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, len(labels)) + labels.tobytes())
-    return folder
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys, mnist) -> Callable[..., tuple[int, str, str]]:
-    (tmp_path / "data").symlink_to(mnist)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def test_reproduce_end_to_end(run, monkeypatch):
+def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     """One network trained, one from a file; a second run goes on from what the first left."""
+    (tmp_path / "data").symlink_to(mnist_folder)
     small = replace(SUITES["li2021-table1"], once=())  # C&W is slow: its row says that it did not run
     monkeypatch.setitem(suites.SUITES, "li2021-table1", small)
     data = load_dataset("mnist", "data")
@@ -472,13 +433,13 @@ def test_reproduce_end_to_end(run, monkeypatch):
     assert "here" in err
 
 
-def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch):
+def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_path, mnist_folder):
     """The networks by the paper's recipe or from files, its attacks, and those that know the detector."""
     from art_mmc.reports import detect as report
-    from art_mmc.studies import detect as study
 
+    (tmp_path / "data").symlink_to(mnist_folder)
     asked = []
-    monkeypatch.setattr(study, "run_detection_study", lambda *args, **kwargs: asked.append((args, kwargs)) or "study")
+    monkeypatch.setattr(module, "run_detection_study", lambda *args: asked.append(args) or "study")
     monkeypatch.setattr(report, "write_report", lambda found, folder: [folder / "report.md"])
     monkeypatch.setattr(report, "text_table", lambda found: f"the table of the {found}")
     with torch.random.fork_rng():
@@ -489,54 +450,14 @@ def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch):
     for table in ("pang2018-table2", "pang2018-table3"):
         status, out, err = run("reproduce", table, *line)
         assert (status, err) == (0, "")
-        assert "the table of the study" in out
-    (args, second), (_, third) = asked
-    assert list(args[0]) == ["rce"]
-    assert args[1].name == "mnist"
-    assert "FGSM" in str(second["attacks"]).upper()
-    assert list(second["white_box"]) == ["cw-wb", "pgd-wb"]
-    assert (third["attacks"], list(third["white_box"])) == ([], ["cw-wb"])
-    assert second["sources"] == {"rce": {"checkpoint": "rce.pt"}}
-
-
-ERRORS = {
-    "reproduce": "the following arguments are required: TABLE",
-    "reproduce pang2020-table4": "unknown table 'pang2020-table4'. Did you mean",
-    "reproduce pang2018-table1": "pang2018-table1 has nothing that could be attacked",
-    "reproduce li2021-table1": "mnist: data_dir is needed",
-    "reproduce li2021-table1 --dataset digits": "has figures for mnist, kmnist, fashion-mnist, cifar10, svhn, not",
-    "reproduce li2021-table1 --data-dir nowhere": "mnist not found under nowhere",
-    "reproduce li2021-table1 --data-dir data --defence mmc": "unknown method of li2021-table1 'mmc'",
-    "reproduce li2021-table1 --data-dir data --defence ,": "no row of li2021-table1 is chosen",
-    "reproduce li2021-table1 --data-dir data --checkpoint pc": "--checkpoint: expected NAME=FILE, got 'pc'",
-    "reproduce li2021-table1 --data-dir data --checkpoint pc=none.pt": "no checkpoint at none.pt",
-    "reproduce li2021-table1 --data-dir data --checkpoint pc=data/MNIST/raw/train-labels-idx1-ubyte": "is damaged",
-    "reproduce li2021-table1 --data-dir data --epoch-share 0": (
-        "argument --epoch-share: expected a positive number, got '0'"
-    ),
-    "reproduce li2021-table1 --data-dir data --attack-share 0.1": "--attack-share is for tables of detectors",
-    "reproduce pang2018-table3 --data-dir data --attack-share 2": "--attack-share: expected a share",
-    "reproduce li2021-table1 --data-dir data --budget 0": "argument --budget: expected a positive number, got '0'",
-    "reproduce li2021-table1 --data-dir data --eps 8": "did you mean 8/255?",
-    "reproduce li2021-table1 --data-dir data --quirk eps256": "suite 'li2021-table1' has no quirk 'eps256'",
-    "reproduce li2021-table1 --data-dir data --nb-test 0": "argument --nb-test: expected a whole number",
-    "reproduce pang2018-table2 --data-dir data --eps 0.1": "--eps is no option of a table of detectors",
-    "reproduce pang2018-table2 --data-dir data --defence mmc": "unknown method of pang2018-table2 'mmc'",
-    "reproduce pang2018-table2 --data-dir data --checkpoint rce=none.pt": "no checkpoint at none.pt",
-}
-
-
-@pytest.mark.parametrize("line", ERRORS)
-def test_a_mistake_is_one_line(run, monkeypatch, line):
-    """And it comes before any training."""
-    for place in (comparison, module):
-        monkeypatch.setattr(place, "train_defence", lambda *args, **kwargs: pytest.fail("training has begun"))
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: pytest.fail("the attacks have begun"))
-    status, out, err = run(*line.split())
-    assert (status, out) == (2, "")
-    assert err.startswith("art-mmc: error: ")
-    assert err.count("\n") == 1
-    assert ERRORS[line] in err
+        assert out.startswith("the table of the study")
+    (classifiers, data, second, sources), (*_, third, _) = asked
+    assert list(classifiers) == ["rce"]
+    assert data.name == "mnist"
+    assert {"fgsm", "bim", "cw", "cw-wb", "pgd-wb"} <= set(second.attack)
+    assert third.attack == ["cw-wb"]
+    assert (second.nb_test, second.attack_share, second.eps) == (10, 0.02, 0.16)
+    assert sources == {"rce": {"checkpoint": "rce.pt"}}
 
 
 def test_a_cell_has_no_ours_where_nothing_was_attacked():

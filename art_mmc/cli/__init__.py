@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from art_mmc.checks import unknown_name
 from art_mmc.cli import bench, compare, detect, evaluate, inspect, listings, report, reproduce, train
-from art_mmc.cli.common import Parser, UsageError, user_errors
+from art_mmc.cli.run import Parser, UsageError, add_verb, user_errors
+from art_mmc.studies.flags import from_args
 
 _DESCRIPTION = """\
 Train networks by loss-based defences (MMC, MMLDA, RCE, PC, GCE, I-SCE, L-GM, center loss), and measure with the attacks
@@ -49,8 +50,9 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     parser.commands = commands.choices
-    for module in (compare, train, evaluate, report, reproduce, detect, inspect, bench, listings):
-        module.add(commands)
+    for verb in (compare, train, evaluate, report, reproduce, detect, inspect, bench):
+        add_verb(commands, verb)
+    listings.add(commands)
     return parser
 
 
@@ -109,7 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = _parse(argv)
-        status = args.run(args)
+        with user_errors():
+            settings = from_args(args.settings, args)
+        status = args.run(settings)
     except UsageError as err:
         _tell(f"error: {err}")
         return 2

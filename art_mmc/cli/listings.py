@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from typing import Any
 
-from art_mmc.cli.common import print_rows
+from art_mmc.studies.settings import Listing
 
 
 def add(commands: Any) -> None:
@@ -22,19 +22,26 @@ def add(commands: Any) -> None:
         ("backbones", _backbones, "list the networks"),
     ):
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(run=run)
+        parser.set_defaults(settings=Listing, run=run)
 
 
-def _defences(args: argparse.Namespace) -> None:
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Print columns, each as wide as its longest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{entry:<{width}}" for entry, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _defences(settings: Listing) -> None:
     from art_mmc.defences import DEFENCES
 
-    print_rows([(row.name, row.title, f"{row.paper}, {row.link}") for row in DEFENCES.values()])
+    _print_rows([(row.name, row.title, f"{row.paper}, {row.link}") for row in DEFENCES.values()])
 
 
-def _recipes(args: argparse.Namespace) -> None:
+def _recipes(settings: Listing) -> None:
     from art_mmc.trainers import RECIPES
 
-    print_rows(
+    _print_rows(
         [
             (
                 recipe.name,
@@ -47,7 +54,7 @@ def _recipes(args: argparse.Namespace) -> None:
     )
 
 
-def _backbones(args: argparse.Namespace) -> None:
+def _backbones(settings: Listing) -> None:
     from art_mmc.models import BACKBONES
 
-    print_rows([(name, row.description) for name, row in BACKBONES.items()])
+    _print_rows([(name, row.description) for name, row in BACKBONES.items()])

@@ -4,48 +4,33 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
 
-from art_mmc.cli.common import check_writable, user_errors
+from art_mmc.cli.run import check_writable, user_errors
+from art_mmc.studies.settings import Report
 
-_REPORT = """\
-Make Markdown, CSV and pictures again from report.json, as art-mmc evaluate, compare or reproduce wrote it: after an
-upgrade, or elsewhere than where it was measured. Several records of art-mmc evaluate are put side by side in one table.
-Nothing is attacked."""
+SETTINGS, HELP = Report, "make reports again from their JSON"
+USAGE = "art-mmc report RECORD.json [RECORD.json ...] --output DIR"
 
-_REPORT_NOTES = """\
+ABOUT = """\
+Make Markdown, CSV and pictures again from report.json, as art-mmc compare, evaluate, reproduce, detect or inspect wrote
+it: after an upgrade, or elsewhere than where it was measured. Several records of art-mmc evaluate are put side by side
+in one table. The pictures of art-mmc inspect are taken over from beside its report.json. Nothing is attacked."""
+
+NOTES = """\
 examples:
   art-mmc report runs/evaluate-mmc-strong/report.json --output mmc
   art-mmc report runs/evaluate-*/report.json --output side-by-side
 """
 
 
-def add(commands: Any) -> None:
-    """
-    Add the command to the parser.
-
-    :param commands: What `add_subparsers` gave.
-    """
-    parser = commands.add_parser(
-        "report",
-        help="make reports again from their JSON",
-        usage="art-mmc report RECORD.json [RECORD.json ...] --output DIR",
-        description=_REPORT,
-        epilog=_REPORT_NOTES,
-    )
-    parser.add_argument("records", nargs="+", metavar="RECORD.json", help="what a command wrote as report.json")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the reports")
-    parser.set_defaults(run=_report)
-
-
-def _report(args: argparse.Namespace) -> None:
+def run(settings: Report) -> None:
+    """Write the reports, print what they say."""
     from art_mmc.reports import rewrite
 
     with user_errors():
-        output = Path(args.output).expanduser()
+        output = Path(settings.output).expanduser()
         check_writable(output)
-        text, files = rewrite([Path(path).expanduser() for path in args.records], output)
+        text, files = rewrite([Path(path).expanduser() for path in settings.records], output)
     print(text)
     print(f"wrote {', '.join(map(str, files))}")

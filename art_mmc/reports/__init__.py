@@ -17,6 +17,7 @@ from art_mmc.reports.compare import (
     write_report,
 )
 from art_mmc.reports.evaluate import (
+    assessment_text,
     attacks_csv,
     evaluation_table,
     load_robustness,
@@ -46,6 +47,7 @@ __all__ = [
     "FLATTERY",
     "REPORT_JSON",
     "REPORT_MD",
+    "assessment_text",
     "attacks_csv",
     "curves_figure",
     "curves_png",

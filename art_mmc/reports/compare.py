@@ -17,7 +17,7 @@ from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import between, format_eps, format_percent, short_name, table, versions_text, with_interval
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
-from art_mmc.studies.setup import Comparison, DefenceResult
+from art_mmc.studies.compare import Comparison, DefenceResult
 
 #: name of the picture of a report
 CURVES_PNG = "curves.png"

@@ -150,6 +150,11 @@ def verdict_text(record: RobustnessRecord) -> str:
     return "\n".join([f"flagged diagnostics: {names}", f"verdict: {record.verdict.status}", *reasons])
 
 
+def assessment_text(assessment: Assessment) -> str:
+    """For the terminal: table and verdict."""
+    return f"{evaluation_table(assessment.record)}\n\n{verdict_text(assessment.record)}"
+
+
 def _capitals() -> list[str]:
     return [name[0].upper() + name[1:] for name in COLUMNS]
 

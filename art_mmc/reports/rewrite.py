@@ -12,7 +12,6 @@ from art_mmc.evaluation import headline
 from art_mmc.reports import compare, detect, evaluate, inspect, reproduce
 from art_mmc.reports.render import page
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, read_document, write_files
-from art_mmc.studies.evaluate import Assessment
 
 
 class Kind(NamedTuple):
@@ -25,17 +24,13 @@ class Kind(NamedTuple):
     write: Callable[[Any, Path], list[Path]]
 
 
-def _evaluation_text(assessment: Assessment) -> str:
-    return f"{evaluate.evaluation_table(assessment.record)}\n\n{evaluate.verdict_text(assessment.record)}"
-
-
 ROBUSTNESS = "art_mmc.robustness"
 KINDS = {
     "art_mmc.comparison": Kind(compare.load_report, compare.text_table, compare.write_report),
     "art_mmc.detection": Kind(detect.load_study, detect.text_table, detect.write_report),
     inspect.FORMAT: Kind(inspect.load_inspection, inspect.inspection_text, inspect.write_inspected),
     "art_mmc.reproduction": Kind(reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction),
-    ROBUSTNESS: Kind(evaluate.load_robustness, _evaluation_text, evaluate.write_robustness),
+    ROBUSTNESS: Kind(evaluate.load_robustness, evaluate.assessment_text, evaluate.write_robustness),
 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from art_mmc.state import write_atomically
+
 Record = TypeVar("Record")
 
 #: names of the files of a report
@@ -18,25 +20,13 @@ REPORT_MD, REPORT_JSON = "report.md", "report.json"
 
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
     """
-    Write files that belong together: all of them beside their places first, then renamed, so that whatever happens
-    before that, the old ones are untouched.
+    Write files that belong together; see :func:`.write_atomically`.
 
     :param folder: The folder; made if need be.
     :param contents: Name of each file -> its bytes.
     :return: The files.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
-    try:
-        for temporary, content in zip(staged.values(), contents.values(), strict=True):
-            temporary.write_bytes(content)
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-    return list(staged)
+    return write_atomically({Path(folder) / name: content for name, content in contents.items()})
 
 
 def json_bytes(document: Any) -> bytes:

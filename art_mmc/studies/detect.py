@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,25 @@ from art_mmc.attacks.detector_aware import (
     plain_settings,
     scaled,
 )
-from art_mmc.checks import check_eps, unknown_name
+from art_mmc.checks import unknown_name
 from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
-from art_mmc.detectors.base import NetworkOutputs, check_count
+from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.distributed import check_same, in_main_process, share_out, world
 from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
 from art_mmc.state import derived_seed, seeded
-from art_mmc.studies.setup import choose_test_images, machine
+from art_mmc.studies.settings import Detect
+from art_mmc.studies.setup import (
+    Job,
+    build_classifier,
+    choose_test_images,
+    load_run,
+    load_trained,
+    machine,
+    train_defence,
+)
 
 FORMAT, VERSION = "art_mmc.detection", 1
 
@@ -45,9 +55,14 @@ PAPER_DETECTORS = ("confidence", "non-me", "kernel-density")
 #: attacks that know the detector: name -> title. C&W-wb attacks the kernel density alone, PGD-wb each detector in turn
 WHITE_BOX_ATTACKS = {"cw-wb": "C&W-wb", "pgd-wb": "PGD-wb"}
 
-#: share of the iterations of the paper's C&W attacks: 200 of 10,000 for each constant, by FISTA enough to fool all but
-#: a few images of LeNet-5 trained by CE or RCE
-ATTACK_SHARE = 0.02
+#: all of them, in the order of the tables
+ATTACKS = (*PAPER_ATTACKS, *WHITE_BOX_ATTACKS)
+
+#: what FGSM, BIM and ILCM climb, as in the paper
+OBJECTIVE = "cross_entropy"
+
+#: the detector that C&W-wb attacks
+KERNEL = "kernel-density"
 
 #: more clean images than this do not make a threshold better
 _MOST_CALIBRATION = 5000
@@ -200,28 +215,80 @@ def detection_eps(dataset: Dataset) -> float:
     return 8 / 255 if dataset.input_shape[0] == 3 else 0.16
 
 
+def settled(settings: Detect, dataset: Dataset) -> Detect:
+    """
+    :param settings: The settings.
+    :param dataset: The data set.
+    :return: The same with all that they leave open decided: detectors, attacks, radius and number of images.
+    :raises ValueError: For unknown names, or what does not fit together.
+    """
+    detectors, attacks = settings.detector or list(PAPER_DETECTORS), settings.attack
+    if attacks is None:
+        attacks = [name for name in ATTACKS if name != "cw-wb" or KERNEL in detectors]
+    for kind, given, known in (("detector", detectors, DETECTORS), ("attack", attacks, ATTACKS)):
+        for name in given:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    if "cw-wb" in attacks and KERNEL not in detectors:
+        raise ValueError("--attack cw-wb attacks the kernel density: add kernel-density to --detector")
+    check_budget(settings.attack_share)
+    return replace(
+        settings,
+        detector=detectors,
+        attack=attacks,
+        eps=settings.eps or detection_eps(dataset),
+        nb_test=settings.nb_test or min(500, max(1, len(dataset.y_test) // 2)),
+    )
+
+
+def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreDetector]:
+    """The detectors of a classifier, not yet fitted."""
+    more = {KERNEL: {"bandwidth": settings.bandwidth}}
+    common: dict[str, Any] = {"false_positive_rate": settings.fpr, "seed": settings.seed}
+    return {name: create_detector(name, classifier, **common, **more.get(name, {})) for name in settings.detector or ()}
+
+
+def prepare(settings: Detect, device_type: str = "cpu") -> Job:
+    """
+    Train classifiers or load them, fit detectors, attack.
+
+    :param settings: The settings.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: What is to be done; it gives a :class:`DetectionStudy`, and classifier, attack and records as they come.
+    :raises OSError: For files that are not there.
+    :raises ValueError: For unknown names, or what does not fit together.
+    """
+    dataset, recipe, backbone = load_run(settings)
+    wanted = settled(settings, dataset)
+    given = settings.checkpoint or []
+    classifiers: dict[str, PyTorchClassifier] = dict(load_trained(given, dataset, device_type))
+    sources: dict[str, Any] = {name: {"checkpoint": path} for name, path in zip(classifiers, given, strict=True)}
+    defences = [] if given else settings.defence or ["sce", "rce"]
+    for classifier in (*classifiers.values(), *(build_classifier(name, dataset, backbone) for name in defences)):
+        _create(wanted, classifier)
+
+    def run(on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None) -> DetectionStudy:
+        for name in defences:
+            trained = train_defence(
+                name,
+                dataset,
+                recipe,
+                backbone=backbone,
+                seed=settings.seed,
+                device_type=device_type,
+                verbose=not settings.quiet,
+            )
+            classifiers[name], sources[name] = trained.classifier, trained.source
+        return run_detection_study(classifiers, dataset, wanted, sources, on_attack)
+
+    return Job(dataset, Path(settings.output).expanduser(), run)
+
+
 def run_detection_study(
     classifiers: Mapping[str, PyTorchClassifier],
     dataset: Dataset,
-    *,
-    detectors: Sequence[str] = PAPER_DETECTORS,
-    attacks: Sequence[str] = tuple(PAPER_ATTACKS),
-    white_box: Sequence[str] = tuple(WHITE_BOX_ATTACKS),
-    eps: float | None = None,
-    budget: float = ATTACK_SHARE,
-    nb_test: int | None = 500,
-    nb_white_box: int = 100,
-    fit_per_class: int = 1000,
-    false_positive_rate: float = 0.05,
-    detector_params: Mapping[str, Mapping[str, Any]] | None = None,
-    carlini_params: Mapping[str, Any] | None = None,
-    pgd_params: Mapping[str, Any] | None = None,
-    objective: str = "cross_entropy",
-    layer: int | str | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
+    wanted: Detect,
     sources: Mapping[str, Any] | None = None,
-    verbose: bool = True,
     on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None,
 ) -> DetectionStudy:
     """
@@ -234,87 +301,40 @@ def run_detection_study(
     they share the batches of all attacks on a classifier among them, and each gets the study that one process would
     have got. The seconds of an attack are added up over the processes.
 
-    :param classifiers: Name -> trained classifier of the data set's classes.
+    :param classifiers: Name -> trained classifier of the data set's classes; at least one.
     :param dataset: The data set.
-    :param detectors: Names of detectors.
-    :param attacks: Names of attacks of :data:`.PAPER_ATTACKS`.
-    :param white_box: Names of attacks that know the detector: "cw-wb", which needs "kernel-density" among the
-           detectors, and "pgd-wb".
-    :param eps: Radius of the L-inf attacks, in (0, 1]; None for :func:`detection_eps`.
-    :param budget: Share, in (0, 1], of the iterations of the paper's C&W attacks.
-    :param nb_test: Number of test images to attack; None for all but those that set the threshold (a tenth).
-    :param nb_white_box: Number of them that C&W-wb attacks.
-    :param fit_per_class: Training images of a class that the detectors are fitted on, drawn at random.
-    :param false_positive_rate: Rate for which the thresholds are set, in (0, 1).
-    :param detector_params: Name of a detector -> more of its parameters.
-    :param carlini_params: Settings of C&W-wb in the place of the default ones. These are the paper's but for the
-           confidence, 0 and not 5, since a lead of 5 is beyond the logits of some networks; and the learning rate, 0.01
-           over the root of the budget, since few steps must be long to leave the border of the box.
-    :param pgd_params: Settings of PGD-wb in the place of the default ones.
-    :param objective: What FGSM, BIM and ILCM climb; the paper's is the cross-entropy.
-    :param layer: Where the features are; None for the embedding of this package's networks.
-    :param seed: Seed of all draws.
-    :param batch_size: Samples that are attacked at once.
+    :param wanted: The settings, :func:`settled`.
     :param sources: Name of a classifier -> where it comes from, plain data for the record.
-    :param verbose: Whether to show a progress bar.
     :param on_attack: Called with classifier, attack and records as they come; in several processes they come together
            for each classifier.
     :return: The study.
-    :raises ValueError: For unknown names or values out of range, before the first attack.
+    :raises ValueError: For detectors that a classifier can't have, before the first attack.
     :raises RuntimeError: When an attack leaves its ball or the box.
     """
-    eps = check_eps(detection_eps(dataset) if eps is None else eps)
-    check_budget(budget)
-    for name, value in (("nb_white_box", nb_white_box), ("fit_per_class", fit_per_class), ("batch_size", batch_size)):
-        check_count(name, value)
-    for kind, given, known in (
-        ("detector", detectors, DETECTORS),
-        ("attack", attacks, PAPER_ATTACKS),
-        ("white-box attack", white_box, WHITE_BOX_ATTACKS),
-    ):
-        for name in given:
-            if name not in known:
-                raise unknown_name(kind, name, known)
-    if not classifiers or not detectors or not (attacks or white_box):
-        raise ValueError("expected at least one classifier, one detector and one attack.")
-    if "cw-wb" in white_box and "kernel-density" not in detectors:
-        raise ValueError("white-box attack 'cw-wb' attacks the kernel density: add 'kernel-density' to the detectors.")
-    fitted: dict[str, dict[str, ScoreDetector]] = {
-        name: {
-            each: create_detector(
-                each,
-                classifier,
-                layer=layer if DETECTORS[each].needs_features else None,
-                false_positive_rate=false_positive_rate,
-                seed=seed,
-                **(detector_params or {}).get(each, {}),
-            )
-            for each in detectors
-        }
-        for name, classifier in classifiers.items()
-    }
-    attacked, calibration = _split_test(dataset, nb_test, false_positive_rate, seed)
-    fit_on = _draw_per_class(dataset.y_train, fit_per_class, seed)
+    fitted = {name: _create(wanted, classifier) for name, classifier in classifiers.items()}
+    seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
+    attacked, calibration = _split_test(dataset, wanted.nb_test, wanted.fpr, seed)
+    fit_on = _draw_per_class(dataset.y_train, wanted.fit_per_class, seed)
     x, y = dataset.x_test[attacked].astype(np.float32, copy=False), dataset.y_test[attacked]
     with_features = any(DETECTORS[name].needs_features for name in detectors)
 
     records: list[DetectionRecord] = []
     white_box_records: list[WhiteBoxRecord] = []
     facts: dict[str, Any] = {}
-    jobs = len(attacks) + sum(len(detectors) if each == "pgd-wb" else 1 for each in white_box)
+    jobs = sum(len(detectors) if each == "pgd-wb" else 1 for each in attacks)
     if world().size > 1:
-        asked = [list(detectors), list(attacks), list(white_box), eps, budget, seed, batch_size]
-        same = {"images": identity_of_data(x, y), "settings": asked}
+        same = {"images": identity_of_data(x, y), "settings": repr(wanted)}
         check_same({**same, **{name: identity(each) for name, each in classifiers.items()}}, "attack")
-    shown = verbose and world().is_main
-    with tqdm(total=jobs * len(classifiers), disable=not shown, desc="attacks", leave=False) as bar:
+    with tqdm(
+        total=jobs * len(classifiers), disable=wanted.quiet or not world().is_main, desc="attacks", leave=False
+    ) as bar:
         for name, classifier in classifiers.items():
 
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:
                 def batch(first: int) -> NetworkOutputs:
                     part = images[first : first + batch_size]
                     with seeded(derived_seed(seed, 41, first)):
-                        return network_outputs(classifier, part, layer, batch_size, with_features)
+                        return network_outputs(classifier, part, None, batch_size, with_features)
 
                 return _joined(list(share_out([partial(batch, first) for first in range(0, len(images), batch_size)])))
 
@@ -332,21 +352,8 @@ def run_detection_study(
                 "fit_seconds": fit_seconds,
                 **({"source": sources[name]} if sources and name in sources else {}),
             }
-            run = _Run(name, classifier, fitted[name], clean, x, y, outputs, seed, batch_size)
-            groups = [[attempt] for attempt in _plain_attempts(run, attacks, detectors, eps, budget, objective)]
-            if "cw-wb" in white_box:
-                settings = {
-                    "confidence": 0.0,
-                    "learning_rate": 0.01 / math.sqrt(budget),
-                    "max_iter": scaled(10000, budget),
-                    "start_max_iter": scaled(5000, budget),
-                    **(carlini_params or {}),
-                }
-                groups.append([_carlini(run, nb_white_box, settings)])
-            if "pgd-wb" in white_box:
-                settings = {"eps": eps, "max_iter": 40, **(pgd_params or {})}
-                groups.append([_pgd(run, each, settings) for each in detectors])
-            groups.sort(key=lambda group: [*attacks, *white_box].index(group[0].attack))
+            run = _Run(name, classifier, fitted[name], clean, x, y, outputs, wanted)
+            groups = run.attempts()
             # no attack waits for another: the batches of all of them are shared out at once
             every = [attempt for group in groups for attempt in group]
             parts = share_out([partial(attempt.run, first) for attempt in every for first in attempt.starts])
@@ -360,17 +367,19 @@ def run_detection_study(
                     if attempt.attack == "cw-wb":
                         white_box_records.append(run.white_box(made))
                     bar.update()
-                records += _report(some, on_attack)
+                records += some
+                if on_attack is not None:
+                    on_attack(name, group[0].title, some)
     provenance = {
         "dataset": dataset.name,
         "n_train": len(dataset.y_train),
         "n_fit": len(fit_on),
         "n": len(attacked),
         "n_calibration": len(calibration),
-        "eps": eps,
-        "budget": budget,
-        "false_positive_rate": false_positive_rate,
-        "objective": objective,
+        "eps": wanted.eps,
+        "budget": wanted.attack_share,
+        "false_positive_rate": wanted.fpr,
+        "objective": OBJECTIVE,
         "seed": seed,
         "classifiers": facts,
         **machine(next(iter(classifiers.values())).device),
@@ -414,13 +423,116 @@ class _Run:
     x: np.ndarray
     y: np.ndarray
     outputs: Callable[[np.ndarray], NetworkOutputs]
-    seed: int
-    batch_size: int
+    wanted: Detect
 
-    def looked_at(self, title: str, x_adv: np.ndarray, x: np.ndarray, eps: float | None) -> NetworkOutputs:
-        """What the network says to attacked images, once they have been seen to keep the rules."""
-        _check_examples(title, x_adv, x, eps, self.classifier.clip_values)
-        return self.outputs(x_adv)
+    @property
+    def eps(self) -> float:
+        return float(self.wanted.eps or 0)
+
+    def attempts(self) -> list[list[_Attempt]]:
+        """What is tried, by attacks; PGD-wb is another one for each detector."""
+        plain = self._plain([name for name in self.wanted.attack or () if name in PAPER_ATTACKS])
+
+        def group(name: str) -> list[_Attempt]:
+            if name == "cw-wb":
+                return [self._carlini()]
+            return [self._pgd(each) for each in self.detectors] if name == "pgd-wb" else [plain[name]]
+
+        return [group(name) for name in self.wanted.attack or ()]
+
+    def _attempt(
+        self,
+        attack: str,
+        title: str,
+        eps: float | None,
+        detectors: Sequence[str],
+        x: np.ndarray,
+        batch_size: int,
+        craft: Callable[[slice], tuple[np.ndarray, dict[str, Any]]],
+        goals: Callable[[slice, np.ndarray], dict[str, np.ndarray]] = lambda index, x_adv: {},
+    ) -> _Attempt:
+        """Its batches are crafted, seen to keep the rules, and shown to the network."""
+
+        def part(first: int) -> _Part:
+            index = slice(first, first + batch_size)
+            start = time.perf_counter()
+            x_adv, settings = craft(index)
+            seconds = time.perf_counter() - start
+            _check_examples(title, x_adv, x[index], eps, self.classifier.clip_values)
+            return _Part(self.outputs(x_adv), settings, seconds, **goals(index, x_adv))
+
+        return _Attempt(attack, title, eps, detectors, range(0, len(x), batch_size), part)
+
+    def _plain(self, names: Sequence[str]) -> dict[str, _Attempt]:
+        """The attacks that do not know the detectors."""
+        wanted, eps = self.wanted, self.eps
+
+        def predict() -> np.ndarray:
+            with seeded(derived_seed(wanted.seed, 40)):
+                return self.classifier.predict(self.x, batch_size=wanted.batch_size)
+
+        logits = in_main_process(predict) if names else np.empty((0, 1))
+
+        def attempt(name: str) -> _Attempt:
+            row = PAPER_ATTACKS[name]
+            targets = choose_targets(logits, row.targets, wanted.seed)
+            labels = logits.argmax(axis=1) if targets is None else targets
+
+            def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
+                batch = name, self.classifier, self.x[index], labels[index]
+                seed = batch_seed(wanted.seed, index.start)
+                return craft_batch(*batch, eps, wanted.attack_share, OBJECTIVE, wanted.batch_size, seed)
+
+            radius = eps if row.has_eps else None
+            return self._attempt(name, row.title, radius, list(self.detectors), self.x, wanted.batch_size, craft)
+
+        return {name: attempt(name) for name in names}
+
+    def _carlini(self) -> _Attempt:
+        """C&W-wb, on the first images."""
+        wanted, title = self.wanted, WHITE_BOX_ATTACKS["cw-wb"]
+        settings: dict[str, Any] = {  # the paper's, but for two
+            "confidence": 0.0,  # not 5, which is beyond the logits of some networks
+            "learning_rate": 0.01 / math.sqrt(wanted.attack_share),  # few steps must be long to leave the box's border
+            "max_iter": scaled(10000, wanted.attack_share),
+            "start_max_iter": scaled(5000, wanted.attack_share),
+            "batch_size": wanted.batch_size,
+            "seed": wanted.seed,
+            "verbose": False,
+        }
+        settings |= wanted.carlini_params
+        attack = DensityAwareCarliniL2(self.classifier, self.detectors[KERNEL], **settings)
+        x = self.x[: wanted.nb_white_box]
+        targets = in_main_process(lambda: attack.targets(x))
+
+        def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
+            return attack.generate(x[index], targets[index]), plain_settings(attack)
+
+        def goals(index: slice, x_adv: np.ndarray) -> dict[str, np.ndarray]:
+            hit, excess = attack.outcome(x_adv, targets[index])
+            change = np.square(x_adv.astype(float) - x[index]).reshape(len(x_adv), -1)
+            return {"hit": hit, "passed": excess == 0, "distortion": 255 * np.sqrt(change.mean(axis=1))}
+
+        return self._attempt("cw-wb", title, None, (KERNEL,), x, attack.batch_size, craft, goals)
+
+    def _pgd(self, detector: str) -> _Attempt:
+        """PGD-wb on one of the detectors."""
+        wanted, title = self.wanted, WHITE_BOX_ATTACKS["pgd-wb"]
+        settings: dict[str, Any] = {
+            "batch_size": wanted.batch_size,
+            "seed": wanted.seed,
+            "verbose": False,
+            "max_iter": 40,
+        }
+        settings |= {"eps": self.eps, **wanted.pgd_params}
+        whole = DetectorAwarePGD(self.classifier, self.detectors[detector], **settings)
+
+        def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
+            own = {**settings, "seed": batch_seed(whole.seed, index.start)}
+            attack = DetectorAwarePGD(self.classifier, self.detectors[detector], **own)
+            return attack.generate(self.x[index], self.y[index]), plain_settings(whole)
+
+        return self._attempt("pgd-wb", title, settings["eps"], (detector,), self.x, whole.batch_size, craft)
 
     def score(self, attempt: _Attempt, parts: Sequence[_Part]) -> list[DetectionRecord]:
         """The records of an attack on the first ones of the clean images."""
@@ -436,7 +548,7 @@ class _Run:
                 eps=attempt.eps,
                 settings=parts[0].settings,
                 seconds=sum(part.seconds for part in parts),
-                seed=self.seed,
+                seed=self.wanted.seed,
                 threshold=self.detectors[name].threshold,
                 false_positive_rate=self.detectors[name].false_positive_rate,
                 calibrated_on=self.detectors[name].calibrated_on,
@@ -454,7 +566,7 @@ class _Run:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("hit", "passed", "distortion")
         )
         seconds = sum(part.seconds for part in parts)
-        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.seed, hit, passed, distortion)
+        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.wanted.seed, hit, passed, distortion)
 
 
 def _joined(parts: Sequence[NetworkOutputs]) -> NetworkOutputs:
@@ -464,92 +576,12 @@ def _joined(parts: Sequence[NetworkOutputs]) -> NetworkOutputs:
     )
 
 
-def _plain_attempts(
-    run: _Run, attacks: Sequence[str], detectors: Sequence[str], eps: float, budget: float, objective: str
-) -> list[_Attempt]:
-    """The attacks that do not know the detectors."""
-
-    def predict() -> np.ndarray:
-        with seeded(derived_seed(run.seed, 40)):
-            return run.classifier.predict(run.x, batch_size=run.batch_size)
-
-    logits = in_main_process(predict) if attacks else np.empty((0, 1))
-
-    def attempt(name: str) -> _Attempt:
-        row = PAPER_ATTACKS[name]
-        radius = eps if row.has_eps else None
-        targets = choose_targets(logits, row.targets, run.seed)
-        labels = logits.argmax(axis=1) if targets is None else targets
-
-        def part(first: int) -> _Part:
-            index = slice(first, first + run.batch_size)
-            x, seed = run.x[index], batch_seed(run.seed, first)
-            start = time.perf_counter()
-            x_adv, settings = craft_batch(
-                name, run.classifier, x, labels[index], eps, budget, objective, run.batch_size, seed
-            )
-            seconds = time.perf_counter() - start
-            return _Part(run.looked_at(row.title, x_adv, x, radius), settings, seconds)
-
-        return _Attempt(name, row.title, radius, detectors, range(0, len(run.x), run.batch_size), part)
-
-    return [attempt(name) for name in attacks]
-
-
-def _carlini(run: _Run, n: int, settings: dict[str, Any]) -> _Attempt:
-    title = WHITE_BOX_ATTACKS["cw-wb"]
-    attack = DensityAwareCarliniL2(
-        run.classifier,
-        run.detectors["kernel-density"],
-        **{"batch_size": run.batch_size, "seed": run.seed, "verbose": False, **settings},
-    )
-    images = run.x[:n]
-    targets = in_main_process(lambda: attack.targets(images))
-
-    def part(first: int) -> _Part:
-        index = slice(first, first + attack.batch_size)
-        x, aims = images[index], targets[index]
-        start = time.perf_counter()
-        x_adv = attack.generate(x, aims)
-        seconds = time.perf_counter() - start
-        outputs = run.looked_at(title, x_adv, x, None)
-        hit, excess = attack.outcome(x_adv, aims)
-        distortion = 255 * np.sqrt(np.square(x_adv.astype(float) - x).reshape(len(x), -1).mean(axis=1))
-        return _Part(outputs, plain_settings(attack), seconds, hit, excess == 0, distortion)
-
-    return _Attempt("cw-wb", title, None, ("kernel-density",), range(0, len(images), attack.batch_size), part)
-
-
-def _pgd(run: _Run, detector: str, settings: dict[str, Any]) -> _Attempt:
-    title = WHITE_BOX_ATTACKS["pgd-wb"]
-    given = {"batch_size": run.batch_size, "seed": run.seed, "verbose": False, **settings}
-    whole = DetectorAwarePGD(run.classifier, run.detectors[detector], **given)
-
-    def part(first: int) -> _Part:
-        index = slice(first, first + whole.batch_size)
-        own = {**given, "seed": batch_seed(whole.seed, first)}
-        start = time.perf_counter()
-        x_adv = DetectorAwarePGD(run.classifier, run.detectors[detector], **own).generate(run.x[index], run.y[index])
-        seconds = time.perf_counter() - start
-        return _Part(run.looked_at(title, x_adv, run.x[index], settings["eps"]), plain_settings(whole), seconds)
-
-    return _Attempt("pgd-wb", title, settings["eps"], (detector,), range(0, len(run.x), whole.batch_size), part)
-
-
-def _report(
-    records: list[DetectionRecord], on_attack: Callable[[str, str, list[DetectionRecord]], None] | None
-) -> list[DetectionRecord]:
-    if on_attack is not None:
-        on_attack(records[0].classifier, records[0].attack, records)
-    return records
-
-
 def _split_test(
     dataset: Dataset, nb_test: int | None, false_positive_rate: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which test images are attacked, and which set the threshold: none of the rest if they are too few for it."""
     n = len(dataset.y_test)
-    attacked = choose_test_images(dataset, n - n // 10 if nb_test is None else nb_test, seed)
+    attacked = choose_test_images(dataset, nb_test, seed)
     rest = np.setdiff1d(np.arange(n), attacked)
     rest = np.sort(np.random.default_rng(seed).permutation(rest)[:_MOST_CALIBRATION])
     enough = 0 < false_positive_rate < 1 and len(rest) >= 5 / false_positive_rate

@@ -4,21 +4,26 @@ All measurements of one trained classifier: what `art-mmc inspect` runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double
+from art_mmc.classifiers.loading import check_fits
 from art_mmc.data import Dataset
 from art_mmc.evaluation import check_radii, wilson_interval
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
 from art_mmc.state import seeded
-from art_mmc.studies.setup import choose_test_images
+from art_mmc.studies.history import find_history, read_history
+from art_mmc.studies.settings import Inspect
+from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_trained
 from art_mmc.theory.boundary import (
     approximate_robustness_bound,
     boundary_distances,
@@ -30,7 +35,7 @@ from art_mmc.theory.boundary import (
 )
 from art_mmc.theory.density import binned, compactness_ratio, contour_shell_density, feature_scale, knn_density
 from art_mmc.theory.embedding import FeatureMap, map_features
-from art_mmc.theory.features import class_means, features_and_logits, head_centers, head_weights
+from art_mmc.theory.features import FeatureError, class_means, features_and_logits, head_centers, head_weights
 from art_mmc.theory.probability import probability_gap
 from art_mmc.theory.ranks import RankStudy, rank_study
 
@@ -177,6 +182,69 @@ def _summary(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(values.mean()), **dict(zip(names, map(float, quantiles), strict=True))}
 
 
+class Inspections(NamedTuple):
+    """
+    Measurements of several classifiers on the same data: what :func:`.write_inspection` is told.
+
+    :param inspections: One each classifier.
+    :param dataset: The data set.
+    :param device: Where they were computed.
+    :param seed: Their seed.
+    :param sources: Name of each classifier -> its file.
+    """
+
+    inspections: list[Inspection]
+    dataset: Dataset
+    device: torch.device
+    seed: int
+    sources: dict[str, str]
+
+
+def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
+    """
+    Load classifiers and the histories of their training.
+
+    :param settings: The settings.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: What is to be done; it gives :class:`Inspections`, and each :class:`Inspection` as it comes.
+    :raises OSError: For files that are not there.
+    :raises ValueError: For files that are damaged, or do not fit the data set.
+    """
+    dataset = load_data(settings)
+    classifiers = load_trained(settings.checkpoints, dataset, device_type)
+    files = dict(zip(classifiers, (Path(path).expanduser() for path in settings.checkpoints), strict=True))
+    places = {name: find_history(file) for name, file in files.items()}
+    histories = {name: None if place is None else read_history(place) for name, place in places.items()}
+
+    def run(on_result: Callable[[Inspection], None] | None = None) -> Inspections:
+        inspections = []
+        for name, classifier in classifiers.items():
+            try:
+                inspection = inspect_classifier(
+                    classifier,
+                    dataset,
+                    settings.eps or default_eps(dataset),
+                    name=name,
+                    nb_train=settings.nb_train,
+                    nb_test=settings.nb_test,
+                    nb_points=settings.nb_points,
+                    k=settings.neighbours,
+                    dim=settings.components,
+                    steps=settings.steps,
+                    seed=settings.seed,
+                    history=histories[name],
+                )
+            except FeatureError as err:  # too few of a class, or a network whose features have collapsed
+                raise FeatureError(f"{name}: {err}") from err
+            inspections.append(inspection)
+            if on_result is not None:
+                on_result(inspection)
+        sources = {name: file.name for name, file in files.items()}
+        return Inspections(inspections, dataset, classifier.device, settings.seed, sources)
+
+    return Job(dataset, Path(settings.output).expanduser(), run)
+
+
 # ------------------------------------------------------------------------------------------------------- measurements
 
 
@@ -188,11 +256,11 @@ def inspect_classifier(
     name: str | None = None,
     layer: int | str | None = None,
     nb_train: int | None = None,
-    nb_test: int = 500,
-    nb_points: int = 300,
-    k: int = 10,
+    nb_test: int = Inspect.nb_test,
+    nb_points: int = Inspect.nb_points,
+    k: int = Inspect.neighbours,
     dim: int | None = None,
-    steps: int = 10,
+    steps: int = Inspect.steps,
     batch_size: int = 256,
     seed: int = 0,
     history: list[dict[str, Any]] | None = None,
@@ -224,7 +292,7 @@ def inspect_classifier(
     :raises FeatureError: For classes with fewer than k features, features that have collapsed, `dim` above their width.
     :raises FloatingPointError: When features or logits are not finite.
     """
-    check_fits(classifier, dataset)
+    check_fits(classifier, dataset.x_test, dataset.nb_classes, dataset.name)
     radii = check_radii(eps, clip_values=classifier.clip_values)
     for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):
         if value < 1:
@@ -274,20 +342,6 @@ def inspect_classifier(
         eps=radius,
         history=history,
     )
-
-
-def check_fits(classifier: PyTorchClassifier, dataset: Dataset) -> None:
-    """
-    :param classifier: A classifier.
-    :param dataset: The data set that it is to be measured on.
-    :raises ValueError: When shapes or numbers of classes differ.
-    """
-    ours = (tuple(classifier.input_shape), classifier.nb_classes)
-    if ours != (dataset.input_shape, dataset.nb_classes):
-        raise ValueError(
-            f"the classifier takes inputs {ours[0]} of {ours[1]} classes, data set {dataset.name} has "
-            f"{dataset.input_shape} of {dataset.nb_classes}: was it trained on another one?"
-        )
 
 
 def _choose_train(dataset: Dataset, nb_train: int | None, seed: int) -> np.ndarray:

@@ -6,8 +6,7 @@ beside the published ones, with the worst case that the paper lacks. What `art-m
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,27 @@ from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
 from art_mmc.evaluation.records import reading
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
-from art_mmc.studies.evaluate import assess, load_any
-from art_mmc.studies.setup import build_classifier, machine, train_defence
+from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study, settled
+from art_mmc.studies.evaluate import assess
+from art_mmc.studies.settings import Detect, Reproduce
+from art_mmc.studies.setup import (
+    Job,
+    TrainedDefence,
+    build_classifier,
+    load_data,
+    load_network,
+    machine,
+    train_defence,
+)
 from art_mmc.trainers import Recipe, get_recipe
 
 FORMAT = "art_mmc.reproduction"
 
 #: published attacks that are several of ours, of which the worst case counts
 PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}
+
+#: tables of detectors: the attacks of each
+DETECTORS = {"pang2018-table2": ATTACKS, "pang2018-table3": ("cw-wb",)}
 
 #: what the attacks of a black-box table craft on: the paper's network, for grey and for colour images
 SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
@@ -216,8 +228,8 @@ def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool
 def check_reproduction(
     table: PublishedTable,
     dataset: Dataset,
-    methods: Sequence[str] | None,
-    checkpoints: Mapping[str, str | os.PathLike[str]],
+    methods: Sequence[str] | None = None,
+    given: Collection[str] = (),
     budget: float = 1.0,
     small: bool = False,
 ) -> list[Method]:
@@ -225,38 +237,32 @@ def check_reproduction(
     Which rows a reproduction is about, and whether it can be done.
 
     :param table: The published table.
-    :param dataset: The data set.
+    :param dataset: One of its data sets.
     :param methods: Short names of rows; None for those that have figures on the data set and can be trained, or have
            a checkpoint.
-    :param checkpoints: Short name of a row -> file.
+    :param given: Short names of the rows with a checkpoint.
     :param budget: Share of the paper's epochs.
     :param small: Whether to train scaled-down twins.
     :return: The rows.
     :raises ValueError: For unknown names, or what does not fit together.
     """
-    if dataset.name not in table.datasets:
-        known = ", ".join(table.datasets) or "none"
-        raise ValueError(f"{table.name} has no figures for data set '{dataset.name}', but for: {known}.")
     with_figures = {cell.method for cell in table.select(dataset.name)}
-    for key in checkpoints:
+    for key in given:
         table.method(key)
     if methods is None:
-        rows = [
-            each
-            for each in table.methods
-            if each.key in with_figures and (each.key in checkpoints or each.defence is not None)
-        ]
+        possible = (each for each in table.methods if each.key in given or each.defence is not None)
+        rows = [each for each in possible if each.key in with_figures]
     else:
-        rows = [table.method(key) for key in dict.fromkeys(methods)]
+        rows = [table.method(key) for key in methods]
     if not rows:
         raise ValueError(f"no row of {table.name} is chosen: expected some of {', '.join(sorted(with_figures))}.")
-    unused = [key for key in checkpoints if key not in {each.key for each in rows}]
+    unused = [key for key in given if key not in {each.key for each in rows}]
     if unused:
         raise ValueError(f"a checkpoint for {unused[0]}, which is not among the chosen rows.")
     for each in rows:
         if each.key not in with_figures:
             raise ValueError(f"{table.name} has no figures of '{each.key}' on {dataset.name}.")
-        if each.key not in checkpoints:
+        if each.key not in given:
             recipe = method_recipe(each, dataset.name, budget, small)
             build_classifier(str(each.defence), dataset, _backbone(each, recipe, dataset.name, small), **each.options)
     return rows
@@ -266,122 +272,175 @@ def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
     return recipe.backbone if small else method.backbone_for(dataset) or recipe.backbone
 
 
-def reproduce(
-    table: PublishedTable,
-    dataset: Dataset,
-    *,
-    methods: Sequence[str] | None = None,
-    checkpoints: Mapping[str, str | os.PathLike[str]] | None = None,
-    eps: Sequence[float] | None = None,
-    budget: float = 1.0,
-    small: bool = False,
-    nb_test: int | None = None,
-    quirks: Sequence[str] = (),
-    batch_size: int = 256,
-    seed: int = 0,
-    device_type: str = "cpu",
-    folder: str | os.PathLike[str] | None = None,
-    verbose: bool = True,
-    on_result: Callable[[Reproduced], None] | None = None,
-) -> Reproduction:
+def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     """
-    Reproduce a table of robust accuracies. Several processes, once they have met, must all call this: they train and
-    attack together.
+    A table of robust accuracies, or of detectors: train its networks, or take trained ones, and attack them. Several
+    processes, once they have met, must all do this: they train and attack together.
 
-    :param table: The published table, one with a suite.
-    :param dataset: One of its data sets.
-    :param methods: Short names of its rows; None for all that can be.
-    :param checkpoints: Short name of a row -> file of a trained network, which is taken instead of training one.
-    :param eps: Radii; None for the paper's.
-    :param budget: Share of the paper's epochs; 1 is the paper's.
-    :param small: Whether to train scaled-down twins.
-    :param nb_test: Number of test images; None for all.
-    :param quirks: What the paper's code did differently; see :data:`.QUIRKS`.
-    :param batch_size: Samples that are attacked at once.
-    :param seed: Seed of weights, training, choice of the test images and attacks.
+    :param settings: The settings.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param folder: Folder for trained networks and finished batches, from which a killed run goes on; None for none.
-    :param verbose: Whether to show progress bars.
-    :param on_result: Called with each result as it comes.
-    :return: The reproduction.
-    :raises ValueError: For unknown names, or what does not fit together; before the first training.
-    :raises FloatingPointError: When a training diverges.
-    :raises AttackError: When an attack crashes or breaks its rules.
+    :return: What is to be done. It gives a :class:`Reproduction`, and each :class:`Reproduced` as it comes; for the
+             tables of :data:`DETECTORS` a :class:`.DetectionStudy`.
+    :raises OSError: For files that are not there.
+    :raises ValueError: For unknown names, or what does not fit together.
     """
-    given = dict(checkpoints or {})
-    if table.suite is None:
-        raise ValueError(f"{table.name} is no table of robust accuracies.")
-    rows = check_reproduction(table, dataset, methods, given, budget, small)
-    suite = get_suite(table.suite)
-    radii = list(eps or suite.eps_for(dataset.name) or ())
-    place = None if folder is None else Path(folder)
-    common: dict[str, Any] = {"quirks": quirks, "batch_size": batch_size, "seed": seed, "verbose": verbose}
-    RobustnessEvaluation(suite.name, radii, **common)  # says now what is wrong
+    table = get_published(settings.table)
+    if table.suite is None and table.name not in DETECTORS:
+        raise ValueError(f"{table.name} has nothing that could be attacked")
+    if table.suite is not None and settings.attack_share is not None:
+        raise ValueError("--attack-share is for tables of detectors; the suites have the papers' iterations")
+    for option, value in (("--eps", settings.eps), ("--quirk", settings.quirk)):
+        if table.suite is None and value:
+            raise ValueError(f"{option} is no option of a table of detectors; see art-mmc detect")
+    name = settings.dataset or table.datasets[0]
+    if name not in table.datasets:
+        raise ValueError(f"--dataset: {table.name} has figures for {', '.join(table.datasets)}, not for '{name}'")
+    files = _files(settings.checkpoint or [])
+    dataset = load_data(settings, name)
+    rows = check_reproduction(table, dataset, settings.defence, files, settings.epoch_share, settings.small)
+    networks = _Networks(
+        settings,
+        device_type,
+        dataset,
+        Path(settings.output or f"runs/reproduce-{table.name}-{name}").expanduser(),
+        {key: (load_network(file, dataset, None, device_type), file.name) for key, file in files.items()},
+    )
+    return _of_detectors(table, rows, networks) if table.suite is None else _of_accuracies(table, rows, networks)
 
-    def train(key: str, defence: str, recipe: Recipe, backbone: str, own_seed: int, options: Mapping[str, Any]) -> Any:
-        settings: dict[str, Any] = {} if place is None else {"folder": place / f"{key}.run", "resume": True}
+
+def _files(given: Sequence[str]) -> dict[str, Path]:
+    """Row -> file, from NAME=FILE."""
+    files = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"--checkpoint: expected NAME=FILE, got '{text}'")
+        files[name] = Path(path).expanduser()
+        if not files[name].is_file():
+            raise FileNotFoundError(f"no checkpoint at {path}")
+    return files
+
+
+@dataclass(frozen=True, eq=False)
+class _Networks:
+    """The networks of a table: trained, kept in the folder, or given."""
+
+    settings: Reproduce
+    device_type: str
+    dataset: Dataset
+    folder: Path
+    #: row -> ((classifier, what the file was), the file's name)
+    given: Mapping[str, tuple[tuple[PyTorchClassifier, str], str]]
+
+    def recipe(self, row: Method) -> Recipe:
+        return method_recipe(row, self.dataset.name, self.settings.epoch_share, self.settings.small)
+
+    def train(self, row: Method) -> TrainedDefence:
+        recipe = self.recipe(row)
+        backbone = _backbone(row, recipe, self.dataset.name, self.settings.small)
+        return self.fit(row.key, str(row.defence), recipe, backbone, self.settings.seed, row.options)
+
+    def fit(
+        self, key: str, defence: str, recipe: Recipe, backbone: str, seed: int, options: Mapping[str, Any]
+    ) -> TrainedDefence:
         trained = train_defence(
             defence,
-            dataset,
+            self.dataset,
             recipe,
             backbone=backbone,
-            seed=own_seed,
-            device_type=device_type,
-            verbose=verbose,
+            seed=seed,
+            device_type=self.device_type,
+            verbose=not self.settings.quiet,
             options=options,
-            **settings,
+            folder=self.folder / f"{key}.run",
+            resume=True,
         )
-        if place is not None:
-            file = place / f"{key}.pt"
-            in_main_process(lambda: trained.classifier.save_checkpoint(file))
+        in_main_process(lambda: trained.classifier.save_checkpoint(self.folder / f"{key}.pt"))
         return trained
 
-    substitutes: list[PyTorchClassifier] | None = None
-    crafted_on = ""
-    if any(plan.transfer for plan in suite.build(radii, nb_classes=dataset.nb_classes)):
-        backbone = SUBSTITUTES[dataset.input_shape[0]]
-        recipe = _substitute_recipe(table, dataset.name, budget, small)
-        substitutes = [train("substitute", "sce", recipe, backbone, seed + 1, {}).classifier]
-        crafted_on = f"{backbone}, {_epochs(recipe, dataset.name)}"
-    results = []
-    for row in rows:
-        classifier: PyTorchClassifier
-        if row.key in given:
-            classifier, kind = load_any(given[row.key], dataset, None, device_type)
-            source, seconds = f"{kind} {Path(given[row.key]).name}", None
-        else:
-            recipe = method_recipe(row, dataset.name, budget, small)
-            trained = train(
-                row.key, str(row.defence), recipe, _backbone(row, recipe, dataset.name, small), seed, row.options
-            )
-            classifier, seconds = trained.classifier, trained.seconds
-            source = f"{trained.backbone}, {_epochs(recipe, dataset.name)}"
-        state = None if place is None else place / f"{row.key}.state"
-        evaluation = RobustnessEvaluation(suite.name, radii, substitutes=substitutes, folder=state, **common)
-        assessment = assess(classifier, dataset, evaluation, nb_test=nb_test, curves=0, name=row.label)
-        results.append(Reproduced(row.key, source, seconds, assessment.record))
-        if on_result is not None:
-            on_result(results[-1])
-    conditions = {
-        "n": results[0].record.clean.n,
-        "n_test": len(dataset.y_test),
-        "n_train": len(dataset.y_train),
-        "suite": suite.name,
-        "eps": radii,
-        "quirks": list(quirks),
-        "budget": budget,
-        "small": small,
-        "batch_size": batch_size,
-        "seed": seed,
-        "substitute": crafted_on,
-        **machine(classifier.device),
+
+def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
+    settings, dataset = networks.settings, networks.dataset
+    asked = Detect(
+        attack=list(DETECTORS[table.name]),
+        attack_share=settings.attack_share or Detect.attack_share,
+        nb_test=min(settings.nb_test, max(1, len(dataset.y_test) // 2)),
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        quiet=settings.quiet,
+    )
+    wanted = settled(asked, dataset)
+
+    def run(on_result: Any = None) -> DetectionStudy:
+        classifiers: dict[str, PyTorchClassifier] = {}
+        sources: dict[str, Any] = {}
+        for row in rows:
+            if row.key in networks.given:
+                (classifiers[row.key], _), file = networks.given[row.key]
+                sources[row.key] = {"checkpoint": file}
+            else:
+                trained = networks.train(row)
+                classifiers[row.key], sources[row.key] = trained.classifier, trained.source
+        return run_detection_study(classifiers, dataset, wanted, sources)
+
+    return Job(dataset, networks.folder, run, goes_on=True)
+
+
+def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
+    settings, dataset, folder = networks.settings, networks.dataset, networks.folder
+    suite = get_suite(str(table.suite))
+    radii = list(settings.eps or suite.eps_for(dataset.name) or ())
+    common: dict[str, Any] = {
+        "quirks": settings.quirk or (),
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "verbose": not settings.quiet,
     }
-    return Reproduction(table.name, dataset.name, tuple(results), conditions)
+    RobustnessEvaluation(suite.name, radii, **common)  # says now what is wrong
+    states = {row.key: folder / f"{row.key}.state" for row in rows}
 
+    def run(on_result: Callable[[Reproduced], None] | None = None) -> Reproduction:
+        substitutes: list[PyTorchClassifier] | None = None
+        crafted_on = ""
+        if any(plan.transfer for plan in suite.build(radii, nb_classes=dataset.nb_classes)):
+            backbone, recipe = SUBSTITUTES[dataset.input_shape[0]], networks.recipe(table.method("sce"))
+            # trained as the table's baseline is
+            substitutes = [networks.fit("substitute", "sce", recipe, backbone, settings.seed + 1, {}).classifier]
+            crafted_on = f"{backbone}, {_epochs(recipe, dataset.name)}"
+        results: list[Reproduced] = []
+        for row in rows:
+            classifier: PyTorchClassifier
+            if row.key in networks.given:
+                (classifier, kind), file = networks.given[row.key]
+                source, seconds = f"{kind} {file}", None
+            else:
+                trained = networks.train(row)
+                classifier, seconds = trained.classifier, trained.seconds
+                source = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
+            evaluation = RobustnessEvaluation(
+                suite.name, radii, substitutes=substitutes, folder=states[row.key], **common
+            )
+            found = assess(classifier, dataset, evaluation, nb_test=settings.nb_test, curves=0, name=row.label)
+            results.append(Reproduced(row.key, source, seconds, found.record))
+            if on_result is not None:
+                on_result(results[-1])
+        conditions = {
+            "n": results[0].record.clean.n,
+            "n_test": len(dataset.y_test),
+            "n_train": len(dataset.y_train),
+            "suite": suite.name,
+            "eps": radii,
+            "quirks": list(settings.quirk or ()),
+            "budget": settings.epoch_share,
+            "small": settings.small,
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "substitute": crafted_on,
+            **machine(classifier.device),
+        }
+        return Reproduction(table.name, dataset.name, tuple(results), conditions)
 
-def _substitute_recipe(table: PublishedTable, dataset: str, budget: float, small: bool) -> Recipe:
-    """A substitute is trained as the table's baseline is."""
-    return method_recipe(table.method("sce"), dataset, budget, small)
+    return Job(dataset, folder, run, goes_on=True, states=tuple(states.values()))
 
 
 def _epochs(recipe: Recipe, dataset: str) -> str:

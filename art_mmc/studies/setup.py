@@ -1,11 +1,13 @@
 """
-Train defences under the same conditions and evaluate each: what `art-mmc compare` and `art-mmc train` run.
+What the verbs share: data, networks built, trained or loaded for it, the images that are attacked, and where figures
+come from.
 """
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +17,115 @@ from typing import Any
 
 import numpy as np
 import torch
+from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers import LossDefendedClassifier, create_classifier
-from art_mmc.data import Dataset
-from art_mmc.distributed import world
-from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness, wilson_interval
+from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
+from art_mmc.classifiers.loading import check_fits, load_any
+from art_mmc.data import Dataset, load_dataset
+from art_mmc.distributed import main_process_first, world
+from art_mmc.evaluation import wilson_interval
 from art_mmc.models import create_backbone
 from art_mmc.state import seeded
+from art_mmc.studies.settings import Data, Training
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
 
 #: the nine defences as tables show them: the baseline first, center loss, the oldest, last
 ORDER = ("sce", "mmc", "mmlda", "rce", "pc", "gce", "isce", "lgm", "center")
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    What a verb is about to do, once all that it was told has been checked.
+
+    :param dataset: The data set.
+    :param folder: Where the report goes.
+    :param run: Does it and returns the record; called with what takes parts of the record as they come, or None.
+    :param goes_on: Whether a run that was interrupted goes on with what lies in the folder.
+    :param states: Folders of finished batches, of no use once the report is written.
+    :param note: What is to be said after the names of the files.
+    """
+
+    dataset: Dataset
+    folder: Path
+    run: Callable[[Callable[..., None] | None], Any]
+    goes_on: bool = False
+    states: tuple[Path, ...] = ()
+    note: str = ""
+
+    def clear_states(self) -> None:
+        """Remove what evaluations kept in order to go on, and nothing else."""
+        for state in self.states:
+            for file in [*state.glob("[0-9][0-9][0-9]-[0-9][0-9][0-9][0-9].npz"), state / "evaluation.json"]:
+                file.unlink(missing_ok=True)
+            if state.is_dir() and not any(state.iterdir()):
+                state.rmdir()
+
+
+def load_data(settings: Data, name: str | None = None) -> Dataset:
+    """
+    :param settings: Which data set, and where it lies.
+    :param name: Its name, where that is another one.
+    :return: The data set; one process downloads it, and then all have it.
+    :raises OSError: When it is not there.
+    :raises ValueError: When it is damaged, or there is none of that name.
+    """
+
+    def load() -> Dataset:
+        return load_dataset(name or settings.dataset, settings.data_dir, settings.download)
+
+    return main_process_first(load) if settings.download else load()
+
+
+def load_network(
+    path: str | os.PathLike[str], dataset: Dataset, factory: str | None = None, device_type: str = "cpu"
+) -> tuple[PyTorchClassifier, str]:
+    """As :func:`.load_any`, a network that fits the data set."""
+    return load_any(path, dataset.x_test, dataset.nb_classes, factory, device_type, dataset.name)
+
+
+def load_trained(
+    paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu"
+) -> dict[str, LossDefendedClassifier]:
+    """
+    :param paths: Files of `art-mmc train`.
+    :param dataset: The data set that the classifiers are for.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: The classifiers by the files' names without their endings; with the folder where two are the same.
+    :raises FileNotFoundError: When a file is not there.
+    :raises ValueError: When one is damaged, does not fit the data set, or has the same name as another.
+    """
+    files = [Path(path).expanduser() for path in paths]
+    classifiers = {}
+    for name, file in zip(network_names(files), files, strict=True):
+        classifiers[name] = load_classifier(file, device_type=device_type)
+        check_fits(classifiers[name], dataset.x_test, dataset.nb_classes, dataset.name, str(file))
+    return classifiers
+
+
+def network_names(files: Sequence[Path]) -> list[str]:
+    """What to call the networks in these files."""
+    stems = [file.stem for file in files]
+    names = [
+        stem if stems.count(stem) == 1 else f"{file.resolve().parent.stem}-{stem}"
+        for file, stem in zip(files, stems, strict=True)
+    ]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two checkpoints would both be called '{twice}': give them different file names")
+    return names
+
+
+def load_run(settings: Training) -> tuple[Dataset, Recipe, str]:
+    """
+    :param settings: Data set, recipe, epochs and backbone.
+    :return: The data set, the recipe, and the name of the backbone.
+    """
+    dataset = load_data(settings)
+    recipe = get_recipe(settings.recipe, dataset.name)
+    if settings.epochs is not None:
+        recipe = recipe.scaled(settings.epochs)
+    return dataset, recipe, settings.backbone or default_backbone(dataset.input_shape, recipe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,65 +146,15 @@ class TrainedDefence:
     history: list[dict[str, Any]]
     seconds: float
 
-
-@dataclass(frozen=True, eq=False)
-class DefenceResult:
-    """
-    One defence in a comparison.
-
-    :param defence: Name of the defence.
-    :param backbone: Name of the backbone.
-    :param training_seconds: Time of the training.
-    :param evaluation_seconds: Time of the attacks.
-    :param robustness: What the attacks left.
-    """
-
-    defence: str
-    backbone: str
-    training_seconds: float
-    evaluation_seconds: float
-    robustness: RobustnessRecord
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """
-    Defences trained and evaluated under the same conditions.
-
-    :param results: One result a defence.
-    :param provenance: The conditions: data, recipe, seed, versions, device, date; plain data.
-    """
-
-    results: tuple[DefenceResult, ...]
-    provenance: dict[str, Any]
-
     @property
-    def eps(self) -> tuple[float, ...]:
-        """The radii at which all were attacked, ascending."""
-        return self.results[0].robustness.eps
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        names = ("defence", "backbone", "training_seconds", "evaluation_seconds")
-        results = [
-            {**{name: getattr(result, name) for name in names}, "robustness": result.robustness.to_dict()}
-            for result in self.results
-        ]
-        return {"format": "art_mmc.comparison", "version": 1, "provenance": self.provenance, "results": results}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Comparison:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The comparison.
-        """
-        results = tuple(
-            DefenceResult(**{**each, "robustness": RobustnessRecord.from_dict(each["robustness"])})
-            for each in data["results"]
-        )
-        return cls(results, data["provenance"])
+    def source(self) -> dict[str, Any]:
+        """How it came about, in short; plain data."""
+        return {
+            "backbone": self.backbone,
+            "recipe": self.recipe.name,
+            "epochs": self.recipe.nb_epochs,
+            "seconds": round(self.seconds, 1),
+        }
 
 
 def default_backbone(input_shape: Sequence[int], recipe: Recipe | None = None) -> str:
@@ -265,69 +315,6 @@ def choose_test_images(dataset: Dataset, nb_test: int | None, seed: int = 0) -> 
     if nb_test is None or nb_test >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, nb_test, replace=False))
-
-
-def compare(
-    defences: Sequence[str],
-    dataset: Dataset,
-    backbone: str | None = None,
-    eps: Sequence[float] | None = None,
-    recipe: Recipe | str = "default",
-    seed: int = 0,
-    device_type: str = "cpu",
-    *,
-    nb_test: int | None = None,
-    steps: int = 40,
-    batch_size: int = 256,
-    verbose: bool = True,
-    on_result: Callable[[DefenceResult], None] | None = None,
-) -> Comparison:
-    """
-    Train defences from the same seed by the same recipe, and attack each on the same test images.
-
-    :param defences: Names of the defences.
-    :param dataset: The data set.
-    :param backbone: Name of the backbone; None for :func:`default_backbone`.
-    :param eps: L-inf radii, inputs being in [0, 1]; None for :func:`default_eps`.
-    :param recipe: A recipe or its name.
-    :param seed: Seed of weights, training, choice of the test images and attacks.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param nb_test: Number of test images to attack; None for all.
-    :param steps: Steps of PGD.
-    :param batch_size: Samples that are attacked at once.
-    :param verbose: Whether to show progress bars.
-    :param on_result: Called with each result as it comes.
-    :return: The comparison.
-    :raises ValueError: For unknown names, or what does not fit together; before the first training.
-    """
-    if not defences:
-        raise ValueError("defences: expected at least one name, got none.")
-    recipe = get_recipe(recipe, dataset.name) if isinstance(recipe, str) else recipe
-    backbone = backbone or default_backbone(dataset.input_shape, recipe)
-    radii = check_radii(default_eps(dataset) if eps is None else eps)
-    for name in defences:
-        build_classifier(name, dataset, backbone, seed)
-    index = choose_test_images(dataset, nb_test, seed)
-    x_test, y_test = dataset.x_test[index], dataset.y_test[index]
-    results = []
-    for name in dict.fromkeys(defences):
-        trained = train_defence(
-            name, dataset, recipe, backbone=backbone, seed=seed, device_type=device_type, verbose=verbose
-        )
-        start = time.perf_counter()
-        robustness = evaluate_robustness(trained.classifier, x_test, y_test, radii, steps, batch_size, seed, verbose)
-        result = DefenceResult(name, backbone, trained.seconds, time.perf_counter() - start, robustness)
-        results.append(result)
-        if on_result is not None:
-            on_result(result)
-    conditions = {
-        **provenance(dataset, recipe, seed, trained.classifier.device),
-        "backbone": backbone,
-        "eps": list(results[0].robustness.eps),
-        "steps": steps,
-        "n": len(index),
-    }
-    return Comparison(tuple(results), conditions)
 
 
 def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from art_mmc.reports.figures.style import (
     style_panel,
 )
 from art_mmc.reports.tables import short_name
-from art_mmc.studies.setup import Comparison, DefenceResult
+from art_mmc.studies.compare import Comparison, DefenceResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,203 @@
+"""
+A classifier from whatever file a user has: of this package, TorchScript, or the state dict of a network of their own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pickle
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc.classifiers.checkpoint import FORMAT, load_state
+from art_mmc.classifiers.named import load_classifier
+
+
+def load_any(
+    path: str | os.PathLike[str],
+    x: np.ndarray,
+    nb_classes: int,
+    factory: str | None = None,
+    device_type: str = "cpu",
+    name: str = "the data set",
+) -> tuple[PyTorchClassifier, str]:
+    """
+    A classifier from a file: one of :meth:`.LossDefendedClassifier.save_checkpoint`; a TorchScript file; or, with a
+    factory, the state dict of a network of the user's, or a checkpoint of this package whose backbone is the user's.
+    TorchScript and state dicts are wrapped in ART's `PyTorchClassifier` with cross-entropy; such networks must take
+    inputs in [0, 1].
+
+    A TorchScript file and a factory are programs: they are run.
+
+    :param path: The file.
+    :param x: Inputs (N, C, H, W) that it is to take, to try the network on two of them.
+    :param nb_classes: Number of classes that it is to have.
+    :param factory: "module:function" of the user's that builds the network or backbone; called with those of
+           `input_shape` and `nb_classes` that it has as arguments.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :param name: Where the inputs come from, as a message names it.
+    :return: The classifier, and what the file was, in words.
+    :raises FileNotFoundError: When the file is not there.
+    :raises ValueError: When the file is damaged or of another kind, or does not fit the inputs or the factory.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    with torch.random.fork_rng():  # to build a network draws weights, in the place of which those of the file come
+        classifier, kind = _load(path, x[:2], nb_classes, factory, device_type)
+    check_fits(classifier, x, nb_classes, name, str(path))
+    return classifier, kind
+
+
+def check_fits(
+    classifier: PyTorchClassifier, x: np.ndarray, nb_classes: int, name: str, what: str = "the classifier"
+) -> None:
+    """
+    :param classifier: A classifier.
+    :param x: Inputs (N, ...) that it is to take.
+    :param nb_classes: Number of classes that it is to have.
+    :param name: Name of the data set that has them.
+    :param what: What the message calls the classifier.
+    :raises ValueError: When shapes or numbers of classes differ.
+    """
+    ours, theirs = tuple(classifier.input_shape), x.shape[1:]
+    if (ours, classifier.nb_classes) != (theirs, nb_classes):
+        raise ValueError(
+            f"{what} takes inputs {ours} of {classifier.nb_classes} classes, data set {name} has {theirs} of "
+            f"{nb_classes}: was it trained on another one?"
+        )
+
+
+def _load(
+    path: Path, x: np.ndarray, nb_classes: int, factory: str | None, device_type: str
+) -> tuple[PyTorchClassifier, str]:
+    if factory is not None:
+        network, content = build_network(factory, x.shape[1:], nb_classes), _read_weights(path)
+        if content.get("format") == FORMAT:
+            classifier = load_classifier(path, backbone=network, device_type=device_type)
+            return classifier, f"art_mmc checkpoint, backbone by {factory}"
+        _load_state(network, content, path)
+        return _wrap(network, x, nb_classes, device_type), f"state dict, network by {factory}"
+    if _is_torchscript(path):
+        try:
+            with warnings.catch_warnings():  # torch wants its users elsewhere, but the files are there
+                warnings.simplefilter("ignore", FutureWarning)
+                network = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as err:
+            raise ValueError(f"{path} is damaged, or no TorchScript file that this torch can read: {err}") from err
+        return _wrap(network, x, nb_classes, device_type), "TorchScript"
+    try:
+        return load_classifier(path, device_type=device_type), "art_mmc checkpoint"
+    except ValueError as err:
+        what = "a backbone" if "backbone of the user's own" in str(err) else "a state dict"
+        text = str(err).rstrip(".")
+        raise ValueError(f"{text}; for {what} of your own give --factory module:function") from err
+
+
+def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -> torch.nn.Module:
+    """
+    :param factory: "module:function"; the module is looked for in the working directory too.
+    :param input_shape: Shape of one input, for a function that asks for it.
+    :param nb_classes: Number of classes, likewise.
+    :return: The network that it builds.
+    :raises ValueError: When there is no such function, or it builds no network.
+    """
+    module_name, colon, name = factory.partition(":")
+    if not (module_name and colon and name):
+        raise ValueError(f"--factory: expected module:function, got '{factory}'")
+    with _working_directory_on_path():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as err:
+            raise ValueError(f"--factory {factory}: {err}") from err
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"--factory {factory}: module '{module_name}' has no function '{name}'")
+    known = inspect.signature(function).parameters
+    offered = {"input_shape": input_shape, "nb_classes": nb_classes}
+    network = function(**{key: value for key, value in offered.items() if key in known})
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(f"--factory {factory}: expected a torch.nn.Module, got {type(network).__name__}")
+    return network
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """A console script has its own folder on the path, not the user's."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a zip file holds TorchScript: torch.save writes no constants."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """Tensors and plain data; nothing that would run code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as err:
+        raise ValueError(
+            f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
+            "torch.save(network.state_dict(), ...)"
+        ) from err
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a state dict, names and tensors, got {type(content).__name__}.")
+    return content
+
+
+def _load_state(network: torch.nn.Module, content: dict[str, Any], path: Path) -> None:
+    state = content
+    for name in ("state_dict", "model_state_dict", "model"):  # as training scripts like to nest it
+        if isinstance(state.get(name), dict):
+            state = state[name]
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a state dict, names and tensors; found {', '.join(map(str, state))}.")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of torch's DataParallel
+    try:
+        load_state(network, state)
+    except RuntimeError as err:
+        raise ValueError(f"{path} does not fit the network: {' '.join(str(err).split())[:200]}") from err
+
+
+def _wrap(network: torch.nn.Module, x: np.ndarray, nb_classes: int, device_type: str) -> PyTorchClassifier:
+    """ART's class around a network, once it has been seen to take such images and give so many classes."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(x))
+    except RuntimeError as err:
+        raise ValueError(
+            f"the network fails on images of shape {x.shape}: {' '.join(str(err).split())[-200:]}"
+        ) from err
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(x), nb_classes):
+        got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ValueError(f"the network gives {got} for two images, expected logits of shape ({len(x)}, {nb_classes}).")
+    return PyTorchClassifier(
+        model=network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=x.shape[1:],
+        nb_classes=nb_classes,
+        clip_values=(0.0, 1.0),
+        device_type=device_type,
+    )

@@ -1,0 +1,211 @@
+"""
+What the commands share: the parser, what becomes a line on the terminal, and the way from a verb's settings to its
+report, in however many processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from art_mmc.studies.flags import add_flags
+
+if TYPE_CHECKING:
+    from art_mmc.distributed import World
+    from art_mmc.studies.setup import Job
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class UsageError(Exception):
+    """A user's mistake, in one line."""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks, and gives the names of options a little more room than usual."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, wherever they come up."""
+
+    #: name of each command -> its parser
+    commands: Mapping[str, argparse.ArgumentParser]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=Formatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def add_verb(commands: Any, module: Any) -> None:
+    """Add a verb's command: its module has SETTINGS, HELP, USAGE, ABOUT, NOTES and `run`."""
+    name = module.__name__.rpartition(".")[2]
+    parser = commands.add_parser(
+        name, help=module.HELP, usage=module.USAGE, description=module.ABOUT, epilog=module.NOTES
+    )
+    add_flags(parser, module.SETTINGS)
+    parser.set_defaults(settings=module.SETTINGS, run=module.run)
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """
+    Around the checks of what the user gave: what they raise is a line on the terminal. Elsewhere it would be a bug, and
+    keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as err:
+        raise UsageError(one_line(err)) from err
+
+
+@contextmanager
+def failures(job: Job) -> Iterator[None]:
+    """
+    Around training and attacks: logits that are no numbers, collapsed features, an attack that fails, and another run's
+    files in the way are due to the settings, not to a bug, and are a line. What is interrupted can go on, where it can.
+    """
+    from art_mmc.evaluation import AttackError
+    from art_mmc.theory import FeatureError
+    from art_mmc.trainers.run_folder import RunMismatchError
+
+    try:
+        yield
+    except (AttackError, FeatureError, FloatingPointError, RunMismatchError) as err:
+        raise UsageError(one_line(err)) from err
+    except ValueError as err:
+        if not job.goes_on or f"{job.folder}{os.sep}" not in str(err):
+            raise
+        raise UsageError(one_line(err)) from err
+    except KeyboardInterrupt as err:
+        if not job.goes_on:
+            raise
+        raise KeyboardInterrupt("interrupted; the same command goes on from the last finished batch") from err
+
+
+def one_line(err: Exception) -> str:
+    """The text of an error; that of the operating system without its number."""
+    if isinstance(err, OSError) and err.strerror:
+        return f"{err.filename}: {err.strerror}" if err.filename else err.strerror
+    return " ".join(str(err).split())
+
+
+# --------------------------------------------------------------------------------------------------- where to compute
+
+
+def find_device(name: str | None) -> str:
+    import torch
+
+    if name == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "gpu"
+    if name is not None:
+        raise ValueError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    return "cpu"
+
+
+@contextmanager
+def all_processes(device: str | None) -> Iterator[tuple[World, str]]:
+    """
+    Around the work of a command that torchrun may have started in several processes: they meet, and each takes its
+    device. All do the same; the main one writes and prints.
+    """
+    from art_mmc.distributed import process_group
+
+    with ExitStack() as stack:
+        with user_errors():
+            device_type = find_device(device)
+            here = stack.enter_context(process_group(device_type))
+        yield here, device_type
+
+
+@contextmanager
+def cpu_threads(wanted: int | None, input_shape: Sequence[int] | None = None) -> Iterator[None]:
+    """
+    CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
+    and gives the same figures whatever their number.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or (1 if input_shape and min(input_shape[1:]) < 12 else before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and a file in it, now rather than after the training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        raise PermissionError(f"{folder}: no file can be written there ({err.strerror})") from err
+
+
+# --------------------------------------------------------------------------------------------------------------- a verb
+
+
+def run_verb(
+    settings: Any,
+    prepare: Callable[[Any, str], Job],
+    write: Callable[[Any, Path], Sequence[Path]],
+    text: Callable[[Any], str],
+    line: Callable[..., str] | None = None,
+    status: Callable[[Any], int] = lambda record: 0,
+) -> int:
+    """
+    From settings to a report. Every process does the work; the main one writes and prints, and the others wait, as the
+    first process to end with another status than 0 would have torchrun end the one that still writes.
+
+    :param settings: The settings.
+    :param prepare: Settings and type of device -> what is to be done; what it refuses is the user's mistake.
+    :param write: Writes the report on a record to a folder; returns the files.
+    :param text: What is printed of the record.
+    :param line: What is printed of a part of it as it comes, unless all is to be quiet.
+    :param status: The exit status; it may print.
+    :return: The exit status.
+    """
+    from art_mmc.distributed import in_main_process
+
+    with all_processes(settings.device) as (world, device_type):
+        with user_errors():
+            job = prepare(settings, device_type)
+            check_writable(job.folder)
+        talks = line is not None and world.is_main and not settings.quiet
+
+        def tell(*results: Any) -> None:
+            print(line(*results), flush=True)  # type: ignore[misc]
+
+        def finish(record: Any) -> int:
+            with user_errors():
+                files = write(record, job.folder)
+            job.clear_states()
+            if shown := text(record):
+                print(f"\n{shown}" if talks else shown)
+            print(f"wrote {', '.join(map(str, files))}{job.note}")
+            found = status(record)
+            sys.stdout.flush()
+            return found
+
+        with cpu_threads(settings.threads, job.dataset.input_shape):
+            with failures(job):
+                record = job.run(tell if talks else None)
+            return in_main_process(lambda: finish(record))

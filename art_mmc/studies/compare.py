@@ -1,0 +1,128 @@
+"""
+Train defences under the same conditions and attack each: what `art-mmc compare` runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness
+from art_mmc.studies.settings import Compare
+from art_mmc.studies.setup import (
+    ORDER,
+    Job,
+    build_classifier,
+    choose_test_images,
+    default_eps,
+    load_run,
+    provenance,
+    train_defence,
+)
+
+#: samples that are attacked at once
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class DefenceResult:
+    """
+    One defence in a comparison.
+
+    :param defence: Name of the defence.
+    :param backbone: Name of the backbone.
+    :param training_seconds: Time of the training.
+    :param evaluation_seconds: Time of the attacks.
+    :param robustness: What the attacks left.
+    """
+
+    defence: str
+    backbone: str
+    training_seconds: float
+    evaluation_seconds: float
+    robustness: RobustnessRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """
+    Defences trained and evaluated under the same conditions.
+
+    :param results: One result a defence.
+    :param provenance: The conditions: data, recipe, seed, versions, device, date; plain data.
+    """
+
+    results: tuple[DefenceResult, ...]
+    provenance: dict[str, Any]
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """The radii at which all were attacked, ascending."""
+        return self.results[0].robustness.eps
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: Plain data that JSON can hold.
+        """
+        names = ("defence", "backbone", "training_seconds", "evaluation_seconds")
+        results = [
+            {**{name: getattr(result, name) for name in names}, "robustness": result.robustness.to_dict()}
+            for result in self.results
+        ]
+        return {"format": "art_mmc.comparison", "version": 1, "provenance": self.provenance, "results": results}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Comparison:
+        """
+        :param data: What :meth:`to_dict` gave.
+        :return: The comparison.
+        """
+        results = tuple(
+            DefenceResult(**{**each, "robustness": RobustnessRecord.from_dict(each["robustness"])})
+            for each in data["results"]
+        )
+        return cls(results, data["provenance"])
+
+
+def prepare(settings: Compare, device_type: str = "cpu") -> Job:
+    """
+    Train defences from the same seed by the same recipe, and attack each on the same test images.
+
+    :param settings: The settings.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: What is to be done; it gives a :class:`Comparison`, and each :class:`DefenceResult` as it comes.
+    :raises ValueError: For unknown names, or what does not fit together.
+    """
+    defences = settings.defence or list(ORDER)
+    dataset, recipe, backbone = load_run(settings)
+    for name in defences:
+        build_classifier(name, dataset, backbone)
+    radii = check_radii(settings.eps or default_eps(dataset))
+    index = choose_test_images(dataset, settings.nb_test, settings.seed)
+    x, y = dataset.x_test[index], dataset.y_test[index]
+    seed, verbose = settings.seed, not settings.quiet
+
+    def run(on_result: Callable[[DefenceResult], None] | None = None) -> Comparison:
+        results = []
+        for name in defences:
+            trained = train_defence(
+                name, dataset, recipe, backbone=backbone, seed=seed, device_type=device_type, verbose=verbose
+            )
+            start = time.perf_counter()
+            robustness = evaluate_robustness(trained.classifier, x, y, radii, settings.steps, _BATCH, seed, verbose)
+            results.append(DefenceResult(name, backbone, trained.seconds, time.perf_counter() - start, robustness))
+            if on_result is not None:
+                on_result(results[-1])
+        conditions = {
+            **provenance(dataset, recipe, seed, trained.classifier.device),
+            "backbone": backbone,
+            "eps": list(results[0].robustness.eps),
+            "steps": settings.steps,
+            "n": len(index),
+        }
+        return Comparison(tuple(results), conditions)
+
+    return Job(dataset, Path(settings.output).expanduser(), run)

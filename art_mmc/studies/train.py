@@ -1,0 +1,148 @@
+"""
+Train one defence and write it to a file: what `art-mmc train` runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from art_mmc.checks import UNIT_BOX, unknown_name
+from art_mmc.data import split_validation
+from art_mmc.defences import get_defence
+from art_mmc.distributed import world
+from art_mmc.state import write_atomically
+from art_mmc.studies import setup
+from art_mmc.studies.settings import ADVERSARIAL, OPTIMISATION, Train
+from art_mmc.studies.setup import Job, TrainedDefence, build_classifier, load_run, training_summary
+from art_mmc.trainers import AUGMENTATIONS, Recipe, make_crafting
+from art_mmc.trainers.run_folder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """
+    A training and where it is written.
+
+    :param trained: The classifier and its history.
+    :param summary: What goes beside it, plain data; empty in all processes but the main one.
+    :param output: The classifier's file.
+    """
+
+    trained: TrainedDefence
+    summary: dict[str, Any]
+    output: Path
+
+
+def prepare(settings: Train, device_type: str = "cpu") -> Job:
+    """
+    Train one defence, on a part of the training images, and watch it on the others.
+
+    :param settings: The settings.
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: What is to be done; it gives a :class:`Run`.
+    :raises OSError: For files that are not there.
+    :raises ValueError: For unknown names, or what does not fit together.
+    """
+    get_defence(settings.defence)
+    dataset, recipe, backbone = load_run(settings)
+    recipe = with_options(recipe, settings)
+    options = defence_options(settings.set or ())
+    build_classifier(settings.defence, dataset, backbone, activation=settings.activation, **options)
+    if not settings.validation and (settings.keep == "best" or settings.patience):
+        raise ValueError("--keep best and --patience need a --validation share of the training images")
+    output = Path(settings.output or f"runs/{settings.defence}-{Path(dataset.name).stem}.pt").expanduser()
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder; --output names a file")
+    if output.suffix == ".json":
+        raise ValueError(f"--output {output}: the history goes to that .json file; name the classifier's file .pt")
+    validation = None
+    if settings.validation:
+        train, validation = split_validation(dataset.x_train, dataset.y_train, settings.validation, settings.seed)
+        dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
+    folder = output.with_suffix(".run")
+    if settings.resume:
+        RunFolder(folder).read_state()  # a damaged file is told before the training
+
+    def run(on_result: Any = None) -> Run:
+        trained = setup.train_defence(
+            settings.defence,
+            dataset,
+            recipe,
+            backbone=backbone,
+            seed=settings.seed,
+            device_type=device_type,
+            validation_data=validation,
+            verbose=not settings.quiet,
+            activation=settings.activation,
+            options=options,
+            resume=settings.resume,
+            folder=folder,
+            keep=settings.keep,
+            patience=settings.patience,
+            precision=settings.precision,
+            compile_network=settings.compile,
+        )
+        held_out = 0 if validation is None else len(validation[1])
+        summary = training_summary(trained, dataset, settings.seed, held_out) if world().is_main else {}
+        return Run(trained, summary, output)
+
+    return Job(dataset, output.parent, run, note=f"; history and checkpoints in {folder}")
+
+
+def write(found: Run, folder: Path) -> list[Path]:
+    """Write the classifier and, beside it, history and clean test accuracy; return the files."""
+    document = found.output.with_suffix(".json")
+    found.trained.classifier.save_checkpoint(found.output)
+    write_atomically({document: (json.dumps(found.summary, indent=1) + "\n").encode()})
+    return [found.output, document]
+
+
+def defence_options(given: Sequence[str]) -> dict[str, Any]:
+    """Options of the defence from NAME=VALUE."""
+    options = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set: expected OPTION=VALUE, got '{text}'")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def with_options(recipe: Recipe, settings: Train) -> Recipe:
+    """The recipe with what the command line says otherwise."""
+    if settings.scale_rate and (settings.batch_size is None or settings.rate is not None):
+        raise ValueError("--scale-rate scales the recipe's rate: it needs --batch-size, and has no use beside --lr")
+    if settings.batch_size is not None:
+        scaled = recipe.with_batch_size(settings.batch_size)
+        recipe = scaled if settings.scale_rate else dataclasses.replace(scaled, rate=recipe.rate)
+    of_recipe = {each.name for each in dataclasses.fields(Recipe)} - {"batch_size"}
+    changes, attack = {}, {}
+    for each in dataclasses.fields(settings):
+        group, value = each.metadata["group"], getattr(settings, each.name)
+        if value is not None and group in (ADVERSARIAL, OPTIMISATION) and each.name in of_recipe:
+            changes[each.name] = value
+        elif value is not None and group == ADVERSARIAL:
+            attack[each.name] = float(value) if each.name == "norm" else value
+    recipe = dataclasses.replace(recipe, **changes)
+    if recipe.augmentation is not None and recipe.augmentation not in AUGMENTATIONS:
+        raise unknown_name("augmentation", recipe.augmentation, AUGMENTATIONS)
+    if recipe.attack is None:
+        if attack or settings.adv_ratio or settings.eps_warmup:
+            raise ValueError(
+                "--eps and its like are settings of --adversarial, or of a recipe with adversarial training"
+            )
+        return recipe
+    kept = {} if settings.attack else dict(recipe.attack_options)
+    if settings.attack == "fgsm" and "eps" in attack:
+        attack.setdefault("eps_max", None)
+    recipe = dataclasses.replace(recipe, attack_options={**kept, **attack})
+    make_crafting(recipe.attack, **recipe.attack_options).check(UNIT_BOX)  # data sets are in [0, 1]
+    return recipe
