@@ -281,7 +281,10 @@ class TestCrafting:
                 lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), "pgd"),
                 "the default 0.0313725 is for inputs in .* clip_values are 255 apart: .* eps=8",
             ),
-            (lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), FGSM(10, 0.3)), "eps_max=0.3 is below"),
+            (
+                lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), FGSM(10, 0.3)),
+                r"eps_max=0.3 \(the default.* is below eps=10",
+            ),
             (lambda: AdversarialLossTrainer(make(clip_values=(-1, 1)), "trades"), "the default 0.0313725"),
             (lambda: PGD(0.1, steps=0), "steps"),
             (lambda: PGD(0.1, step_size=0.0), "step_size"),
@@ -290,6 +293,10 @@ class TestCrafting:
             (lambda: PGD(0.1, batch_norm="test"), "batch_norm"),
             (lambda: PGD(0.1, eps_min=0.2), "eps_min"),
             (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
+            (
+                lambda: FGSM(25.5),
+                r"eps_max=0.3 \(the default, for inputs in \[0, 1\]\) is below eps=25.5: give it in the same",
+            ),
             (lambda: FastFGSM(2.0).check((0, 1)), "did you mean 2 / 255"),
             (lambda: TRADES(0.1, beta=-1), "beta"),
             (lambda: make_crafting("pdg"), "unknown training attack 'pdg'. Did you mean 'pgd'"),

@@ -266,7 +266,11 @@ class FGSM(Crafting):
     def __post_init__(self) -> None:
         check_eps(self.eps, clip_values=None)
         if self.eps_max is not None and check_eps(self.eps_max, "eps_max", None) < self.eps:
-            raise ValueError(f"eps_max={self.eps_max} is below eps={self.eps}.")
+            default = " (the default, for inputs in [0, 1])" if self.eps_max == FGSM.eps_max else ""
+            raise ValueError(
+                f"eps_max={self.eps_max}{default} is below eps={self.eps}: give it in the same unit, or None for "
+                "always eps."
+            )
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         """See :meth:`Crafting.craft`."""
