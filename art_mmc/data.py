@@ -32,7 +32,8 @@ class Dataset:
     A training and a test set, checked.
 
     :param name: Name of the data set, or the path of the user's own file.
-    :param x_train: Training images (N, C, H, W), float32 in [0, 1], C-contiguous.
+    :param x_train: Training images (N, C, H, W), float32 in [0, 1], C-contiguous; a set that is made of arrays may
+           have inputs (N, ...) of any shape.
     :param y_train: Training labels (N,), int64 in 0 .. K - 1, every class present.
     :param x_test: Test images (M, C, H, W), as `x_train`.
     :param y_test: Test labels (M,), as `y_train`, though a class may be absent.
@@ -45,10 +46,9 @@ class Dataset:
     y_test: np.ndarray = field(repr=False)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one image, (C, H, W)."""
-        _, channels, height, width = self.x_train.shape
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, (C, H, W) for images."""
+        return self.x_train.shape[1:]
 
     @cached_property
     def nb_classes(self) -> int:
@@ -80,8 +80,9 @@ class Dataset:
         squares = np.zeros_like(total)
         for start in range(0, len(self.x_train), 512):
             chunk = self.x_train[start : start + 512].astype(np.float64)
-            total += chunk.sum(axis=(0, 2, 3))
-            squares += np.square(chunk, out=chunk).sum(axis=(0, 2, 3))
+            rest = (0, *range(2, chunk.ndim))
+            total += chunk.sum(axis=rest)
+            squares += np.square(chunk, out=chunk).sum(axis=rest)
         count = self.x_train.size // self.x_train.shape[1]
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
@@ -97,9 +98,9 @@ def load_dataset(
     Load a data set by its name, or from a user's own .npz file.
 
     The file holds `x_train`, `y_train`, `x_test` and `y_test`, other arrays in it being ignored. Images are uint8 in
-    0..255 or floats in [0, 1], of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; labels are class
-    indices (N,) or (N, 1), or one-hot (N, K). Inputs that are no images need no file: classifiers and trainers take
-    arrays of any shape (N, ...).
+    0..255 or floats in [0, 1], of shape (N, C, H, W) or (N, H, W, C) with C = 1 or 3, or grey and square (N, H, H):
+    other arrays of three axes may be signals (N, C, T), and are refused. Labels are class indices (N,) or (N, 1), or
+    one-hot (N, K). Inputs that are no images need no file: classifiers and trainers take arrays of any shape (N, ...).
 
     Sizes in memory: MNIST 0.2 GB, CIFAR-10 0.7 GB, SVHN 1.2 GB, Tiny ImageNet 5.4 GB.
 
@@ -256,8 +257,8 @@ def _to_unit(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
-    """A view as (N, C, H, W) of images (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3."""
-    if x.ndim == 3:
+    """A view as (N, C, H, W) of images (N, H, H), (N, C, H, W) or (N, H, W, C) with C = 1 or 3."""
+    if x.ndim == 3 and x.shape[1] == x.shape[2]:
         return x[:, None]
     if x.ndim == 4:
         first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
@@ -273,12 +274,14 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
     mend = ""
     if x.ndim == 2:
         mend = "; reshape flat images to (N, H, W); a table goes to classifiers and trainers as arrays, without a file"
+    elif x.ndim == 3:
+        mend = "; save oblong grey images as (N, 1, H, W); signals go to classifiers and trainers as arrays"
     elif x.ndim > 4:
         mend = "; volumes and films go to classifiers and trainers as arrays, without a file"
     elif x.ndim == 4 and 4 in (x.shape[1], x.shape[3]):
         mend = "; drop the alpha channel of RGBA images"
     raise ValueError(
-        f"{name} has shape {x.shape}: expected (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3{mend}"
+        f"{name} has shape {x.shape}: expected (N, C, H, W) or (N, H, W, C) with C = 1 or 3, or (N, H, H){mend}"
     )
 
 

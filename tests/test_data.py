@@ -381,7 +381,8 @@ class TestNpz:
         [("NHWC", "uint8"), ("NCHW", "float32"), ("NHW", "float64"), ("NHW1", "float16"), ("N1HW", ">f4")],
     )
     def test_layouts(self, tmp_path, layout, dtype):
-        train, test = pixels(6, 3, 8, 9), pixels(3, 3, 8, 9, seed=1)
+        width = 8 if layout == "NHW" else 9  # without a channel only square ones: other arrays may be signals
+        train, test = pixels(6, 3, 8, width), pixels(3, 3, 8, width, seed=1)
         shape = {
             "NHWC": lambda x: x.transpose(0, 2, 3, 1),
             "NCHW": lambda x: x,
@@ -394,7 +395,7 @@ class TestNpz:
         path = write_npz(tmp_path / "a.npz", x_train=value(shape(train)), x_test=value(shape(test)))
         data = load_dataset(path)
         assert data.name == str(path)
-        check_form(data, (channels, 8, 9), 3, (6, 3))
+        check_form(data, (channels, 8, width), 3, (6, 3))
         assert np.allclose(data.x_train, train[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
         assert np.allclose(data.x_test, test[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
 
@@ -438,7 +439,11 @@ class TestNpz:
             ({"x_train": pixels(6, 8, 8, 3) % 2}, ["x_train", "0..255", "none above 1", "float32"]),
             ({"x_train": pixels(6, 3, 3, 3)}, ["x_train", "ambiguous shape (6, 3, 3, 3)", "(N, H, W)", "pad"]),
             ({"x_train": pixels(6, 1, 8, 1)}, ["x_train", "ambiguous shape (6, 1, 8, 1)"]),
-            ({"x_train": pixels(6, 64)}, ["x_train", "(6, 64)", "expected (N, H, W)", "reshape"]),
+            (
+                {"x_train": pixels(6, 64)},
+                ["x_train", "(6, 64)", "expected (N, C, H, W)", "reshape flat images to"],
+            ),
+            ({"x_train": pixels(6, 2, 128)}, ["x_train", "(6, 2, 128)", "(N, 1, H, W)", "signals go to"]),
             ({"x_train": pixels(6, 8, 8, 4)}, ["x_train", "(6, 8, 8, 4)", "alpha"]),
             ({"x_train": pixels(6, 8, 8, 5)}, ["x_train", "(6, 8, 8, 5)", "C = 1 or 3"]),
             ({"x_test": pixels(3, 8, 9, 3)}, ["x_train", "(3, 8, 8)", "x_test", "(3, 8, 9)"]),

@@ -19,13 +19,16 @@ from torch import nn
 from art_mmc import accelerate, create_classifier, load_classifier, load_dataset
 from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
 from art_mmc.classifiers import CLASSIFIERS
+from art_mmc.data import Dataset
 from art_mmc.detectors import KernelDensityDetector
-from art_mmc.evaluation import RobustnessEvaluation
+from art_mmc.evaluation import RobustnessEvaluation, transfer_matrix
 from art_mmc.evaluation.suites import SUITES
 from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.models.network import Normalize
 from art_mmc.reports import write_robustness
 from art_mmc.studies.evaluate import Assessment
+from art_mmc.studies.inspect import inspect_classifier
+from art_mmc.theory import landing_ranks, rank_study
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, create_trainer
 
 SHAPES = {"table": (13,), "signal": (2, 12), "tokens": (6, 4), "volume": (1, 5, 5, 5), "film": (3, 5, 5, 2)}
@@ -246,6 +249,23 @@ def test_detector(trained, kind):
     assert detector.scores(x).shape == (len(x),)
 
 
+def test_inspection_ranks_and_transfer(trained, kind):
+    x, y = data(kind)
+    dataset = Dataset("it", x, y, x, y)
+    assert dataset.input_shape == SHAPES[kind]
+    np.testing.assert_allclose(dataset.mean, np.moveaxis(x, 1, 0).reshape(SHAPES[kind][0], -1).mean(axis=1), rtol=1e-5)
+    found = inspect_classifier(trained, dataset, 0.05, nb_points=9, k=3, steps=1)
+    assert found.correct.sum() == (trained.predict(x).argmax(axis=1) == y).sum()
+    art = softmax_of_art(kind)
+    pgd = {"PGD": lambda each: ArtPGD(each, eps=0.2, eps_step=0.1, max_iter=2, verbose=False)}
+    matrix = transfer_matrix({"ours": trained, "ART's": art}, x, y, pgd)
+    assert matrix.correct.shape == (1, 2, 2)
+    ranks = rank_study(trained, x, y, [0.05, 0.2], steps=2)
+    np.testing.assert_array_equal(ranks.correct, trained.predict(x).argmax(axis=1) == y)
+    landed = trained.predict(x)[:, ::-1].argmax(axis=1)
+    assert set(landing_ranks(trained.predict(x), y, landed)) <= {0, 1, 2}
+
+
 def test_what_is_for_images_says_so(trained, kind):
     if len(SHAPES[kind]) != 3:
         with pytest.raises(ValueError, match="RandomRotation|images"):
@@ -263,7 +283,8 @@ def test_impossible_shapes(shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((9, 13), "a table goes to"), ((9, 1, 5, 5, 5), "volumes and films go to")]
+    ("shape", "message"),
+    [((9, 13), "a table goes to"), ((9, 2, 12), "signals go to"), ((9, 1, 5, 5, 5), "volumes and films go to")],
 )
 def test_file_of_other_inputs_says_what_to_do(shape, message, tmp_path):
     x, y = np.zeros(shape, np.float32), np.arange(9) % 3
