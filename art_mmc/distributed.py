@@ -299,15 +299,19 @@ def check_same(about: Mapping[str, Any], doing: str) -> None:
         return
     first, *others = gather_objects(dict(about))
     for rank, other in enumerate(others, 1):
-        if different := [name for name in first if first[name] != other[name]]:
-            what = "; ".join(f"{name}: {difference(first[name], other[name])}" for name in different)
+        if changes := differences(first, other):
             raise ValueError(
-                f"processes 0 and {rank} are not about to {doing} the same: {what}. Each needs the same settings and "
-                "the same data in the same order."
+                f"processes 0 and {rank} are not about to {doing} the same: {changes}. Each needs the same settings "
+                "and the same data in the same order."
             )
 
 
-def difference(old: Any, new: Any) -> str:
-    """What differs between two descriptions, whose parts are divided by commas."""
-    was, now = str(old).split(", "), str(new).split(", ")
-    return f"was {', '.join(p for p in was if p not in now)}, is {', '.join(p for p in now if p not in was)}"
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two descriptions by name, of each the parts, divided by commas, that are not in both."""
+    changes = []
+    for name in {**old, **new}:
+        was, now = str(old.get(name)).split(", "), str(new.get(name)).split(", ")
+        if old.get(name) != new.get(name):
+            one, other = [part for part in was if part not in now], [part for part in now if part not in was]
+            changes.append(f"{name}: was {', '.join(one)}, is {', '.join(other)}")
+    return "; ".join(changes)

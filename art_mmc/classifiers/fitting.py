@@ -16,12 +16,15 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from art_mmc.checks import check_name, indices
 
 
-def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """What a batch adds to an epoch's sum of losses, correct predictions and samples, (3,), on the device."""
+def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: int | None = None) -> torch.Tensor:
+    """
+    What a batch, whose loss stands for so many samples (or for all of its own), adds to an epoch's sum of losses,
+    correct predictions and samples, (3,), on the device.
+    """
     true = indices(y).to(logits.device)
     seen = loss.detach().double().sum()
     correct = (logits.detach().argmax(dim=1) == true).sum().double()
-    return torch.stack([seen * len(logits), correct, torch.full_like(seen, len(logits))])
+    return torch.stack([seen * (samples or len(logits)), correct, torch.full_like(seen, len(logits))])
 
 
 def batches_in(generator: Any) -> int:

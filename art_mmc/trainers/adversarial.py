@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from art_mmc.checks import indices, number
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import World, total, world
 from art_mmc.trainers.crafting import FGSM, PGD, Crafting, CraftingContext, Draw, FastFGSM, make_crafting
-from art_mmc.trainers.loss_trainer import Job, Step, WarmUpTrainer
+from art_mmc.trainers.job import Job, Step
+from art_mmc.trainers.loss_trainer import WarmUpTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +65,10 @@ class AdversarialLossTrainer(WarmUpTrainer):
         :raises ValueError: For values out of range.
         """
         super().__init__(classifier, warmup_epochs=warmup_epochs, **kwargs)
-        if not 0 < adv_ratio <= 1:
-            raise ValueError(f"adv_ratio: expected a number in (0, 1], got {adv_ratio!r}.")
-        if not eps_warmup >= 0:
-            raise ValueError(f"eps_warmup: expected a number of epochs of at least 0, got {eps_warmup!r}.")
+        self.adv_ratio = number("adv_ratio", adv_ratio, 0.0, 1.0, "(]")
+        self.eps_warmup = number("eps_warmup", eps_warmup, ends="[)")
         self.attack = make_crafting(attack)
         self.attack.check(classifier.clip_values)
-        self.adv_ratio = float(adv_ratio)
-        self.eps_warmup = float(eps_warmup)
         if validation_attack is not None:
             validation_attack.check(classifier.clip_values)
         self.validation_attack = self._validation_attack() if validation_attack is None else validation_attack
@@ -96,7 +94,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
         """Craft, mix, and the strategy's loss; see :meth:`.LossTrainer._batch_loss`."""
         if self._in_warmup:
             return super()._batch_loss(x, y, step)
-        labels = y if y.ndim == 1 else y.argmax(dim=1)
+        labels = indices(y)
         scale = min(1.0, step.end / self.eps_warmup) if self.eps_warmup else 1.0
         # a batch is a random sample already: its first part is as good as any
         share = max(1, round(self.adv_ratio * step.samples))
@@ -135,17 +133,14 @@ class AdversarialLossTrainer(WarmUpTrainer):
         if self.validation_attack is None:
             return None
         generator = torch.Generator(self._device).manual_seed(0)
-        if y_all.ndim == 2:
-            y_all = y_all.argmax(dim=1)
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for inputs, labels in zip(x_all.split(batch_size), y_all.split(batch_size), strict=True):
+        for inputs, labels in zip(x_all.split(batch_size), indices(y_all).split(batch_size), strict=True):
             context = CraftingContext(_draw(generator, len(inputs), among))
             part = among.shard(len(inputs))
             inputs, labels = inputs[part].to(self._device), labels[part].to(self._device)
             with self._autocast():
                 x_adv = self.validation_attack.craft(self._classifier, inputs, labels, context)
-                with self._classifier.crafting(), torch.no_grad():
-                    correct += (self._classifier.forward(x_adv).argmax(dim=1) == labels).sum()
+                correct += self._correct(x_adv, labels)
         return int(total(correct) if among.size > 1 else correct) / len(x_all)
 
     def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
@@ -156,7 +151,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
         one_step = isinstance(self.attack, (FGSM, FastFGSM)) or getattr(self.attack, "steps", 0) == 1
         if not one_step or self._in_warmup or self.validation_attack is None:
             return
-        robust = self._robust_accuracy(*self._watched(job), world(), job.batch_size)
+        robust = self._robust_accuracy(*job.watched(), world(), job.batch_size)
         record["robust_accuracy"] = robust
         if robust is not None and record["accuracy"] > 0.3 and robust < OVERFITTING_SHARE * record["accuracy"]:
             record["catastrophic_overfitting"] = True

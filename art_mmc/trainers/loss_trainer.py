@@ -10,12 +10,8 @@ import math
 import signal
 import threading
 import time
-import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +20,12 @@ import torch
 from art.defences.trainer import Trainer
 from tqdm.auto import tqdm
 
-from art_mmc.checks import check_labels, unknown_name
+from art_mmc.checks import check_labels, check_name, choice, indices, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import load_state
 from art_mmc.classifiers.fitting import (
-    batches_in,
     check_weights,
+    counted,
     explained,
     is_made,
     step_scheduler,
@@ -39,7 +35,7 @@ from art_mmc.classifiers.fitting import (
 from art_mmc.distributed import (
     broadcast_object,
     check_same,
-    difference,
+    differences,
     gather_objects,
     join,
     largest,
@@ -51,6 +47,7 @@ from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
+from art_mmc.trainers.job import Job, Position, Step, compact
 from art_mmc.trainers.recipes import Recipe
 from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted
 
@@ -62,99 +59,8 @@ BATCH_SIZE, NB_EPOCHS = 128, 20
 #: seconds after which a long epoch is saved in its middle
 SAVE_EVERY = 300.0
 
-#: training samples on which an epoch is watched where no validation data is given
-WATCHED = 512
-
 #: what processes agree on after a step: to save the state, or to save it and stop
 SAVE, STOP = 1, 2
-
-
-@dataclass
-class Position:
-    """
-    How far a run has come: all that a checkpoint has to remember besides weights, optimizer and random states.
-
-    :param stage: Stages finished.
-    :param epoch: Epochs of the stage finished.
-    :param batch: Batches of the epoch finished.
-    :param totals: Of the epoch so far, in this process: sum of losses, correct predictions, samples.
-    :param seconds: Of the epoch so far.
-    :param best: Best validation figure so far.
-    :param stale: Epochs since.
-    :param rate: Learning rate at the epoch's start.
-    :param order: State of the generator when the epoch's order was drawn.
-    :param history: One record an epoch.
-    """
-
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    totals: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    seconds: float = 0.0
-    best: float = -math.inf
-    stale: int = 0
-    rate: float = 0.0
-    order: torch.Tensor | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Job:
-    """
-    What a call of `fit` works on.
-
-    :param x: Inputs (N, C, H, W), float32 or, where that loses nothing, uint8, on the device; None with a generator.
-    :param y: Labels (N,) or (N, K), on the device; None with a generator.
-    :param sample_weight: Their weights (N,), on the device, or None.
-    :param generator: ART data generator from which the batches are drawn, or None.
-    :param validation: Inputs and labels on which each epoch is judged, or None.
-    :param batch_size: Samples in one step.
-    :param stages: Name, loss and epochs of each stage.
-    :param scheduler: What the caller gave.
-    :param scheduler_interval: Likewise.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: torch.Tensor | None
-    generator: Any
-    validation: tuple[np.ndarray, np.ndarray] | None
-    batch_size: int
-    stages: list[tuple[str, torch.nn.Module, int]]
-    scheduler: Any
-    scheduler_interval: str | None
-
-    @property
-    def steps(self) -> int:
-        """Steps in one epoch."""
-        return math.ceil(len(self.x) / self.batch_size) if self.generator is None else batches_in(self.generator)
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """What must be the same for another job to be this one, the order of the samples included."""
-        about = {"batch_size": self.batch_size, "stages": [[name, epochs] for name, _, epochs in self.stages]}
-        if self.generator is not None:
-            return {"samples": self.generator.size, "generator": type(self.generator).__name__, **about}
-        tensors = [each for each in (self.x, self.y, self.sample_weight) if each is not None]
-        data = [zlib.crc32(tensor.contiguous().cpu().numpy().data) for tensor in tensors]
-        return {"samples": len(self.x), "data": data, **about}
-
-
-@dataclass(frozen=True)
-class Step:
-    """
-    Where a step stands in the training.
-
-    :param epoch: Epochs of the stage finished when it begins, a fraction.
-    :param end: The same when it ends.
-    :param samples: Samples in its batch, those of all processes.
-    :param weights: Weights of the samples of this process, (B,), or None.
-    """
-
-    epoch: float
-    end: float
-    samples: int
-    weights: torch.Tensor | None = None
 
 
 class LossTrainer(Trainer):
@@ -233,26 +139,16 @@ class LossTrainer(Trainer):
                 f"(defence '{classifier.defence}')."
             )
         super().__init__(classifier)
-        if averaging is None and recipe is not None:
-            averaging = recipe.averaging
-        for name, value, known in (
-            ("averaging", averaging, (None, "ema", "swa")),
-            ("keep", keep, ("last", "best")),
-            ("precision", precision, ("float32", "bfloat16")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
-        if not 0 <= averaging_decay <= 1:
-            raise ValueError(f"averaging_decay: expected a number in [0, 1], got {averaging_decay!r}.")
-        if clip_gradient is None and recipe is not None:
-            clip_gradient = recipe.clip_gradient
-        if clip_gradient is not None and not clip_gradient > 0:
-            raise ValueError(f"clip_gradient: expected a positive number, got {clip_gradient!r}.")
-        if augmentation is None and recipe is not None:
-            augmentation = recipe.augmentation
+
+        def given(name: str, value: Any) -> Any:
+            return getattr(recipe, name) if value is None and recipe is not None else value
+
+        averaging, clip_gradient = given("averaging", averaging), given("clip_gradient", clip_gradient)
+        augmentation = given("augmentation", augmentation)
+        if clip_gradient is not None:
+            number("clip_gradient", clip_gradient)
         if isinstance(augmentation, str):
-            if augmentation not in AUGMENTATIONS:
-                raise unknown_name("augmentation", augmentation, AUGMENTATIONS)
+            check_name("augmentation", augmentation, AUGMENTATIONS)
             if len(classifier.input_shape) != 3:
                 raise ValueError(
                     f"augmentation '{augmentation}' is for images (C, H, W), the inputs have shape "
@@ -263,13 +159,13 @@ class LossTrainer(Trainer):
         self.recipe = recipe
         self._plan = recipe  # the recipe for the number of epochs that a call of fit asks for
         self.augmentation = augmentation
-        self.averaging = averaging
-        self.averaging_decay = averaging_decay
+        self.averaging = choice("averaging", averaging, (None, "ema", "swa"))
+        self.averaging_decay = number("averaging_decay", averaging_decay, 0.0, 1.0, "[]")
         self.averaging_start = averaging_start
         self.patience = patience
-        self.keep = keep
+        self.keep = choice("keep", keep, ("last", "best"))
         self.clip_gradient = clip_gradient
-        self.precision = precision
+        self.precision = choice("precision", precision, ("float32", "bfloat16"))
         self.channels_last = channels_last
         self.compile_network = compile_network
         self.folder = None if folder is None else RunFolder(Path(folder))
@@ -329,10 +225,10 @@ class LossTrainer(Trainer):
         def data() -> dict[str, Any]:
             x_all, y_all = self._classifier.training_tensors(x, y)
             weights = check_weights(sample_weight, len(x_all))
-            tensors = {"x": _compact(x_all), "y": y_all, "sample_weight": weights}
+            tensors = {"x": compact(x_all), "y": y_all, "sample_weight": weights}
             return {name: each if each is None else each.to(self._device) for name, each in tensors.items()}
 
-        self._train(data, validation_data, batch_size, nb_epochs, scheduler, scheduler_interval, resume)
+        self._train(data, batch_size, nb_epochs, validation_data, scheduler, scheduler_interval, resume)
 
     def fit_generator(
         self,
@@ -365,16 +261,16 @@ class LossTrainer(Trainer):
             raise TypeError(
                 f"generator: expected an ART DataGenerator with get_batch(), got {type(generator).__name__}."
             )
-        data = {"x": None, "y": None, "sample_weight": None, "generator": generator}
+        data = {"generator": generator}
         size = generator.batch_size
-        self._train(lambda: data, validation_data, size, nb_epochs, scheduler, scheduler_interval, resume)
+        self._train(lambda: data, size, nb_epochs, validation_data, scheduler, scheduler_interval, resume)
 
     def _train(
         self,
         data: Callable[[], dict[str, Any]],
-        validation_data: tuple[np.ndarray, np.ndarray] | None,
         batch_size: int,
         nb_epochs: int | None,
+        validation_data: tuple[np.ndarray, np.ndarray] | None,
         scheduler: Any,
         scheduler_interval: str | None,
         resume: bool,
@@ -382,9 +278,7 @@ class LossTrainer(Trainer):
         """Check the settings, take the data, train."""
         if nb_epochs is None:
             nb_epochs = self.recipe.nb_epochs if self.recipe else NB_EPOCHS
-        for name, value in (("batch_size", batch_size), ("nb_epochs", nb_epochs)):
-            if value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value}.")
+        batch_size, nb_epochs = whole("batch_size", batch_size), whole("nb_epochs", nb_epochs)
         if resume and self.folder is None:
             raise ValueError("resume=True needs the folder of the run: LossTrainer(classifier, folder=...).")
         if validation_data is None and (self.patience is not None or self.keep == "best"):
@@ -392,16 +286,16 @@ class LossTrainer(Trainer):
         self._plan = None if self.recipe is None else self.recipe.scaled(nb_epochs)
         self._check_scheduler(scheduler)
         self._meet()
-        job = Job(
-            **{"generator": None, **data()},
-            validation=None if validation_data is None else self._validation(validation_data),
-            batch_size=batch_size,
-            stages=self._stages(nb_epochs, scheduler),
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-        )
-        self._compare(job)
-        self._recent: deque[Any] = deque(maxlen=math.ceil(WATCHED / batch_size))
+        tensors = data()
+        validation = None if validation_data is None else self._validation(validation_data)
+        stages = self._stages(nb_epochs, scheduler)
+        job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
+        if world().size > 1:
+            about = {
+                "folder": self.folder is not None,
+                "validation": None if validation is None else len(validation[0]),
+            }
+            check_same({**self._fingerprint(job), **about}, "train")
         own_optimizer = self._classifier._optimizer
         try:
             with self._randomness(), self._classifier.training(), self._fast_network(job):
@@ -460,7 +354,7 @@ class LossTrainer(Trainer):
             return
         raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
 
-    def _make_scheduler(self, job: Job, epochs: int) -> tuple[Any, Any]:
+    def _make_schedulers(self, job: Job, epochs: int) -> tuple[Any, Any]:
         """The scheduler to step once a batch and the one to step once an epoch, either may be None."""
         optimizer = self._classifier.optimizer
         if job.scheduler is None:
@@ -483,17 +377,6 @@ class LossTrainer(Trainer):
                 f"the classifier is on {self._device}, but process {rank} trains on cuda:{torch.cuda.current_device()}:"
                 " call art_mmc.distributed.join() before you make the classifier."
             )
-
-    def _compare(self, job: Job) -> None:
-        """All processes must be about to do the same."""
-        if world().size == 1:
-            return
-        about = {
-            **self._fingerprint(job),
-            "folder": self.folder is not None,
-            "validation": None if job.validation is None else len(job.validation[0]),
-        }
-        check_same(about, "train")
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
@@ -529,20 +412,13 @@ class LossTrainer(Trainer):
         if self.channels_last:
             _lay_out(net, torch.channels_last)
         try:
-            with data_parallel(net, self._classifier.loss, self._example(job)) as trained:
+            with data_parallel(net, self._classifier.loss, job.example()) as trained:
                 self._forward = torch.compile(trained) if self.compile_network else trained
                 yield
         finally:
             self._forward = self._classifier.forward
             if self.channels_last:  # a loaded copy of the network computes the same to the last bit
                 _lay_out(net, torch.contiguous_format)
-
-    def _example(self, job: Job) -> torch.Tensor:
-        """A few inputs as the network gets them."""
-        if job.generator is None:
-            return _floats(job.x[:2])
-        blank = np.zeros((2, *self._classifier.input_shape), np.float32)
-        return self._classifier.training_tensors(blank, np.zeros(2, int))[0].to(self._device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -567,42 +443,34 @@ class LossTrainer(Trainer):
         position = Position() if saved is None else Position(**saved["training"]["position"])
         self.history = position.history
         self._own_loss, self._best = self._classifier.loss, None
-        with self._catch_interrupt() as interrupted:
+        with self._catch_interrupt() as self._interrupted:
             for index in range(position.stage, len(job.stages)):
                 name, loss, epochs = job.stages[index]
                 self._begin_stage(index)
                 self._average = self._new_average()
-                each_batch, each_epoch = self._make_scheduler(job, epochs)
+                self._schedulers = self._make_schedulers(job, epochs)
                 if saved is not None:
-                    self._restore(saved["training"], position, each_batch, each_epoch)
+                    self._restore(saved["training"], position)
                     saved = None
                 self._classifier._loss = loss
                 try:
-                    self._run_stage(job, position, name, epochs, each_batch, each_epoch, interrupted)
+                    self._run_stage(job, position, name, epochs)
                 finally:
                     self._classifier._loss = self._own_loss
                 if index + 1 < len(job.stages):
                     position.stage, position.epoch = index + 1, 0
         self._finish(job)
-        self._save(job, position, None, None, finished=True)
+        self._schedulers = None, None
+        self._save(job, position, finished=True)
 
-    def _run_stage(
-        self,
-        job: Job,
-        position: Position,
-        name: str,
-        epochs: int,
-        each_batch: Any,
-        each_epoch: Any,
-        interrupted: threading.Event,
-    ) -> None:
+    def _run_stage(self, job: Job, position: Position, name: str, epochs: int) -> None:
         done = position.epoch * job.steps + position.batch
         hidden = not (self.verbose and world().is_main)
         with tqdm(total=epochs * job.steps, initial=done, disable=hidden, desc=name, unit="batch", leave=False) as bar:
             while position.epoch < epochs:
                 if position.batch == 0:
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
-                loss, accuracy = self._epoch(job, position, each_batch, each_epoch, interrupted, bar)
+                loss, accuracy = self._epoch(job, position, bar)
                 share_buffers(self._classifier.model, self._own_loss)
                 record: dict[str, Any] = {
                     "epoch": len(self.history) + 1,
@@ -631,26 +499,18 @@ class LossTrainer(Trainer):
                     "epoch: %s stage: %s time(s): %.1f loss: %.4f acc(tr): %.4f acc(val): %s",
                     *(record[key] for key in ("epoch", "stage", "seconds", "loss", "accuracy", "val_accuracy")),
                 )
-                if each_epoch is not None:
+                if self._schedulers[1] is not None:
                     seen = {key: value for key, value in record.items() if value is not None}
                     figure = seen.get("val_robust_accuracy", seen.get("val_accuracy", seen["accuracy"]))
-                    step_scheduler(each_epoch, seen.get("val_loss", seen["loss"]), figure)
+                    step_scheduler(self._schedulers[1], seen.get("val_loss", seen["loss"]), figure)
                 if stop:
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
-                self._save(job, position, each_batch, each_epoch)
-                if largest(interrupted.is_set()):
+                self._save(job, position)
+                if largest(self._interrupted.is_set()):
                     self._stop()
 
-    def _epoch(
-        self,
-        job: Job,
-        position: Position,
-        each_batch: Any,
-        each_epoch: Any,
-        interrupted: threading.Event,
-        bar: Any,
-    ) -> tuple[float, float]:
+    def _epoch(self, job: Job, position: Position, bar: Any) -> tuple[float, float]:
         """The rest of an epoch; mean loss and accuracy, summed on the device so that no step waits for them."""
         start = time.perf_counter() - position.seconds
         saved = time.monotonic()
@@ -670,41 +530,29 @@ class LossTrainer(Trainer):
             if batch < position.batch:
                 continue
             x, y, weights, samples = self._part(job, index)
-            if not self._classifier.leaves_out(self._least(samples), batch, job.batch_size):
+            if not job.left_out(samples, batch):
                 begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
-                totals += self._step(x, y, Step(begin, end, samples, weights))
-            if each_batch is not None:
-                each_batch.step()
+                totals += self._step(job, x, y, Step(begin, end, samples, weights))
+            if self._schedulers[0] is not None:
+                self._schedulers[0].step()
             bar.update()
             position.batch = batch + 1
-            wish = STOP if interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
+            wish = STOP if self._interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
             if wish:
                 saved = time.monotonic()
             agreed = largest(wish)
             if agreed and position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
                 position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
-                self._save(job, position, each_batch, each_epoch)
+                self._save(job, position)
                 if agreed == STOP:
                     self._stop()
         position.seconds = time.perf_counter() - start
         loss_sum, count_correct, count = total(totals).tolist()
         return loss_sum / count, count_correct / count
 
-    def _batch(self, job: Job, index: torch.Tensor | slice | None) -> tuple[Any, Any, Any]:
-        """Inputs, labels and weights of a batch: those with these numbers, or the next of the generator."""
-        if job.generator is None:
-            weights = None if job.sample_weight is None else job.sample_weight[index]
-            taken = job.x[index]  # of a slice it is the data itself, and a network may work in place
-            return _floats(taken.clone() if isinstance(index, slice) else taken), job.y[index], weights
-        drawn: Any = self._classifier.batch_tensors(job.generator.get_batch()) if world().is_main else None
-        parts: list[Any] = [each if each is None else each.to(self._device) for each in broadcast_object(drawn)]
-        x, y, weights = parts
-        self._recent.append((x.clone(), y))
-        return x, y, weights
-
     def _part(self, job: Job, index: torch.Tensor | None) -> tuple[Any, Any, Any, int]:
         """The process' inputs, labels and weights of a batch, augmented, and the samples of the whole batch."""
-        x, y, weights = self._batch(job, index)
+        x, y, weights = job.batch(index)
         if self.augmentation is not None:  # of all, so that a sample gets the same random numbers in whatever process
             x = self.augmentation(x, self._order)
         samples, part = len(x), shard(len(x))
@@ -713,15 +561,11 @@ class LossTrainer(Trainer):
             x = x.contiguous(memory_format=torch.channels_last)
         return x, y[part], None if weights is None else weights[part], samples
 
-    def _least(self, samples: int) -> int:
-        """Samples of a batch in the process that has the fewest; of all where batch statistics are by the batch."""
-        return samples if self._device.type == "cuda" else samples // world().size
-
-    def _step(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
+    def _step(self, job: Job, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
         """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast(), explained(self._least(step.samples)):
+        with self._autocast(), explained(job.smallest_part(step.samples)):
             loss, logits = self._batch_loss(x, y, step)
         if loss.ndim:
             loss = loss.sum()
@@ -741,10 +585,7 @@ class LossTrainer(Trainer):
             share_buffers(self._classifier.model, self._own_loss)
         if self._average is not None:
             self._average.after_step()
-        true = y if y.ndim == 1 else y.argmax(dim=1)
-        correct = (logits.detach().argmax(dim=1) == true).sum()
-        seen = loss.detach().double()
-        return torch.stack([seen * stands_for, correct.double(), torch.full_like(seen, len(x))])
+        return counted(loss, logits, y, stands_for)
 
     # ------------------------------------------------------------------------------------------ averages, judgement
 
@@ -753,29 +594,11 @@ class LossTrainer(Trainer):
             return None
         return WeightAverage(self._classifier.model, self.averaging, self.averaging_decay, self.averaging_start)
 
-    def _clean_batches(self, job: Job) -> Iterator[torch.Tensor]:
-        """The process' parts of the training inputs, by which batch statistics of averaged weights are computed."""
-        for number in range(job.steps):
-            x, _, _ = self._batch(job, slice(number * job.batch_size, (number + 1) * job.batch_size))
-            if not self._classifier.leaves_out(self._least(len(x)), number, job.batch_size):
-                yield x[shard(len(x))]
-        share_buffers(self._classifier.model)  # whose last statistics are computed when the next batch is asked for
-
-    def _watched(self, job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some training inputs and labels; of a generator those that it gave last."""
-        if job.generator is None:
-            x, y, _ = self._batch(job, slice(None, None, max(1, len(job.x) // WATCHED)))
-            return x[:WATCHED], y[:WATCHED]
-        if not self._recent:  # of a run that was finished before
-            self._batch(job, None)
-        x, y = (torch.cat(each) for each in zip(*self._recent, strict=True))
-        return x, y
-
     def _judge(self, job: Job, position: Position, record: dict[str, Any]) -> bool:
         """Validate, keep the best, and say whether to stop."""
         if job.validation is None:
             return False
-        with self._average.installed(self._clean_batches(job)) if self._average else contextlib.nullcontext():
+        with self._average.installed(job.clean_batches()) if self._average else contextlib.nullcontext():
             figure = broadcast_object(self._validate(job, record))
             if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
                 return False
@@ -794,14 +617,13 @@ class LossTrainer(Trainer):
         assert job.validation is not None
         n, part = len(job.validation[0]), shard(len(job.validation[0]))
         x, y = (each[part] for each in job.validation)
-        loss, correct = 0.0, 0
+        loss = 0.0
         with self._classifier.using_objective("loss"):
             for start in range(0, len(x), job.batch_size):
-                some, labels = x[start : start + job.batch_size], y[start : start + job.batch_size]
-                losses = np.asarray(self._classifier.compute_loss(some, labels, reduction="none"), dtype=np.float64)
-                loss += float(losses.sum())
-                true = labels if labels.ndim == 1 else labels.argmax(axis=1)
-                correct += int((self._classifier.predict(some).argmax(axis=1) == true).sum())
+                some = slice(start, start + job.batch_size)
+                losses = self._classifier.compute_loss(x[some], y[some], reduction="none")
+                loss += float(np.asarray(losses, dtype=np.float64).sum())
+        correct = (self._classifier.predict(x, job.batch_size).argmax(axis=1) == indices(y)).sum()
         sums = total(torch.tensor([loss, correct], dtype=torch.float64, device=self._device))
         record["val_loss"], record["val_accuracy"] = (sums / n).tolist()
         return record["val_accuracy"]
@@ -814,7 +636,7 @@ class LossTrainer(Trainer):
         if self.keep == "best" and self._best is not None:
             self._classifier.model.load_state_dict(self._best)
         elif self._average is not None:
-            self._average.install(self._clean_batches(job))
+            self._average.install(job.clean_batches())
 
     # ------------------------------------------------------------------------------------------ interruption, resume
 
@@ -855,7 +677,7 @@ class LossTrainer(Trainer):
         shown += f", clip_gradient={self.clip_gradient}" if self.clip_gradient is not None else ""
         return f"{type(self).__name__}({self._classifier.defence}, {shown})"
 
-    def _save(self, job: Job, position: Position, each_batch: Any, each_epoch: Any, finished: bool = False) -> None:
+    def _save(self, job: Job, position: Position, finished: bool = False) -> None:
         """Write the whole state of the run, and the history."""
         if self.folder is None:
             return
@@ -875,7 +697,7 @@ class LossTrainer(Trainer):
             "finished": finished,
             "position": dict(vars(position)),
             "optimizer": self._classifier.optimizer.state_dict(),
-            "schedulers": [None if s is None else s.state_dict() for s in (each_batch, each_epoch)],
+            "schedulers": [None if s is None else s.state_dict() for s in self._schedulers],
             "average": None if self._average is None else self._average.state_dict(),
             "best": self._best,
             "loss": self._own_loss.state_dict() if isinstance(self._own_loss, torch.nn.Module) else {},
@@ -896,22 +718,19 @@ class LossTrainer(Trainer):
         saved = broadcast_object(self.folder.read_state())
         if saved is None:
             return None
-        there, here = saved["training"]["fingerprint"], self._fingerprint(job)
-        different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-        if different:
+        changes = differences(saved["training"]["fingerprint"], self._fingerprint(job))
+        if changes:
             raise RunMismatchError(
-                f"{self.folder.path} holds another run: "
-                + "; ".join(f"{name}: {difference(there.get(name), here.get(name))}" for name in different)
-                + ". Take another folder, or do not resume."
+                f"{self.folder.path} holds another run: {changes}. Take another folder, or do not resume."
             )
         load_state(self._classifier.model, saved["state"])
         self.history = saved["training"]["position"]["history"]
         return saved
 
-    def _restore(self, training: dict[str, Any], position: Position, each_batch: Any, each_epoch: Any) -> None:
+    def _restore(self, training: dict[str, Any], position: Position) -> None:
         """Optimizer, schedules, averages, totals and random states as they were saved."""
         self._classifier.optimizer.load_state_dict(training["optimizer"])
-        for scheduler, state in zip((each_batch, each_epoch), training["schedulers"], strict=True):
+        for scheduler, state in zip(self._schedulers, training["schedulers"], strict=True):
             if scheduler is not None and state is not None:
                 scheduler.load_state_dict(state)
         if self._average is not None:
@@ -942,12 +761,10 @@ class LossTrainer(Trainer):
 
     def _warn_if_stuck(self, job: Job) -> None:
         accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
-        if (
-            self.averaging is not None or self.keep == "best"
-        ):  # other weights are kept than those that were seen to learn
-            x, y = self._watched(job)
-            predictions = torch.cat([self._predicted(part) for part in x.split(job.batch_size)])
-            accuracy = (predictions == (y if y.ndim == 1 else y.argmax(dim=1))).float().mean().item()
+        if self.averaging is not None or self.keep == "best":  # the weights that are kept are not those that were seen
+            x, y = job.watched()
+            parts = zip(x.split(job.batch_size), indices(y).split(job.batch_size), strict=True)
+            accuracy = sum(int(self._correct(*part)) for part in parts) / len(x)
         if world().is_main and accuracy < chance + 0.1 * (1 - chance):
             logger.warning(
                 "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
@@ -956,9 +773,10 @@ class LossTrainer(Trainer):
                 chance,
             )
 
-    def _predicted(self, x: torch.Tensor) -> torch.Tensor:
+    def _correct(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """How many of the inputs (B, ...) the network, as it stands, puts in their classes (B,)."""
         with self._classifier.crafting(), torch.no_grad():
-            return self._classifier.forward(x).argmax(dim=1)
+            return (self._classifier.forward(x).argmax(dim=1) == y).sum()
 
 
 _PASS_A_FUNCTION = (
@@ -973,19 +791,6 @@ def _lay_out(net: torch.nn.Module, layout: torch.memory_format) -> None:
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
-
-
-def _floats(x: torch.Tensor) -> torch.Tensor:
-    """What :func:`_compact` stored, as floats."""
-    return x.float() / 255.0 if x.dtype == torch.uint8 else x
-
-
-def _compact(x: torch.Tensor) -> torch.Tensor:
-    """Images that came from bytes as bytes again, a quarter of the memory, if the floats come back bit for bit."""
-    if x.dtype != torch.float32 or x.min() < 0 or x.max() > 1:
-        return x
-    compact = (x * 255.0).round().to(torch.uint8)
-    return compact if torch.equal(compact.float() / 255.0, x) else x
 
 
 class WarmUpTrainer(LossTrainer):
@@ -1004,9 +809,7 @@ class WarmUpTrainer(LossTrainer):
         :param kwargs: As in :class:`LossTrainer`.
         """
         super().__init__(classifier, **kwargs)
-        if warmup_epochs is not None and warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs: expected a whole number of at least 0, got {warmup_epochs}.")
-        self.warmup_epochs = warmup_epochs
+        self.warmup_epochs = None if warmup_epochs is None else whole("warmup_epochs", warmup_epochs, least=0)
 
     def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
         """Warm-up, then the defence's own loss."""
