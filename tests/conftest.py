@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
 from art_mmc.cli import main
+from art_mmc.state import seeded
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the networks here are tiny: threads wait for each other, for minutes on a busy machine
@@ -33,10 +34,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what looks at runs of two processes."""
+    """
+    Mark what looks at runs of two processes, and put the files with such tests first: where two workers share the
+    files, none is left with a long one at the end.
+    """
     for item in items:
         if {"ranks", "ended"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.processes)
+    first = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 #: the nine rows of the table, in its order
@@ -131,17 +137,31 @@ def digits() -> Digits:
     return Digits(data.x_train[:768], data.y_train[:768], read_only(data.x_test), read_only(data.y_test))
 
 
+class Trained(Mapping[str, LossDefendedClassifier]):
+    """One small classifier a defence, trained in a second when it is first asked for."""
+
+    def __init__(self, digits: Digits) -> None:
+        self.digits = digits
+        self.made: dict[str, LossDefendedClassifier] = {}
+
+    def __getitem__(self, name: str) -> LossDefendedClassifier:
+        if name not in self.made:
+            with seeded(0):
+                self.made[name] = create_classifier(name, "cnn", input_shape=INPUT_SHAPE, nb_classes=10)
+                self.made[name].fit(self.digits.x_train, self.digits.y_train, nb_epochs=15, batch_size=64)
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
 @pytest.fixture(scope="session")
-def trained(digits: Digits) -> dict[str, LossDefendedClassifier]:
-    """One small classifier a defence, trained for half a second each. Shared: a test that changes one takes a copy."""
-    classifiers = {}
-    for name in NAMES:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            classifier = create_classifier(name, "cnn", input_shape=INPUT_SHAPE, nb_classes=10)
-            classifier.fit(digits.x_train, digits.y_train, nb_epochs=15, batch_size=64)
-        classifiers[name] = classifier
-    return classifiers
+def trained(digits: Digits) -> Trained:
+    """The nine trained classifiers. Shared: a test that changes one takes a copy."""
+    return Trained(digits)
 
 
 @pytest.fixture(params=THREE)
@@ -151,7 +171,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def classifier(name: str, trained: dict[str, LossDefendedClassifier]) -> LossDefendedClassifier:
+def classifier(name: str, trained: Trained) -> LossDefendedClassifier:
     """The defence's classifier, trained; not to be changed."""
     return trained[name]
 
@@ -163,7 +183,7 @@ def own(classifier: LossDefendedClassifier) -> LossDefendedClassifier:
 
 
 @pytest.fixture(scope="session")
-def easy(digits: Digits, trained: dict[str, LossDefendedClassifier]) -> np.ndarray:
+def easy(digits: Digits, trained: Trained) -> np.ndarray:
     """Indices of the test images that all nine classifiers get right."""
     right = np.ones(len(digits.x_test), bool)
     for each in trained.values():

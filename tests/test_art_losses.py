@@ -23,11 +23,8 @@ from torch import nn
 from art_mmc import LossDefendedClassifier, MMCClassifier, accelerate
 from art_mmc.trainers import LossTrainer
 
-K, N, BATCH = (
-    5,
-    12,
-    5,
-)  # a batch of as many samples as there are classes, and a rest: (B, K) against (B,) broadcasts then
+#: a batch of as many samples as there are classes, and a rest: (B, K) against (B,) broadcasts then
+K, N, BATCH = 5, 12, 5
 
 
 class Quartic(nn.Module):
@@ -103,6 +100,20 @@ def labels(form: str, classes: int) -> np.ndarray:
 
 
 X = np.random.default_rng(0).random((N, 6), dtype=np.float32)
+#: ART's class, and what stands in its place
+MAKERS: list[Callable[..., Any]] = [
+    PyTorchClassifier,
+    LossDefendedClassifier,
+    lambda *args, **kwargs: accelerate(PyTorchClassifier(*args, **kwargs)),
+]
+
+
+def fitted(classifier: Any, y: np.ndarray, x: np.ndarray = X) -> np.ndarray:
+    torch.manual_seed(1)
+    classifier.fit(x, y, batch_size=BATCH, nb_epochs=2)
+    return classifier.model.layer.weight.detach().numpy().copy()
+
+
 CALLS: dict[str, Callable[[Any, np.ndarray], Any]] = {
     "loss_gradient": lambda c, y: c.loss_gradient(X, y),
     "loss_gradient of tensors": lambda c, y: c.loss_gradient(torch.tensor(X), torch.tensor(y)).numpy(),
@@ -112,14 +123,8 @@ CALLS: dict[str, Callable[[Any, np.ndarray], Any]] = {
     "class_gradient": lambda c, y: c.class_gradient(X),
     "class_gradient of a class": lambda c, y: c.class_gradient(X, 0),
     "predict": lambda c, y: c.predict(X),
-    "fit": lambda c, y: fitted(c, y),
+    "fit": fitted,
 }
-
-
-def fitted(classifier: Any, y: np.ndarray) -> np.ndarray:
-    torch.manual_seed(1)
-    classifier.fit(X, y, batch_size=BATCH, nb_epochs=2)
-    return classifier.model.layer.weight.detach().numpy().copy()
 
 
 def outcome(call: Callable[..., Any], *args: Any) -> Any:
@@ -289,15 +294,14 @@ def test_tokens():
     x = np.random.default_rng(0).integers(0, 1000, (N, 7))
     y = labels("index", K)
     results = []
-    for make in (PyTorchClassifier, LossDefendedClassifier, lambda *a, **kw: accelerate(PyTorchClassifier(*a, **kw))):
+    for make in MAKERS:
         torch.manual_seed(0)
         net = Tokens()
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
         classifier = make(
             net, nn.CrossEntropyLoss(), (7,), K, optimizer=optimizer, preprocessing=None, device_type="cpu"
         )
-        classifier.fit(x, y, batch_size=5, nb_epochs=2)
-        results.append(classifier.predict(x))
+        results.append(fitted(classifier, y, x))
     for each in results[1:]:
         np.testing.assert_allclose(each, results[0], rtol=1e-5)
 
@@ -310,22 +314,16 @@ def test_base_class_and_accelerate_take_what_art_takes(kind, clip):
     x = x.astype({"uint8": np.uint8, "int64": np.int64}.get(kind, np.float32))
     y, weights = labels("index", K), []
     last = nn.AdaptiveAvgPool1d(K)
-    for make in (PyTorchClassifier, LossDefendedClassifier, lambda *a, **kw: accelerate(PyTorchClassifier(*a, **kw))):
+    for make in MAKERS:
         torch.manual_seed(0)
         net = Net(K, (lambda z: last(z.flatten(1))) if kind == "another shape" else nn.Identity())
         optimizer = torch.optim.SGD(net.parameters(), 1e-4)
         classifier = make(net, nn.CrossEntropyLoss(), (6,), K, optimizer=optimizer, clip_values=clip, device_type="cpu")
         assert (classifier.clip_values is None) == (clip is None)
         classifier.predict(x)
-        weights.append(fit_on(classifier, x, y))
+        weights.append(fitted(classifier, y, x))
     for each in weights[1:]:
         np.testing.assert_allclose(each, weights[0], rtol=1e-4, atol=1e-6)
-
-
-def fit_on(classifier: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    torch.manual_seed(1)
-    classifier.fit(x, y, batch_size=BATCH, nb_epochs=2)
-    return classifier.model.layer.weight.detach().numpy().copy()
 
 
 def test_default_box_of_base_and_named():
