@@ -55,7 +55,7 @@ def defended() -> PyTorchClassifier:
 def run(classifier: PyTorchClassifier, data) -> dict[str, float]:
     """Train and attack: the script, the same for both."""
     np.random.seed(0)
-    classifier.fit(data.x_train, data.y_train, batch_size=64, nb_epochs=30)
+    classifier.fit(data.x_train, data.y_train, batch_size=64, nb_epochs=15)
     x, y = data.x_test[:100], data.y_test[:100]
     bounded = {"eps": 0.1, "eps_step": 0.02, "max_iter": 20, "verbose": False}
     attacks = {
@@ -66,9 +66,9 @@ def run(classifier: PyTorchClassifier, data) -> dict[str, float]:
         "APGD-DLR": AutoProjectedGradientDescent(
             classifier, loss_type="difference_logits_ratio", nb_random_init=1, **bounded
         ),
-        "Square": SquareAttack(classifier, eps=0.1, max_iter=200, verbose=False),
+        "Square": SquareAttack(classifier, eps=0.1, max_iter=100, verbose=False),
         "C&W, L2 at most 1": CarliniL2Method(
-            classifier, max_iter=20, binary_search_steps=4, batch_size=100, verbose=False
+            classifier, max_iter=15, binary_search_steps=2, initial_const=1.0, batch_size=100, verbose=False
         ),
     }
     accuracy = {"clean": float((classifier.predict(x).argmax(axis=1) == y).mean())}
