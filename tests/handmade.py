@@ -12,7 +12,6 @@ import numpy as np
 
 from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
 from art_mmc.evaluation.records import Curves
-from art_mmc.studies.evaluate import Assessment
 
 N = 10
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -122,7 +121,7 @@ def images(channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return x, x_adv
 
 
-def assessment(channels: int = 1) -> Assessment:
+def pictured(channels: int = 1) -> RobustnessRecord:
     """The record with curves, images and examples."""
     x, x_adv = images(channels)
-    return Assessment(replace(RECORD, examples=x_adv), CURVES, x, np.arange(N) + 5)
+    return replace(RECORD, examples=x_adv, curves=CURVES, inputs=x, index=np.arange(N) + 5)

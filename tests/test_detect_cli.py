@@ -181,7 +181,7 @@ def test_published_figures_are_cited_and_marked(study):
     fgsm = next(line for line in text.splitlines() if line.startswith("| FGSM"))
     assert [cell.strip() for cell in fgsm.split("|")[2:-1]] == ["79.7*", "66.8*", "98.8*", "98.8*", "98.6*", "99.4*"]
     assert "| rce | .77 | 31.59* |" in text
-    other = DetectionStudy(study.records, study.white_box, {**study.provenance, "dataset": "digits"})
+    other = replace(study, provenance={**study.provenance, "dataset": "digits"})
     assert published_tables(other) == ""
     assert "Published" not in markdown_report(other)
 

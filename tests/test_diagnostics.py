@@ -45,7 +45,6 @@ from art_mmc.evaluation.diagnostics import (
 from art_mmc.evaluation.engine import Target, beyond_ball, clean_record
 from art_mmc.evaluation.records import DIAGNOSTICS
 from art_mmc.reports import robustness_report
-from art_mmc.studies.evaluate import Assessment
 from tests.planted import (
     SHAPE,
     Around,
@@ -336,7 +335,7 @@ def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
     again = RobustnessRecord.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     assert math.isnan({each.name: each for each in again.diagnostics}["black box better"].value)
     assert again.to_dict() == found.to_dict()
-    assert failed["black box better"] in robustness_report(Assessment(found))
+    assert failed["black box better"] in robustness_report(found)
 
 
 @pytest.mark.parametrize("suite", ["quick", "standard"])

@@ -23,10 +23,9 @@ from art_mmc.evaluation.curves import curve_radii, measure_curves
 from art_mmc.evaluation.records import Curves
 from art_mmc.reports import load_robustness, robustness_report
 from art_mmc.studies import evaluate as assessment_module
-from art_mmc.studies.evaluate import Assessment, assess
+from art_mmc.studies.evaluate import assess
 from art_mmc.studies.setup import Job
-from tests.handmade import RECORD
-from tests.handmade import assessment as made
+from tests.handmade import RECORD, pictured
 
 FACTORY = """
 import torch
@@ -117,8 +116,7 @@ def test_evaluate_writes_the_report_that_it_prints(run):
         ["attacks.csv", "examples.npz", "report.json", "report.md", "confusion.png", "eps.png", "examples.png"]
         + ["steps.png", "zero-gradients.png"]
     )  # and no state
-    again = load_robustness("here/report.json")
-    record = again.record
+    record = load_robustness("here/report.json")
     assert record.eps == (0.1, 0.2)
     assert record.clean.n == 30
     assert record.verdict is not None
@@ -130,8 +128,8 @@ def test_evaluate_writes_the_report_that_it_prints(run):
     assert float(worst) <= min(float(own), float(margin), float(cross_entropy))
     assert float(worst) == pytest.approx(100 * record.worst_case(0.2).accuracy, abs=0.05)
     assert float(clean) == pytest.approx(100 * record.clean.accuracy, abs=0.05)
-    assert Path("here/report.md").read_text() == robustness_report(again, names)
-    assert (again.curves.n, again.curves.at) == (6, 0.2)
+    assert Path("here/report.md").read_text() == robustness_report(record, names)
+    assert (record.curves.n, record.curves.at) == (6, 0.2)
     facts = record.provenance
     assert (facts["name"], facts["checkpoint"], facts["kind"]) == ("mmc", "mmc.pt", "art_mmc checkpoint")
     assert (facts["dataset"], facts["n"], facts["n_test"], facts["suite"]) == ("digits", 30, 400, "quick")
@@ -155,7 +153,7 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
     status, out, err = run(*line)
     assert (status, err) == (1, "")
     assert "--fail-under 0.99: failed, the worst case at eps 0.1 is 0." in out
-    record = load_robustness("here/report.json").record
+    record = load_robustness("here/report.json")
     assert (record.provenance["kind"], record.provenance["name"]) == (kind, "my net")
     assert record.clean.accuracy > 0.8
     assert record.worst_case(0.1).accuracy < record.clean.accuracy
@@ -166,7 +164,7 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
 def test_the_l2_norm(run, monkeypatch):
     seen = []
     record = replace(RECORD, attacks=tuple(replace(each, norm=2.0) for each in RECORD.attacks))
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or Assessment(record))
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or record)
     status, out, _ = run("evaluate", "net.ts", "--norm", 2, "--eps", "0.5,2", "--eps", 1, "--quiet")
     assert status == 0
     assert "images, L2;" in out
@@ -175,9 +173,7 @@ def test_the_l2_norm(run, monkeypatch):
 
 def test_default_radii_follow_the_suite_or_the_data(run, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or Assessment(RECORD)
-    )
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
     for options in ((), ("--suite", "li2021-table1"), ("--suite", "pang2020", "--quirk", "eps256", "--nb-test", 7)):
         assert run("evaluate", "mmc.pt", "--quiet", *options)[0] == 0
     evaluations = [args[2] for args, _ in seen]
@@ -190,9 +186,7 @@ def test_default_radii_follow_the_suite_or_the_data(run, monkeypatch):
 
 def test_substitutes(run, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or Assessment(RECORD)
-    )
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
     assert run("evaluate", "mmc.pt", "--substitute", "net.ts", "--substitute", "mmc.pt")[0] == 0
     assert run("evaluate", "mmc.pt")[0] == 0
     assert [len(args[2].substitutes or ()) for args, _ in seen] == [2, 0]
@@ -215,7 +209,7 @@ def test_substitutes(run, monkeypatch):
 )
 def test_fail_under(run, monkeypatch, verdict, least, status, said):
     record = replace(RECORD, verdict=Verdict(verdict, ("A reason.",)))
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: Assessment(record))
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: record)
     options = () if least is None else ("--fail-under", least)
     found, out, err = run("evaluate", "mmc.pt", "--output", "here", "--quiet", *options)
     assert (found, err) == (status, "")
@@ -294,7 +288,7 @@ def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
 def test_report_makes_the_files_again(run):
     from art_mmc.reports import write_robustness
 
-    write_robustness(replace(made(), curves=None, x=None), "first")
+    write_robustness(replace(pictured(), curves=None, inputs=None), "first")
     Path("first/report.md").rename("first/old.md")
     status, out, err = run("report", "first/report.json", "--output", "second")
     assert (status, err) == (0, "")
@@ -352,10 +346,10 @@ def test_assess_keeps_what_the_evaluation_is_about(place):
     classifier, _ = load_any(place / "mmc.pt", digits().x_test, 10)
     found = assess(classifier, digits(), RobustnessEvaluation("quick", 0.1, diagnostics=False), nb_test=6, curves=0)
     assert found.curves is None
-    np.testing.assert_array_equal(found.x, digits().x_test[found.index])
-    np.testing.assert_array_equal(found.record.labels, digits().y_test[found.index])
-    assert found.record.provenance["name"] == "mmc"
-    assert found.record.verdict is None
+    np.testing.assert_array_equal(found.inputs, digits().x_test[found.index])
+    np.testing.assert_array_equal(found.labels, digits().y_test[found.index])
+    assert found.provenance["name"] == "mmc"
+    assert found.verdict is None
 
 
 # --------------------------------------------------------------------------------------------------------------- curves

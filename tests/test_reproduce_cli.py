@@ -32,7 +32,6 @@ from art_mmc.reports import (
 )
 from art_mmc.studies import reproduce as module
 from art_mmc.studies import setup as comparison
-from art_mmc.studies.evaluate import Assessment
 from art_mmc.studies.reproduce import (
     PaperRow,
     Reproduced,
@@ -93,7 +92,7 @@ def made(record: RobustnessRecord | None = None, eps: tuple[float, ...] = (0.1, 
         Reproduced("sce", "lenet5, recipe li2021-mnist, 10 of 100 epochs", 12.5, record or protocol()),
         Reproduced("pc", "art_mmc checkpoint pc.pt", None, record or protocol()),
     )
-    return Reproduction("li2021-table1", "mnist", results, conditions)
+    return Reproduction("li2021-table1", "mnist", conditions, results)
 
 
 def row(reproduction: Reproduction, method: str, name: str, eps: float | None) -> PaperRow:
@@ -290,7 +289,7 @@ def watched(monkeypatch) -> list[tuple]:
 
     def assess(classifier, data, evaluation, **options):
         calls.append(("attack", classifier, evaluation, options))
-        return Assessment(protocol(tuple(evaluation.eps[:2]) if len(evaluation.eps) > 1 else (0.1, 0.2)))
+        return protocol(tuple(evaluation.eps[:2]) if len(evaluation.eps) > 1 else (0.1, 0.2))
 
     monkeypatch.setattr(module, "train_defence", train_defence)
     monkeypatch.setattr(module, "assess", assess)
@@ -421,7 +420,7 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     names = sorted(path.name for path in Path("here").iterdir())
     assert names == ["figures.csv", "report.json", "report.md", "sce.pt", "sce.run"]
     # once more: the network is there, trained
-    monkeypatch.setattr(module, "assess", lambda classifier, *args, **kwargs: Assessment(found.results[0].record))
+    monkeypatch.setattr(module, "assess", lambda classifier, *args, **kwargs: found.results[0].record)
     before = Path("here/sce.pt").read_bytes()
     status, _, err = run(*line.split(), "--defence", "sce", "--output", "here")
     assert (status, err) == (0, "")

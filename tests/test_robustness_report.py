@@ -45,8 +45,7 @@ from art_mmc.reports.figures.evaluate import (
     steps_figure,
     zero_gradient_figure,
 )
-from art_mmc.studies.evaluate import Assessment
-from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, assessment, attack, bits
+from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, attack, bits, pictured
 
 PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]
 FILES = sorted(["attacks.csv", *PICTURES, "examples.npz", "report.json", "report.md"])
@@ -95,7 +94,7 @@ def test_reading_of_an_attack_that_took_none():
 @pytest.mark.parametrize("suite", [*SUITES, "own plans", ""])
 def test_only_a_suite_that_is_meant_for_it_has_the_number_to_quote(suite):
     record = replace(RECORD, suite=suite)
-    for text in (evaluation_table(record), robustness_report(Assessment(record))):
+    for text in (evaluation_table(record), robustness_report(record)):
         assert (QUOTE in text, BOUND in text) == (suite == "strong", suite != "strong")
     assert headline(suite, suite) == (QUOTE if suite == "strong" else BOUND)
     both = headline("strong", "quick")
@@ -108,8 +107,8 @@ def test_a_worst_case_that_is_not_trusted_is_none_to_quote(tmp_path):
     doubted = replace(trusted, verdict=Verdict(UNTRUSTWORTHY, ("A symptom.",)))
     paths = [tmp_path / f"{name}.json" for name in ("one", "two", "three")]
     for path, record in zip(paths, (trusted, doubted, doubted), strict=True):
-        path.write_text(json.dumps(Assessment(record).to_dict()))
-    for text in (evaluation_table(doubted), robustness_report(Assessment(doubted))):
+        path.write_bytes(report_files(record)["report.json"])
+    for text in (evaluation_table(doubted), robustness_report(doubted)):
         assert "not one to quote: see the verdict" in text
         assert QUOTE not in text
     for given, expected in (
@@ -179,7 +178,7 @@ def test_free_attacks_table():
 
 
 def test_report():
-    text = robustness_report(assessment(), PICTURES)
+    text = robustness_report(pictured(), PICTURES)
     places = [
         text.index(part)
         for part in (
@@ -220,18 +219,18 @@ def test_report():
 def test_report_of_a_bare_record():
     """Attacks alone: no labels, no diagnostics, no verdict, no provenance."""
     record = RobustnessRecord(CLEAN, ATTACKS[:1], seed=0)
-    text = robustness_report(Assessment(record))
+    text = robustness_report(record)
     assert "**No verdict**" in text
     assert "## By class" not in text
     assert "## Diagnostics" not in text
     assert "![" not in text
-    assert sorted(report_files(Assessment(record))) == ["attacks.csv", "report.json", "report.md"]
+    assert sorted(report_files(record)) == ["attacks.csv", "report.json", "report.md"]
 
 
 def test_l2_is_named():
     record = replace(RECORD, attacks=(replace(ATTACKS[0], norm=2.0),))
     assert "images, L2;" in evaluation_table(record)
-    assert "radius of an L2 ball" in robustness_report(Assessment(record))
+    assert "radius of an L2 ball" in robustness_report(record)
 
 
 def test_records_side_by_side():
@@ -260,30 +259,30 @@ def test_csv_has_one_row_an_attack():
 
 
 def test_written_and_read_again(tmp_path):
-    before = assessment()
+    before = pictured()
     files = write_robustness(before, tmp_path / "new" / "folder")
     assert sorted(path.name for path in files) == FILES
     again = load_robustness(tmp_path / "new" / "folder" / "report.json")
     assert again.to_dict() == before.to_dict()
     written = {path.name: path.read_bytes() for path in files if path.suffix != ".npz"}
     assert report_files(again) == written  # pictures and all
-    np.testing.assert_array_equal(again.x, before.x)
-    np.testing.assert_array_equal(again.record.examples, before.record.examples)
+    np.testing.assert_array_equal(again.inputs, before.inputs)
+    np.testing.assert_array_equal(again.examples, before.examples)
     np.testing.assert_array_equal(again.index, np.arange(10) + 5)
 
 
 def test_examples_of_another_run_are_left_alone(tmp_path):
-    write_robustness(replace(assessment(), curves=None), tmp_path)
+    write_robustness(replace(pictured(), curves=None), tmp_path)
     document = json.loads((tmp_path / "report.json").read_text())
     document["predictions"][1] = 0
     (tmp_path / "report.json").write_text(json.dumps(document))
     again = load_robustness(tmp_path / "report.json")
-    assert again.x is None
-    assert again.record.examples is None
+    assert again.inputs is None
+    assert again.examples is None
 
 
 def test_json_is_strict_and_says_what_it_is():
-    document = json.loads(report_files(replace(assessment(), x=None))["report.json"])
+    document = json.loads(report_files(replace(pictured(), inputs=None))["report.json"])
     assert (document["format"], document["version"]) == ("art_mmc.robustness", 1)
     json.dumps(document, allow_nan=False)
 
@@ -304,7 +303,7 @@ def test_other_files_are_no_evaluations(tmp_path, text, message):
 
 
 def test_rewrite_one(tmp_path):
-    before = write_robustness(replace(assessment(), curves=None), tmp_path / "a")
+    before = write_robustness(replace(pictured(), curves=None), tmp_path / "a")
     text, files = rewrite([tmp_path / "a" / "report.json"], tmp_path / "b")
     assert "verdict: broken" in text
     assert [path.name for path in files] == [path.name for path in before]
@@ -315,7 +314,7 @@ def test_rewrite_one(tmp_path):
 
 def test_rewrite_several(tmp_path):
     for name in ("x/a", "y/a", "z"):
-        write_robustness(replace(assessment(), curves=None, x=None), tmp_path / name)
+        write_robustness(replace(pictured(), curves=None, inputs=None), tmp_path / name)
     paths = [tmp_path / name / "report.json" for name in ("x/a", "y/a", "z")]
     text, _ = rewrite(paths, tmp_path / "all")
     assert text.count("percent correct of 10 images") == 3
@@ -381,11 +380,11 @@ def test_shown_examples_have_fallen_and_are_of_all_classes():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_examples_picture(channels):
-    panels = examples_figure(assessment(channels)).axes
+    panels = examples_figure(pictured(channels)).axes
     assert len(panels) == 24
     assert [panel.get_title() for panel in panels[:3]] == ["0", "1", "2"]
     assert panels[8].get_title() == "\N{RIGHTWARDS ARROW} 1"  # sample 3 is taken for class 1
-    x = assessment(channels).x[3]
+    x = pictured(channels).inputs[3]
     shown = np.asarray(panels[0].images[0].get_array())
     np.testing.assert_allclose(shown if channels == 1 else shown.transpose(2, 0, 1), x[0] if channels == 1 else x)
     difference = np.asarray(panels[16].images[0].get_array())
@@ -398,17 +397,16 @@ def test_examples_picture(channels):
 
 
 def test_no_examples_no_picture():
-    every = assessment()
-    held = replace(every.record, attacks=(attack("A", "margin", 0.1, "1111111110"),))
-    assert examples_figure(replace(every, record=held)) is None
-    assert "examples.png" not in report_files(replace(every, record=held))
+    held = replace(pictured(), attacks=(attack("A", "margin", 0.1, "1111111110"),))
+    assert examples_figure(held) is None
+    assert "examples.png" not in report_files(held)
 
 
 def test_pictures_of_awkward_records():
     """A hundred classes, a long name, one image."""
     labels = np.arange(10) * 11
     record = replace(
-        RECORD,
+        pictured(),
         labels=labels,
         predictions=labels + 1,
         provenance={**RECORD.provenance, "nb_classes": 101, "name": "a name that goes on " * 6},
@@ -416,9 +414,7 @@ def test_pictures_of_awkward_records():
     figure = confusion_figure(record)
     assert not figure.axes[0].texts
     assert all(len(line) < 80 for line in figure.get_suptitle().splitlines())
-    for png in report_files(
-        replace(assessment(), record=replace(record, examples=assessment().record.examples))
-    ).values():
+    for png in report_files(record).values():
         if png[:4] == b"\x89PNG":
             width, height = struct.unpack(">II", png[16:24])
             assert 500 < width < 2000

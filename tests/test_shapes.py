@@ -26,7 +26,6 @@ from art_mmc.evaluation.suites import SUITES
 from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.models.network import Normalize
 from art_mmc.reports import write_robustness
-from art_mmc.studies.evaluate import Assessment
 from art_mmc.studies.inspect import inspect_classifier
 from art_mmc.theory import landing_ranks, rank_study
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, create_trainer
@@ -232,8 +231,7 @@ def test_evaluation_names_what_does_not_apply(trained, kind, tmp_path):
     ran = {each.attack for each in record.attacks}
     assert not ran & set(skipped)
     assert any("Square" in name for name in skipped) is (kind in ("table", "signal", "film"))
-    assessment = Assessment(record, x=x)
-    write_robustness(assessment, tmp_path)
+    write_robustness(dataclasses.replace(record, inputs=x), tmp_path)
     assert all(name in (tmp_path / "report.md").read_text() for name in skipped)
     assert not (tmp_path / "examples.png").exists()
 

@@ -25,7 +25,7 @@ from art_mmc.evaluation import (
 )
 from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
 from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, robustness_report
-from art_mmc.studies.evaluate import Assessment, assess
+from art_mmc.studies.evaluate import assess
 from tests.planted import SHAPE, Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
@@ -279,7 +279,7 @@ def test_an_untrustworthy_figure_is_not_one_to_quote():
     for status, told in ((HOLDS, QUOTE), (UNTRUSTWORTHY, "not one to quote")):
         judged = replace(record, verdict=Verdict(status, ("why",)))
         assert told in evaluation_table(judged)
-        assert (QUOTE in robustness_report(Assessment(judged))) == (status == HOLDS)
+        assert (QUOTE in robustness_report(judged)) == (status == HOLDS)
     assert BOUND in evaluation_table(replace(judged, suite="quick"))
 
 
@@ -291,7 +291,7 @@ def test_an_assessment_keeps_what_was_left_out_and_the_protocol():
     pgd, _, targeted, _ = evaluation.suite.plans(0.01, math.inf)
     evaluation.suite = replace(evaluation.suite, plans=lambda eps, norm: [pgd, targeted], beside=lambda eps, norm: [])
     network = plain(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)), nb_classes=2)
-    record = assess(network, data, evaluation, nb_test=8, curves=0).record
+    record = assess(network, data, evaluation, nb_test=8, curves=0)
     assert record.provenance["left_out"] == [targeted.name]
     assert record.provenance["protocol"][-1] == ["radii", "-", "0.01: not the paper's"]
     assert f"so few classes: {targeted.name}." in attacks_table(record)

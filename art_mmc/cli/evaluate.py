@@ -11,7 +11,6 @@ from art_mmc.studies.settings import Evaluate
 
 if TYPE_CHECKING:
     from art_mmc.evaluation import RobustnessRecord
-    from art_mmc.studies.evaluate import Assessment
 
 SETTINGS, HELP = Evaluate, "attack a trained network, give a verdict, write a report"
 USAGE = "art-mmc evaluate CHECKPOINT [options]"
@@ -47,13 +46,13 @@ examples:
 
 def run(settings: Evaluate) -> int:
     """Attack, print table and verdict; the status is what --fail-under asks for."""
-    from art_mmc.reports import assessment_text, write_robustness
+    from art_mmc.reports import record_text, write_robustness
     from art_mmc.studies.evaluate import prepare
 
-    def status(assessment: Assessment) -> int:
-        return 0 if settings.fail_under is None else _failed(assessment.record, settings.fail_under)
+    def status(record: RobustnessRecord) -> int:
+        return 0 if settings.fail_under is None else _failed(record, settings.fail_under)
 
-    return run_verb(settings, prepare, write_robustness, assessment_text, status=status)
+    return run_verb(settings, prepare, write_robustness, record_text, status=status)
 
 
 def _failed(record: RobustnessRecord, least: float) -> int:

@@ -17,10 +17,10 @@ from art_mmc.reports.compare import (
     write_report,
 )
 from art_mmc.reports.evaluate import (
-    assessment_text,
     attacks_csv,
     evaluation_table,
     load_robustness,
+    record_text,
     records_table,
     report_files,
     robustness_report,
@@ -47,7 +47,6 @@ __all__ = [
     "FLATTERY",
     "REPORT_JSON",
     "REPORT_MD",
-    "assessment_text",
     "attacks_csv",
     "curves_figure",
     "curves_png",
@@ -73,6 +72,7 @@ __all__ = [
     "provenance_line",
     "radius_labels",
     "read_document",
+    "record_text",
     "records_table",
     "report_files",
     "reproduction_report",

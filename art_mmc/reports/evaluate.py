@@ -41,7 +41,9 @@ from art_mmc.reports.tables import (
     with_interval,
 )
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
-from art_mmc.studies.evaluate import FORMAT, Assessment
+
+#: what report.json is
+FORMAT = "art_mmc.robustness"
 
 #: names of the files beside report.md and report.json
 ATTACKS_CSV, EXAMPLES_NPZ = "attacks.csv", "examples.npz"
@@ -150,9 +152,9 @@ def verdict_text(record: RobustnessRecord) -> str:
     return "\n".join([f"flagged diagnostics: {names}", f"verdict: {record.verdict.status}", *reasons])
 
 
-def assessment_text(assessment: Assessment) -> str:
+def record_text(record: RobustnessRecord) -> str:
     """For the terminal: table and verdict."""
-    return f"{evaluation_table(assessment.record)}\n\n{verdict_text(assessment.record)}"
+    return f"{evaluation_table(record)}\n\n{verdict_text(record)}"
 
 
 def _capitals() -> list[str]:
@@ -306,9 +308,8 @@ def protocol_section(record: RobustnessRecord) -> str:
     return f"## The paper's protocol\n\n{told}"
 
 
-def robustness_report(assessment: Assessment, pictures: Iterable[str] = ()) -> str:
+def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) -> str:
     """The whole report in Markdown; `pictures` are the names of those that lie beside it."""
-    record = assessment.record
     return page(
         "evaluate",
         record=record,
@@ -370,51 +371,45 @@ def _csv_row(clean: AttackRecord, each: AttackRecord) -> dict[str, Any]:
     }
 
 
-def examples_npz(assessment: Assessment) -> bytes | None:
+def examples_npz(record: RobustnessRecord) -> bytes | None:
     """An .npz file with `x`, `x_adv`, `y`, `predictions` and `index`; None if there are no examples."""
-    record, x = assessment.record, assessment.x
-    if record.examples is None or x is None or record.labels is None or record.predictions is None:
+    x, labels, predictions = record.inputs, record.labels, record.predictions
+    if record.examples is None or x is None or labels is None or predictions is None:
         return None
     buffer = io.BytesIO()
-    index = np.arange(len(x)) if assessment.index is None else assessment.index
-    labels, predictions = record.labels, record.predictions
+    index = np.arange(len(x)) if record.index is None else record.index
     np.savez_compressed(buffer, x=x, x_adv=record.examples, y=labels, predictions=predictions, index=index)
     return buffer.getvalue()
 
 
-def report_files(assessment: Assessment) -> dict[str, bytes]:
+def report_files(record: RobustnessRecord) -> dict[str, bytes]:
     """Name of each file of the report -> its bytes, but for the examples."""
-    pictures = robustness_pictures(assessment)
+    pictures = robustness_pictures(record)
     return {
-        REPORT_MD: robustness_report(assessment, pictures).encode(),
-        REPORT_JSON: json_bytes(assessment.to_dict()),
-        ATTACKS_CSV: attacks_csv(assessment.record),
+        REPORT_MD: robustness_report(record, pictures).encode(),
+        REPORT_JSON: json_bytes({"format": FORMAT, "version": 1, **record.to_dict()}),
+        ATTACKS_CSV: attacks_csv(record),
         **pictures,
     }
 
 
-def write_robustness(assessment: Assessment, folder: str | os.PathLike[str]) -> list[Path]:
+def write_robustness(record: RobustnessRecord, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the report and, where there are examples, examples.npz to a folder, made if need be; return the files."""
-    examples = examples_npz(assessment)
-    return write_files(folder, report_files(assessment) | ({} if examples is None else {EXAMPLES_NPZ: examples}))
+    examples = examples_npz(record)
+    return write_files(folder, report_files(record) | ({} if examples is None else {EXAMPLES_NPZ: examples}))
 
 
-def load_robustness(path: str | os.PathLike[str]) -> Assessment:
+def load_robustness(path: str | os.PathLike[str]) -> RobustnessRecord:
     """
-    The assessment in a report.json, see :func:`.load`; its examples are taken from examples.npz beside it, if that is
-    there and fits.
+    The record in a report.json, see :func:`.load`; its examples are taken from examples.npz beside it, if that is there
+    and fits.
     """
-    assessment = load(path, FORMAT, "evaluate", Assessment.from_dict)
-    return _with_examples(assessment, Path(path).with_name(EXAMPLES_NPZ))
-
-
-def _with_examples(assessment: Assessment, path: Path) -> Assessment:
-    """The examples of the same run, if they are there."""
-    record = assessment.record
-    if not path.is_file() or record.labels is None or record.predictions is None:
-        return assessment
-    with np.load(path) as kept:
+    record = load(path, FORMAT, "evaluate", RobustnessRecord.from_dict)
+    examples = Path(path).with_name(EXAMPLES_NPZ)
+    if not examples.is_file() or record.labels is None or record.predictions is None:
+        return record
+    with np.load(examples) as kept:
         same = np.array_equal(kept["y"], record.labels) and np.array_equal(kept["predictions"], record.predictions)
         if not same:
-            return assessment
-        return Assessment(replace(record, examples=kept["x_adv"]), assessment.curves, kept["x"], kept["index"])
+            return record
+        return replace(record, examples=kept["x_adv"], inputs=kept["x"], index=kept["index"])

@@ -16,7 +16,7 @@ from art_mmc.reports.evaluate import protocol_section
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import csv_bytes, device_text, format_eps, table, with_interval
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
-from art_mmc.studies.reproduce import FORMAT, PaperRow, Reproduction, paper_rows
+from art_mmc.studies.reproduce import PaperRow, Reproduction, paper_rows
 
 #: name of the file with one row a published figure
 FIGURES_CSV = "figures.csv"
@@ -154,4 +154,4 @@ def write_reproduction(reproduction: Reproduction, folder: str | os.PathLike[str
 
 def load_reproduction(path: str | os.PathLike[str]) -> Reproduction:
     """The reproduction in a report.json; see :func:`.load`."""
-    return load(path, FORMAT, "reproduce", Reproduction.from_dict)
+    return load(path, "art_mmc.reproduction", "reproduce", Reproduction.from_dict)

@@ -24,13 +24,12 @@ class Kind(NamedTuple):
     write: Callable[[Any, Path], list[Path]]
 
 
-ROBUSTNESS = "art_mmc.robustness"
 KINDS = {
     "art_mmc.comparison": Kind(compare.load_report, compare.text_table, compare.write_report),
     "art_mmc.detection": Kind(detect.load_study, detect.text_table, detect.write_report),
     inspect.FORMAT: Kind(inspect.load_inspection, inspect.inspection_text, inspect.write_inspected),
     "art_mmc.reproduction": Kind(reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction),
-    ROBUSTNESS: Kind(evaluate.load_robustness, evaluate.assessment_text, evaluate.write_robustness),
+    evaluate.FORMAT: Kind(evaluate.load_robustness, evaluate.record_text, evaluate.write_robustness),
 }
 
 
@@ -52,15 +51,15 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
         kind = KINDS[formats[0]]
         record = kind.load(paths[0])
         return kind.text(record), kind.write(record, folder)
-    other = next((path for path, kind in zip(paths, formats, strict=True) if kind != ROBUSTNESS), None)
+    other = next((path for path, kind in zip(paths, formats, strict=True) if kind != evaluate.FORMAT), None)
     if other is not None:
         raise ValueError(f"{other} is no report of art-mmc evaluate: only those go side by side.")
-    assessments = dict(zip(_names(paths), map(evaluate.load_robustness, paths), strict=True))
-    files = [file for name, each in assessments.items() for file in evaluate.write_robustness(each, folder / name)]
-    records = [each.record for each in assessments.values()]
+    named = dict(zip(_names(paths), map(evaluate.load_robustness, paths), strict=True))
+    files = [file for name, each in named.items() for file in evaluate.write_robustness(each, folder / name)]
+    records = list(named.values())
     facts = {"headline": headline(*records), "records": evaluate.records_table(records)}
     files += write_files(folder, {REPORT_MD: page("side_by_side", count=len(records), **facts).encode()})
-    texts = (f"{name}\n{evaluate.evaluation_table(each.record)}" for name, each in assessments.items())
+    texts = (f"{name}\n{evaluate.evaluation_table(each)}" for name, each in named.items())
     return "\n\n".join(texts), files
 
 

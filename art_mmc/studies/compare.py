@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness
+from art_mmc.evaluation.codec import Record
 from art_mmc.studies.settings import Compare
 from art_mmc.studies.setup import (
     ORDER,
@@ -28,7 +29,7 @@ _BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
-class DefenceResult:
+class DefenceResult(Record):
     """
     One defence in a comparison.
 
@@ -47,44 +48,23 @@ class DefenceResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Record):
     """
     Defences trained and evaluated under the same conditions.
 
-    :param results: One result a defence.
     :param provenance: The conditions: data, recipe, seed, versions, device, date; plain data.
+    :param results: One result a defence.
     """
 
-    results: tuple[DefenceResult, ...]
+    FORMAT = "art_mmc.comparison"
+
     provenance: dict[str, Any]
+    results: tuple[DefenceResult, ...]
 
     @property
     def eps(self) -> tuple[float, ...]:
         """The radii at which all were attacked, ascending."""
         return self.results[0].robustness.eps
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        names = ("defence", "backbone", "training_seconds", "evaluation_seconds")
-        results = [
-            {**{name: getattr(result, name) for name in names}, "robustness": result.robustness.to_dict()}
-            for result in self.results
-        ]
-        return {"format": "art_mmc.comparison", "version": 1, "provenance": self.provenance, "results": results}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Comparison:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The comparison.
-        """
-        results = tuple(
-            DefenceResult(**{**each, "robustness": RobustnessRecord.from_dict(each["robustness"])})
-            for each in data["results"]
-        )
-        return cls(results, data["provenance"])
 
 
 def prepare(settings: Compare, device_type: str = "cpu") -> Job:
@@ -123,6 +103,6 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
             "steps": settings.steps,
             "n": len(index),
         }
-        return Comparison(tuple(results), conditions)
+        return Comparison(conditions, tuple(results))
 
     return Job(dataset, Path(settings.output).expanduser(), run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.distributed import check_same, in_main_process, share_out, world
+from art_mmc.evaluation.codec import FLAGS, Record, array
 from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
@@ -46,8 +47,6 @@ from art_mmc.studies.setup import (
     machine,
     train_defence,
 )
-
-FORMAT, VERSION = "art_mmc.detection", 1
 
 #: the three metrics of the RCE paper
 PAPER_DETECTORS = ("confidence", "non-me", "kernel-density")
@@ -72,7 +71,7 @@ _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class WhiteBoxRecord:
+class WhiteBoxRecord(Record):
     """
     What C&W-wb made of a classifier and its kernel density, input by input.
 
@@ -85,13 +84,15 @@ class WhiteBoxRecord:
     :param distortion: Root mean squared change of a pixel, in units of 1 / 255, (N,).
     """
 
+    DERIVED = ("succeeded", "failed", "mean_distortion")
+
     classifier: str
     settings: dict[str, Any]
     seconds: float
     seed: int
-    hit: np.ndarray = field(repr=False)
-    passed: np.ndarray = field(repr=False)
-    distortion: np.ndarray = field(repr=False)
+    hit: np.ndarray = array(FLAGS)
+    passed: np.ndarray = array(FLAGS)
+    distortion: np.ndarray = array()
 
     @property
     def succeeded(self) -> Share:
@@ -109,49 +110,22 @@ class WhiteBoxRecord:
         reached = self.hit & self.passed
         return float(self.distortion[reached].mean()) if reached.any() else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {
-            "classifier": self.classifier,
-            "settings": self.settings,
-            "seconds": self.seconds,
-            "seed": self.seed,
-            "succeeded": self.succeeded.to_dict(),
-            "failed": self.failed.to_dict(),
-            "mean_distortion": self.mean_distortion,
-            "hit": "".join("1" if each else "0" for each in self.hit),
-            "passed": "".join("1" if each else "0" for each in self.passed),
-            "distortion": self.distortion.tolist(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> WhiteBoxRecord:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The record.
-        """
-        flags = {name: np.array([each == "1" for each in data[name]]) for name in ("hit", "passed")}
-        return cls(
-            data["classifier"], data["settings"], data["seconds"], data["seed"], **flags,
-            distortion=np.array(data["distortion"]),
-        )  # fmt: skip
-
 
 @dataclass(frozen=True, eq=False)
-class DetectionStudy:
+class DetectionStudy(Record):
     """
     Detectors of classifiers under attacks, and under which conditions.
 
+    :param provenance: The conditions: data, classifiers, settings, seed, versions, device, date; plain data.
     :param records: One for each classifier, attack and detector, in this order.
     :param white_box: One for each classifier that C&W-wb attacked.
-    :param provenance: The conditions: data, classifiers, settings, seed, versions, device, date; plain data.
     """
 
+    FORMAT = "art_mmc.detection"
+
+    provenance: dict[str, Any]
     records: tuple[DetectionRecord, ...]
     white_box: tuple[WhiteBoxRecord, ...]
-    provenance: dict[str, Any]
 
     @property
     def classifiers(self) -> list[str]:
@@ -177,33 +151,6 @@ class DetectionStudy:
         """
         wanted = (classifier, detector, attack)
         return next((r for r in self.records if (r.classifier, r.detector, r.attack) == wanted), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "provenance": self.provenance,
-            "records": [record.to_dict() for record in self.records],
-            "white_box": [record.to_dict() for record in self.white_box],
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> DetectionStudy:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The study.
-        :raises ValueError: For anything else.
-        """
-        if data.get("format") != FORMAT:
-            raise ValueError(f"expected a document of format '{FORMAT}', got '{data.get('format')}'.")
-        return cls(
-            tuple(DetectionRecord.from_dict(each) for each in data["records"]),
-            tuple(WhiteBoxRecord.from_dict(each) for each in data["white_box"]),
-            data["provenance"],
-        )
 
 
 def detection_eps(dataset: Dataset) -> float:
@@ -384,7 +331,7 @@ def run_detection_study(
         "classifiers": facts,
         **machine(next(iter(classifiers.values())).device),
     }
-    return DetectionStudy(tuple(records), tuple(white_box_records), provenance)
+    return DetectionStudy(provenance, tuple(records), tuple(white_box_records))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +18,8 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.data import Dataset
 from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, get_suite
 from art_mmc.evaluation.curves import measure_curves
-from art_mmc.evaluation.records import Curves
 from art_mmc.studies.settings import Evaluate, check_typed
 from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_network, machine
-
-FORMAT = "art_mmc.robustness"
-
-
-@dataclass(frozen=True, eq=False)
-class Assessment:
-    """
-    What was found out about one classifier.
-
-    :param record: What the attacks left, with verdict and provenance.
-    :param curves: Curves for pictures; None if not measured.
-    :param x: The clean inputs (N, C, H, W); None if not at hand. Like the record's examples they are no part of the
-           JSON.
-    :param index: Which test images they are, (N,); None if not known.
-    """
-
-    record: RobustnessRecord
-    curves: Curves | None = None
-    x: np.ndarray | None = field(default=None, repr=False)
-    index: np.ndarray | None = field(default=None, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        return {
-            "format": FORMAT,
-            "version": 1,
-            **self.record.to_dict(),
-            "curves": None if self.curves is None else self.curves.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Assessment:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The same without inputs and examples.
-        """
-        curves = data.get("curves")
-        return cls(RobustnessRecord.from_dict(dict(data)), None if curves is None else Curves.from_dict(curves))
 
 
 def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
@@ -69,7 +28,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
 
     :param settings: The settings.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives an :class:`Assessment`.
+    :return: What is to be done; it gives a :class:`.RobustnessRecord`.
     :raises OSError: For files that are not there.
     :raises ValueError: For unknown names, or what does not fit together.
     """
@@ -98,7 +57,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
         verbose=not settings.quiet,
     )
 
-    def run(on_result: Any = None) -> Assessment:
+    def run(on_result: Any = None) -> RobustnessRecord:
         return assess(
             classifier,
             dataset,
@@ -125,7 +84,7 @@ def assess(
     curves: int = Evaluate.curves,
     name: str = "",
     about: Mapping[str, Any] | None = None,
-) -> Assessment:
+) -> RobustnessRecord:
     """
     Evaluate a classifier on test images of a data set.
 
@@ -136,7 +95,7 @@ def assess(
     :param curves: Samples for the curves; 0 to leave them out.
     :param name: What to call the classifier in reports; its defence or its class if empty.
     :param about: More entries of the provenance.
-    :return: The assessment, with inputs and examples.
+    :return: The record, with inputs and examples.
     """
     index = choose_test_images(dataset, nb_test, evaluation.seed)
     x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]
@@ -176,7 +135,7 @@ def assess(
         **{key: fingerprint.pop(key) for key in ("left_out", "protocol") if key in fingerprint},
         "fingerprint": fingerprint,
     }
-    return Assessment(replace(record, provenance=facts), measured, x, index)
+    return replace(record, provenance=facts, curves=measured, inputs=x, index=index)
 
 
 def in_box(x: np.ndarray, clip_values: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.data import Dataset
 from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
+from art_mmc.evaluation.codec import Record
 from art_mmc.evaluation.records import reading
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
 from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study, settled
@@ -33,8 +34,6 @@ from art_mmc.studies.setup import (
 )
 from art_mmc.trainers import Recipe, get_recipe
 
-FORMAT = "art_mmc.reproduction"
-
 #: published attacks that are several of ours, of which the worst case counts
 PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}
 
@@ -46,7 +45,7 @@ SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
 
 
 @dataclass(frozen=True, eq=False)
-class Reproduced:
+class Reproduced(Record):
     """
     One row of the table, ours.
 
@@ -63,45 +62,22 @@ class Reproduced:
 
 
 @dataclass(frozen=True, eq=False)
-class Reproduction:
+class Reproduction(Record):
     """
     A table, or a part of it, reproduced.
 
     :param table: Name of the published table.
     :param dataset: Name of the data set.
-    :param results: One result a row.
     :param provenance: The conditions; plain data.
+    :param results: One result a row.
     """
+
+    FORMAT = "art_mmc.reproduction"
 
     table: str
     dataset: str
-    results: tuple[Reproduced, ...]
     provenance: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        results = [{**vars(result), "record": result.record.to_dict()} for result in self.results]
-        return {
-            "format": FORMAT,
-            "version": 1,
-            "table": self.table,
-            "dataset": self.dataset,
-            "provenance": self.provenance,
-            "results": results,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Reproduction:
-        """
-        :param data: What :meth:`to_dict` gave.
-        :return: The reproduction.
-        """
-        results = tuple(
-            Reproduced(**{**each, "record": RobustnessRecord.from_dict(each["record"])}) for each in data["results"]
-        )
-        return cls(data["table"], data["dataset"], results, data["provenance"])
+    results: tuple[Reproduced, ...]
 
 
 # ------------------------------------------------------------------------------------------------------- side by side
@@ -421,7 +397,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
                 suite.name, radii, substitutes=substitutes, folder=states[row.key], **common
             )
             found = assess(classifier, dataset, evaluation, nb_test=settings.nb_test, curves=0, name=row.label)
-            results.append(Reproduced(row.key, source, seconds, found.record))
+            results.append(Reproduced(row.key, source, seconds, found))
             if on_result is not None:
                 on_result(results[-1])
         conditions = {
@@ -438,7 +414,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
             "substitute": crafted_on,
             **machine(classifier.device),
         }
-        return Reproduction(table.name, dataset.name, tuple(results), conditions)
+        return Reproduction(table.name, dataset.name, conditions, tuple(results))
 
     return Job(dataset, folder, run, goes_on=True, states=tuple(states.values()))
 

@@ -25,7 +25,6 @@ from art_mmc.reports.figures.style import (
     style_panel,
 )
 from art_mmc.reports.tables import format_eps, short_name
-from art_mmc.studies.evaluate import Assessment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,19 +42,19 @@ _OTHER = (COLOURS[3], (0, (1, 1.3)), "D")
 COLUMNS, MOST_CLASSES = 8, 20
 
 
-def robustness_pictures(assessment: Assessment) -> dict[str, bytes]:
+def robustness_pictures(record: RobustnessRecord) -> dict[str, bytes]:
     """
-    :param assessment: The assessment.
+    :param record: The record.
     :return: Name of each file -> the PNG; only those for which there are figures.
     """
-    record, curves = assessment.record, assessment.curves
+    curves = record.curves
     figures: dict[str, Figure] = {}
     if curves is not None:
         figures["eps.png"] = eps_figure(record, curves)
         figures["steps.png"] = steps_figure(record, curves)
         figures["zero-gradients.png"] = zero_gradient_figure(record, curves)
-    if assessment.x is not None and record.examples is not None:
-        grid = examples_figure(assessment)
+    if record.inputs is not None and record.examples is not None:
+        grid = examples_figure(record)
         if grid is not None:
             figures["examples.png"] = grid
     if record.labels is not None and record.predictions is not None:
@@ -272,14 +271,14 @@ def shown_examples(record: RobustnessRecord, most: int = COLUMNS) -> np.ndarray:
     return fallen[order[:most]]
 
 
-def examples_figure(assessment: Assessment) -> Figure | None:
+def examples_figure(record: RobustnessRecord) -> Figure | None:
     """
     Clean images, what the worst attack made of them, and the difference, magnified.
 
-    :param assessment: The assessment, with inputs and examples.
+    :param record: The record, with inputs and examples.
     :return: A figure; None when no sample fell, or the inputs are no images of one, three or four channels first.
     """
-    record, x = assessment.record, assessment.x
+    x = record.inputs
     index = shown_examples(record)
     if x is None or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         return None
