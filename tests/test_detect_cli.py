@@ -11,6 +11,7 @@ import pytest
 
 from art_mmc import load_dataset
 from art_mmc.data import Dataset
+from art_mmc.evaluation import AttackError
 from art_mmc.reports.detect import (
     TITLES,
     auc_table,
@@ -23,6 +24,7 @@ from art_mmc.reports.detect import (
     white_box_table,
     write_report,
 )
+from art_mmc.studies import detect
 from art_mmc.studies.detect import DetectionStudy, detection_eps, run_detection_study, settled
 from art_mmc.studies.settings import Detect
 
@@ -99,6 +101,19 @@ def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
     few = run_detection_study({"sce": trained["sce"]}, dataset, settings)
     assert few.provenance["n_calibration"] == 0  # 20 are too few for 5 %
     assert "held-out" in few.records[0].calibrated_on
+
+
+def test_an_attack_that_leaves_its_ball_is_refused_by_the_rule_of_the_evaluation(trained, digits, monkeypatch):
+    """By less than a hundred-thousandth, which is more than rounding there."""
+
+    def craft(name, classifier, x, *settings):
+        return np.where(x > 0.5, x - np.float32(0.100009), x + np.float32(0.100009)), {}
+
+    dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test[:60], digits.y_test[:60])
+    settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=10, eps=0.1, quiet=True), dataset)
+    monkeypatch.setattr(detect, "craft_batch", craft)
+    with pytest.raises(AttackError, match="attack 'FGSM' left the ball: L-inf distance 0.10000"):
+        run_detection_study({"sce": trained["sce"]}, dataset, settings)
 
 
 def test_a_study_survives_its_files(study, tmp_path):

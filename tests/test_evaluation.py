@@ -1235,10 +1235,12 @@ def test_a_plan_shows_all_that_decides_the_outcome():
 
 def test_check_examples_knows_rounding():
     x = np.zeros((1, 1, 2, 2), np.float32)
-    check_examples(x + np.float32(0.1), x, AttackPlan("A", "fgsm", "margin", 0.1), (0.0, 1.0))
+    check_examples(x + np.float32(0.1), x, "A", 0.1, math.inf, (0.0, 1.0))
     with pytest.raises(AttackError, match="left the ball: L-inf distance 0.10001"):
-        check_examples(x + np.float32(0.10001), x, AttackPlan("A", "fgsm", "margin", 0.1), (0.0, 1.0))
-    check_examples(x + 5, x, AttackPlan("A", "deepfool"), (0.0, 1.0))  # no ball, and the paper's noise has no box
+        check_examples(x + np.float32(0.10001), x, "A", 0.1, math.inf, (0.0, 1.0))
+    with pytest.raises(AttackError, match="left the box: values from 5 to 5"):
+        check_examples(x + 5, x, "A", math.inf, math.inf, (0.0, 1.0))
+    check_examples(x + 5, x, "A", None, math.inf, (0.0, 1.0))  # the paper's noise has neither ball nor box
 
 
 @pytest.mark.parametrize("norm", [math.inf, 2])

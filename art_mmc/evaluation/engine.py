@@ -396,7 +396,8 @@ def attack_batch(
                 watch = Watch(view, y[live], plan.watched, remember=plan.method == "square")
                 labels = shown[live] if aims is None else aims[live]
                 examples = _generate(plan, view, watch, x[live], labels, restart, own, batch_size)
-                check_examples(examples, x[live], plan, target.classifier.clip_values)
+                keeps = _called(plan), plan.eps if plan.bounded else None, plan.norm, target.classifier.clip_values
+                check_examples(examples, x[live], *keeps)
                 predictions = _judge(plan, target, examples)
                 outcome.gradients += watch.gradients
                 outcome.queries += watch.queries
@@ -405,7 +406,7 @@ def attack_batch(
                     found &= (predictions == y[live]) & ~beyond_ball(points, x[live], plan.eps, plan.norm)
                 if points is not None and found.any():
                     points = np.where(found.reshape(-1, *[1] * (x.ndim - 1)), points, examples)
-                    check_examples(points, x[live], plan, target.classifier.clip_values)
+                    check_examples(points, x[live], *keeps)
                     # judged with all others, for networks whose samples have each their own layer
                     examples, predictions = points, np.where(found, _judge(plan, target, points), predictions)
                 outcome.take(live, examples, predictions, y[live])
@@ -466,26 +467,30 @@ def _called(plan: AttackPlan) -> str:
     return f"attack '{plan.name}'" + (f" at eps {plan.eps:g}" if plan.bounded else "")
 
 
-def check_examples(x_adv: np.ndarray, x: np.ndarray, plan: AttackPlan, clip_values: Any) -> None:
+def check_examples(
+    x_adv: np.ndarray, x: np.ndarray, attack: str, eps: float | None, norm: float, clip_values: Any
+) -> None:
     """
     An attack that breaks its own rules says nothing about robustness.
 
-    :param x_adv: Examples (B, C, H, W).
-    :param x: The clean inputs (B, C, H, W).
-    :param plan: The plan.
+    :param x_adv: Examples (B, ...).
+    :param x: The clean inputs (B, ...).
+    :param attack: What the message calls the attack.
+    :param eps: Radius of the ball, infinity for none; None where neither ball nor box bind.
+    :param norm: Norm of the ball.
     :param clip_values: The box, or None.
     :raises AttackError: For numbers that are none, or examples outside the ball or the box.
     """
     if not np.isfinite(x_adv).all():
-        raise AttackError(f"{_called(plan)} gave NaN or infinite values.")
-    if not plan.bounded:
+        raise AttackError(f"{attack} gave NaN or infinite values.")
+    if eps is None:
         return
-    far = beyond_ball(x_adv, x, plan.eps, plan.norm)
+    far = beyond_ball(x_adv, x, eps, norm)
     if far.any():
-        distance = distances(x_adv[far], x[far], plan.norm).max()
-        raise AttackError(f"{_called(plan)} left the ball: {norm_name(plan.norm)} distance {distance:.8g}.")
+        distance = distances(x_adv[far], x[far], norm).max()
+        raise AttackError(f"{attack} left the ball: {norm_name(norm)} distance {distance:.8g}.")
     if beyond_box(x_adv, clip_values).any():
-        raise AttackError(f"{_called(plan)} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
+        raise AttackError(f"{attack} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
 
 
 def beyond_ball(x_adv: np.ndarray, x: np.ndarray, eps: float, norm: float) -> np.ndarray:

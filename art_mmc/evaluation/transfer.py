@@ -16,7 +16,7 @@ from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.evaluation.codec import Record
-from art_mmc.evaluation.engine import AttackError, Target, class_indices
+from art_mmc.evaluation.engine import AttackError, Target, check_examples, class_indices
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
 from art_mmc.state import derived_seed, seeded
@@ -164,8 +164,7 @@ def _transfer_matrix(
                     x_adv = build(on_double(substitute)).generate(x.copy(), y=y)
             except Exception as err:
                 raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
-            if not np.isfinite(x_adv).all():
-                raise AttackError(f"attack '{attack}' on '{name}' gave NaN or infinite values.")
+            check_examples(x_adv, x, f"attack '{attack}' on '{name}'", None, math.inf, None)
             for t, target in enumerate(targets.values()):
                 correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
     return TransferMatrix(tuple(classifiers), tuple(attacks), correct, len(x), clean, seed)

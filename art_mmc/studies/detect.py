@@ -34,6 +34,7 @@ from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.distributed import check_same, in_main_process, share_out, world
 from art_mmc.evaluation.codec import FLAGS, Record, array
 from art_mmc.evaluation.detection import DetectionRecord
+from art_mmc.evaluation.engine import check_examples
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
 from art_mmc.state import derived_seed, seeded
@@ -65,9 +66,6 @@ KERNEL = "kernel-density"
 
 #: more clean images than this do not make a threshold better
 _MOST_CALIBRATION = 5000
-
-#: rounding may take an example this far out of the ball or the box
-_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +254,7 @@ def run_detection_study(
            for each classifier.
     :return: The study.
     :raises ValueError: For detectors that a classifier can't have, before the first attack.
-    :raises RuntimeError: When an attack leaves its ball or the box.
+    :raises AttackError: When an attack leaves its ball or the box.
     """
     fitted = {name: _create(wanted, classifier) for name, classifier in classifiers.items()}
     seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
@@ -405,7 +403,8 @@ class _Run:
             start = time.perf_counter()
             x_adv, settings = craft(index)
             seconds = time.perf_counter() - start
-            _check_examples(title, x_adv, x[index], eps, self.classifier.clip_values)
+            radius = math.inf if eps is None else eps  # C&W keeps to the box too
+            check_examples(x_adv, x[index], f"attack '{title}'", radius, math.inf, self.classifier.clip_values)
             return _Part(self.outputs(x_adv), settings, seconds, **goals(index, x_adv))
 
         return _Attempt(attack, title, eps, detectors, range(0, len(x), batch_size), part)
@@ -551,16 +550,3 @@ def _detector_facts(detector: ScoreDetector) -> dict[str, Any]:
         "calibrated_on": detector.calibrated_on,
         **({} if bandwidth is None else {"fitted_bandwidth": bandwidth}),
     }
-
-
-def _check_examples(attack: str, x_adv: np.ndarray, x: np.ndarray, eps: float | None, clip_values: Any) -> None:
-    """An attack that breaks its own rules says nothing about a detector."""
-    if not np.isfinite(x_adv).all():
-        raise RuntimeError(f"attack {attack} gave NaN or infinite values.")
-    distance = float(np.abs(x_adv - x).max(initial=0))
-    if eps is not None and distance > eps + _TOLERANCE:
-        raise RuntimeError(f"attack {attack} left the ball of eps {eps:g}: L-inf distance {distance:.8g}.")
-    if clip_values is not None and (
-        (x_adv < clip_values[0] - _TOLERANCE).any() or (x_adv > clip_values[1] + _TOLERANCE).any()
-    ):
-        raise RuntimeError(f"attack {attack} left the box: values from {x_adv.min():.8g} to {x_adv.max():.8g}.")
