@@ -583,7 +583,7 @@ def test_accuracy_that_is_left_when_anything_is_allowed():
     found = examine(around(before=lambda x: Hidden.apply(x, 0.0))).unbounded()
     assert found.flagged
     assert found.threshold == 0.1
-    assert "With eps 1, where any image is allowed" in found.sentence
+    assert "With eps 1, where any input is allowed" in found.sentence
     wide = plain(undefended().model, clip_values=(-1.0, 2.0))
     assert "With eps 3, where" in examine(wide).unbounded().sentence
     _, _, x, y = digits()

@@ -138,7 +138,7 @@ def test_evaluation_table():
     lines = squeezed(evaluation_table(RECORD))
     assert lines[0] == "eps clean own loss cross-entropy margin worst case (95 % interval)"
     assert lines[2:4] == ["0.1 90.0 80.0 90.0 60.0 50.0 (23.7 to 76.3)", "0.2 90.0 70.0 90.0 30.0 10.0 (1.8 to 40.4)"]
-    assert lines[5].startswith("percent correct of 10 images, L-inf")
+    assert lines[5].startswith("percent correct of 10 inputs, L-inf")
 
 
 def test_verdict_text():
@@ -317,7 +317,7 @@ def test_rewrite_several(tmp_path):
         write_robustness(replace(pictured(), curves=None, inputs=None), tmp_path / name)
     paths = [tmp_path / name / "report.json" for name in ("x/a", "y/a", "z")]
     text, _ = rewrite(paths, tmp_path / "all")
-    assert text.count("percent correct of 10 images") == 3
+    assert text.count("percent correct of 10 inputs") == 3
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["a", "a-2", "report.md", "z"]
     assert (tmp_path / "all" / "report.md").read_text().count("| my net |") == 6
     (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')

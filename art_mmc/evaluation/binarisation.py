@@ -32,7 +32,7 @@ class Planted(nn.Module):
     The network up to its last linear layer, and for each sample of a batch a linear layer of its own with two classes:
     0 for the ball around a clean input, 1 for a planted point.
 
-    :param network: The network, (B, C, H, W) -> (B, K).
+    :param network: The network, (B, ...) -> (B, K).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -49,7 +49,7 @@ class Planted(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, ...).
         :return: What the last linear layer reads, or the outputs if there is none that reads these samples, (B, d).
         """
         read: list[torch.Tensor] = []
@@ -68,7 +68,7 @@ class Planted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W), in the order of the weights.
+        :param x: Inputs (B, ...), in the order of the weights.
         :return: Logits (B, 2).
         :raises ValueError: For more samples than there are layers.
         """
@@ -90,7 +90,7 @@ def positive_control(
       and Fisher's discriminant, in closed form, here)
 
     :param target: The classifier.
-    :param x: A few inputs (M, C, H, W).
+    :param x: A few inputs (M, ...).
     :param plan: The attack in question, untargeted, by one of :data:`METHODS`.
     :param seed: Seed of the points and of the attack.
     :param batch_size: Inputs in one pass of the network, at most.

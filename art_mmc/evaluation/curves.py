@@ -65,7 +65,7 @@ def measure_curves(
     of 2.5 eps / steps, but no less than eps / 10. Several processes share the points of the curves among them.
 
     :param classifier: The classifier, any ART `PyTorchClassifier`.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param eps: Radius or radii of the evaluation; see :func:`curve_radii`. The curve over steps is at the largest.
     :param norm: Norm of the ball, infinity or 2.
@@ -136,7 +136,7 @@ def measure_curves(
 
 
 def _random_points(x: np.ndarray, radius: float, norm: float, classifier: PyTorchClassifier, seed: int) -> np.ndarray:
-    """A point of each ball, uniform in it, cut to the box, (N, C, H, W)."""
+    """A point of each ball, uniform in it, cut to the box, (N, ...)."""
     rng = np.random.default_rng(derived_seed(seed, 21))
     if norm == math.inf:
         move = rng.uniform(-1, 1, x.shape)

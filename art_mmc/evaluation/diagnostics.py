@@ -45,7 +45,7 @@ from art_mmc.evaluation.records import (
 )
 from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, fits, headline
 
-#: samples on which the diagnostics run, and images in which an example is planted
+#: samples on which the diagnostics run, and inputs in which an example is planted
 SAMPLES, PLANTED = 128, 24
 
 #: samples on which gradients are compared with differences, and directions for each; pairs between which the border of
@@ -83,7 +83,7 @@ class Examination:
     Looks for the symptoms at the largest radius, on a part of the samples that are classified correctly when clean.
 
     :param target: The classifier.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels (N,).
     :param record: What the attacks found on them, with their examples.
     :param seed: Seed of the attacks.
@@ -434,7 +434,7 @@ class Examination:
             left,
             chance,
             left > chance,
-            f"With eps {eps:.4g}, where any image is allowed, PGD adaptive with 100 steps leaves {_percent(left)}; "
+            f"With eps {eps:.4g}, where any input is allowed, PGD adaptive with 100 steps leaves {_percent(left)}; "
             f"chance is {_percent(chance)}" + (": the attack fails, not the network holds." if left > chance else "."),
         )
 
@@ -510,8 +510,8 @@ class Examination:
         """Whether the attack finds examples that are known to be there."""
         steps = (self.eps / 4, self.eps / 2, self.eps, self.eps / 10)
         plan = AttackPlan("PGD", "pgd", "margin", self.eps, self.norm, 40, steps, 8)
-        images = self.x[_spread(np.arange(self.n), PLANTED)]
-        found, planted = positive_control(self.target, images, plan, self.seed, self.batch_size)
+        inputs = self.x[_spread(np.arange(self.n), PLANTED)]
+        found, planted = positive_control(self.target, inputs, plan, self.seed, self.batch_size)
         share = found / planted if planted else 1.0
         return Diagnostic(
             "planted examples found",
@@ -519,7 +519,7 @@ class Examination:
             FOUND,
             share < FOUND,
             f"PGD on the margin finds {found} of {planted} adversarial examples that could be planted in the balls of "
-            f"{len(images)} images"
+            f"{len(inputs)} inputs"
             + (": where it finds nothing there may still be something." if share < FOUND else "."),
         )
 
@@ -618,7 +618,7 @@ class Examination:
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """
     :param view: The classifier, aimed at an objective.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels (N,).
     :param batch_size: Samples in one pass.
     :return: For which samples the input gradient is exactly zero, bool (N,).

@@ -58,7 +58,7 @@ class LogProbabilities(torch.nn.Module):
     """
     The logarithm of a network that gives probabilities: logits of the same decision.
 
-    :param network: The network, (B, C, H, W) -> (B, K).
+    :param network: The network, (B, ...) -> (B, K).
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -67,7 +67,7 @@ class LogProbabilities(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, ...).
         :return: (B, K), at least the logarithm of the smallest normal number.
         """
         outputs = self.network(x)
@@ -78,7 +78,7 @@ class Bridged(torch.nn.Module):
     """
     A network that cuts its input off from the gradient, with a gradient of zero: attacks run, and see nothing.
 
-    :param network: The network, (B, C, H, W) -> (B, K).
+    :param network: The network, (B, ...) -> (B, K).
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -87,7 +87,7 @@ class Bridged(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W).
+        :param x: Inputs (B, ...).
         :return: The network's outputs (B, K).
         """
         return self.network(x) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
@@ -145,7 +145,7 @@ class Target:
 
     def margins(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Classes (N,).
         :param batch_size: Samples in one pass.
         :return: By how much the network's logits prefer another class, (N,): what its gradients are of.
@@ -155,7 +155,7 @@ class Target:
 
     def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
         """
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one pass.
         :param kwargs: Ignored; some ART attacks hand over `logits=True`.
         :return: The classifier's own outputs (N, K).
@@ -176,7 +176,7 @@ class Target:
 
     def classes(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one pass.
         :return: Predicted classes (N,).
         """
@@ -314,7 +314,7 @@ class Watch:
 
     def points(self) -> tuple[np.ndarray, np.ndarray | None]:
         """
-        :return: For which samples a point was kept, bool (B,), and the points (B, C, H, W) or None.
+        :return: For which samples a point was kept, bool (B,), and the points (B, ...) or None.
         """
         points = None if self._points is None else self._points.cpu().numpy()
         return self._found.cpu().numpy(), points
@@ -328,7 +328,7 @@ class Outcome:
     """
     What an attack made of a batch.
 
-    :param x: The clean inputs (B, C, H, W).
+    :param x: The clean inputs (B, ...).
     """
 
     def __init__(self, x: np.ndarray) -> None:
@@ -343,7 +343,7 @@ class Outcome:
         Take in what an attack gave for some of the samples that stand.
 
         :param index: Which samples, (M,).
-        :param examples: (M, C, H, W).
+        :param examples: (M, ...).
         :param predictions: The classifier's classes for them, (M,).
         :param y: Their true labels (M,).
         """
@@ -365,7 +365,7 @@ def attack_batch(
     Run a plan on one batch.
 
     :param target: The classifier.
-    :param x: Inputs (B, C, H, W).
+    :param x: Inputs (B, ...).
     :param y: True labels (B,).
     :param plan: The plan.
     :param seed: Seed of this batch.
@@ -450,7 +450,7 @@ def _generate(
     seed: int,
     batch_size: int,
 ) -> np.ndarray:
-    """The examples (B, C, H, W); whatever the attack raises comes under its name."""
+    """The examples (B, ...); whatever the attack raises comes under its name."""
     try:
         with seeded(seed):
             attack = plan.build(view, restart, max(len(x), batch_size), seed)
@@ -545,7 +545,7 @@ def predict_clean(
 ) -> tuple[AttackRecord, np.ndarray]:
     """
     :param target: The classifier.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels (N,).
     :param batch_size: Samples in one pass.
     :return: The record without attack, and the predicted classes (N,).
@@ -559,7 +559,7 @@ def predict_clean(
 def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> AttackRecord:
     """
     :param target: The classifier.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels (N,).
     :param batch_size: Samples in one pass.
     :return: The record without attack.
@@ -584,7 +584,7 @@ def run_plan(
     whichever process they ran.
 
     :param target: The classifier.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels (N,).
     :param plan: The plan.
     :param standing: Which samples to attack, bool (N,); with labels "predicted" all are.
@@ -593,7 +593,7 @@ def run_plan(
     :param substitutes: Gives the classifiers on which a transfer attack crafts; asked only when one runs.
     :param on_batch: Called as (number, indices, run) for each batch instead of `run()`, to keep results or take kept
            ones.
-    :return: The record; the examples (N, C, H, W), clean where not attacked; the classes that they are taken for (N,),
+    :return: The record; the examples (N, ...), clean where not attacked; the classes that they are taken for (N,),
              -1 where not attacked.
     """
     chosen = (np.arange(len(x)) if plan.labels == "predicted" else np.flatnonzero(standing))[: plan.samples]

@@ -86,7 +86,7 @@ class StateFolder:
         :param plan: Number of the plan.
         :param number: Number of the batch.
         :param index: Its samples.
-        :param x: All inputs (N, C, H, W).
+        :param x: All inputs (N, ...).
         :param run: Runs it.
         :return: Its outcome.
         :raises ValueError: For a damaged file, or one of other samples.
@@ -226,7 +226,7 @@ class RobustnessEvaluation(Evaluation):
         Evaluate a classifier.
 
         :param classifier: The classifier, trained; any ART `PyTorchClassifier`.
-        :param x: Inputs (N, C, H, W), in the classifier's `clip_values`.
+        :param x: Inputs (N, ...), in the classifier's `clip_values`.
         :param y: True labels: indices (N,) or one-hot (N, K).
         :param kwargs: None is known.
         :return: The record, with `verdict` and `diagnostics` unless they were turned off.
@@ -376,7 +376,7 @@ def _standing(clean: AttackRecord, records: Sequence[AttackRecord], eps: float) 
 
 def identity_of_data(x: np.ndarray, y: np.ndarray) -> str:
     """
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: Labels (N,).
     :return: What tells them from others.
     """
@@ -430,7 +430,7 @@ def evaluate_robustness(
     wrong.
 
     :param classifier: The classifier, trained.
-    :param x: Inputs (N, C, H, W), in the classifier's `clip_values`.
+    :param x: Inputs (N, ...), in the classifier's `clip_values`.
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param eps: Radius or radii of the ball, in the unit of the inputs.
     :param steps: Steps of PGD.

@@ -35,7 +35,7 @@ def distilled_substitute(
     | Paper link: https://arxiv.org/abs/1602.02697 (substitutes trained on the target's labels)
 
     :param target: The classifier under attack.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param eps: Radius of the noise, uniform, in the unit of the inputs.
     :param seed: Seed of weights, noise and order; torch's global state is as before.
     :param batch_size: Inputs in one pass of the target, and of the substitute in training, at most.
@@ -126,7 +126,7 @@ def transfer_matrix(
 
     :param classifiers: Name -> classifier, all of the same inputs and classes. To craft on an objective of your choice
            give a view: `classifier.with_objective("margin")`.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param attacks: Name -> function that builds an ART attack on a classifier.
     :param seed: Seed of the attacks; the global random states, and modes and gradients of the networks, are as before.

@@ -137,7 +137,7 @@ def evaluation_table(record: RobustnessRecord) -> str:
         style="text",
     )
     return (
-        f"{rows}\n\npercent correct of {record.clean.n} images, {norm_text(record)}; under each objective the "
+        f"{rows}\n\npercent correct of {record.clean.n} inputs, {norm_text(record)}; under each objective the "
         f"strongest single attack on it;\nworst case: over all attacks; {headline(record)}"
     )
 

@@ -25,7 +25,7 @@ def features_and_logits(
     The output of a layer and the network's logits, from one pass that leaves no trace.
 
     :param classifier: Any ART `PyTorchClassifier`.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param layer: Name of any module of the network or index of a direct child; None for the features that the head of a
            :class:`.LossDefendedClassifier` reads.
     :param batch_size: Samples in one forward pass.

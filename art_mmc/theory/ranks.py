@@ -128,7 +128,7 @@ def rank_study(
     | Paper link: https://arxiv.org/abs/2012.07688 (Figure 2)
 
     :param classifier: Any ART `PyTorchClassifier`, trained.
-    :param x: Inputs (N, C, H, W) in [0, 1].
+    :param x: Inputs (N, ...) in [0, 1].
     :param y: True labels: indices (N,) or one-hot (N, K).
     :param eps: Radius or radii.
     :param attacks: "FGSM", "MIM" or both.
