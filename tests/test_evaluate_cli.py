@@ -167,7 +167,7 @@ def test_the_l2_norm(run, monkeypatch):
     monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or record)
     status, out, _ = run("evaluate", "net.ts", "--norm", 2, "--eps", "0.5,2", "--eps", 1, "--quiet")
     assert status == 0
-    assert "images, L2;" in out
+    assert "inputs, L2;" in out
     assert (seen[0].norm, seen[0].eps) == (2, [0.5, 1, 2])
 
 

@@ -229,7 +229,7 @@ def test_report_of_a_bare_record():
 
 def test_l2_is_named():
     record = replace(RECORD, attacks=(replace(ATTACKS[0], norm=2.0),))
-    assert "images, L2;" in evaluation_table(record)
+    assert "inputs, L2;" in evaluation_table(record)
     assert "radius of an L2 ball" in robustness_report(record)
 
 
