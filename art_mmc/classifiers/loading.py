@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import pickle
 import sys
 import warnings
 import zipfile
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.checks import READ_ERRORS
 from art_mmc.classifiers.checkpoint import FORMAT, load_state
 from art_mmc.classifiers.named import load_classifier
 
@@ -33,23 +33,14 @@ def load_any(
     name: str = "the data set",
 ) -> tuple[PyTorchClassifier, str]:
     """
-    A classifier from a file: one of :meth:`.LossDefendedClassifier.save_checkpoint`; a TorchScript file; or, with a
-    factory, the state dict of a network of the user's, or a checkpoint of this package whose backbone is the user's.
-    TorchScript and state dicts are wrapped in ART's `PyTorchClassifier` with cross-entropy; such networks must take
-    inputs in [0, 1].
+    A classifier from a file, and what the file was, in words: one of :meth:`.LossDefendedClassifier.save_checkpoint`; a
+    TorchScript file; or, with a factory, "module:function", the state dict of a network of the user's, or a checkpoint
+    of this package whose backbone is the user's. TorchScript and state dicts are wrapped in ART's `PyTorchClassifier`
+    with cross-entropy; such networks must take inputs in [0, 1]. They and factories are programs, and are run.
 
-    A TorchScript file and a factory are programs: they are run.
-
-    :param path: The file.
-    :param x: Inputs (N, C, H, W) that it is to take, to try the network on two of them.
-    :param nb_classes: Number of classes that it is to have.
-    :param factory: "module:function" of the user's that builds the network or backbone; called with those of
-           `input_shape` and `nb_classes` that it has as arguments.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param name: Where the inputs come from, as a message names it.
-    :return: The classifier, and what the file was, in words.
-    :raises FileNotFoundError: When the file is not there.
-    :raises ValueError: When the file is damaged or of another kind, or does not fit the inputs or the factory.
+    It is to take inputs such as x (N, C, H, W), which `name` calls by the name of their data set, and is tried on two
+    of them. FileNotFoundError when the file is not there; ValueError when it is damaged or of another kind, or does not
+    fit.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -64,12 +55,8 @@ def check_fits(
     classifier: PyTorchClassifier, x: np.ndarray, nb_classes: int, name: str, what: str = "the classifier"
 ) -> None:
     """
-    :param classifier: A classifier.
-    :param x: Inputs (N, ...) that it is to take.
-    :param nb_classes: Number of classes that it is to have.
-    :param name: Name of the data set that has them.
-    :param what: What the message calls the classifier.
-    :raises ValueError: When shapes or numbers of classes differ.
+    ValueError unless a classifier takes inputs such as x (N, ...) and has so many classes, as the data set of that name
+    has.
     """
     ours, theirs = tuple(classifier.input_shape), x.shape[1:]
     if (ours, classifier.nb_classes) != (theirs, nb_classes):
@@ -107,11 +94,8 @@ def _load(
 
 def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -> torch.nn.Module:
     """
-    :param factory: "module:function"; the module is looked for in the working directory too.
-    :param input_shape: Shape of one input, for a function that asks for it.
-    :param nb_classes: Number of classes, likewise.
-    :return: The network that it builds.
-    :raises ValueError: When there is no such function, or it builds no network.
+    The network that a function of the user's builds, which is called with those of `input_shape` and `nb_classes` that
+    it has as arguments; its module is looked for in the working directory too.
     """
     module_name, colon, name = factory.partition(":")
     if not (module_name and colon and name):
@@ -156,7 +140,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
     """Tensors and plain data; nothing that would run code."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as err:
+    except READ_ERRORS as err:
         raise ValueError(
             f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
             "torch.save(network.state_dict(), ...)"

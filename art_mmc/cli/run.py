@@ -172,16 +172,11 @@ def run_verb(
     status: Callable[[Any], int] = lambda record: 0,
 ) -> int:
     """
-    From settings to a report. Every process does the work; the main one writes and prints, and the others wait, as the
-    first process to end with another status than 0 would have torchrun end the one that still writes.
-
-    :param settings: The settings.
-    :param prepare: Settings and type of device -> what is to be done; what it refuses is the user's mistake.
-    :param write: Writes the report on a record to a folder; returns the files.
-    :param text: What is printed of the record.
-    :param line: What is printed of a part of it as it comes, unless all is to be quiet.
-    :param status: The exit status; it may print.
-    :return: The exit status.
+    From settings to a report, and the exit status. `prepare` checks, and what it refuses is the user's mistake; `write`
+    writes the report on a record to a folder; `text` is what is printed of it, `line` of a part of it as it comes,
+    unless all is to be quiet; `status` may print. Every process does the work; the main one writes and prints, and the
+    others wait, as the first process to end with another status than 0 would have torchrun end the one that still
+    writes.
     """
     from art_mmc.distributed import in_main_process
 

@@ -30,15 +30,7 @@ _BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class DefenceResult(Record):
-    """
-    One defence in a comparison.
-
-    :param defence: Name of the defence.
-    :param backbone: Name of the backbone.
-    :param training_seconds: Time of the training.
-    :param evaluation_seconds: Time of the attacks.
-    :param robustness: What the attacks left.
-    """
+    """One defence in a comparison, with the seconds of its training and of the attacks."""
 
     defence: str
     backbone: str
@@ -50,10 +42,8 @@ class DefenceResult(Record):
 @dataclass(frozen=True, eq=False)
 class Comparison(Record):
     """
-    Defences trained and evaluated under the same conditions.
-
-    :param provenance: The conditions: data, recipe, seed, versions, device, date; plain data.
-    :param results: One result a defence.
+    Defences trained and evaluated under the same conditions, which are plain data: data, recipe, seed, versions,
+    device, date.
     """
 
     FORMAT = "art_mmc.comparison"
@@ -69,12 +59,8 @@ class Comparison(Record):
 
 def prepare(settings: Compare, device_type: str = "cpu") -> Job:
     """
-    Train defences from the same seed by the same recipe, and attack each on the same test images.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives a :class:`Comparison`, and each :class:`DefenceResult` as it comes.
-    :raises ValueError: For unknown names, or what does not fit together.
+    Train defences from the same seed by the same recipe, and attack each on the same test images. It gives a
+    :class:`Comparison`, and each :class:`DefenceResult` as it comes.
     """
     defences = settings.defence or list(ORDER)
     dataset, recipe, backbone = load_run(settings)

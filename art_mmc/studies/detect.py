@@ -37,7 +37,7 @@ from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.engine import check_examples
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
-from art_mmc.state import derived_seed, seeded
+from art_mmc.state import Stream, derived_seed, seeded
 from art_mmc.studies.settings import Detect
 from art_mmc.studies.setup import (
     Job,
@@ -112,11 +112,8 @@ class WhiteBoxRecord(Record):
 @dataclass(frozen=True, eq=False)
 class DetectionStudy(Record):
     """
-    Detectors of classifiers under attacks, and under which conditions.
-
-    :param provenance: The conditions: data, classifiers, settings, seed, versions, device, date; plain data.
-    :param records: One for each classifier, attack and detector, in this order.
-    :param white_box: One for each classifier that C&W-wb attacked.
+    Detectors of classifiers under attacks: a record for each classifier, attack and detector, in this order, one for
+    each classifier that C&W-wb attacked, and the conditions, plain data.
     """
 
     FORMAT = "art_mmc.detection"
@@ -141,31 +138,23 @@ class DetectionStudy(Record):
         return list(dict.fromkeys(record.attack for record in self.records))
 
     def get(self, classifier: str, detector: str, attack: str) -> DetectionRecord | None:
-        """
-        :param classifier: Name of a classifier.
-        :param detector: Name of a detector.
-        :param attack: Name of an attack.
-        :return: The record; None where there is none, as of C&W-wb against another detector than the density.
-        """
+        """The record; None where there is none, as of C&W-wb against another detector than the density."""
         wanted = (classifier, detector, attack)
         return next((r for r in self.records if (r.classifier, r.detector, r.attack) == wanted), None)
 
 
 def detection_eps(dataset: Dataset) -> float:
     """
-    :param dataset: The data set.
-    :return: The radius of FGSM, BIM and ILCM: 0.16, the default of the RCE paper's released code, for grey images;
-             8 / 255, where attacks on colour images are usually compared.
+    The radius of FGSM, BIM and ILCM: 0.16, the default of the RCE paper's released code, for grey images; 8 / 255,
+    where attacks on colour images are usually compared.
     """
     return 8 / 255 if dataset.input_shape[0] == 3 else 0.16
 
 
 def settled(settings: Detect, dataset: Dataset) -> Detect:
     """
-    :param settings: The settings.
-    :param dataset: The data set.
-    :return: The same with all that they leave open decided: detectors, attacks, radius and number of images.
-    :raises ValueError: For unknown names, or what does not fit together.
+    The settings with all that they leave open decided: detectors, attacks, radius and number of images. ValueError for
+    unknown names, or what does not fit together.
     """
     detectors, attacks = settings.detector or list(PAPER_DETECTORS), settings.attack
     if attacks is None:
@@ -195,13 +184,8 @@ def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreD
 
 def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     """
-    Train classifiers or load them, fit detectors, attack.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives a :class:`DetectionStudy`, and classifier, attack and records as they come.
-    :raises OSError: For files that are not there.
-    :raises ValueError: For unknown names, or what does not fit together.
+    Train classifiers or load them, fit detectors, attack. It gives a :class:`DetectionStudy`, and classifier, attack
+    and records as they come.
     """
     dataset, recipe, backbone = load_run(settings)
     wanted = settled(settings, dataset)
@@ -237,24 +221,13 @@ def run_detection_study(
     on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None,
 ) -> DetectionStudy:
     """
-    Fit detectors on training images, attack the same test images of each classifier, and score them.
+    Fit detectors on training images, attack the same test images of each classifier, and score them; the settings are
+    :func:`settled`. The thresholds are set on clean test images that are not attacked, or, where there are too few of
+    them, on a held-out share of the fitting data; each record says which.
 
-    The thresholds are set on clean test images that are not attacked, or, where there are too few of them, on a
-    held-out share of the fitting data; each record says which.
-
-    In a program that torchrun has started in several processes, once they have met, all must call this with the same:
-    they share the batches of all attacks on a classifier among them, and each gets the study that one process would
-    have got. The seconds of an attack are added up over the processes.
-
-    :param classifiers: Name -> trained classifier of the data set's classes; at least one.
-    :param dataset: The data set.
-    :param wanted: The settings, :func:`settled`.
-    :param sources: Name of a classifier -> where it comes from, plain data for the record.
-    :param on_attack: Called with classifier, attack and records as they come; in several processes they come together
-           for each classifier.
-    :return: The study.
-    :raises ValueError: For detectors that a classifier can't have, before the first attack.
-    :raises AttackError: When an attack leaves its ball or the box.
+    Several processes, once they have met, must all call this with the same: they share the batches of all attacks on a
+    classifier, and each gets the study that one process would have got; seconds are added up. AttackError when an
+    attack leaves its ball or the box.
     """
     fitted = {name: _create(wanted, classifier) for name, classifier in classifiers.items()}
     seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
@@ -278,7 +251,7 @@ def run_detection_study(
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:
                 def batch(first: int) -> NetworkOutputs:
                     part = images[first : first + batch_size]
-                    with seeded(derived_seed(seed, 41, first)):
+                    with seeded(derived_seed(seed, Stream.NETWORK_OUTPUTS, first)):
                         return network_outputs(classifier, part, None, batch_size, with_features)
 
                 return _joined(list(share_out([partial(batch, first) for first in range(0, len(images), batch_size)])))
@@ -414,7 +387,7 @@ class _Run:
         wanted, eps = self.wanted, self.eps
 
         def predict() -> np.ndarray:
-            with seeded(derived_seed(wanted.seed, 40)):
+            with seeded(derived_seed(wanted.seed, Stream.CLEAN_PREDICTIONS)):
                 return self.classifier.predict(self.x, batch_size=wanted.batch_size)
 
         logits = in_main_process(predict) if names else np.empty((0, 1))

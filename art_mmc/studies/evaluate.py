@@ -23,15 +23,7 @@ from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_dat
 
 
 def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
-    """
-    Load a network, and choose the attacks.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives a :class:`.RobustnessRecord`.
-    :raises OSError: For files that are not there.
-    :raises ValueError: For unknown names, or what does not fit together.
-    """
+    """Load a network and choose the attacks. It gives a :class:`.RobustnessRecord`."""
     suite = get_suite(settings.suite)
     dataset = load_data(settings)
     checkpoint = Path(settings.checkpoint).expanduser()
@@ -140,9 +132,7 @@ def assess(
 
 def in_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
     """
-    :param x: Images (N, C, H, W) in [0, 1].
-    :param clip_values: The range of a classifier's inputs, numbers or arrays; None for [0, 1].
-    :return: The same images on that range, float32.
+    Images (N, C, H, W) in [0, 1] on the range of a classifier's inputs, numbers or arrays, None for [0, 1]; float32.
     """
     if clip_values is None or (np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1)):
         return x
@@ -151,10 +141,7 @@ def in_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
 
 
 def describe_classifier(classifier: PyTorchClassifier) -> dict[str, Any]:
-    """
-    :param classifier: A classifier.
-    :return: Its class, and for one of this package its defence, backbone and options; plain data.
-    """
+    """Its class, and for one of this package its defence, backbone and options; plain data."""
     facts: dict[str, Any] = {"classifier": type(classifier).__name__}
     if isinstance(classifier, LossDefendedClassifier) and classifier.row is not None:
         backbone = getattr(classifier.model, "backbone", None)

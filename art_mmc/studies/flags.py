@@ -25,18 +25,9 @@ def flag(
     **told: Any,
 ) -> Any:
     """
-    A field of a settings class that is a flag: `--like-this` for `like_this`; a switch where the default is False.
-
-    :param help: The help.
-    :param metavar: What the help calls its value.
-    :param kind: What makes a value of the text.
-    :param default: The default.
-    :param needed: Whether there is none.
-    :param option: The flag where it is not the field's name; "" for an argument by its place, which is needed.
-    :param old: A name that the flag had before, which is still taken.
-    :param group: Title of the group of flags in the help.
-    :param late: Whether it comes after the verb's own flags in the help.
-    :param told: More of what argparse is told.
+    A field of a settings class that is a flag: `--like-this` for `like_this`, or `option`, "" for an argument by its
+    place; a switch where the default is False. `needed` is one without a default, `old` a name that is still taken, and
+    one that is `late` comes after the verb's own in the help.
     """
     value: dict[str, Any] = {"action": "store_true"} if default is False else {"metavar": metavar, "type": kind}
     told |= {"help": help, **value}

@@ -184,13 +184,7 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 class Inspections(NamedTuple):
     """
-    Measurements of several classifiers on the same data: what :func:`.write_inspection` is told.
-
-    :param inspections: One each classifier.
-    :param dataset: The data set.
-    :param device: Where they were computed.
-    :param seed: Their seed.
-    :param sources: Name of each classifier -> its file.
+    Measurements of several classifiers on the same data, and each one's file: what :func:`.write_inspection` is told.
     """
 
     inspections: list[Inspection]
@@ -202,13 +196,8 @@ class Inspections(NamedTuple):
 
 def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
     """
-    Load classifiers and the histories of their training.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives :class:`Inspections`, and each :class:`Inspection` as it comes.
-    :raises OSError: For files that are not there.
-    :raises ValueError: For files that are damaged, or do not fit the data set.
+    Load classifiers and the histories of their training. It gives :class:`Inspections`, and each :class:`Inspection` as
+    it comes.
     """
     dataset = load_data(settings)
     classifiers = load_trained(settings.checkpoints, dataset, device_type)

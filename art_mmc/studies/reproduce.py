@@ -47,12 +47,8 @@ SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
 @dataclass(frozen=True, eq=False)
 class Reproduced(Record):
     """
-    One row of the table, ours.
-
-    :param method: Short name of the row.
-    :param source: How the network came about, in words.
-    :param training_seconds: Time of its training; None for one that was given.
-    :param record: What the attacks left.
+    One row of the table, ours: how the network came about, in words; the seconds of its training, None for one that was
+    given; and what the attacks left.
     """
 
     method: str
@@ -63,14 +59,7 @@ class Reproduced(Record):
 
 @dataclass(frozen=True, eq=False)
 class Reproduction(Record):
-    """
-    A table, or a part of it, reproduced.
-
-    :param table: Name of the published table.
-    :param dataset: Name of the data set.
-    :param provenance: The conditions; plain data.
-    :param results: One result a row.
-    """
+    """A table, or a part of it, reproduced, and the conditions, plain data."""
 
     FORMAT = "art_mmc.reproduction"
 
@@ -86,12 +75,8 @@ class Reproduction(Record):
 @dataclass(frozen=True)
 class Ours:
     """
-    A measured figure, in the unit of the published one.
-
-    :param value: Percent, or a mean L2 distance.
-    :param interval: Its 95 % interval: Wilson's for a share, the normal one for a mean.
-    :param n: Number of samples.
-    :param seconds: Time of the attack.
+    A measured figure in the unit of the published one, percent or a mean L2 distance. Its 95 % interval is Wilson's for
+    a share, the normal one for a mean.
     """
 
     value: float
@@ -103,13 +88,8 @@ class Ours:
 @dataclass(frozen=True, eq=False)
 class PaperRow:
     """
-    A published figure and ours. There is none without the worst case.
-
-    :param method: The row of the table.
-    :param cell: The published figure.
-    :param ours: Ours; None where this was not run.
-    :param worst: Our worst case over all attacks: at the radius of the figure, or at the largest one where the figure
-           has none or its radius was not run.
+    A published figure and ours, None where this was not run. There is none without our worst case over all attacks: at
+    the radius of the figure, or at the largest one where the figure has none or its radius was not run.
     """
 
     method: Method
@@ -120,9 +100,8 @@ class PaperRow:
 
 def paper_rows(reproduction: Reproduction) -> list[PaperRow]:
     """
-    :param reproduction: The reproduction.
-    :return: Every published figure of the rows that were reproduced, with ours and the worst case; but for the paper's
-             radii that were left out by choice.
+    Every published figure of the rows that were reproduced, with ours and the worst case; but for the paper's radii
+    that were left out by choice.
     """
     table = get_published(reproduction.table)
     usual = get_suite(str(table.suite)).eps_for(reproduction.dataset) or ()
@@ -146,11 +125,7 @@ def _worst(record: RobustnessRecord, cell: Cell) -> AttackRecord:
 
 
 def ours_of(record: RobustnessRecord, cell: Cell) -> Ours | None:
-    """
-    :param record: What the attacks left.
-    :param cell: A published figure.
-    :return: Ours for the same attack at the same radius; None if it did not run.
-    """
+    """Ours for the same attack at the same radius; None if it did not run."""
     if cell.attack == CLEAN:
         low, high = record.clean.interval
         n = record.clean.n
@@ -184,12 +159,8 @@ def ours_of(record: RobustnessRecord, cell: Cell) -> Ours | None:
 
 def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool = False) -> Recipe:
     """
-    :param method: A row of a published table.
-    :param dataset: Name of the data set.
-    :param budget: Share of the paper's epochs, above 0.
-    :param small: Whether to take the scaled-down twin: a tenth of the epochs, a smaller network.
-    :return: The recipe.
-    :raises ValueError: For a method that is not trained here, or a budget that is no positive number.
+    The recipe of a row on a data set, by a share of the paper's epochs; a scaled-down twin has a tenth of them and a
+    smaller network. ValueError for a row that is not trained here.
     """
     name = method.recipe_for(dataset)
     if method.defence is None or name is None:
@@ -210,17 +181,8 @@ def check_reproduction(
     small: bool = False,
 ) -> list[Method]:
     """
-    Which rows a reproduction is about, and whether it can be done.
-
-    :param table: The published table.
-    :param dataset: One of its data sets.
-    :param methods: Short names of rows; None for those that have figures on the data set and can be trained, or have
-           a checkpoint.
-    :param given: Short names of the rows with a checkpoint.
-    :param budget: Share of the paper's epochs.
-    :param small: Whether to train scaled-down twins.
-    :return: The rows.
-    :raises ValueError: For unknown names, or what does not fit together.
+    Which rows a reproduction is about: by default those that have figures on the data set and can be trained or are
+    given, as checkpoints are. ValueError for what does not fit together.
     """
     with_figures = {cell.method for cell in table.select(dataset.name)}
     for key in given:
@@ -250,15 +212,9 @@ def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
 
 def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     """
-    A table of robust accuracies, or of detectors: train its networks, or take trained ones, and attack them. Several
-    processes, once they have met, must all do this: they train and attack together.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done. It gives a :class:`Reproduction`, and each :class:`Reproduced` as it comes; for the
-             tables of :data:`DETECTORS` a :class:`.DetectionStudy`.
-    :raises OSError: For files that are not there.
-    :raises ValueError: For unknown names, or what does not fit together.
+    Train the networks of a table of robust accuracies or of detectors, or take trained ones, and attack them. Several
+    processes train and attack together. It gives a :class:`Reproduction`, and each :class:`Reproduced` as it comes; for
+    the tables of :data:`DETECTORS` a :class:`.DetectionStudy`.
     """
     table = get_published(settings.table)
     if table.suite is None and table.name not in DETECTORS:

@@ -17,11 +17,7 @@ from art_mmc.studies.flags import NAMES, NUMBERS, bandwidth, flag, inner, number
 
 
 def check_typed(eps: Iterable[float] | None, clip_values: Any = UNIT_BOX) -> None:
-    """
-    :param eps: Radii that --eps was given, or None.
-    :param clip_values: The box of the inputs.
-    :raises ValueError: As :func:`.check_eps`, with fractions as one types them.
-    """
+    """Check radii that --eps was given, in a box; the message has fractions as one types them."""
     try:
         for radius in eps or ():
             check_eps(radius, "--eps", clip_values)

@@ -36,14 +36,8 @@ ORDER = ("sce", "mmc", "mmlda", "rce", "pc", "gce", "isce", "lgm", "center")
 @dataclass(frozen=True)
 class Job:
     """
-    What a verb is about to do, once all that it was told has been checked.
-
-    :param dataset: The data set.
-    :param folder: Where the report goes.
-    :param run: Does it and returns the record; called with what takes parts of the record as they come, or None.
-    :param goes_on: Whether a run that was interrupted goes on with what lies in the folder.
-    :param states: Folders of finished batches, of no use once the report is written.
-    :param note: What is to be said after the names of the files.
+    What a verb is about to do, once all that it was told has been checked. `run` is called with what takes parts of the
+    record as they come, or None, and returns the record.
     """
 
     dataset: Dataset
@@ -63,13 +57,7 @@ class Job:
 
 
 def load_data(settings: Data, name: str | None = None) -> Dataset:
-    """
-    :param settings: Which data set, and where it lies.
-    :param name: Its name, where that is another one.
-    :return: The data set; one process downloads it, and then all have it.
-    :raises OSError: When it is not there.
-    :raises ValueError: When it is damaged, or there is none of that name.
-    """
+    """The data set of the settings, or of another name; one process downloads it, and then all have it."""
 
     def load() -> Dataset:
         return load_dataset(name or settings.dataset, settings.data_dir, settings.download)
@@ -87,14 +75,7 @@ def load_network(
 def load_trained(
     paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu"
 ) -> dict[str, LossDefendedClassifier]:
-    """
-    :param paths: Files of `art-mmc train`.
-    :param dataset: The data set that the classifiers are for.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: The classifiers by the files' names without their endings; with the folder where two are the same.
-    :raises FileNotFoundError: When a file is not there.
-    :raises ValueError: When one is damaged, does not fit the data set, or has the same name as another.
-    """
+    """Classifiers of `art-mmc train` that fit the data set, by the names of their files."""
     files = [Path(path).expanduser() for path in paths]
     classifiers = {}
     for name, file in zip(network_names(files), files, strict=True):
@@ -104,7 +85,7 @@ def load_trained(
 
 
 def network_names(files: Sequence[Path]) -> list[str]:
-    """What to call the networks in these files."""
+    """Files' names without their endings, with the folder where two are the same."""
     stems = [file.stem for file in files]
     names = [
         stem if stems.count(stem) == 1 else f"{file.resolve().parent.stem}-{stem}"
@@ -117,10 +98,7 @@ def network_names(files: Sequence[Path]) -> list[str]:
 
 
 def load_run(settings: Training) -> tuple[Dataset, Recipe, str]:
-    """
-    :param settings: Data set, recipe, epochs and backbone.
-    :return: The data set, the recipe, and the name of the backbone.
-    """
+    """The data set, the recipe and the name of the backbone that are asked for."""
     dataset = load_data(settings)
     recipe = get_recipe(settings.recipe, dataset.name)
     if settings.epochs is not None:
@@ -130,15 +108,7 @@ def load_run(settings: Training) -> tuple[Dataset, Recipe, str]:
 
 @dataclass(frozen=True, eq=False)
 class TrainedDefence:
-    """
-    A trained classifier and how it came about.
-
-    :param classifier: The classifier.
-    :param backbone: Name of its backbone.
-    :param recipe: The recipe by which it was trained.
-    :param history: One record an epoch; see :class:`.LossTrainer`.
-    :param seconds: Time of the training.
-    """
+    """A trained classifier and how it came about: `history` as in :class:`.LossTrainer`, `seconds` of the training."""
 
     classifier: LossDefendedClassifier
     backbone: str
@@ -159,9 +129,8 @@ class TrainedDefence:
 
 def default_backbone(input_shape: Sequence[int], recipe: Recipe | None = None) -> str:
     """
-    :param input_shape: Shape (C, H, W) of one input.
-    :param recipe: The recipe; a paper's brings its own backbone, the package's default leaves the choice to the inputs.
-    :return: Name of a backbone: the recipe's, "cnn" for tiny images, "lenet5" for grey ones, else "resnet20".
+    A paper's recipe brings its own backbone; else it is "cnn" for tiny images, "lenet5" for grey ones, "resnet20" for
+    others.
     """
     if recipe is not None and recipe.name != "default":
         return recipe.backbone
@@ -172,9 +141,8 @@ def default_backbone(input_shape: Sequence[int], recipe: Recipe | None = None) -
 
 def default_eps(dataset: Dataset) -> tuple[float, ...]:
     """
-    :param dataset: The data set.
-    :return: Radii between an attack that does little and one that leaves little: the papers' for colour and for MNIST
-             and its kin; smaller ones for the digits, whose few pixels an attack changes with less.
+    L-inf radii between an attack that does little and one that leaves little: the papers' for colour and for MNIST and
+    its kin; smaller ones for the digits, whose few pixels an attack changes with less.
     """
     channels, height, _ = dataset.input_shape
     if channels == 3:
@@ -193,18 +161,9 @@ def build_classifier(
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set, which scales its inputs inside the network.
-
-    :param defence: Name of the defence.
-    :param dataset: The data set.
-    :param backbone: Name of the backbone.
-    :param seed: Seed of the weights; the global random states stay as they are.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param activation: The backbone's activation; None for its own.
-    :param scaling: How the inputs are scaled, as in :class:`.Recipe`.
-    :param options: Options of the defence, e.g. `scale=10.0` for "mmc".
-    :return: The classifier.
-    :raises ValueError: For unknown names, or what does not fit together.
+    An untrained classifier for a data set, which scales its inputs inside the network as a :class:`.Recipe` says;
+    `options` are those of the defence. The global random states stay as they are. ValueError for what does not fit
+    together.
     """
     with seeded(seed):
         return create_classifier(
@@ -245,23 +204,9 @@ def train_defence(
     **settings: Any,
 ) -> TrainedDefence:
     """
-    Train one defence on a data set's training part.
-
-    :param defence: Name of the defence.
-    :param dataset: The data set.
-    :param recipe: The recipe.
-    :param backbone: Name of the backbone; None for :func:`default_backbone`.
-    :param seed: Seed of the weights and of the training; the same weights for each defence but for its head.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :param validation_data: Inputs and labels on which loss and accuracy are reported after each epoch.
-    :param verbose: Whether to show a progress bar.
-    :param activation: The backbone's activation; None for its own.
-    :param options: Options of the defence.
-    :param resume: Whether to go on with an interrupted run in `folder`.
-    :param settings: More arguments of the trainer, e.g. `folder`, `keep`, `precision`.
-    :return: The classifier and its history.
-    :raises ValueError: For unknown names, or what does not fit together.
-    :raises FloatingPointError: When the training diverges.
+    Train one defence on a data set's training part, from the same weights for each defence but for its head. `settings`
+    are more arguments of the trainer, e.g. `folder`, `keep`, `precision`. ValueError for what does not fit together,
+    FloatingPointError when the training diverges.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(
@@ -274,13 +219,7 @@ def train_defence(
 
 
 def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
-    """
-    :param trained: The trained classifier.
-    :param dataset: The data set; its test images are predicted, not attacked.
-    :param seed: Seed of the training.
-    :param n_validation: Number of images that were held out of the training set.
-    :return: Clean test accuracy with interval, time, conditions and history; plain data that JSON can hold.
-    """
+    """Accuracy on clean test images with its interval, time, conditions and history; plain data that JSON can hold."""
     predicted = trained.classifier.predict(dataset.x_test).argmax(axis=1)
     n, correct = len(dataset.y_test), int((predicted == dataset.y_test).sum())
     return {
@@ -301,13 +240,8 @@ def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_val
 
 def choose_test_images(dataset: Dataset, nb_test: int | None, seed: int = 0) -> np.ndarray:
     """
-    Which test images are attacked: the same ones for each defence.
-
-    :param dataset: The data set.
-    :param nb_test: Number of images; None, or a number beyond what is there, for all.
-    :param seed: Seed of the draw, without replacement.
-    :return: Indices, ascending.
-    :raises ValueError: For a number below 1.
+    Which test images are attacked, the same ones for each defence: indices, ascending, drawn without replacement; None,
+    or a number beyond what is there, for all.
     """
     if nb_test is not None and nb_test < 1:
         raise ValueError(f"nb_test: expected a whole number of at least 1, got {nb_test}.")
@@ -318,15 +252,7 @@ def choose_test_images(dataset: Dataset, nb_test: int | None, seed: int = 0) -> 
 
 
 def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device) -> dict[str, Any]:
-    """
-    Where numbers come from.
-
-    :param dataset: The data set.
-    :param recipe: The recipe.
-    :param seed: The seed.
-    :param device: The device.
-    :return: Plain data that JSON can hold.
-    """
+    """Where the figures of networks trained by a recipe come from; plain data that JSON can hold."""
     return {
         "dataset": dataset.name,
         "input_shape": list(dataset.input_shape),
@@ -340,12 +266,7 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """
-    When, on what and with which versions something was computed.
-
-    :param device: The device.
-    :return: Plain data that JSON can hold.
-    """
+    """When, on what and with which versions something was computed; plain data that JSON can hold."""
     from art_mmc import __version__
 
     return {

@@ -26,11 +26,7 @@ from art_mmc.trainers.run_folder import RunFolder
 @dataclass(frozen=True, eq=False)
 class Run:
     """
-    A training and where it is written.
-
-    :param trained: The classifier and its history.
-    :param summary: What goes beside it, plain data; empty in all processes but the main one.
-    :param output: The classifier's file.
+    A training and the classifier's file. What goes beside it, plain data, is empty in all processes but the main one.
     """
 
     trained: TrainedDefence
@@ -39,15 +35,7 @@ class Run:
 
 
 def prepare(settings: Train, device_type: str = "cpu") -> Job:
-    """
-    Train one defence, on a part of the training images, and watch it on the others.
-
-    :param settings: The settings.
-    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
-    :return: What is to be done; it gives a :class:`Run`.
-    :raises OSError: For files that are not there.
-    :raises ValueError: For unknown names, or what does not fit together.
-    """
+    """Train one defence on a part of the training images, and watch it on the others. It gives a :class:`Run`."""
     get_defence(settings.defence)
     dataset, recipe, backbone = load_run(settings)
     recipe = with_options(recipe, settings)
