@@ -18,8 +18,8 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import SPSA, CarliniL2
 from art_mmc.attacks import spsa
+from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation
-from art_mmc.evaluation.plans import METHODS
 from art_mmc.objectives import margin
 from tests.planted import digits, undefended
 
@@ -220,8 +220,7 @@ def test_jsma_of_the_rce_paper_changes_a_hundred_values(shape, share):
         net, torch.nn.CrossEntropyLoss(), shape, 3, clip_values=(0.0, 1.0), device_type="cpu"
     )
     x = np.full((1, *shape), 0.5, np.float32)
-    plan = AttackPlan("JSMA", "jsma", targets="random", options={"theta": 1.0, "pixels": 100})
-    attack = METHODS["jsma"].build(plan, classifier, 0.0, 1, 0)
+    attack = build_attack("jsma", classifier, batch_size=1, theta=1.0, pixels=100)
     assert attack.gamma == pytest.approx(share, abs=5e-4)
     x_adv = attack.generate(x, np.array([2]))
     assert classifier.predict(x_adv).argmax() != 2

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from art_mmc import LossDefendedClassifier, load_dataset
+from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     HOLDS,
     METHODS,
@@ -349,6 +350,8 @@ def test_names():
     assert get_suite("pang2020") is SUITES["pang2020-table1"]
     with pytest.raises(ValueError, match="unknown suite 'strongest'. Did you mean 'strong'"):
         get_suite("strongest")
+    with pytest.raises(ValueError, match="unknown attack method 'pgdd'. Did you mean 'pgd'"):
+        build_attack("pgdd", undefended())
     assert all(plan.method in METHODS for name in SUITES for plan in SUITES[name].build([0.1]))
     assert RobustnessEvaluation("pang2020-table1").eps == [8 / 255, 16 / 255]
 

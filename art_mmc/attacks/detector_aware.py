@@ -1,261 +1,29 @@
 """
-Attacks to judge detectors by: those of the RCE paper through ART, which know the classifier alone, and two that know
-the detector too.
-
-Among the latter, :class:`DensityAwareCarliniL2` is the paper's own white-box attack and :class:`DetectorAwarePGD` works
+Attacks that know the detector: :class:`DensityAwareCarliniL2` is the RCE paper's own, :class:`DetectorAwarePGD` works
 in a ball. Both give up nothing that the detector's score can tell: the score has a gradient.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from art.attacks import EvasionAttack
-from art.attacks.evasion import BasicIterativeMethod, FastGradientMethod
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
-from art_mmc.attacks.carlini import CarliniL2, carlini_search
+from art_mmc.attacks.carlini import carlini_search
+from art_mmc.attacks.papers import batch_seed, choose_targets
 from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
-from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector, check_count
-from art_mmc.evaluation import METHODS, AttackPlan
 from art_mmc.objectives import margin
-from art_mmc.state import derived_seed, seeded
 
 #: how far past the boundary, in units of the clean margin, PGD pushes a sample
 _LEAD = 0.1
-
-
-# ------------------------------------------------------------------------------------------------ the paper's attacks
-
-
-@dataclass(frozen=True)
-class PaperAttack:
-    """
-    An attack of the RCE paper, which knows the classifier and not the detector.
-
-    :param title: Name in words.
-    :param make: Makes the ART attack from classifier, eps, the share of the paper's iterations, and batch size.
-    :param targets: None, "least_likely" or "random" (any class but the predicted one).
-    :param has_eps: Whether it stays in an L-inf ball.
-    """
-
-    title: str
-    make: Callable[[PyTorchClassifier, float, float, int], EvasionAttack]
-    targets: str | None = None
-    has_eps: bool = False
-
-
-def _fgsm(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
-    return FastGradientMethod(classifier, eps=eps, batch_size=batch_size)
-
-
-def _bim(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
-    return BasicIterativeMethod(classifier, eps, eps / 10, 10, batch_size=batch_size, verbose=False)
-
-
-def _ilcm(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
-    return BasicIterativeMethod(classifier, eps, eps / 10, 10, targeted=True, batch_size=batch_size, verbose=False)
-
-
-def _jsma(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
-    # the paper changes one pixel in each of 100 steps, ART two in one step; a changed pixel is full on
-    plan = AttackPlan("JSMA", "jsma", targets="least_likely", options={"theta": 1.0, "pixels": 100})
-    return METHODS["jsma"].build(plan, classifier, 0.0, batch_size, 0)
-
-
-def _carlini(confidence: float) -> Callable[[PyTorchClassifier, float, float, int], EvasionAttack]:
-    def make(classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
-        # by FISTA: in as few steps the paper's Adam leaves a third of the images of a network trained by RCE
-        return CarliniL2(
-            classifier,
-            confidence=confidence,
-            targeted=True,
-            learning_rate=0.01,
-            binary_search_steps=9,
-            max_iter=scaled(10000, budget),
-            initial_const=1.0,
-            optimizer="fista",
-            batch_size=batch_size,
-            verbose=False,
-        )
-
-    return make
-
-
-#: name -> attack of the RCE paper, https://arxiv.org/abs/1706.00633 (Section 4), with the settings of its released code
-PAPER_ATTACKS: dict[str, PaperAttack] = {
-    "fgsm": PaperAttack("FGSM", _fgsm, has_eps=True),
-    "bim": PaperAttack("BIM", _bim, has_eps=True),
-    "ilcm": PaperAttack("ILCM", _ilcm, "least_likely", has_eps=True),
-    "jsma": PaperAttack("JSMA", _jsma, "least_likely"),
-    "cw": PaperAttack("C&W", _carlini(0.0), "random"),
-    "cw-hc": PaperAttack("C&W-hc", _carlini(10.0), "random"),
-}
-
-
-def scaled(iterations: int, budget: float) -> int:
-    """
-    :param iterations: The paper's number of iterations.
-    :param budget: Share of them, in (0, 1].
-    :return: That share, but at least 10.
-    """
-    return max(10, round(iterations * budget))
-
-
-@dataclass(frozen=True, eq=False)
-class Crafted:
-    """
-    Attacked inputs and how they came about.
-
-    :param x: Attacked inputs (N, C, H, W).
-    :param targets: Classes that were aimed at (N,); None for an untargeted attack.
-    :param settings: The attack's settings; plain data.
-    :param seconds: Time that it took.
-    """
-
-    x: np.ndarray = field(repr=False)
-    targets: np.ndarray | None = field(repr=False)
-    settings: dict[str, Any]
-    seconds: float
-
-
-def craft(
-    name: str,
-    classifier: PyTorchClassifier,
-    x: np.ndarray,
-    eps: float,
-    budget: float = 1.0,
-    objective: str = "cross_entropy",
-    batch_size: int = 128,
-    seed: int = 0,
-) -> Crafted:
-    """
-    Run an attack of the RCE paper. True labels are not used: the source class is the predicted one.
-
-    :param name: "fgsm", "bim", "ilcm", "jsma", "cw" or "cw-hc".
-    :param classifier: The classifier.
-    :param x: Inputs (N, C, H, W) in [0, 1].
-    :param eps: Radius of the L-inf ball of FGSM, BIM and ILCM, in (0, 1]; the steps of the latter two are a tenth.
-    :param budget: Share, in (0, 1], of the iterations of the paper's C&W attacks.
-    :param objective: What FGSM, BIM and ILCM climb on a :class:`.LossDefendedClassifier`: the paper's cross-entropy, or
-           another one; a classifier of another kind has its training loss climbed.
-    :param batch_size: Samples that are attacked at once.
-    :param seed: Seed of the random targets.
-    :return: The attacked inputs; an attack that fails may give back its input.
-    :raises ValueError: For an unknown attack, or a budget or eps out of range.
-    """
-    if name not in PAPER_ATTACKS:
-        raise unknown_name("attack", name, PAPER_ATTACKS)
-    check_budget(budget)
-    check_eps(eps, clip_values=classifier.clip_values)
-    start = time.perf_counter()
-    logits = classifier.predict(x, batch_size=batch_size)
-    targets = choose_targets(logits, PAPER_ATTACKS[name].targets, seed)
-    labels = logits.argmax(axis=1) if targets is None else targets
-    parts = []
-    for first in range(0, len(x), batch_size):
-        part = slice(first, first + batch_size)
-        own = batch_seed(seed, first)
-        parts.append(craft_batch(name, classifier, x[part], labels[part], eps, budget, objective, batch_size, own))
-    x_adv = np.concatenate([each for each, _ in parts]) if parts else x.copy()
-    settings = parts[0][1] if parts else {}
-    return Crafted(x_adv, targets, settings, time.perf_counter() - start)
-
-
-def craft_batch(
-    name: str,
-    classifier: PyTorchClassifier,
-    x: np.ndarray,
-    labels: np.ndarray,
-    eps: float,
-    budget: float,
-    objective: str,
-    batch_size: int,
-    seed: int,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """
-    A part of :func:`craft`, which depends on no other part.
-
-    :param name: As there.
-    :param classifier: The classifier.
-    :param x: Inputs (B, C, H, W), no more than the batch size.
-    :param labels: Classes to aim at, or, for an untargeted attack, to leave, (B,).
-    :param eps: As there.
-    :param budget: As there.
-    :param objective: As there.
-    :param batch_size: As there.
-    :param seed: Seed of this part.
-    :return: Attacked inputs (B, C, H, W), and the attack's settings, plain data.
-    """
-    row = PAPER_ATTACKS[name]
-    attack = row.make(classifier, eps, budget, batch_size)
-    defended = isinstance(classifier, LossDefendedClassifier)
-    with classifier.using_objective(objective) if defended else nullcontext(), seeded(seed):
-        x_adv = attack.generate(x, y=labels)
-    settings = plain_settings(attack)
-    if row.has_eps:
-        settings["objective"] = objective if defended else "loss"
-    return x_adv, settings
-
-
-def batch_seed(seed: int, first: int) -> int:
-    """
-    :param seed: Seed of an attack.
-    :param first: Index of a batch's first sample.
-    :return: Seed of the batch: the attack's own for the first one. A batch depends on no other that ran before it.
-    """
-    return derived_seed(seed, first) if first else seed
-
-
-def choose_targets(logits: np.ndarray, rule: str | None, seed: int = 0) -> np.ndarray | None:
-    """
-    :param logits: Logits of the clean inputs (N, K).
-    :param rule: "least_likely", "random" (any class but the predicted one), or None.
-    :param seed: Seed of the random ones.
-    :return: Classes (N,), int64, or None.
-    """
-    if rule is None:
-        return None
-    if rule == "least_likely":
-        return logits.argmin(axis=1)
-    shift = np.random.default_rng(seed).integers(1, logits.shape[1], len(logits))
-    return (logits.argmax(axis=1) + shift) % logits.shape[1]
-
-
-def plain_settings(attack: EvasionAttack) -> dict[str, Any]:
-    """
-    :param attack: An ART attack.
-    :return: Its parameters that are plain data, the progress bar left out, and its class.
-    """
-    settings: dict[str, Any] = {"class": type(attack).__name__}
-    for name in attack.attack_params:
-        value = getattr(attack, name, None)
-        value = list(value) if isinstance(value, tuple) else value
-        if name not in ("verbose", "summary_writer") and isinstance(value, (bool, int, float, str, list)):
-            settings[name] = "inf" if value == math.inf else value
-    return settings
-
-
-def check_budget(budget: float) -> None:
-    """
-    :param budget: Share of the paper's iterations.
-    :raises ValueError: When it is no number in (0, 1].
-    """
-    if isinstance(budget, bool) or not 0 < budget <= 1:
-        raise ValueError(f"budget: expected a share in (0, 1], got {budget!r}.")
-
-
-# --------------------------------------------------------------------------------------- attacks that know the detector
 
 
 class _DetectorAwareAttack(EvasionAttack):

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from art_mmc.attacks.build import build_attack
 from art_mmc.bench.measure import (
     ART,
     BY_HAND,
@@ -66,21 +67,14 @@ def _repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
 
 def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, steps: int = STEPS) -> Any:
     """Return ART's attack at the backbone's radius; C&W and DeepFool take half as many steps, Square twice as many."""
-    from art.attacks import evasion
-
     eps, step = _RADII[backbone]
-    ball: dict[str, Any] = {"eps": eps, "eps_step": step}
-    quiet: dict[str, Any] = {"verbose": False}
-    attack, options = {
-        "fgsm": ("FastGradientMethod", ball),
-        "pgd": ("ProjectedGradientDescent", {**ball, **quiet, "max_iter": steps, "num_random_init": 1}),
-        "mim": ("MomentumIterativeMethod", {**ball, **quiet, "max_iter": steps}),
-        "apgd": ("AutoProjectedGradientDescent", {**ball, **quiet, "max_iter": steps, "nb_random_init": 1}),
-        "cw": ("CarliniL2Method", {**quiet, "binary_search_steps": 2, "max_iter": steps // 2, "initial_const": 1.0}),
-        "deepfool": ("DeepFool", {**quiet, "max_iter": steps // 2}),
-        "square": ("SquareAttack", {**quiet, "max_iter": 2 * steps, "eps": eps}),
-    }[name]
-    return getattr(evasion, attack)(classifier, batch_size=batch_size, **options)
+    own: dict[str, dict[str, Any]] = {
+        "cw": {"steps": steps // 2, "step_size": 0.01, "binary_search_steps": 2, "initial_const": 1.0},
+        "deepfool": {"steps": steps // 2},
+        "square": {"steps": 2 * steps},
+    }
+    settings = {"eps": eps, "steps": steps, "step_size": step, **own.get(name, {})}
+    return build_attack(name, classifier, batch_size=batch_size, **settings)
 
 
 def _accuracy(classifier: Any, y: np.ndarray) -> Check:

@@ -1,5 +1,5 @@
 """
-What an evaluation is made of: plans of attacks, as data, and how ART builds each.
+What an evaluation is made of: plans of attacks, as data.
 
 The attacks are ART's own, and the few of this package that ART lacks. They are aimed through a view of the classifier,
 which also keeps what ART drops: PGD and its kin return their last point, while every point on the way counts.
@@ -8,17 +8,15 @@ which also keeps what ART drops: PGD and its kin return their last point, while 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
-from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks import SPSA, CarliniL2, GaussianNoise, RandomRotation
+from art_mmc.attacks.build import METHODS as METHODS
+from art_mmc.attacks.build import build_attack
 from art_mmc.checks import unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import OBJECTIVES
@@ -123,155 +121,20 @@ class AttackPlan:
         :return: The attack; its own random starts are one.
         """
         step = self.step_sizes[restart % len(self.step_sizes)]
-        return METHODS[self.method].build(self, view, step, batch, seed)
+        return build_attack(
+            self.method,
+            view,
+            eps=self.eps,
+            norm=self.norm,
+            steps=self.steps,
+            step_size=step,
+            targeted=self.targets is not None,
+            batch_size=batch,
+            seed=seed,
+            **self.options,
+        )
 
     def __repr__(self) -> str:
         """Return all that decides the outcome."""
         shown = {**vars(self), "options": dict(self.options)}
         return f"AttackPlan({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-
-Build = Callable[[AttackPlan, Any, float, int, int], EvasionAttack]
-
-
-@dataclass(frozen=True)
-class Method:
-    """
-    How ART builds an attack.
-
-    :param build: (plan, view, step size, batch size, seed) -> attack.
-    :param bounded: Whether it keeps to a ball.
-    :param watched: Whether each point at which it asks for a gradient is in the ball and may count.
-    :param white_box: Whether it takes gradients.
-    :param aims: Whether it aims at a class: True for always, False for never, None for as the plan says.
-    """
-
-    build: Build
-    bounded: bool = True
-    watched: bool = False
-    white_box: bool = True
-    aims: bool | None = None
-
-
-def _fgsm(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return evasion.FastGradientMethod(
-        view,
-        norm=plan.norm,
-        eps=plan.eps,
-        eps_step=plan.eps,
-        targeted=plan.targets is not None,
-        batch_size=batch,
-        **plan.options,
-    )
-
-
-def _iterative(cls: type[EvasionAttack], **settings: Any) -> Build:
-    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-        return cls(  # type: ignore[call-arg]
-            view,
-            norm=plan.norm,
-            eps=plan.eps,
-            eps_step=step,
-            max_iter=plan.steps,
-            targeted=plan.targets is not None,
-            batch_size=batch,
-            verbose=False,
-            **settings,
-            **plan.options,
-        )
-
-    return build
-
-
-def _square(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    if view.clip_values is None:  # ART's Square clips without asking
-        view.set_params(clip_values=(-np.inf, np.inf))
-    height, width = view.input_shape[1:] if view.channels_first else view.input_shape[:2]
-    # ART's first windows are of this share of the image, and must be smaller than its shorter side
-    share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))
-    return evasion.SquareAttack(
-        view,
-        norm=plan.norm,
-        eps=plan.eps,
-        max_iter=plan.steps,
-        nb_restarts=1,
-        batch_size=batch,
-        verbose=False,
-        **{"p_init": share, **plan.options},
-    )
-
-
-def _spsa(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    return SPSA(
-        view,
-        norm=plan.norm,
-        eps=plan.eps,
-        max_iter=plan.steps,
-        learning_rate=step,
-        objective=view.objective,
-        targeted=plan.targets is not None,
-        batch_size=batch,
-        max_queries_per_forward=batch,
-        seed=seed,
-        verbose=False,
-        **plan.options,
-    )
-
-
-def _minimal(cls: type[EvasionAttack], **settings: Any) -> Build:
-    """An attack that looks for the smallest perturbation, by steps of a learning rate."""
-
-    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-        return cls(  # type: ignore[call-arg]
-            view,
-            learning_rate=step,
-            max_iter=plan.steps,
-            targeted=plan.targets is not None,
-            batch_size=batch,
-            verbose=False,
-            **{**settings, **plan.options},
-        )
-
-    return build
-
-
-def _deepfool(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    # the default is nb_grads=10, the ten likeliest classes
-    return evasion.DeepFool(view, max_iter=plan.steps, batch_size=batch, verbose=False, **plan.options)
-
-
-def _saliency(plan: AttackPlan, view: PyTorchClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-    options = dict(plan.options)
-    if "pixels" in options:  # ART goes on, two at a time, while their share is up to gamma
-        options["gamma"] = min(1.0, (options.pop("pixels") - 0.01) / math.prod(view.input_shape))
-    return evasion.SaliencyMapMethod(view, batch_size=batch, verbose=False, **options)
-
-
-def _trials(cls: type[EvasionAttack]) -> Build:
-    def build(plan: AttackPlan, view: LossDefendedClassifier, step: float, batch: int, seed: int) -> EvasionAttack:
-        return cls(view, batch_size=batch, seed=seed, verbose=False, **plan.options)  # type: ignore[call-arg]
-
-    return build
-
-
-#: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
-#: rebuild the classifier and drop the view. BIM is PGD from the input itself, in either norm. "ead" is ART's ElasticNet
-#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in a box; "cw-adam" has the
-#: steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a pixel is black or
-#: white, and hardly moves on MNIST.
-METHODS: dict[str, Method] = {
-    "fgsm": Method(_fgsm),
-    "pgd": Method(_iterative(evasion.ProjectedGradientDescent, num_random_init=1), watched=True),
-    "bim": Method(_iterative(evasion.ProjectedGradientDescent, num_random_init=0), watched=True),
-    "mim": Method(_iterative(evasion.MomentumIterativeMethod), watched=True),
-    "apgd": Method(_iterative(evasion.AutoProjectedGradientDescent, nb_random_init=1), watched=True),
-    "square": Method(_square, white_box=False, aims=False),
-    "spsa": Method(_spsa, white_box=False),
-    "cw": Method(_minimal(evasion.CarliniL2Method), bounded=False),
-    "cw-adam": Method(_minimal(CarliniL2), bounded=False),
-    "ead": Method(_minimal(evasion.ElasticNet, beta=0.0, decision_rule="L2"), bounded=False),
-    "deepfool": Method(_deepfool, bounded=False, aims=False),
-    "jsma": Method(_saliency, bounded=False, aims=True),
-    "noise": Method(_trials(GaussianNoise), bounded=False, white_box=False, aims=False),
-    "rotation": Method(_trials(RandomRotation), bounded=False, white_box=False, aims=False),
-}

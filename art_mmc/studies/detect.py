@@ -16,18 +16,9 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.attacks.detector_aware import (
-    PAPER_ATTACKS,
-    DensityAwareCarliniL2,
-    DetectorAwarePGD,
-    batch_seed,
-    check_budget,
-    choose_targets,
-    craft_batch,
-    plain_settings,
-    scaled,
-)
-from art_mmc.checks import unknown_name
+from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
+from art_mmc.attacks.papers import PAPER_ATTACKS, batch_seed, choose_targets, craft_batch, plain_settings, scaled
+from art_mmc.checks import number, unknown_name
 from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
@@ -165,7 +156,7 @@ def settled(settings: Detect, dataset: Dataset) -> Detect:
                 raise unknown_name(kind, name, known)
     if "cw-wb" in attacks and KERNEL not in detectors:
         raise ValueError("--attack cw-wb attacks the kernel density: add kernel-density to --detector")
-    check_budget(settings.attack_share)
+    number("attack_share", settings.attack_share, 0, 1, "(]")
     return replace(
         settings,
         detector=detectors,

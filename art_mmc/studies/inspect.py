@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.attacks.build import build_attack
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.classifiers.loading import check_fits
@@ -365,16 +365,8 @@ def _training_loss(
 def _adversarial(
     classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
 ) -> np.ndarray:
-    attack = ProjectedGradientDescent(
-        on_double(classifier),
-        norm=np.inf,
-        eps=eps,
-        eps_step=max(2.5 / steps, 0.1) * eps,
-        max_iter=steps,
-        num_random_init=1,
-        batch_size=batch_size,
-        verbose=False,
-    )
+    step = max(2.5 / steps, 0.1) * eps
+    attack = build_attack("pgd", on_double(classifier), eps=eps, steps=steps, step_size=step, batch_size=batch_size)
     with seeded(seed):
         return attack.generate(x, y=y)
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from art.attacks.evasion import FastGradientMethod, MomentumIterativeMethod
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, unknown_name
+from art_mmc.attacks.build import build_attack
+from art_mmc.checks import check_images, check_radii, unknown_name, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double
-from art_mmc.evaluation import check_radii
 from art_mmc.state import seeded
 from art_mmc.theory.probability import check_logits
 
@@ -141,9 +140,8 @@ def rank_study(
     :raises ValueError: For bad inputs, labels, radii, names or numbers.
     :raises FloatingPointError: When the outputs are not finite.
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value}.")
+    whole("steps", steps)
+    whole("batch_size", batch_size)
     for attack in attacks:
         if attack not in RANK_ATTACKS:
             raise unknown_name("attack", attack, RANK_ATTACKS)
@@ -158,6 +156,7 @@ def rank_study(
     else:
         attacked = classifier = on_double(classifier)
         objective = "loss"
+    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
     fooled_at, ranks = {}, {}
     with seeded(seed):
         logits, labels = check_logits(_outputs(classifier, x, batch_size), y)
@@ -168,7 +167,8 @@ def rank_study(
             for i, radius in enumerate(radii):
                 if not len(standing):
                     break
-                x_adv = _make(name, attacked, radius, steps, batch_size).generate(x[standing], y=labels[standing])
+                attack = build_attack(name.lower(), attacked, eps=radius, step_size=radius / steps, **settings)
+                x_adv = attack.generate(x[standing], y=labels[standing])
                 landed = _outputs(classifier, x_adv, batch_size).argmax(axis=1)
                 rank = landing_ranks(logits[standing], labels[standing], landed)
                 fooled_at[name][standing[rank > 0]] = i
@@ -182,12 +182,3 @@ def _outputs(classifier: PyTorchClassifier, x: np.ndarray, batch_size: int) -> n
     if not np.isfinite(outputs).all():
         raise FloatingPointError("the classifier's outputs are not finite: its training has diverged.")
     return outputs
-
-
-def _make(name: str, classifier: PyTorchClassifier, eps: float, steps: int, batch_size: int) -> Any:
-    settings: dict[str, Any] = {"norm": np.inf, "eps": eps, "batch_size": batch_size}
-    if name == "FGSM":
-        return FastGradientMethod(classifier, eps_step=eps, **settings)
-    return MomentumIterativeMethod(
-        classifier, eps_step=eps / steps, decay=1.0, max_iter=steps, verbose=False, **settings
-    )

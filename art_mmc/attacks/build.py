@@ -1,0 +1,147 @@
+"""
+The one table from a name to an attack: ART's own, and the few of this package that ART lacks.
+
+Suites, rank studies, inspections and the benchmark all build their attacks here, from the same few settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from art.attacks import evasion
+from art.attacks.attack import EvasionAttack
+
+from art_mmc.attacks import SPSA, CarliniL2, GaussianNoise, RandomRotation
+from art_mmc.checks import unknown_name
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    How an attack is built.
+
+    :param make: Its class, or a function that makes it, of a classifier and settings by ART's names.
+    :param takes: Those settings that it takes of :func:`build_attack`'s.
+    :param fixed: Settings of its own, which options may replace.
+    :param bounded: Whether it keeps to a ball.
+    :param watched: Whether each point at which it asks for a gradient is in the ball and may count.
+    :param white_box: Whether it takes gradients.
+    :param aims: Whether it aims at a class: True for always, False for never, None for as is asked.
+    """
+
+    make: Callable[..., EvasionAttack]
+    takes: tuple[str, ...]
+    fixed: tuple[tuple[str, Any], ...] = ()
+    bounded: bool = True
+    watched: bool = False
+    white_box: bool = True
+    aims: bool | None = None
+
+
+def _fgsm(classifier: Any, eps: float, **settings: Any) -> EvasionAttack:
+    return evasion.FastGradientMethod(classifier, eps=eps, **{"eps_step": eps, **settings})
+
+
+def _bim(classifier: Any, norm: float, **settings: Any) -> EvasionAttack:
+    if norm == math.inf:
+        return evasion.BasicIterativeMethod(classifier, **settings)
+    return evasion.ProjectedGradientDescent(classifier, norm=norm, num_random_init=0, **settings)
+
+
+def _square(classifier: Any, **settings: Any) -> EvasionAttack:
+    if classifier.clip_values is None:  # ART's Square clips without asking
+        classifier.set_params(clip_values=(-np.inf, np.inf))
+    height, width = classifier.input_shape[1:] if classifier.channels_first else classifier.input_shape[:2]
+    # ART's first windows are of this share of the image, and must be smaller than its shorter side
+    share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))
+    return evasion.SquareAttack(classifier, **{"p_init": share, **settings})
+
+
+def _spsa(classifier: Any, batch_size: int, **settings: Any) -> EvasionAttack:
+    most = {"batch_size": batch_size, "max_queries_per_forward": batch_size}
+    return SPSA(classifier, **{"objective": classifier.objective, **most, **settings})
+
+
+def _jsma(classifier: Any, pixels: int | None = None, **settings: Any) -> EvasionAttack:
+    if pixels is not None:  # ART goes on, two at a time, while their share is up to gamma
+        settings["gamma"] = min(1.0, (pixels - 0.01) / math.prod(classifier.input_shape))
+    return evasion.SaliencyMapMethod(classifier, **settings)
+
+
+_STEPS = ("norm", "eps", "eps_step", "max_iter", "targeted", "verbose")
+_SEARCH = ("learning_rate", "max_iter", "targeted", "verbose")
+
+#: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
+#: rebuild the classifier and drop the view. BIM is PGD from the input itself, in either norm. "ead" is ART's ElasticNet
+#: with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in a box; "cw-adam" has the
+#: steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a pixel is black or
+#: white, and hardly moves on MNIST. SPSA climbs its classifier's objective; JSMA takes "pixels", a number, in the place
+#: of "gamma".
+METHODS: dict[str, Method] = {
+    "fgsm": Method(_fgsm, ("norm", "eps", "targeted")),
+    "pgd": Method(evasion.ProjectedGradientDescent, _STEPS, (("num_random_init", 1),), watched=True),
+    "bim": Method(_bim, _STEPS, watched=True),
+    "mim": Method(evasion.MomentumIterativeMethod, _STEPS, watched=True),
+    "apgd": Method(evasion.AutoProjectedGradientDescent, _STEPS, (("nb_random_init", 1),), watched=True),
+    "square": Method(
+        _square, ("norm", "eps", "max_iter", "verbose"), (("nb_restarts", 1),), white_box=False, aims=False
+    ),
+    "spsa": Method(_spsa, ("norm", "eps", "seed", *_SEARCH), white_box=False),
+    "cw": Method(evasion.CarliniL2Method, _SEARCH, bounded=False),
+    "cw-adam": Method(CarliniL2, _SEARCH, bounded=False),
+    "ead": Method(evasion.ElasticNet, _SEARCH, (("beta", 0.0), ("decision_rule", "L2")), bounded=False),
+    "deepfool": Method(evasion.DeepFool, ("max_iter", "verbose"), bounded=False, aims=False),
+    "jsma": Method(_jsma, ("verbose",), bounded=False, aims=True),
+    "noise": Method(GaussianNoise, ("seed", "verbose"), bounded=False, white_box=False, aims=False),
+    "rotation": Method(RandomRotation, ("seed", "verbose"), bounded=False, white_box=False, aims=False),
+}
+
+
+def build_attack(
+    method: str,
+    classifier: Any,
+    *,
+    eps: float = 0.0,
+    norm: float = math.inf,
+    steps: int = 1,
+    step_size: float = 0.0,
+    targeted: bool = False,
+    batch_size: int = 128,
+    seed: int = 0,
+    **options: Any,
+) -> EvasionAttack:
+    """
+    An attack by its name. Of the settings it gets those that it has.
+
+    :param method: Name in :data:`METHODS`.
+    :param classifier: What is attacked: any ART `PyTorchClassifier`, for SPSA one of this package's.
+    :param eps: Radius of the ball.
+    :param norm: Norm of the ball, infinity or 2.
+    :param steps: Number of steps, or of queries for Square.
+    :param step_size: Length of a step, or learning rate.
+    :param targeted: Whether labels are classes to be reached.
+    :param batch_size: Inputs in one pass at most.
+    :param seed: Seed, for attacks that take one; the others draw from the global states.
+    :param options: More arguments of the attack, by ART's names.
+    :return: The attack; its own random starts are one.
+    :raises ValueError: For an unknown name.
+    """
+    if method not in METHODS:
+        raise unknown_name("attack method", method, METHODS)
+    given = {
+        "norm": norm,
+        "eps": eps,
+        "eps_step": step_size,
+        "learning_rate": step_size,
+        "max_iter": steps,
+        "targeted": targeted,
+        "seed": seed,
+        "verbose": False,
+    }
+    row = METHODS[method]
+    settings = {name: given[name] for name in row.takes}
+    return row.make(classifier, batch_size=batch_size, **{**settings, **dict(row.fixed), **options})
