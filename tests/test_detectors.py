@@ -646,7 +646,7 @@ def test_a_network_that_has_diverged(trained, digits):
         (LIDDetector, {"k": 1}, "k: expected a whole number of at least 2"),
         (LIDDetector, {"k": 20, "minibatch_size": 20}, "minibatch_size: expected a whole number of at least 21"),
         (LIDDetector, {"nb_minibatches": 0}, "nb_minibatches"),
-        (ConfidenceDetector, {"false_positive_rate": 0}, r"false_positive_rate: expected a share in \(0, 1\), got 0"),
+        (ConfidenceDetector, {"false_positive_rate": 0}, r"false_positive_rate: expected a number in \(0, 1\), got 0"),
         (ConfidenceDetector, {"false_positive_rate": 5}, "false_positive_rate"),
         (ConfidenceDetector, {"holdout": 1.0}, "holdout"),
         (ConfidenceDetector, {"seed": -1}, "seed"),

@@ -13,7 +13,9 @@ import pytest
 import art_mmc
 import art_mmc.attacks
 import art_mmc.classifiers
+import art_mmc.detectors
 import art_mmc.losses
+import art_mmc.models
 import art_mmc.theory
 import art_mmc.trainers
 
@@ -68,6 +70,35 @@ def test_a_classifier_costs_torch_and_art_s_classifier_and_no_more():
     assert len(foreign) < 10, foreign
 
 
+#: what may be carried elsewhere -> all that comes along: its base, and what that needs
+_ATTACK = {"attacks", "attacks.base", "checks", "objectives"}
+_DETECTOR = {"detectors", "detectors.base", "checks", "models", "models.features", "models.inference"}
+LUGGAGE = {
+    **dict.fromkeys(("attacks.spsa", "attacks.gaussian_noise", "attacks.random_rotation", "attacks.carlini"), _ATTACK),
+    **dict.fromkeys(("detectors.confidence", "detectors.density", "detectors.distance"), _DETECTOR),
+    "attacks.detector_aware": _ATTACK | _DETECTOR | {"attacks.carlini", "attacks.papers", "state"},
+}
+
+
+def test_attacks_and_detectors_bring_little_along():
+    """No training, no evaluation, no reports, not even the classifiers; and the packages themselves bring nothing."""
+    code = f"""
+import importlib, json, sys
+import art_mmc.attacks, art_mmc.detectors, art_mmc.models
+assert not {{"torch", "art", "scipy"}} & set(sys.modules)
+found = {{}}
+for module in {list(LUGGAGE)}:
+    for name in [name for name in sys.modules if name.split(".")[0] == "art_mmc"]:
+        del sys.modules[name]
+    importlib.import_module("art_mmc." + module)
+    found[module] = [name[8:] for name in sys.modules if name.startswith("art_mmc.")]
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for module, names in json.loads(done.stdout.splitlines()[-1]).items():
+        assert set(names) == LUGGAGE[module] | {module, "_attach"}, module
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names(name):
     assert name in dir(art_mmc)
@@ -81,7 +112,15 @@ def test_public_losses(name):
 
 @pytest.mark.parametrize(
     "package",
-    [art_mmc, art_mmc.attacks, art_mmc.classifiers, art_mmc.theory, art_mmc.trainers],
+    [
+        art_mmc,
+        art_mmc.attacks,
+        art_mmc.classifiers,
+        art_mmc.detectors,
+        art_mmc.models,
+        art_mmc.theory,
+        art_mmc.trainers,
+    ],
     ids=lambda package: package.__name__,
 )
 def test_every_name_of_the_stub_is_handed_out(package):

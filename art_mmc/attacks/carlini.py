@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
-from art.utils import check_and_transform_label_format
 from tqdm.auto import trange
 
 from art_mmc.attacks.base import positive_number, whole_number
-from art_mmc.checks import check_images, check_labels, unknown_name
-from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.accelerate import share_network
+from art_mmc.checks import check_images, check_labels, indices, unknown_name
 from art_mmc.objectives import margin
+
+if TYPE_CHECKING:
+    from art_mmc.classifiers import LossDefendedClassifier
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
 _TANH_SMOOTHER = 0.999999
@@ -73,6 +73,17 @@ class _Fista:
 
 #: name -> how a search steps
 OPTIMIZERS: dict[str, type[_TanhAdam] | type[_Fista]] = {"adam": _TanhAdam, "fista": _Fista}
+
+
+def lead_term(behind: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The term of f for the class that is predicted.
+
+    :param behind: By how much the logit that is to lead lies behind the largest other one, (B,).
+    :param confidence: By how much it must lead.
+    :return: `max(behind + confidence, 0)`, (B,), and whether it leads by as much, bool (B,).
+    """
+    return (behind + confidence).clamp_min(0), (behind + confidence <= 0) & (behind < 0)
 
 
 def carlini_search(
@@ -243,7 +254,11 @@ class CarliniL2(EvasionAttack):
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         else:
             check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
-            labels = check_and_transform_label_format(np.asarray(y), self.estimator.nb_classes).argmax(axis=1)
+            labels = indices(np.asarray(y)).astype(np.int64)
+        # an attack that is only named brings no classifiers along
+        from art_mmc.classifiers import LossDefendedClassifier
+        from art_mmc.classifiers.accelerate import share_network
+
         estimator = self.estimator
         view = estimator if isinstance(estimator, LossDefendedClassifier) else share_network(estimator)
         view = view._without_probabilities()
@@ -276,12 +291,11 @@ class CarliniL2(EvasionAttack):
             points: Any = x_adv if tensors else x_adv.cpu().numpy()
             leaf, inputs, _ = view._differentiable_input(points)
             behind = margin(view.forward(inputs).float(), labels) * (1 if self.targeted else -1)
-            values = (behind + self.confidence).clamp_min(0)
+            values, counts = lead_term(behind, self.confidence)
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
             if not tensors:
                 gradient = torch.as_tensor(view._numpy_gradient(points, gradient)).to(x_adv)
-            behind = behind.detach()
-            return values.detach(), gradient, (behind + self.confidence <= 0) & (behind < 0)
+            return values.detach(), gradient, counts
 
         return goal
 

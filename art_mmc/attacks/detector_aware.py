@@ -6,6 +6,7 @@ in a ball. Both give up nothing that the detector's score can tell: the score ha
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,10 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
-from art_mmc.attacks.carlini import carlini_search
+from art_mmc.attacks.carlini import carlini_search, lead_term
 from art_mmc.attacks.papers import batch_seed, choose_targets
-from art_mmc.checks import check_eps, check_images, check_labels, unknown_name
-from art_mmc.detectors.base import ScoreDetector, check_count
+from art_mmc.checks import check_eps, check_images, check_labels, choice, indices, number, whole
+from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
 
 #: how far past the boundary, in units of the clean margin, PGD pushes a sample
@@ -36,21 +37,27 @@ class _DetectorAwareAttack(EvasionAttack):
     seed: int
     verbose: bool
 
-    def _check_detector(self) -> None:
-        if not isinstance(self.detector, ScoreDetector):
-            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(self.detector).__name__}.")
-        if self.detector.classifier is not self.estimator and self.detector.classifier != self.estimator:
-            raise ValueError("detector: it was made for another classifier than the one that is attacked.")
-        check_count("batch_size", self.batch_size)
-        check_count("seed", self.seed, low=0)
-        if not isinstance(self.verbose, bool):
-            raise ValueError(f"verbose: expected a bool, got {self.verbose!r}.")
+    def _attack_batches(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        x_adv, name = np.array(x, dtype=ART_NUMPY_DTYPE), type(self).__name__
+        for first in trange(0, len(x), self.batch_size, desc=f"{name} - batches", disable=not self.verbose):
+            part = slice(first, first + self.batch_size)
+            clean = torch.tensor(x_adv[part], device=self.estimator.device)
+            x_adv[part] = self._attack(clean, torch.as_tensor(labels[part]), first).cpu().numpy()
+        return x_adv
 
-    def _check_labels(self, y: np.ndarray, length: int) -> np.ndarray:
-        """Labels in any format as indices (N,)."""
+    @abstractmethod
+    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
+        """The attacked inputs of a batch (B, C, H, W), of which the first is number `first`; labels (B,) on the CPU."""
+
+    def _labels(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
+        """Labels in any format as indices (N,), if there are any."""
+        check_images(np.asarray(x), self.estimator.input_shape)
+        self.detector.threshold_at(0.5)  # raises where it has not been fitted
+        if y is None:
+            return None
         y = np.asarray(y)
-        check_labels(y, self.estimator.nb_classes, length=length)
-        return y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(length).astype(np.int64)
+        check_labels(y, self.estimator.nb_classes, length=len(x))
+        return indices(y).astype(np.int64)
 
     def _box(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest values of an input; without clip values those of the batch, as in ART's C&W."""
@@ -58,6 +65,17 @@ class _DetectorAwareAttack(EvasionAttack):
             return x.amin(), x.amax()
         low, high = self.estimator.clip_values
         return torch.as_tensor(low).to(x), torch.as_tensor(high).to(x)
+
+    def _check_params(self) -> None:
+        if not isinstance(self.detector, ScoreDetector):
+            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(self.detector).__name__}.")
+        if self.detector.classifier is not self.estimator and self.detector.classifier != self.estimator:
+            raise ValueError("detector: it was made for another classifier than the one that is attacked.")
+        whole("batch_size", self.batch_size)
+        whole("seed", self.seed, 0)
+        for name in ("targeted", "verbose"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
 
 
 class DensityAwareCarliniL2(_DetectorAwareAttack):
@@ -169,25 +187,10 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :return: Attacked inputs (N, C, H, W).
         :raises ValueError: For bad inputs or targets, or a detector that has not been fitted.
         """
-        targets = self._targets(x, y)
-        limits = self._limits(targets)
-        x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
-        batches = math.ceil(len(x) / self.batch_size)
-        for i in trange(batches, desc="C&W-wb", disable=not self.verbose):
-            index = slice(i * self.batch_size, (i + 1) * self.batch_size)
-            clean = torch.tensor(x_adv[index], device=self.estimator.device)
-            target, limit = torch.as_tensor(targets[index]), torch.as_tensor(limits[index])
-            start, _ = self._search(clean, clean, target, None)
-            x_adv[index] = self._search(clean, start, target, limit)[0].cpu().numpy()
-        return x_adv
+        return self._attack_batches(x, self._targets(x, y))
 
     def targets(self, x: np.ndarray) -> np.ndarray:
-        """
-        The random targets that :meth:`generate` takes where none are given.
-
-        :param x: Inputs (N, C, H, W).
-        :return: Classes (N,), int64, none the predicted one.
-        """
+        """The random targets that :meth:`generate` takes where none are given: (N,), int64, none the predicted one."""
         targets = choose_targets(self.estimator.predict(x, batch_size=self.batch_size), "random", self.seed)
         assert targets is not None
         return targets
@@ -200,39 +203,42 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :param y: The targets: indices (N,) or one-hot (N, K).
         :return: Whether the target is predicted, bool (N,), and f_2 (N,), 0 where the detector sees no more than eta.
         """
-        targets = self._targets(x_adv, y)
+        targets = torch.as_tensor(self._targets(x_adv, y))
         hit, excess = [], []
         with torch.no_grad():
-            for start in range(0, len(x_adv), self.batch_size):
-                batch = torch.tensor(x_adv[start : start + self.batch_size], dtype=torch.float32)
-                target = torch.as_tensor(targets[start : start + self.batch_size])
+            for batch, target in zip(
+                torch.tensor(x_adv, dtype=torch.float32).split(self.batch_size),
+                targets.split(self.batch_size),
+                strict=True,
+            ):
                 logits, z = self.detector.forward(batch)
                 hit.append(logits.argmax(dim=1).cpu() == target)
-                excess.append(self.detector.score_tensors(logits, z, target).cpu())
-        limits = torch.as_tensor(self._limits(targets))
-        return torch.cat(hit).numpy(), (torch.cat(excess) - limits).clamp_min(0).numpy()
+                excess.append(
+                    (self.detector.score_tensors(logits, z, target).cpu() - self._limits(target)).clamp_min(0)
+                )
+        return torch.cat(hit).numpy(), torch.cat(excess).numpy()
 
     def _targets(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
-        check_images(np.asarray(x), self.estimator.input_shape)
-        return self.targets(x) if y is None else self._check_labels(y, len(x))
+        labels = self._labels(x, y)
+        return self.targets(x) if labels is None else labels
 
-    def _limits(self, targets: np.ndarray) -> np.ndarray:
-        """The eta of each target, (N,)."""
+    def _limits(self, targets: torch.Tensor) -> torch.Tensor:
+        """The eta of each target, (B,)."""
         if self.eta == "median":
-            return self.detector.typical_scores(targets)
-        return np.full(len(targets), self.detector.threshold if self.eta == "threshold" else float(self.eta))
+            return torch.as_tensor(self.detector.typical_scores(targets.numpy()))
+        eta = self.detector.threshold if self.eta == "threshold" else float(self.eta)
+        return torch.full((len(targets),), eta, dtype=torch.float64)
+
+    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
+        start, _ = self._search(clean, clean, y, None)
+        return self._search(clean, start, y, self._limits(y))[0]
 
     def _search(
         self, clean: torch.Tensor, start: torch.Tensor, target: torch.Tensor, limit: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Binary search for c.
-
-        :param clean: Clean inputs (B, C, H, W).
-        :param start: Where to start from (B, C, H, W).
-        :param target: Target classes (B,), on the CPU.
-        :param limit: eta (B,); None to know nothing of the detector.
-        :return: The examples (B, C, H, W), `start` where none counts, and where one does, bool (B,).
+        The examples nearest to the clean inputs (B, C, H, W), `start` where none counts, and where one does, bool (B,).
+        The limit is eta (B,); None to know nothing of the detector. Targets and limits are on the CPU.
         """
         aware = limit is not None
         steps, iterations, const = (
@@ -246,10 +252,9 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         def goal(x_adv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             leaf = x_adv.requires_grad_(True)
             logits, z = self.detector.forward(leaf)
-            values = (margin(logits, labels) + self.confidence).clamp_min(0)
-            outputs = logits.softmax(dim=1) if aware and self.success_on == "softmax" else logits
-            lead = margin(outputs, labels)
-            counts = (lead + self.confidence <= 0) & (lead < 0)
+            values, counts = lead_term(margin(logits, labels), self.confidence)
+            if aware and self.success_on == "softmax":
+                _, counts = lead_term(margin(logits.softmax(dim=1), labels), self.confidence)
             if limit is not None:
                 f_2 = (self.detector.score_tensors(logits, z, target) - limit).clamp_min(0)
                 counts, values = counts & (f_2 == 0), values + f_2
@@ -272,23 +277,17 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         )
 
     def _check_params(self) -> None:
-        self._check_detector()
+        super()._check_params()
         for name in ("learning_rate", "initial_const", "start_initial_const"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}.")
+            number(name, getattr(self, name))
         for name in ("binary_search_steps", "max_iter", "start_max_iter"):
-            check_count(name, getattr(self, name))
-        check_count("start_binary_search_steps", self.start_binary_search_steps, low=0)
-        if not 0 <= self.confidence < math.inf:
-            raise ValueError(f"confidence: expected a number from 0, got {self.confidence!r}.")
-        if isinstance(self.eta, str):
-            if self.eta not in ("median", "threshold"):
-                raise ValueError(f"eta: expected 'median', 'threshold' or a number, got '{self.eta}'.")
-        elif not math.isfinite(self.eta):
-            raise ValueError(f"eta: expected a finite number, got {self.eta!r}.")
-        for name, values in (("success_on", ("logits", "softmax")), ("distance_from", ("clean", "start"))):
-            if getattr(self, name) not in values:
-                raise unknown_name(name, getattr(self, name), values)
+            whole(name, getattr(self, name))
+        whole("start_binary_search_steps", self.start_binary_search_steps, 0)
+        number("confidence", self.confidence, ends="[)")
+        if self.eta not in ("median", "threshold") and (isinstance(self.eta, str) or not math.isfinite(self.eta)):
+            raise ValueError(f"eta: expected 'median', 'threshold' or a finite number, got {self.eta!r}.")
+        choice("success_on", self.success_on, ("logits", "softmax"))
+        choice("distance_from", self.distance_from, ("clean", "start"))
 
 
 class DetectorAwarePGD(_DetectorAwareAttack):
@@ -373,30 +372,21 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         :return: Attacked inputs (N, C, H, W).
         :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
         """
-        check_images(np.asarray(x), self.estimator.input_shape)
-        if y is None:
+        labels = self._labels(x, y)
+        if labels is None:
             if self.targeted:
                 raise ValueError("y: target labels are needed for a targeted attack.")
-            y = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
-        labels = self._check_labels(y, len(x))
-        x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
-        generator = torch.Generator()
-        for i in trange(math.ceil(len(x) / self.batch_size), desc="PGD-wb", disable=not self.verbose):
-            index = slice(i * self.batch_size, (i + 1) * self.batch_size)
-            generator.manual_seed(batch_seed(self.seed, i * self.batch_size))
-            clean = torch.tensor(x_adv[index], device=self.estimator.device)
-            target = torch.as_tensor(labels[index], device=clean.device)
-            x_adv[index] = self._attack(clean, target, generator).cpu().numpy()
-        return x_adv
+            labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
+        return self._attack_batches(x, labels)
 
-    def _attack(self, clean: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
         """All weights and starts on a batch; each on the samples that still stand."""
+        generator = torch.Generator().manual_seed(batch_seed(self.seed, first))
+        y = y.to(clean.device)
         with torch.no_grad():
             top = self.detector.forward(clean)[0].topk(2, dim=1).values
         gap = (top[:, 0] - top[:, 1]).double().clamp_min(1e-6)
-        best, best_value = clean.clone(), torch.full(
-            (len(clean),), -torch.inf, dtype=torch.float64, device=clean.device
-        )
+        best, best_value = clean.clone(), torch.full_like(gap, -torch.inf)
         for weight in self.weights:
             for restart in range(1 + self.num_random_init):
                 rest = (best_value < 0).nonzero()[:, 0]
@@ -421,7 +411,7 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         threshold, typical = self.detector.threshold, self.detector.threshold_at(0.5)
         unit = self.detector.spread
         x_adv = torch.minimum(torch.maximum(clean + noise, low), high)
-        best, best_value = x_adv, torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
+        best, best_value = x_adv, torch.full_like(gap, -torch.inf)
         for iteration in range(self.max_iter + 1):
             x_adv = x_adv.detach().requires_grad_(True)
             logits, z = self.detector.forward(x_adv)
@@ -443,13 +433,13 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         return best.detach(), best_value
 
     def _check_params(self) -> None:
-        self._check_detector()
+        super()._check_params()
         check_eps(self.eps, clip_values=self.estimator.clip_values)
         if self.eps_step is not None:
             check_eps(self.eps_step, "eps_step", self.estimator.clip_values)
-        check_count("max_iter", self.max_iter)
-        check_count("num_random_init", self.num_random_init, low=0)
-        if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
-            raise ValueError(f"weights: expected numbers from 0, at least one, got {self.weights!r}.")
-        if not isinstance(self.targeted, bool):
-            raise ValueError(f"targeted: expected a bool, got {self.targeted!r}.")
+        whole("max_iter", self.max_iter)
+        whole("num_random_init", self.num_random_init, 0)
+        if not self.weights:
+            raise ValueError(f"weights: expected at least one, got {self.weights!r}.")
+        for weight in self.weights:
+            number("weights", weight, ends="[)")

@@ -16,7 +16,6 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks.build import build_attack
 from art_mmc.state import derived_seed, seeded
 
 
@@ -40,6 +39,8 @@ class PaperAttack:
 
     def build(self, classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
         """The attack, by ten steps of a tenth of the radius, or by a share of the paper's iterations."""
+        from art_mmc.attacks.build import build_attack  # here, since it brings all attacks along
+
         settings = {"targeted": self.targets is not None, **self.settings}
         if self.has_eps:
             settings |= {"eps": eps, "steps": 10, "step_size": eps / 10}

@@ -49,7 +49,8 @@ from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
-from art_mmc.models.features import find_layer
+from art_mmc.models.features import Softmax as _Softmax
+from art_mmc.models.features import find_layer, logits_network
 from art_mmc.models.inference import (
     Prepared,
     channels_last,
@@ -400,7 +401,7 @@ class LossDefendedClassifier(PyTorchClassifier):
     @property
     def _network(self) -> torch.nn.Module:
         """The network that gives logits: without the softmax of a view."""
-        return self.model.network if isinstance(self.model, _Softmax) else self.model
+        return logits_network(self.model)
 
     def _without_probabilities(self) -> Self:
         """The view without the softmax, for files and copies."""
@@ -1217,17 +1218,3 @@ def _changes_nothing(preprocessing: Any) -> bool:
         and bool(np.all(preprocessing.mean == 0))
         and bool(np.all(preprocessing.std == 1))
     )
-
-
-class _Softmax(torch.nn.Module):
-    """A network and the softmax of its logits, divided by a temperature."""
-
-    def __init__(self, network: torch.nn.Module, temperature: float) -> None:
-        super().__init__()
-        self.training = network.training
-        self.network = network
-        self.temperature = temperature
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Inputs (B, ...) to probabilities (B, K)."""
-        return (self.network(x).float() / self.temperature).softmax(dim=1)

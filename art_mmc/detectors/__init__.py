@@ -1,58 +1,8 @@
 """
-Detectors of adversarial examples as ART `EvasionDetector`, what they are worth, and the attacks that know them.
+Detectors of adversarial examples as ART `EvasionDetector`, and a classifier that rejects what one detects. The names in
+`__init__.pyi` are imported when they are first used.
 """
 
-from __future__ import annotations
+from art_mmc._attach import attach
 
-from typing import Any
-
-from art_mmc.checks import unknown_name
-from art_mmc.detectors.base import NetworkOutputs, ScoreDetector, network_outputs
-from art_mmc.detectors.confidence import ConfidenceDetector, NonMaximalEntropyDetector
-from art_mmc.detectors.density import KernelDensityDetector
-from art_mmc.detectors.distance import CenterDistanceDetector, LIDDetector, MahalanobisDetector
-from art_mmc.detectors.thresholded import REJECTED, ThresholdedClassifier
-
-__all__ = [
-    "DETECTORS",
-    "REJECTED",
-    "CenterDistanceDetector",
-    "ConfidenceDetector",
-    "KernelDensityDetector",
-    "LIDDetector",
-    "MahalanobisDetector",
-    "NetworkOutputs",
-    "NonMaximalEntropyDetector",
-    "ScoreDetector",
-    "ThresholdedClassifier",
-    "create_detector",
-    "network_outputs",
-]
-
-#: name -> detector; the three metrics of the RCE paper first
-DETECTORS: dict[str, type[ScoreDetector]] = {
-    "confidence": ConfidenceDetector,
-    "non-me": NonMaximalEntropyDetector,
-    "kernel-density": KernelDensityDetector,
-    "lid": LIDDetector,
-    "mahalanobis": MahalanobisDetector,
-    "center-distance": CenterDistanceDetector,
-}
-
-
-def create_detector(name: str, classifier: Any, **params: Any) -> ScoreDetector:
-    """
-    A detector by its name.
-
-    :param name: "confidence", "non-me", "kernel-density", "lid", "mahalanobis" or "center-distance".
-    :param classifier: The trained classifier.
-    :param params: Parameters of the detector; see its `defence_params`.
-    :return: The detector, not fitted.
-    :raises ValueError: For an unknown name or parameter, or a value out of range.
-    """
-    if name not in DETECTORS:
-        raise unknown_name("detector", name, DETECTORS)
-    for param in params:
-        if param not in DETECTORS[name].defence_params:
-            raise unknown_name(f"parameter of detector '{name}':", param, DETECTORS[name].defence_params)
-    return DETECTORS[name](classifier, **params)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -17,9 +17,8 @@ from art.defences.detector.evasion import EvasionDetector
 from art.estimators.classification import PyTorchClassifier
 from sklearn.exceptions import NotFittedError
 
-from art_mmc.checks import check_images, check_labels, unknown_name
-from art_mmc.classifiers import _Softmax
-from art_mmc.models.features import find_layer, logits_and_features
+from art_mmc.checks import check_images, check_labels, indices, number, unknown_name, whole
+from art_mmc.models.features import find_layer, logits_and_features, logits_network
 
 #: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
 _PAIRS = 2**22
@@ -71,7 +70,7 @@ def network_outputs(
     """
     x = np.asarray(x)
     check_images(x, None if classifier.preprocessing_defences else classifier.input_shape)
-    network = _network(classifier)
+    network = logits_network(classifier.model)
     module = find_layer(network, layer) if with_features else None
     dtype = next((p.dtype for p in network.parameters()), torch.float32)
     logits, features = [], []
@@ -83,12 +82,6 @@ def network_outputs(
             logits.append(a.float().cpu().numpy())
             features += [] if z is None else [z.float().cpu().numpy()]
     return NetworkOutputs(np.concatenate(logits), np.concatenate(features) if features else None)
-
-
-def _network(classifier: PyTorchClassifier) -> torch.nn.Module:
-    """The network that gives logits, also in a view that ends in a softmax."""
-    network = classifier.model
-    return network.network if isinstance(network, _Softmax) else network
 
 
 class ScoreDetector(EvasionDetector):
@@ -262,7 +255,7 @@ class ScoreDetector(EvasionDetector):
             return outputs.predictions
         y = np.asarray(y)
         check_labels(y, nb_classes, length=len(outputs.logits))
-        labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y)).astype(np.int64)
+        labels = indices(y).astype(np.int64)
         if self.needs_labels and len(np.unique(labels)) == 1:
             raise ValueError(
                 f"the fitting data are all of class {labels[0]}: {type(self).__name__} needs samples of each of the "
@@ -306,7 +299,7 @@ class ScoreDetector(EvasionDetector):
         :raises ValueError: For a rate out of range, or one so small that more clean samples are needed.
         """
         self._state()
-        _check_share("false_positive_rate", false_positive_rate)
+        number("false_positive_rate", false_positive_rate, 0, 1)
         scores = self._calibration[0]
         # a product such as 100 * 0.95 must not be rounded up past the whole number that it stands for
         rank = math.ceil((len(scores) + 1) * (1 - false_positive_rate) - 1e-9)
@@ -465,7 +458,7 @@ class ScoreDetector(EvasionDetector):
     @property
     def network(self) -> torch.nn.Module:
         """The classifier's network, (B, C, H, W) -> logits (B, K)."""
-        return _network(self.classifier)
+        return logits_network(self.classifier.model)
 
     def _as_tensors(self, outputs: NetworkOutputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Features, of width 0 where none are needed, and logits, as they are but checked; on the CPU."""
@@ -526,10 +519,9 @@ class ScoreDetector(EvasionDetector):
             )
         if self.needs_features:
             find_layer(self.network, self.layer)
-        _check_share("false_positive_rate", self.false_positive_rate)
-        _check_share("holdout", self.holdout)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise ValueError(f"seed: expected a whole number from 0, got {self.seed!r}.")
+        number("false_positive_rate", self.false_positive_rate, 0, 1)
+        number("holdout", self.holdout, 0, 1)
+        whole("seed", self.seed, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """
@@ -545,22 +537,6 @@ class ScoreDetector(EvasionDetector):
         self.__dict__.update(state)
         if self._tensors is not None:
             self._tensors = {name: tensor.to(self.classifier.device) for name, tensor in self._tensors.items()}
-
-
-def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
-        raise ValueError(f"{name}: expected a share in (0, 1), got {value!r}.")
-
-
-def check_count(name: str, value: Any, low: int = 1) -> None:
-    """
-    :param name: Name of a parameter.
-    :param value: Its value.
-    :param low: The least value.
-    :raises ValueError: When it is no whole number of at least `low`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name}: expected a whole number of at least {low}, got {value!r}.")
 
 
 def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from art_mmc.detectors.base import ScoreDetector, check_count, squared_distances
+from art_mmc.checks import number, whole
+from art_mmc.detectors.base import ScoreDetector, squared_distances
 
 logger = logging.getLogger(__name__)
 
@@ -181,12 +182,11 @@ class KernelDensityDetector(ScoreDetector):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if isinstance(self.bandwidth, str):
-            if self.bandwidth not in ("paper", "cross-validation"):
+        if self.bandwidth not in ("paper", "cross-validation"):
+            if isinstance(self.bandwidth, str):
                 raise ValueError(
                     f"bandwidth: expected a positive number, 'paper' or 'cross-validation', got '{self.bandwidth}'."
                 )
-        elif isinstance(self.bandwidth, bool) or not 0 < self.bandwidth < math.inf:
-            raise ValueError(f"bandwidth: expected a positive number, got {self.bandwidth!r}.")
+            number("bandwidth", self.bandwidth)
         if self.samples_per_class is not None:
-            check_count("samples_per_class", self.samples_per_class)
+            whole("samples_per_class", self.samples_per_class)

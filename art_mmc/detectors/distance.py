@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from art_mmc.detectors.base import ScoreDetector, check_count, squared_distances
+from art_mmc.checks import whole
+from art_mmc.detectors.base import ScoreDetector, squared_distances
 
 #: directions in which the features' variance is below this share of the largest are rounding noise of float32
 _RANK_TOLERANCE = 1e-10
@@ -148,7 +149,7 @@ class LIDDetector(ScoreDetector):
 
     def _check_params(self) -> None:
         super()._check_params()
-        check_count("k", self.k, low=2)
-        check_count("nb_minibatches", self.nb_minibatches)
+        whole("k", self.k, 2)
+        whole("nb_minibatches", self.nb_minibatches)
         if self.minibatch_size is not None:
-            check_count("minibatch_size", self.minibatch_size, low=self.k + 1)
+            whole("minibatch_size", self.minibatch_size, self.k + 1)

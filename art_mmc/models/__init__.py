@@ -1,9 +1,8 @@
 """
-Networks: backbones of the papers, an adapter for any other, and the module that puts a head on them.
+Networks: backbones of the papers, an adapter for any other, and the module that puts a head on them. The names in
+`__init__.pyi` are imported when they are first used.
 """
 
-from art_mmc.models.backbones import BACKBONES, create_backbone
-from art_mmc.models.base import wrap_backbone
-from art_mmc.models.network import DefendedNet, Normalize
+from art_mmc._attach import attach
 
-__all__ = ["BACKBONES", "DefendedNet", "Normalize", "create_backbone", "wrap_backbone"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

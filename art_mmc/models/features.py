@@ -1,10 +1,10 @@
 """
-A layer of a network by index or name, and its output.
+A layer of a network by index or name, and its output; the part of a network that gives logits.
 """
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
@@ -14,6 +14,25 @@ from art_mmc.models.inference import Prepared
 
 #: the layer that carries the features in a :class:`.DefendedNet`
 EMBEDDING = "embedding"
+
+
+class Softmax(nn.Module):
+    """A network and the softmax of its logits, divided by a temperature: the network of a view that gives those."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.training = network.training
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs (B, ...) to probabilities (B, K)."""
+        return (self.network(x).float() / self.temperature).softmax(dim=1)
+
+
+def logits_network(network: Any) -> nn.Module:
+    """The network that gives logits: without the softmax, where it ends in one."""
+    return network.network if isinstance(network, Softmax) else network
 
 
 def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Module:

@@ -1,0 +1,13 @@
+from art_mmc.detectors.base import NetworkOutputs as NetworkOutputs
+from art_mmc.detectors.base import ScoreDetector as ScoreDetector
+from art_mmc.detectors.base import network_outputs as network_outputs
+from art_mmc.detectors.confidence import ConfidenceDetector as ConfidenceDetector
+from art_mmc.detectors.confidence import NonMaximalEntropyDetector as NonMaximalEntropyDetector
+from art_mmc.detectors.density import KernelDensityDetector as KernelDensityDetector
+from art_mmc.detectors.distance import CenterDistanceDetector as CenterDistanceDetector
+from art_mmc.detectors.distance import LIDDetector as LIDDetector
+from art_mmc.detectors.distance import MahalanobisDetector as MahalanobisDetector
+from art_mmc.detectors.named import DETECTORS as DETECTORS
+from art_mmc.detectors.named import create_detector as create_detector
+from art_mmc.detectors.thresholded import REJECTED as REJECTED
+from art_mmc.detectors.thresholded import ThresholdedClassifier as ThresholdedClassifier
