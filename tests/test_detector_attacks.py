@@ -368,7 +368,7 @@ def test_manners(cls, defended):
     ("cls", "params", "message"),
     [
         (DensityAwareCarliniL2, {"confidence": -1}, "confidence: expected a number of at least 0"),
-        (DensityAwareCarliniL2, {"eta": "mean"}, "eta: expected 'median', 'threshold' or a number"),
+        (DensityAwareCarliniL2, {"eta": "mean"}, "eta: expected 'median', 'threshold' or a finite number"),
         (DensityAwareCarliniL2, {"eta": math.nan}, "eta"),
         (DensityAwareCarliniL2, {"learning_rate": 0}, "learning_rate: expected a positive number"),
         (DensityAwareCarliniL2, {"max_iter": 0}, "max_iter: expected a whole number of at least 1"),

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.defences.detector.evasion import EvasionDetector
 from art.estimators.classification import PyTorchClassifier
 from scipy.spatial.distance import cdist
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import logsumexp, softmax
 from scipy.stats import betabinom
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
@@ -33,16 +34,15 @@ from art_mmc import (
     RCEClassifier,
     SoftmaxClassifier,
     ThresholdedClassifier,
-    create_classifier,
     create_detector,
 )
 from art_mmc.detectors import REJECTED, NetworkOutputs, base, density, distance, network_outputs
 from art_mmc.detectors.confidence import log_other_mass, non_maximal_entropy
 from art_mmc.detectors.density import cross_validated_bandwidth
-from art_mmc.detectors.thresholded import selective_records
 from art_mmc.evaluation.detection import DetectionRecord, auc_roc
 
 K, D = 3, 5
+X = np.zeros((10, 1, 2, 2), np.float32)
 
 #: those that any classifier can have
 GENERAL = [name for name in DETECTORS if name != "center-distance"]
@@ -147,13 +147,6 @@ def test_cross_validation_maximises_scikit_learn_s_leave_one_out_likelihood():
     assert cross_validated_bandwidth(dead) == pytest.approx(found, rel=1e-9)
 
 
-def test_cross_validation_needs_features_that_differ():
-    with pytest.raises(ValueError, match="at least 2 samples of each class"):
-        cross_validated_bandwidth([torch.zeros(5, 2), torch.zeros(1, 2)])
-    with pytest.raises(ValueError, match="no two features"):
-        cross_validated_bandwidth([torch.zeros(5, 2), torch.ones(5, 2)])
-
-
 @pytest.mark.parametrize(("cls", "params"), [(KernelDensityDetector, {}), (LIDDetector, {"minibatch_size": None})])
 def test_full_size_stays_below_2_gb(cls, params, monkeypatch):
     """What grows with the data, at a tenth of 50,000 training features of width 256 and 10,000 queries."""
@@ -187,25 +180,22 @@ def test_full_size_stays_below_2_gb(cls, params, monkeypatch):
 # ------------------------------------------------------------------------------------------------ confidence and non-ME
 
 
-def test_non_maximal_entropy_is_in_its_range_and_the_formula():
+@pytest.mark.parametrize("claimed", [None, 1])
+def test_entropy_and_confidence_are_their_formulas(claimed):
+    """Of the predicted class, or of one that is claimed."""
     logits = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 7)) * 4)
-    entropy = non_maximal_entropy(logits).numpy()
-    for value, row in zip(entropy, logits.numpy(), strict=True):
-        f = np.delete(softmax(row), row.argmax())
+    classes = None if claimed is None else torch.full((50,), claimed)
+    entropy, mass = (function(logits, classes).numpy() for function in (non_maximal_entropy, log_other_mass))
+    for value, other, row in zip(entropy, mass, softmax(logits.numpy(), axis=1), strict=True):
+        f = np.delete(row, row.argmax() if claimed is None else claimed)
+        assert other == pytest.approx(math.log(f.sum()), rel=1e-9)
         f /= f.sum()
         assert value == pytest.approx(-(f * np.log(f)).sum(), rel=1e-9)
     assert (entropy >= 0).all()
-    assert (entropy <= math.log(6)).all()
-
-
-def test_non_maximal_entropy_is_largest_on_uniform_false_classes():
-    logits = torch.full((1, 7), -2.0, dtype=torch.float64)
-    logits[0, 4] = 9.0
-    assert float(non_maximal_entropy(logits)) == pytest.approx(math.log(6), rel=1e-12)
-    logits[0, 2] += 0.1
-    assert float(non_maximal_entropy(logits)) < math.log(6) - 1e-4
-    logits[0, 2] = 8.0
-    assert float(non_maximal_entropy(logits)) < 0.01
+    level = torch.full((1, 7), -2.0, dtype=torch.float64)
+    level[0, 4] = 9.0
+    assert (entropy < float(non_maximal_entropy(level))).all()
+    assert float(non_maximal_entropy(level)) == pytest.approx(math.log(6), rel=1e-12)
 
 
 def test_entropy_and_confidence_at_extreme_logits_have_finite_gradients():
@@ -225,20 +215,6 @@ def test_confidence_score_is_log_1_minus_confidence_and_does_not_saturate():
     np.testing.assert_allclose(
         detector.score_outputs(NetworkOutputs(sure, None)), [math.log(2) - 100, math.log(2) - 200], rtol=1e-9
     )
-
-
-def test_scores_of_a_claimed_class():
-    logits = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 4)))
-    f = softmax(logits.numpy(), axis=1)
-    np.testing.assert_allclose(log_other_mass(logits, torch.full((5,), 1)).numpy(), np.log1p(-f[:, 1]))
-    q = np.delete(f, 1, axis=1) / (1 - f[:, 1:2])
-    np.testing.assert_allclose(non_maximal_entropy(logits, torch.full((5,), 1)).numpy(), -(q * np.log(q)).sum(1))
-
-
-def test_entropy_needs_three_classes():
-    detector = NonMaximalEntropyDetector(untrained(2))
-    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
-        detector.fit_outputs(made_up(100, nb_classes=2)[0])
 
 
 # ------------------------------------------------------------------------------------------------------------ distances
@@ -285,13 +261,6 @@ def test_lid_estimates_the_dimension(dimension):
     assert detector.score_outputs(middle).mean() == pytest.approx(dimension, rel=0.15)
 
 
-def test_lid_needs_more_different_features_than_neighbours():
-    outputs, y = made_up(120)
-    same = NetworkOutputs(outputs.logits, np.tile(outputs.features[:10], (12, 1)))
-    with pytest.raises(ValueError, match="k=20 neighbours need more than 20 different features"):
-        LIDDetector(untrained()).fit_outputs(same, y)
-
-
 def test_mahalanobis_is_scikit_learn_s():
     detector = fitted(MahalanobisDetector)
     outputs, y = made_up(120)
@@ -331,11 +300,6 @@ def test_center_distance(defence, trained, digits):
     np.testing.assert_allclose(detector.scores(x), want, rtol=1e-5)
 
 
-def test_center_distance_needs_centers(trained):
-    with pytest.raises(ValueError, match="LinearHead, has no centers; MahalanobisDetector"):
-        CenterDistanceDetector(trained["sce"])
-
-
 # ------------------------------------------------------------------------------------------------------------ threshold
 
 
@@ -346,13 +310,6 @@ def test_threshold_is_the_stated_order_statistic(n, rate, rank):
     calibration, _ = made_up(n, seed=1)
     detector.fit_outputs(outputs, y, calibration)
     assert detector.threshold == np.sort(detector.score_outputs(calibration))[rank - 1]
-
-
-def test_too_few_samples_for_a_rate():
-    detector = ConfidenceDetector(untrained(), false_positive_rate=0.05)
-    with pytest.raises(ValueError, match="needs at least 19 clean samples to set the threshold on, there are 18"):
-        detector.fit_outputs(made_up(100)[0], None, made_up(18, seed=1)[0])
-    assert not detector.is_fitted
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["given data", "held-out share"])
@@ -543,24 +500,16 @@ def test_a_user_s_classifier_with_a_layer_named(layer, digits):
     )
     detector = KernelDensityDetector(classifier, layer, bandwidth=3.0)
     detector.fit(digits.x_train, digits.y_train)
+    threshold = detector.threshold
+    detector.fit(digits.x_train, np.eye(10)[digits.y_train])
+    assert detector.threshold == threshold
     x = digits.x_test[:10]
     z = classifier.model.body(torch.from_numpy((x - 0.5) / 0.25)).detach().numpy()
     np.testing.assert_allclose(network_outputs(classifier, x, layer).features, z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(detector.scores(torch.tensor(x)).detach(), detector.scores(x), rtol=1e-6)
     assert detector.detect(x)[1].shape == (10,)
-
-
-def test_layers_that_are_not_there(trained):
-    classifier = PyTorchClassifier(Net(), torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, device_type="cpu")
-    with pytest.raises(ValueError, match="layer is needed: the network, a Net, has no 'embedding'"):
-        KernelDensityDetector(classifier)
-    with pytest.raises(ValueError, match="unknown layer 'bodi'. Did you mean 'body'"):
-        KernelDensityDetector(classifier, "bodi")
-    with pytest.raises(ValueError, match="layer 9 is out of range: the network has 3 layers"):
-        KernelDensityDetector(classifier, 9)
-    with pytest.raises(ValueError, match="no step of its own"):
-        KernelDensityDetector(classifier, "unused").scores(torch.zeros(1, 1, 8, 8))
-    assert ConfidenceDetector(classifier).layer is None
+    both = ThresholdedClassifier(detector, threshold=float(np.median(detector.scores(x))))
+    np.testing.assert_array_equal(both.predict_labels(x) == REJECTED, detector.scores(x) > both.threshold)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -581,59 +530,66 @@ def test_not_fitted(name, trained, digits):
             use()
 
 
-@pytest.mark.parametrize("name", [name for name in GENERAL if DETECTORS[name].needs_features])
-def test_features_of_another_width(name):
-    detector = fitted(DETECTORS[name])
-    outputs, _ = made_up(10)
-    with pytest.raises(ValueError, match="features have width 4, the detector was fitted on features of width 5"):
-        detector.score_outputs(NetworkOutputs(outputs.logits, outputs.features[:, :4]))
-    with pytest.raises(ValueError, match="needs features, the outputs hold none"):
-        detector.score_outputs(NetworkOutputs(outputs.logits, None))
+def own_net(network: torch.nn.Module) -> PyTorchClassifier:
+    return PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, device_type="cpu")
 
 
-def test_a_layer_of_another_width_unfits(trained, digits):
-    detector = MahalanobisDetector(trained["sce"])
-    detector.fit(digits.x_train, digits.y_train)
-    detector.layer = (
-        "backbone.layers.0" if "backbone.layers.0" in dict(trained["sce"].model.named_modules()) else "head"
-    )
-    with pytest.raises(ValueError, match="the network or the layer has changed since; fit it again"):
-        detector.detect(digits.x_test[:3])
-
-
-@pytest.mark.parametrize("cls", [KernelDensityDetector, MahalanobisDetector])
-def test_classes_that_are_missing(cls):
+def fit(name: str, rows: Callable[[np.ndarray], np.ndarray] = lambda y: y >= 0, labels: bool = True) -> None:
+    """Fit a detector on some of 120 made-up outputs."""
     outputs, y = made_up(120)
-    with pytest.raises(ValueError, match="no samples of class 1: .* needs some of each of the 3 classes"):
-        cls(untrained()).fit_outputs(outputs.take(y != 1), y[y != 1])
-    with pytest.raises(ValueError, match="all of class 0"):
-        cls(untrained()).fit_outputs(outputs.take(y == 0), y[y == 0])
-    with pytest.raises(ValueError, match="y is needed"):
-        cls(untrained()).fit_outputs(outputs)
+    chosen = rows(y)
+    create_detector(name, untrained()).fit_outputs(outputs.take(chosen), y[chosen] if labels else None)
 
 
-@pytest.mark.parametrize("name", GENERAL)
-def test_features_or_logits_that_are_not_finite(name):
-    outputs, y = made_up(120)
-    z, logits = outputs.features.copy(), outputs.logits.copy()
-    z[[3, 7], 1] = np.nan, np.inf
-    logits[5, 0] = np.inf
-    bad = NetworkOutputs(outputs.logits, z) if DETECTORS[name].needs_features else NetworkOutputs(logits, None)
-    what = "features are not finite for 2 of 120 samples .first: 3." if DETECTORS[name].needs_features else "logits are"
-    with pytest.raises(FloatingPointError, match=what):
-        create_detector(name, untrained()).fit_outputs(bad, y)
-    with pytest.raises(FloatingPointError, match="not finite"):
-        fitted(DETECTORS[name]).score_outputs(bad)
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: cross_validated_bandwidth([torch.zeros(5, 2), torch.zeros(1, 2)]), "at least 2 samples of each class"),
+        (lambda: cross_validated_bandwidth([torch.zeros(5, 2), torch.ones(5, 2)]), "no two features"),
+        (
+            lambda: NonMaximalEntropyDetector(untrained(2)).fit_outputs(made_up(100, nb_classes=2)[0]),
+            "at least 3 classes, got 2",
+        ),
+        (lambda: fit("lid", lambda y: np.arange(120) // 6 * 6), "k=20 neighbours need more than 20 different features"),
+        (lambda: CenterDistanceDetector(untrained()), "LinearHead, has no centers; MahalanobisDetector"),
+        (
+            lambda: ConfidenceDetector(untrained()).fit_outputs(made_up(100)[0], None, made_up(18, seed=1)[0]),
+            "needs at least 19 clean samples to set the threshold on, there are 18",
+        ),
+        (
+            lambda: fit("kernel-density", lambda y: y != 1),
+            "no samples of class 1: .* needs some of each of the 3 classes",
+        ),
+        (lambda: fit("mahalanobis", lambda y: y == 0), "all of class 0"),
+        (lambda: fit("mahalanobis", labels=False), "y is needed"),
+        (lambda: KernelDensityDetector(own_net(Net())), "layer is needed: the network, a Net, has no 'embedding'"),
+        (lambda: KernelDensityDetector(own_net(Net()), "bodi"), "unknown layer 'bodi'. Did you mean 'body'"),
+        (lambda: KernelDensityDetector(own_net(Net()), 9), "layer 9 is out of range: the network has 3 layers"),
+        (
+            lambda: KernelDensityDetector(own_net(Net()), "unused").scores(torch.zeros(1, 1, 8, 8)),
+            "no step of its own",
+        ),
+        (
+            lambda: create_detector("lid", untrained()).fit(X, x_calibraton=X),
+            "unknown argument 'x_calibraton'. Did you mean 'x_calibration'",
+        ),
+        (lambda: create_detector("lid", untrained()).detect(X, treshold=1), "unknown argument"),
+        (lambda: create_detector("mahalanobis", untrained()).fit(X, np.zeros(5, int)), "y has 5 labels for 10 samples"),
+        (lambda: create_detector("lid", untrained()).fit(X[:, 0]), "x has shape"),
+        (lambda: create_detector("lidd", untrained()), "unknown detector 'lidd'. Did you mean 'lid'"),
+        (lambda: auc_roc(np.zeros(3), np.zeros(4), paired=True), "as many clean as adversarial"),
+        (lambda: auc_roc(np.array([0.0, np.nan]), np.zeros(4)), "expected finite scores"),
+    ],
+)
+def test_what_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
 
 
-def test_a_network_that_has_diverged(trained, digits):
-    classifier = copy.deepcopy(trained["sce"])
-    with torch.no_grad():
-        classifier.model.backbone.get_parameter(next(n for n, _ in classifier.model.backbone.named_parameters())).fill_(
-            torch.nan
-        )
-    with pytest.raises(FloatingPointError, match="its training has diverged"):
-        KernelDensityDetector(classifier).fit(digits.x_train, digits.y_train)
+def test_a_detector_is_made_for_a_classifier():
+    with pytest.raises(TypeError, match="expected a LossDefendedClassifier or an ART PyTorchClassifier, got int"):
+        KernelDensityDetector(7)
+    assert ConfidenceDetector(own_net(Net())).layer is None
 
 
 @pytest.mark.parametrize(
@@ -662,27 +618,33 @@ def test_parameters_out_of_range(cls, params, message):
     assert detector.get_params() == before
 
 
-def test_arguments_that_do_not_fit(attacked, digits):
-    detector = create_detector("kernel-density", attacked.classifier)
-    with pytest.raises(TypeError, match="expected a LossDefendedClassifier or an ART PyTorchClassifier, got int"):
-        KernelDensityDetector(7)
-    with pytest.raises(ValueError, match="unknown argument 'x_calibraton'. Did you mean 'x_calibration'"):
-        detector.fit(digits.x_train, digits.y_train, x_calibraton=digits.x_test)
-    with pytest.raises(ValueError, match="unknown argument"):
-        attacked.detectors["lid"].detect(digits.x_test[:2], treshold=1)
-    with pytest.raises(ValueError, match="y has 5 labels for 10 samples"):
-        detector.fit(digits.x_train[:10], digits.y_train[:5])
-    with pytest.raises(ValueError, match="x has shape"):
-        detector.fit(digits.x_train[:, 0], digits.y_train)
-    with pytest.raises(ValueError, match="unknown detector 'kernel_density'. Did you mean 'kernel-density'"):
-        create_detector("kernel_density", attacked.classifier)
+@pytest.mark.parametrize("name", [name for name in GENERAL if DETECTORS[name].needs_features])
+def test_features_of_another_width(name):
+    detector = fitted(DETECTORS[name])
+    outputs, _ = made_up(10)
+    for features, match in (
+        (
+            outputs.features[:, :4],
+            "features have width 4, the detector was fitted on features of width 5: the network or",
+        ),
+        (None, "needs features, the outputs hold none"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            detector.score_outputs(NetworkOutputs(outputs.logits, features))
 
 
-def test_one_hot_labels_are_indices(digits, trained):
-    a, b = (MahalanobisDetector(trained["sce"]) for _ in range(2))
-    a.fit(digits.x_train, digits.y_train)
-    b.fit(digits.x_train, np.eye(10)[digits.y_train])
-    assert a.threshold == b.threshold
+@pytest.mark.parametrize("name", GENERAL)
+def test_features_or_logits_that_are_not_finite(name):
+    outputs, y = made_up(120)
+    z, logits = outputs.features.copy(), outputs.logits.copy()
+    z[[3, 7], 1] = np.nan, np.inf
+    logits[5, 0] = np.inf
+    bad = NetworkOutputs(outputs.logits, z) if DETECTORS[name].needs_features else NetworkOutputs(logits, None)
+    what = "features are not finite for 2 of 120 samples .first: 3." if DETECTORS[name].needs_features else "logits are"
+    with pytest.raises(FloatingPointError, match=what):
+        create_detector(name, untrained()).fit_outputs(bad, y)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        fitted(DETECTORS[name]).score_outputs(bad)
 
 
 # ------------------------------------------------------------------------------------------------ ThresholdedClassifier
@@ -726,7 +688,7 @@ def test_coverage_and_accuracy(attacked):
     assert (records[1].coverage, records[1].accuracy) == (1.0, right.mean())
     curve = both.coverage_and_accuracy(attacked.x, attacked.y)
     np.testing.assert_allclose([record.coverage for record in curve], np.linspace(0.05, 1, 20), atol=0.011)
-    assert selective_records(np.array([1.0, 2.0]), np.array([True, False]), [0.5])[0].accuracy is None
+    assert both.coverage_and_accuracy(attacked.x, attacked.y, [-1e9])[0].accuracy is None
 
 
 def test_art_s_attack_on_a_thresholded_classifier_gets_past_the_detector(attacked):
@@ -779,23 +741,6 @@ def test_a_thresholded_classifier_is_not_trained_and_keeps_its_parts(attacked):
         ThresholdedClassifier(attacked.classifier)
 
 
-def test_thresholding_a_classifier_with_art_s_preprocessing(digits):
-    classifier = PyTorchClassifier(
-        Net(),
-        torch.nn.CrossEntropyLoss(),
-        (1, 8, 8),
-        10,
-        clip_values=(0, 1),
-        preprocessing=(0.5, 0.25),
-        device_type="cpu",
-    )
-    detector = MahalanobisDetector(classifier, "body")
-    detector.fit(digits.x_train, digits.y_train)
-    both = ThresholdedClassifier(detector, threshold=float(np.median(detector.scores(digits.x_test))))
-    rejected = both.predict_labels(digits.x_test) == REJECTED
-    np.testing.assert_array_equal(rejected, detector.scores(digits.x_test) > both.threshold)
-
-
 # ----------------------------------------------------------------------------------------------------------- evaluation
 
 
@@ -827,13 +772,6 @@ def test_bootstrap_is_scikit_learn_s_area_over_draws(paired):
     assert area.interval[0] < area.value < area.interval[1]
 
 
-def test_auc_refuses():
-    with pytest.raises(ValueError, match="as many clean as adversarial"):
-        auc_roc(np.zeros(3), np.zeros(4), paired=True)
-    with pytest.raises(ValueError, match="expected finite scores"):
-        auc_roc(np.array([0.0, np.nan]), np.zeros(4))
-
-
 @pytest.fixture
 def record() -> DetectionRecord:
     """
@@ -850,6 +788,10 @@ def record() -> DetectionRecord:
 
 
 def test_record_by_hand(record):
+    with pytest.raises(ValueError, match="four arrays of the same shape"):
+        replace(record, clean_scores=np.zeros(3))
+    with pytest.raises(ValueError, match="at least one input"):
+        replace(record, **{name: each[:0] for name, each in vars(record).items() if isinstance(each, np.ndarray)})
     assert record.n == 6
     assert record.kept.tolist() == [True, True, False, False, False, False]
     assert record.detected.tolist() == [True, False, False, True, False, False]
@@ -881,13 +823,6 @@ def test_record_survives_json(record):
     np.testing.assert_allclose(noisy.clean_scores, np.random.default_rng(0).standard_normal(6) * 1e5, rtol=1e-8)
 
 
-def test_record_refuses(record):
-    with pytest.raises(ValueError, match="four arrays of the same shape"):
-        replace(record, clean_scores=np.zeros(3))
-    with pytest.raises(ValueError, match="at least one input"):
-        replace(record, **{name: each[:0] for name, each in vars(record).items() if isinstance(each, np.ndarray)})
-
-
 def test_a_record_without_successful_attacks(record):
     right = replace(record, adversarial_correct=np.ones(6, bool))
     assert right.auc() is None
@@ -895,19 +830,3 @@ def test_a_record_without_successful_attacks(record):
     assert right.detection_rate is None
     assert len(right.roc()[0]) == 0
     assert DetectionRecord.from_dict(right.to_dict()).to_dict() == right.to_dict()
-
-
-def test_log_softmax_of_a_defended_network_is_what_confidence_reads(trained, digits):
-    """Logits of all defences are larger = likelier, so the score needs no sign: reversed logits are in the network."""
-    detector = ConfidenceDetector(trained["rce"])
-    detector.fit(digits.x_train)
-    logits = trained["rce"].predict(digits.x_test[:20]).astype(float)
-    np.testing.assert_allclose(
-        detector.scores(digits.x_test[:20]), np.log1p(-np.exp(log_softmax(logits, axis=1).max(axis=1))), rtol=1e-4
-    )
-
-
-def test_create_classifier_and_detector_together():
-    classifier = create_classifier("gce", "cnn", input_shape=(1, 8, 8), nb_classes=4, device_type="cpu")
-    for name in GENERAL:
-        assert create_detector(name, classifier).classifier is classifier

@@ -13,7 +13,6 @@ from art_mmc import LossDefendedClassifier, load_dataset
 from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     HOLDS,
-    METHODS,
     QUIRKS,
     SUITES,
     UNTRUSTWORTHY,
@@ -335,25 +334,21 @@ def test_quirky_radii_do_not_mix_with_ours():
     )
 
 
-def test_quirks_are_those_of_their_paper():
-    with pytest.raises(ValueError, match="unknown quirk 'eps255'. Did you mean 'eps256'"):
-        SUITES["pang2020-table1"].build([0.1], quirks=["eps255"])
-    with pytest.raises(ValueError, match="suite 'li2021-table1' has no quirk 'eps256'"):
-        RobustnessEvaluation("li2021-table1", quirks=["eps256"])
-
-
 # ------------------------------------------------------------ what fits
 
 
 def test_names():
     assert get_suite("li2021") is SUITES["li2021-table1"]
     assert get_suite("pang2020") is SUITES["pang2020-table1"]
-    with pytest.raises(ValueError, match="unknown suite 'strongest'. Did you mean 'strong'"):
-        get_suite("strongest")
-    with pytest.raises(ValueError, match="unknown attack method 'pgdd'. Did you mean 'pgd'"):
-        build_attack("pgdd", undefended())
-    assert all(plan.method in METHODS for name in SUITES for plan in SUITES[name].build([0.1]))
     assert RobustnessEvaluation("pang2020-table1").eps == [8 / 255, 16 / 255]
+    for call, match in (
+        (lambda: get_suite("strongest"), "unknown suite 'strongest'. Did you mean 'strong'"),
+        (lambda: build_attack("pgdd", undefended()), "unknown attack method 'pgdd'. Did you mean 'pgd'"),
+        (lambda: SUITES["pang2020-table1"].build([0.1], quirks=["eps255"]), "unknown quirk 'eps255'. Did you mean"),
+        (lambda: RobustnessEvaluation("li2021-table1", quirks=["eps256"]), "'li2021-table1' has no quirk 'eps256'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
 
 
 @pytest.mark.parametrize(

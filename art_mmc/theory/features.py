@@ -43,15 +43,7 @@ def features_and_logits(
 
 
 def check_features(z: np.ndarray, y: np.ndarray, name: str = "z") -> tuple[np.ndarray, np.ndarray]:
-    """
-    Check features and their classes.
-
-    :param z: Features (N, d), finite.
-    :param y: Classes (N,), whole numbers from 0.
-    :param name: The name used in messages.
-    :return: Features as float64, classes as int64.
-    :raises ValueError: For wrong shapes, values that are not finite, or labels that are no class indices.
-    """
+    """Features (N, d), finite, as float64, and classes (N,) as int64; ValueError for what does not fit."""
     z, y = np.asarray(z), np.asarray(y)
     if z.ndim != 2 or 0 in z.shape:
         raise ValueError(f"{name}: expected features (N, d) with N and d of at least 1, got shape {z.shape}.")
@@ -69,14 +61,8 @@ def check_reference(
     z: np.ndarray, y: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
-    Check features and those that they are measured against.
-
-    :param z: Features (N, d).
-    :param y: Their classes (N,).
-    :param reference: Features (M, d) and classes (M,) of at least two classes; None for `z` and `y` themselves.
-    :return: z, y, and the reference's two.
-    :raises ValueError: As :func:`check_features`; for another width.
-    :raises FeatureError: For a single class, or a class of `y` that the reference lacks.
+    Features and classes, and those that they are measured against, of at least two classes: z and y themselves for
+    None. FeatureError for a single class, or a class of y that the reference lacks.
     """
     z, y = check_features(z, y)
     z_ref, y_ref = (z, y) if reference is None else check_features(*reference, name="reference")

@@ -8,26 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import check_labels
+from art_mmc.checks import check_labels, indices, whole
 
 
 def check_logits(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Check logits and labels.
-
-    :param logits: (N, K), K >= 2, finite.
-    :param y: Labels: indices (N,) or one-hot (N, K).
-    :return: Logits as float64, labels as indices (N,).
-    :raises ValueError: For what does not fit.
-    """
+    """Logits (N, K), K >= 2, as float64, and labels as indices (N,); ValueError for what does not fit."""
     logits, y = np.asarray(logits), np.asarray(y)
     if logits.ndim != 2 or len(logits) == 0 or logits.shape[1] < 2:
         raise ValueError(f"logits: expected shape (N, K) with K of at least 2, got {logits.shape}.")
     if not np.isfinite(logits).all():
         raise ValueError("logits: NaN or infinite values.")
     check_labels(y, logits.shape[1], length=len(logits))
-    indices = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
-    return logits.astype(np.float64), indices.astype(np.int64)
+    return logits.astype(np.float64), indices(y).astype(np.int64)
 
 
 def probability_gap(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -87,8 +79,7 @@ def reverse_prediction_bounds(alpha: Any, nb_classes: int) -> tuple[np.ndarray, 
     :raises ValueError: When an argument is out of range.
     """
     alpha = np.asarray(alpha, float)
-    if nb_classes < 2:
-        raise ValueError(f"nb_classes: expected at least 2, got {nb_classes}.")
+    whole("nb_classes", nb_classes, 2)
     if not ((alpha >= 0) & (alpha < 1 / nb_classes)).all():
         raise ValueError(f"alpha: expected numbers in [0, {1 / nb_classes:g}), 1 / K, where the theorem holds.")
     return alpha * (nb_classes - 1) ** 2, 2 * np.square(alpha) * (nb_classes - 1) ** 2
