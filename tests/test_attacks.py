@@ -31,6 +31,7 @@ from art_mmc import SPSA, GaussianNoise, LossDefendedClassifier, RandomRotation
 from art_mmc.attacks import random_rotation
 from art_mmc.attacks.spsa import spsa_gradient
 from art_mmc.objectives import OBJECTIVES
+from tests.planted import Linear, plain
 
 ATTACKS = [SPSA, GaussianNoise, RandomRotation]
 SHAPE = (1, 8, 8)
@@ -59,29 +60,10 @@ def norms(delta: np.ndarray, norm: float) -> np.ndarray:
     return np.linalg.norm(delta.reshape(len(delta), -1).astype(np.float64), ord=norm, axis=1)
 
 
-def make_net(weight: np.ndarray, bias: np.ndarray) -> torch.nn.Module:
-    layer = torch.nn.Linear(weight.shape[1], len(weight))
-    with torch.no_grad():
-        layer.weight.copy_(torch.as_tensor(weight))
-        layer.bias.copy_(torch.as_tensor(bias))
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = layer
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x.flatten(1))
-
-    return Net()
-
-
 def make_classifier(weight: np.ndarray, ours: bool, bias: np.ndarray | None = None) -> Any:
     """Logits W x + b, as ART's classifier or as ours."""
-    bias = np.zeros(len(weight)) if bias is None else bias
-    arguments = (make_net(weight, bias), torch.nn.CrossEntropyLoss(), SHAPE, len(weight))
-    cls = LossDefendedClassifier if ours else PyTorchClassifier
-    return cls(*arguments, clip_values=(0.0, 1.0), preprocessing=None, device_type="cpu")
+    network = Linear(weight, np.zeros(len(weight)) if bias is None else bias)
+    return plain(network, LossDefendedClassifier if ours else PyTorchClassifier, nb_classes=len(weight))
 
 
 def weights(nb_classes: int, seed: int = 0) -> np.ndarray:
@@ -835,14 +817,14 @@ SHARED = {
 @pytest.mark.parametrize("cls", ATTACKS)
 def test_parameters_are_checked_at_once_and_when_they_are_set(cls, trained):
     assert {*BAD[cls], *SHARED} == set(cls.attack_params) - set(EvasionAttack.attack_params)
-    attack = cls(trained["sce"], verbose=False)
     for name, values in {**BAD[cls], **SHARED}.items():
         for value in values:
-            for call in (lambda **kwargs: cls(trained["sce"], **kwargs), attack.set_params):
-                with pytest.raises(ValueError, match=name if name != "norm" else "Norm"):
-                    call(**{name: value})
+            with pytest.raises(ValueError, match=name if name != "norm" else "Norm"):
+                cls(trained["sce"], **{name: value})
+            with pytest.raises(ValueError, match=name if name != "norm" else "Norm"):
+                cls(trained["sce"]).set_params(**{name: value})
     with pytest.raises(ValueError, match="cannot be set"):
-        attack.set_params(epsilon=0.1)
+        cls(trained["sce"]).set_params(epsilon=0.1)
 
 
 def test_good_parameters_are_set(images, trained):
@@ -893,8 +875,7 @@ def after(good: int, bad: float) -> BlackBoxClassifierNeuralNetwork:
 
 
 def single_output() -> PyTorchClassifier:
-    network = make_net(np.ones((1, 64)), np.zeros(1))
-    return PyTorchClassifier(network, torch.nn.BCEWithLogitsLoss(), SHAPE, 2, device_type="cpu")
+    return plain(Linear(np.ones((1, 64)), np.zeros(1)), loss=torch.nn.BCEWithLogitsLoss(), nb_classes=2)
 
 
 TWO = np.zeros((2, *SHAPE), np.float32)

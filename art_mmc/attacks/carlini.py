@@ -77,11 +77,8 @@ OPTIMIZERS: dict[str, type[_TanhAdam] | type[_Fista]] = {"adam": _TanhAdam, "fis
 
 def lead_term(behind: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The term of f for the class that is predicted.
-
-    :param behind: By how much the logit that is to lead lies behind the largest other one, (B,).
-    :param confidence: By how much it must lead.
-    :return: `max(behind + confidence, 0)`, (B,), and whether it leads by as much, bool (B,).
+    The term of f for the class, `max(behind + confidence, 0)`, and whether the logit that is to lead does so by as
+    much: where it lies behind the largest other one by `behind`, (B,).
     """
     return (behind + confidence).clamp_min(0), (behind + confidence <= 0) & (behind < 0)
 
@@ -105,15 +102,11 @@ def carlini_search(
     Minimise `||x' - anchor||^2 + c f(x')` in the box, for constants c that are ten times as large after each failure,
     and between the last failure and the last success from then on.
 
+    Settings are those of :class:`CarliniL2`. Each constant begins at the start with a fresh optimizer; the point after
+    its last step is not looked at, as in the authors' code.
+
     :param goal: f.
-    :param clean: Inputs (B, ...).
-    :param low: Smallest values of an input; broadcasts against `clean`.
-    :param high: Largest values.
-    :param learning_rate: Learning rate: Adam's in the space of arctanh, FISTA's in that of the inputs.
-    :param binary_search_steps: Number of constants, each of which begins at the start with a fresh optimizer.
-    :param max_iter: Steps for each constant. The point after the last step is not looked at, as in the authors' code.
-    :param initial_const: The first constant.
-    :param optimizer: "adam" or "fista".
+    :param clean: Inputs (B, ...), between `low` and `high`, which broadcast against them.
     :param check_every: A constant is left as soon as so many steps have not lowered the batch's total loss by a
            ten-thousandth, as in the authors' code; None for never, so that no image depends on others in its batch.
     :param start: Where to start from (B, ...); None for the inputs.

@@ -38,6 +38,7 @@ class _DetectorAwareAttack(EvasionAttack):
     verbose: bool
 
     def _attack_batches(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        self.detector.threshold_at(0.5)  # raises where it has not been fitted
         x_adv, name = np.array(x, dtype=ART_NUMPY_DTYPE), type(self).__name__
         for first in trange(0, len(x), self.batch_size, desc=f"{name} - batches", disable=not self.verbose):
             part = slice(first, first + self.batch_size)
@@ -52,7 +53,6 @@ class _DetectorAwareAttack(EvasionAttack):
     def _labels(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
         """Labels in any format as indices (N,), if there are any."""
         check_images(np.asarray(x), self.estimator.input_shape)
-        self.detector.threshold_at(0.5)  # raises where it has not been fitted
         if y is None:
             return None
         y = np.asarray(y)

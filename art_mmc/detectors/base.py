@@ -72,13 +72,13 @@ def network_outputs(
     check_images(x, None if classifier.preprocessing_defences else classifier.input_shape)
     network = logits_network(classifier.model)
     module = find_layer(network, layer) if with_features else None
-    dtype = next((p.dtype for p in network.parameters()), torch.float32)
     logits, features = [], []
     with torch.no_grad():
         x, _ = classifier._apply_preprocessing(x.astype(np.float32, copy=False), y=None, fit=False)
         for start in range(0, len(x), batch_size):
-            batch = torch.tensor(x[start : start + batch_size], dtype=dtype, device=classifier.device)
-            a, z = logits_and_features(network, batch, module)
+            a, z = logits_and_features(
+                network, torch.tensor(x[start : start + batch_size], device=classifier.device), module
+            )
             logits.append(a.float().cpu().numpy())
             features += [] if z is None else [z.float().cpu().numpy()]
     return NetworkOutputs(np.concatenate(logits), np.concatenate(features) if features else None)
@@ -387,10 +387,8 @@ class ScoreDetector(EvasionDetector):
             if not classifier.all_framework_preprocessing:
                 raise NotImplementedError("Tensors as inputs need preprocessing that is all in PyTorch.")
             x, _ = classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)
-        network = self.network
-        dtype = next((p.dtype for p in network.parameters()), x.dtype)
-        layer = find_layer(network, self.layer) if self.needs_features else None
-        return logits_and_features(network, x.to(dtype), layer)
+        layer = find_layer(self.network, self.layer) if self.needs_features else None
+        return logits_and_features(self.network, x, layer)
 
     def score_tensors(
         self, logits: torch.Tensor, z: torch.Tensor | None, classes: torch.Tensor | None = None
@@ -541,12 +539,8 @@ class ScoreDetector(EvasionDetector):
 
 def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """
-    Squared Euclidean distances by one matrix product, (n, m) memory; differentiable. In float64 the cancellation costs
-    no more than 1e-15 of the squared norms.
-
-    :param a: Points (n, d).
-    :param b: Points (m, d).
-    :return: (n, m), not negative.
+    Squared Euclidean distances (n, m) of points (n, d) and (m, d) by one matrix product; differentiable. In float64 the
+    cancellation costs no more than 1e-15 of the squared norms.
     """
     norms = a.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1)
     return torch.addmm(norms, a, b.T, alpha=-2).clamp_min(0)

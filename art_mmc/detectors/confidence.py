@@ -11,11 +11,8 @@ from art_mmc.detectors.base import ScoreDetector
 
 def log_other_mass(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
     """
-    `log(1 - f_k)`, f the softmax and k a class: 1 - confidence in logarithms, where it does not round to zero.
-
-    :param logits: Logits (B, K).
-    :param classes: The classes k (B,); None for the predicted ones.
-    :return: (B,), at most 0.
+    `log(1 - f_k)` (B,), f the softmax of the logits (B, K) and k the classes (B,), None for the predicted ones: 1 -
+    confidence in logarithms, where it does not round to zero.
     """
     classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
     others = logits.scatter(1, classes, -torch.inf)
@@ -24,14 +21,11 @@ def log_other_mass(logits: torch.Tensor, classes: torch.Tensor | None = None) ->
 
 def non_maximal_entropy(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
     """
-    Non-ME: the entropy of the softmax over all classes but one, `-sum_{i != k} q_i log q_i` with
-    `q_i = f_i / sum_{j != k} f_j`.
+    Non-ME: the entropy of the softmax of logits (B, K), K >= 3, over all classes but one, `-sum_{i != k} q_i log q_i`
+    with `q_i = f_i / sum_{j != k} f_j`: (B,), in [0, log(K - 1)], the most where the other classes are equally likely.
+    The classes k (B,) are the predicted ones unless given.
 
     | Paper link: https://arxiv.org/abs/1706.00633 (Section 3)
-
-    :param logits: Logits (B, K), K >= 3.
-    :param classes: The classes k (B,) that are left out; None for the predicted ones.
-    :return: (B,), in [0, log(K - 1)]; log(K - 1) where the other classes are equally likely.
     """
     classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
     log_q = logits.scatter(1, classes, -torch.inf).log_softmax(dim=1)

@@ -32,28 +32,21 @@ _CROSS_VALIDATED = 500
 
 def log_kernel_density(z: torch.Tensor, references: torch.Tensor, bandwidth: float) -> torch.Tensor:
     """
-    `log( 1/n sum_i exp(-||z_i - z||^2 / sigma^2) )`, which does not underflow however far z is.
+    `log( 1/n sum_i exp(-||z_i - z||^2 / sigma^2) )` (B,) of features z (B, d) and z_i (n, d), float64, and a bandwidth
+    sigma^2 in their squared unit; it does not underflow however far z is.
 
     | Paper link: https://arxiv.org/abs/1706.00633 (Section 3; no factor 2 under the square)
-
-    :param z: Features (B, d), float64.
-    :param references: Features z_i (n, d), float64.
-    :param bandwidth: sigma^2, in squared units of the features.
-    :return: (B,), at most 0.
     """
     return (squared_distances(z, references) / -bandwidth).logsumexp(dim=1) - math.log(len(references))
 
 
 def cross_validated_bandwidth(groups: Sequence[torch.Tensor]) -> float:
     """
-    The sigma^2 under which each feature is likeliest given the others of its class: the largest leave-one-out
-    likelihood of the normalised density, features that never change left out.
+    The sigma^2 under which each feature, of classes (n_k, d) in float64, is likeliest given the others of its class:
+    the largest leave-one-out likelihood of the normalised density, features that never change left out. ValueError for
+    a class with a single feature, or where all of a class are the same.
 
     | Paper link: https://arxiv.org/abs/1703.00410 (bandwidth by the likelihood of held-out features)
-
-    :param groups: For each class its features (n_k, d), float64, at least two.
-    :return: sigma^2.
-    :raises ValueError: For a class with a single feature, or where all of a class are the same.
     """
     if min(map(len, groups)) < 2:
         raise ValueError(

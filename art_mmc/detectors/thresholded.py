@@ -43,7 +43,6 @@ class RejectingNet(torch.nn.Module):
         :param x: Inputs (B, C, H, W), of any floating type; cast to the network's own.
         :return: Logits (B, K + 1), the last of which is that of rejection.
         """
-        x = x.to(next((p.dtype for p in self.network.parameters()), x.dtype))
         layer = find_layer(self.network, self.detector.layer) if self.detector.needs_features else None
         logits, z = logits_and_features(self.network, x, layer, training=None)
         excess = self.detector.score_tensors(logits, z) - self.threshold

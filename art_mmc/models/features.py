@@ -65,18 +65,12 @@ def logits_and_features(
     network: nn.Module, x: torch.Tensor, layer: nn.Module | None, training: bool | None = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    One forward pass, for logits and features, without a hook on the network.
-
-    :param network: The network, (B, C, H, W) -> (B, K).
-    :param x: Inputs (B, C, H, W), on the device.
-    :param layer: The module whose output are the features; None for no features.
-    :param training: Mode of the network; None for that in which each module is, with a graph that reaches the
-           parameters.
-    :return: Logits (B, K) and features (B, d), flattened, with graph if gradients are on.
-    :raises ValueError: When the layer takes no part in the forward pass.
+    Logits (B, K) and features (B, d), flattened, of inputs on the device, cast to the network's type, from one forward
+    pass without a hook on it; with graph if gradients are on. No layer, no features; no mode, each module's own and a
+    graph that reaches the parameters. ValueError when the layer takes no part in the pass.
     """
     prepared = Prepared(network, training, learning=training is None, watched=layer)
-    logits = prepared(x)
+    logits = prepared(x.to(next((p.dtype for p in network.parameters()), x.dtype)))
     if layer is not None and not prepared.seen:
         raise ValueError(f"layer {type(layer).__name__} is no step of its own in the network's forward pass.")
     return logits, prepared.seen[-1].flatten(1) if prepared.seen else None

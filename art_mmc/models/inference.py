@@ -121,7 +121,10 @@ class Prepared:
             self._doubles[id(module)] = whole
             return whole
         double = self._doubles[id(module)] = object.__new__(type(module))
-        state = dict(module.__dict__)
+        own = dict(module.__dict__)
+        if self.watched is not None and _is_fused(own.get("forward")):
+            del own["forward"]  # of a double, which leaves out the very step that may be watched
+        state = dict(own)
         object.__setattr__(double, "__dict__", state)
         state["training"] = self._modes.get(id(module), module.training)
         state["_forward_hooks"] = module._forward_hooks.copy()
@@ -137,7 +140,7 @@ class Prepared:
             state["_modules"] = {
                 name: None if child is None else self._double(child) for name, child in module._modules.items()
             }
-        for name, value in module.__dict__.items():
+        for name, value in own.items():
             kind = type(value)
             if kind in _ATOMS or name in _COMMON or (kind in (tuple, list) and _ATOMS.issuperset(map(type, value))):
                 continue
@@ -335,6 +338,10 @@ class _Sequence:
                 steps.append(module)
                 modules, fresh = modules[1:], gives_fresh(module)
         return steps
+
+
+def _is_fused(forward: Any) -> bool:
+    return isinstance(forward, _Sequence) or getattr(forward, "__name__", None) == "fused_forward"
 
 
 def _swaps(relu: nn.Module, pool: nn.Module) -> bool:
