@@ -1,0 +1,349 @@
+"""
+What the white-box attacks of this package share: the network on tensors, labels and targets, restarts, batches that are
+packed again, balls and boxes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from art.attacks.attack import EvasionAttack
+from art.config import ART_NUMPY_DTYPE
+from art.estimators.classification import PyTorchClassifier
+from tqdm.auto import tqdm
+
+from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, indices, number, whole
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.accelerate import share_network
+from art_mmc.objectives import margin
+
+logger = logging.getLogger(__name__)
+
+
+class Network:
+    """
+    The network of a classifier on tensors, after the classifier's preprocessing.
+
+    :param classifier: Any ART `PyTorchClassifier`. What it holds stays as it is.
+    """
+
+    def __init__(self, classifier: PyTorchClassifier) -> None:
+        view = classifier if isinstance(classifier, LossDefendedClassifier) else share_network(classifier)
+        self.view = view._without_probabilities()
+        #: whether a gradient was NaN or infinite, bool (); looked at seldom, so that nobody waits for the device
+        self.broken = torch.zeros((), dtype=torch.bool, device=self.view.device)
+
+    def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        points: Any = x if self.view.all_framework_preprocessing else x.cpu().numpy()
+        leaf, inputs, _ = self.view._differentiable_input(points)
+        logits = self.view.forward(inputs).float()
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise ValueError(
+                "This attack has not yet been tested for binary classification with a single output classifier: "
+                f"expected logits (N, K) with K >= 2, got shape {tuple(logits.shape)}."
+            )
+        return leaf, logits
+
+    def _back(self, x: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """Gradients with respect to x, (B, ...), from those with respect to what the network got."""
+        if not self.view.all_framework_preprocessing:
+            gradients = torch.as_tensor(self.view._numpy_gradient(x.cpu().numpy(), gradients)).to(x)
+        self.broken |= ~torch.isfinite(gradients).all()
+        return gradients
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Inputs (B, ...).
+        :return: Logits (B, K), without a graph.
+        """
+        with torch.no_grad():
+            return self._run(x)[1]
+
+    def gradients(
+        self, x: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        :param x: Inputs (B, ...).
+        :param function: Logits (B, K) -> values (B,).
+        :return: The logits, the values and their gradients with respect to x, (B, ...).
+        """
+        leaf, logits = self._run(x)
+        values = function(logits)
+        (gradients,) = torch.autograd.grad(values.sum(), leaf)
+        return logits.detach(), values.detach(), self._back(x, gradients)
+
+    def class_gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        :param x: Inputs (B, ...).
+        :return: Logits (B, K) and their gradients with respect to x, (B, K, ...).
+        """
+        leaf, logits = self._run(x)
+        parts = self.view._jacobian(logits.sum(dim=0), leaf).unbind(dim=1)
+        return logits.detach(), torch.stack([self._back(x, each) for each in parts], dim=1)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """
+    Where examples may lie: a ball about the inputs, cut off by the box.
+
+    :param norm: Infinity or 2.
+    :param low: Smallest values of an input; broadcasts against a batch.
+    :param high: Largest values.
+    """
+
+    norm: float
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def boxed(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        :param x: Points (B, ...).
+        :return: The nearest points of the box.
+        """
+        return torch.minimum(torch.maximum(x, self.low), self.high)
+
+    def length(self, delta: torch.Tensor, norm: float | None = None) -> torch.Tensor:
+        """
+        :param delta: Perturbations (B, ...).
+        :param norm: 1, 2 or infinity; None for that of the ball.
+        :return: Their norms, of a shape that broadcasts against them.
+        """
+        norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
+        return per_sample(norms, delta)
+
+    def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+        """
+        :param x_adv: Points (B, ...).
+        :param x: Inputs (B, ...), in the box.
+        :param eps: Radius.
+        :return: Points of the ball about x and of the box: the nearest of the ball, then the nearest of the box, which
+                 is a move towards x.
+        """
+        delta = x_adv - x
+        if self.norm == math.inf:
+            return self.boxed(x + delta.clamp(-eps, eps))
+        return self.boxed(x + delta * (eps / self.length(delta).clamp_min(eps)))
+
+    def direction(self, gradients: torch.Tensor) -> torch.Tensor:
+        """
+        :param gradients: (B, ...).
+        :return: The steps of length 1 that go up most; 0 where the gradient is.
+        """
+        if self.norm == math.inf:
+            return gradients.sign()
+        largest = per_sample(gradients.flatten(1).abs().amax(dim=1), gradients)  # squares of small numbers would be 0
+        gradients = gradients / torch.where(largest > 0, largest, torch.ones_like(largest))
+        return gradients / self.length(gradients).clamp_min(1)
+
+
+def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """
+    :param values: One value a sample, (B,).
+    :param like: A batch (B, ...).
+    :return: The values in a shape that broadcasts against it.
+    """
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+class WhiteBoxAttack(EvasionAttack):
+    """
+    Base of attacks by gradients on tensors. Each image has a random stream of its own, which depends on the seed and on
+    the image's place in x: what is found for an image does not depend on the others, nor, but for rounding, on the
+    batch size.
+    """
+
+    attack_params = EvasionAttack.attack_params + [
+        "norm",
+        "eps",
+        "max_iter",
+        "nb_restarts",
+        "targeted",
+        "nb_targets",
+        "early_stop",
+        "batch_size",
+        "seed",
+        "verbose",
+    ]
+    _estimator_requirements = (PyTorchClassifier,)
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        norm: int | float | str,
+        eps: float | None,
+        max_iter: int,
+        nb_restarts: int,
+        targeted: bool,
+        nb_targets: int,
+        early_stop: bool,
+        batch_size: int,
+        seed: int | None,
+        verbose: bool,
+    ) -> None:
+        """
+        :param classifier: A trained classifier.
+        :param norm: Norm of the ball: np.inf, "inf" or 2.
+        :param eps: Radius of the ball, in the unit of the inputs.
+        :param max_iter: Number of steps.
+        :param nb_restarts: Number of starts.
+        :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
+        :param nb_targets: How many other classes to aim at in turn; 0 for none in particular.
+        :param early_stop: Whether an image is left alone once an example is found.
+        :param batch_size: Images that are attacked together.
+        :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
+        :param verbose: Show progress bars.
+        """
+        super().__init__(estimator=classifier)
+        self.norm = norm
+        self.eps = eps
+        self.max_iter = max_iter
+        self.nb_restarts = nb_restarts
+        self._targeted = targeted
+        self.nb_targets = nb_targets
+        self.early_stop = early_stop
+        self.batch_size = batch_size
+        self.seed = seed
+        self.verbose = verbose
+
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """
+        Generate adversarial samples and return them in an array.
+
+        :param x: Inputs (N, ...), in the box of the classifier's clip values.
+        :param y: Classes, as indices (N,) or one-hot (N, K): the true ones, or for a targeted attack those to be
+               reached. None for the classifier's own predictions.
+        :param kwargs: Ignored, as in ART.
+        :return: Adversarial samples of the shape of x, float32. An image that is misclassified as it is stays.
+        :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
+        :raises FloatingPointError: When a logit or a gradient is NaN or infinite.
+        """
+        if self.targeted and y is None:
+            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
+        x = np.asarray(x)
+        check_images(x)
+        if y is not None:
+            y = np.asarray(y)
+            check_labels(y, self.estimator.nb_classes, length=len(x))
+            y = indices(y).astype(np.int64)
+        seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
+        x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
+        network = Network(self.estimator)
+        name = type(self).__name__
+        with network.view.crafting(), torch.enable_grad():
+            parts = [
+                network.logits(torch.tensor(x_adv[first : first + self.batch_size], device=network.view.device)).cpu()
+                for first in range(0, len(x), self.batch_size)
+            ]
+            logits = torch.cat(parts)
+            if not torch.isfinite(logits).all():
+                raise FloatingPointError(
+                    f"{name}: the network's logits are NaN or infinite; no attack is judged by them."
+                )
+            labels = logits.argmax(dim=1) if y is None else torch.from_numpy(y)
+            reached = ((logits.argmax(dim=1) == labels) == self.targeted).numpy()
+            values = np.where(reached, np.inf, -np.inf).astype(np.float32)
+            others = logits.scatter(1, labels[:, None], -torch.inf)
+            targets = others.topk(min(self.nb_targets, logits.shape[1] - 1), dim=1).indices
+            rounds = [(start, aim) for start in range(self.nb_restarts) for aim in range(max(1, targets.shape[1]))]
+            for start, aim in tqdm(rounds, desc=f"{name} - rounds", disable=not self.verbose):
+                left = np.flatnonzero(~reached if self.early_stop else values < np.inf)
+                for first in range(0, len(left), self.batch_size):
+                    index = left[first : first + self.batch_size]
+                    clean = torch.tensor(x[index], dtype=torch.float32, device=network.view.device)
+                    noise = [self._noise(x.shape[1:], [seed, int(i), start, aim]) for i in index]
+                    found, hit, value = self._attack(
+                        network,
+                        self._ball(clean),
+                        clean,
+                        labels[index].to(clean.device),
+                        targets[index, aim].to(clean.device) if targets.shape[1] else None,
+                        torch.tensor(np.stack(noise), device=clean.device),
+                        start,
+                        torch.tensor(values[index], device=clean.device),
+                    )
+                    if network.broken:
+                        raise FloatingPointError(
+                            f"{name}: a gradient is NaN or infinite: an attack along it goes nowhere."
+                        )
+                    points, hits, worth = (each.cpu().numpy() for each in (found, hit, value))
+                    better = (hits & ~reached[index]) | ((hits == reached[index]) & (worth > values[index]))
+                    x_adv[index[better]], values[index[better]] = points[better], worth[better]
+                    reached[index[better]] = hits[better]
+        logger.info("Success rate of %s attack: %.2f%%", name, 100 * reached.mean())
+        return x_adv
+
+    @abstractmethod
+    def _attack(
+        self,
+        network: Network,
+        ball: Ball,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        targets: torch.Tensor | None,
+        directions: torch.Tensor,
+        start: int,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Attack one batch once.
+
+        :param network: The network.
+        :param ball: Norm and box.
+        :param x: Inputs (B, ...), float32.
+        :param y: Classes to be left, or for a targeted attack to be reached, (B,).
+        :param targets: Other classes to aim at, (B,); None for none in particular.
+        :param directions: Random perturbations of length 1, (B, ...).
+        :param start: Which start it is, from 0.
+        :param values: What the images' best points so far are worth, (B,), minus infinity for none.
+        :return: Points (B, ...), whether each is an example, bool (B,), and what it is worth (B,): of two examples,
+                 or two points that are none, the one that is worth more stays.
+        """
+
+    def _ball(self, x: torch.Tensor) -> Ball:
+        low, high = (-np.inf, np.inf) if self.estimator.clip_values is None else self.estimator.clip_values
+        return Ball(2 if self.norm == 2 else math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
+
+    def _noise(self, shape: tuple[int, ...], seed: list[int]) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        if self.norm == 2:
+            noise = generator.standard_normal(shape)
+            return (noise / np.linalg.norm(noise.ravel())).astype(np.float32)
+        noise = generator.uniform(-1, 1, shape)
+        return (noise / np.abs(noise).max()).astype(np.float32)
+
+    def _reached(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param logits: Logits (B, K).
+        :param y: Classes to be left, or reached, (B,).
+        :return: Whether they are, bool (B,), by more than rounding in another order of the operations explains.
+        """
+        ahead = margin(logits, y) * (-1 if self.targeted else 1)
+        return ahead > ROUNDING * logits.abs().amax(dim=1)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        choice("norm", self.norm, (2, np.inf, "inf"))
+        if self.eps is not None:
+            number("eps", self.eps)
+            if self.norm != 2:
+                check_eps(self.eps, clip_values=self.estimator.clip_values)
+        for name in ("max_iter", "nb_restarts", "batch_size"):
+            whole(name, getattr(self, name))
+        whole("nb_targets", self.nb_targets, 0)
+        if self.seed is not None:
+            whole("seed", self.seed, 0)
+        for name in ("targeted", "early_stop", "verbose"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}.")
+        if self.targeted and self.nb_targets:
+            raise ValueError(
+                f"nb_targets: expected 0 for a targeted attack, whose targets are y, got {self.nb_targets}."
+            )

@@ -1,0 +1,604 @@
+"""
+APGD, FAB and AutoAttack: against closed forms on linear networks, against APGD's algorithm written out, and, where its
+package is installed, against the authors' code.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import SquareAttack
+from art.defences.preprocessor import SpatialSmoothing
+from art.estimators.classification import PyTorchClassifier
+
+from art_mmc import create_classifier
+from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary
+from art_mmc.attacks.auto_attack import _Square, remembering
+from art_mmc.attacks.auto_pgd import checkpoints
+from art_mmc.attacks.fast_adaptive_boundary import project_onto_plane
+from art_mmc.attacks.white_box import Ball
+from art_mmc.evaluation.engine import beyond_ball, beyond_box
+from art_mmc.objectives import OBJECTIVES, margin
+from art_mmc.state import seeded
+from tests.planted import Around, Backbone, Hidden, Linear, digits, plain, undefended
+
+NORMS = [math.inf, 2]
+ALL = [AutoPGD, FastAdaptiveBoundary, AutoAttackStandard]
+BOXES = {"box": (0.0, 1.0), "no box": None}
+
+
+def linear(nb_classes: int, box: tuple[float, float] | None = (0.0, 1.0), seed: int = 0) -> PyTorchClassifier:
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((nb_classes, 64))
+    weight[:, ::7] = 0  # values that nothing depends on
+    return plain(Linear(weight, rng.standard_normal(nb_classes)), nb_classes=nb_classes, clip_values=box)
+
+
+def images(n: int = 12, seed: int = 1) -> np.ndarray:
+    """Half of the values near a wall of [0, 1], a quarter of them on it."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 1, (n, 1, 8, 8))
+    edge = rng.uniform(size=x.shape)
+    x = np.where(edge < 0.25, x.round(), np.where(edge < 0.5, 0.02 + 0.96 * x.round(), x))
+    return x.astype(np.float32)
+
+
+def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:
+    return np.linalg.norm((x_adv.astype(np.float64) - x).reshape(len(x), -1), norm, axis=1)
+
+
+def furthest(x: np.ndarray, w: np.ndarray, reach: np.ndarray, norm: float, box) -> tuple[np.ndarray, np.ndarray]:
+    """How far w x rises, (N,), and how far x goes: reach in L-inf, or in L2 along reach * w, until the box stops it."""
+    low, high = (-np.inf, np.inf) if box is None else box
+    way = np.clip(x + reach[:, None] * (np.sign(w) if norm == math.inf else w), low, high) - x
+    return (way * w).sum(axis=1), np.linalg.norm(way, norm, axis=1)
+
+
+def solved(x: np.ndarray, w: np.ndarray, norm: float, box, enough) -> tuple[np.ndarray, np.ndarray]:
+    """By bisection, the first reach with enough(rise, distance); infinity where there is none."""
+    small, large = np.zeros(len(x)), np.full(len(x), 1e6)
+    for _ in range(100):
+        middle = (small + large) / 2
+        done = enough(*furthest(x, w, middle, norm, box))
+        small, large = np.where(done, small, middle), np.where(done, middle, large)
+    rise, way = furthest(x, w, large, norm, box)
+    return rise, np.where(enough(rise * (1 + 1e-9), way), way, np.inf)
+
+
+def nearest_by_hand(
+    classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, norm: float, others=None
+) -> np.ndarray:
+    """Distances (N,) to the nearest example of a linear network, of all other classes or of those given."""
+    weight, bias = (each.detach().numpy().astype(np.float64) for each in classifier.model.parameters())
+    flat, box = x.reshape(len(x), -1).astype(np.float64), classifier.clip_values
+    best = np.full(len(x), np.inf)
+    for k in range(len(weight)):
+        w = weight[k] - weight[y]
+        gap = -((flat * w).sum(axis=1) + bias[k] - bias[y])
+        _, way = solved(flat, w, norm, box, lambda rise, _, gap=gap: rise >= gap)
+        counts = y != k if others is None else others == k
+        best = np.where(counts & (way < best), way, best)
+    return best
+
+
+# ------------------------------------------------------------------------------------------------------ closed forms
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize(("nb_classes", "nb_targets"), [(2, 9), (5, 9), (5, 0), (12, 9)])
+def test_fab_finds_the_distance_of_a_linear_network(nb_classes, nb_targets, box, norm):
+    classifier = linear(nb_classes, BOXES[box])
+    x = images()
+    y = classifier.predict(x).argmax(axis=1)
+    x_adv = FastAdaptiveBoundary(classifier, norm, nb_targets=nb_targets, verbose=False).generate(x, y)
+    assert (classifier.predict(x_adv).argmax(axis=1) != y).all()
+    want, got = nearest_by_hand(classifier, x, y, norm), distances(x_adv, x, norm)
+    assert (got >= want * (1 - 1e-4)).all()
+    near = got <= want * 1.01
+    # which class is nearest is judged without the box, where all are tried in each step
+    assert near.mean() >= 0.9 if nb_targets == 0 and classifier.clip_values is not None else near.all()
+    assert not beyond_box(x_adv, classifier.clip_values).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_fab_towards_a_target_of_the_users(norm):
+    """Of two classes only, since other boundaries may lie between."""
+    classifier = linear(2)
+    x = images()
+    y = classifier.predict(x).argmax(axis=1)
+    attack = FastAdaptiveBoundary(classifier, norm, targeted=True, nb_targets=0, verbose=False)
+    x_adv = attack.generate(x, 1 - y)
+    assert (classifier.predict(x_adv).argmax(axis=1) == 1 - y).all()
+    np.testing.assert_allclose(distances(x_adv, x, norm), nearest_by_hand(classifier, x, y, norm), rtol=0.01)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_fab_with_eps_counts_what_lies_in_the_ball_and_keeps_the_other_images(norm, early_stop):
+    classifier = linear(5)
+    x = images(24)
+    y = classifier.predict(x).argmax(axis=1)
+    want = nearest_by_hand(classifier, x, y, norm)
+    eps = float(np.median(want))
+    x_adv = FastAdaptiveBoundary(classifier, norm, eps, early_stop=early_stop, verbose=False).generate(x, y)
+    fooled = classifier.predict(x_adv).argmax(axis=1) != y
+    clear = np.abs(want / eps - 1) > 0.02  # FAB is right to within 1 %
+    np.testing.assert_array_equal(fooled[clear], want[clear] < eps)
+    assert 6 < fooled.sum() < 18
+    np.testing.assert_array_equal(x_adv[~fooled], x[~fooled])
+    assert not beyond_ball(x_adv, x, eps, norm).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("box", BOXES)
+def test_the_way_to_a_plane_in_the_box(norm, box):
+    """By bisection in float64; a third of the planes lies beyond the box, and some values have no weight."""
+    rng = np.random.default_rng(3)
+    x, normal = images(30).reshape(30, -1), rng.standard_normal((30, 64)) * rng.integers(0, 2, (30, 64))
+    low, high = (-np.inf, np.inf) if BOXES[box] is None else BOXES[box]
+    farthest, _ = furthest(x.astype(float), -normal, np.full(30, 1e6), norm, (0, 1))
+    offset = farthest * np.tile([0.1, 0.8, 1.5], 10)
+    _, want = solved(x.astype(float), -normal, norm, BOXES[box], lambda rise, _: rise >= offset)
+    for sign in (1, -1):
+        ball = Ball(norm, torch.tensor(low).float(), torch.tensor(high).float())
+        way = project_onto_plane(
+            ball, torch.tensor(x), torch.tensor(sign * normal).float(), torch.tensor(sign * offset).float()
+        ).numpy()
+        left = (way * normal).sum(axis=1) + offset
+        assert not beyond_box(x + way, BOXES[box]).any()
+        meets = np.isfinite(want)
+        assert meets.sum() == (20 if box == "box" else 30)
+        np.testing.assert_allclose(left[meets], 0, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(way, norm, axis=1)[meets], want[meets], rtol=1e-4)
+        np.testing.assert_allclose(left[~meets], (offset - farthest)[~meets], rtol=1e-4)  # as near as the box lets it
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize(
+    ("objective", "nb_targets"), [("cross_entropy", 0), ("margin", 0), ("dlr", 0), ("dlr", 1), ("margin", 1)]
+)
+def test_apgd_reaches_the_worst_case_of_a_linear_network(objective, nb_targets, box, norm):
+    """Of four classes two have logits +-(w x + b) and the others lie far below: all objectives climb along w."""
+    w = np.random.default_rng(5).normal(size=64) / 8
+    bias = 2.5 - w.sum() / 2
+    model = Linear(np.stack([w, -w, 0 * w, 0 * w]), np.array([bias, -bias, -40, -41]))
+    classifier = plain(model, nb_classes=4, clip_values=BOXES[box])
+    x, eps = images(), 0.2 if norm == math.inf else 0.4
+    attack = AutoPGD(classifier, norm, eps, objective=objective, nb_targets=nb_targets, seed=0, verbose=False)
+    x_adv = attack.generate(x, np.zeros(len(x)))
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    want, _ = solved(flat, -w[None].repeat(len(x), 0), norm, BOXES[box], lambda _, way: way >= eps)
+    got = (flat - x_adv.reshape(flat.shape)) @ w
+    assert (got <= want * (1 + 1e-4)).all()
+    assert (got >= 0.99 * want).all()
+    assert not beyond_ball(x_adv, x, eps, norm).any()
+    assert not beyond_box(x_adv, classifier.clip_values).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("nb_classes", [2, 3, 5])
+def test_autoattack_leaves_exactly_what_no_example_lies_near(nb_classes, norm):
+    classifier = linear(nb_classes)
+    x = images(20)
+    y = classifier.predict(x).argmax(axis=1)
+    want = nearest_by_hand(classifier, x, y, norm)
+    eps = float(np.sort(want)[9:11].mean())  # ten of twenty
+    attack = AutoAttackStandard(classifier, norm, eps, seed=0, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("art_mmc.attacks.auto_attack._QUERIES", 20)
+        x_adv = attack.generate(x, y)
+    np.testing.assert_array_equal(classifier.predict(x_adv).argmax(axis=1) != y, want < eps)
+    assert list(attack.robust_accuracy) == ["clean", "APGD-CE", "APGD-T", "FAB-T", "Square"]
+    assert attack.robust_accuracy["clean"] == 1
+    assert attack.robust_accuracy["Square"] == 0.5
+    assert not beyond_ball(x_adv, x, eps, norm).any()
+    assert not beyond_box(x_adv, classifier.clip_values).any()
+
+
+# --------------------------------------------------------------------------------------------- APGD's algorithm
+
+
+def test_checkpoints_by_hand():
+    # 22, then 19, 16, 13, 10, 7 and from then on 6 hundredths more
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(20) == [5, 9, 12, 14, 16, 18, 19, 20]  # 4.4, 8.2, 11.4, 14, 16, 17.4, 18.6, 19.8, rounded up
+    assert checkpoints(1) == [1]
+
+
+def written_out(network, x, y, start, eps, norm, steps, objective):
+    """Algorithm 1 of the paper for one image, in float64, with its condition on every window; the largest value."""
+    network = copy.deepcopy(network).double()
+    x, start = torch.tensor(x).double(), torch.tensor(start).double()
+
+    def value_and_gradient(z):
+        z = z.clone().requires_grad_(True)
+        value = objective(network(z[None]), torch.tensor([y]))[0]
+        return value.item(), torch.autograd.grad(value, z)[0]
+
+    def project(z):
+        d = z - x
+        d = d.clamp(-eps, eps) if norm == math.inf else d * min(1, eps / d.norm().item())
+        return (x + d).clamp(0, 1)
+
+    at, eta = [project(start)], 2 * eps
+    value, gradient = value_and_gradient(at[0])
+    f, g, f_best, best, rose, last, halved = [value], [gradient], [value], 0, [], 0, True
+    for k in range(steps):
+        step = g[k].sign() if norm == math.inf else g[k] / g[k].norm()
+        new = project(at[k] + eta * step)
+        if k:
+            new = project(at[k] + 0.75 * (new - at[k]) + 0.25 * (at[k] - at[k - 1]))
+        value, gradient = value_and_gradient(new)
+        rose.append(value > f[k])
+        for path, each in ((at, new), (f, value), (g, gradient), (f_best, max(f_best[-1], value))):
+            path.append(each)
+        best = k + 1 if value > f_best[k] else best
+        if k + 1 in checkpoints(steps):
+            halved = sum(rose[last:]) < 0.75 * (k + 1 - last) or (not halved and f_best[-1] == f_best[last])
+            last = k + 1
+            if halved:
+                eta /= 2
+                at[-1], f[-1], g[-1] = at[best], f[best], g[best]
+    return f_best[-1]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_apgd_against_its_algorithm_written_out(norm):
+    classifier, (_, _, x, y) = undefended(), digits()
+    x, y, eps = x[:6], y[:6], 0.1 if norm == math.inf else 0.3
+    attack = AutoPGD(classifier, norm, eps, 30, "dlr", early_stop=False, seed=3, verbose=False)
+    x_adv = attack.generate(x, y)
+    got = OBJECTIVES["dlr"](torch.tensor(classifier.predict(x_adv)), torch.tensor(y))
+    starts = [each + eps * attack._noise(each.shape, [3, i, 0, 0]) for i, each in enumerate(x)]
+    want = [
+        written_out(classifier.model, *each, eps, norm, 30, OBJECTIVES["dlr"])
+        for each in zip(x, y, starts, strict=True)
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+# ----------------------------------------------------------------------------------------------- the authors' code
+
+
+def trained(kind: str) -> PyTorchClassifier:
+    """A few epochs on the digits."""
+    x, y, _, _ = digits()
+    with seeded(0):
+        if kind == "torch":
+            net = torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+            )
+            classifier = plain(Around(net), optimizer=torch.optim.Adam(net.parameters(), 1e-2))
+        else:
+            classifier = create_classifier(kind, Backbone(), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
+        classifier.fit(x, np.eye(10, dtype=np.float32)[y], nb_epochs=5, batch_size=64)
+    classifier.model.eval()
+    return classifier
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("sce", math.inf), ("mmc", 2), ("rce", math.inf), ("torch", 2)])
+def test_each_attack_leaves_what_the_authors_leaves(kind, norm):
+    """Towards four targets: by itself, and all together, within one image of a hundred."""
+    reference = pytest.importorskip("pyautoattack")
+    classifier, (_, _, x, y) = trained(kind), digits()
+    eps = 0.1 if norm == math.inf else 0.5
+    settings = {"norm": norm, "eps": eps, "seed": 0, "verbose": False, "early_stop": True}
+    ours = {
+        "apgd-ce": AutoPGD(classifier, objective="cross_entropy", **settings),
+        "apgd-t": AutoPGD(classifier, objective="dlr", nb_targets=4, **settings),
+        "fab-t": FastAdaptiveBoundary(classifier, nb_targets=4, **settings),
+    }
+    left = {}
+    for name, attack in ours.items():
+        theirs = reference.AutoAttack(
+            classifier.model, norm="Linf" if norm == math.inf else "L2", eps=eps, version="standard", seed=0
+        )
+        theirs.attacks_to_run, theirs.verbose = [name], False
+        theirs.apgd_targeted.n_target_classes = theirs.fab.n_target_classes = 4
+        examples, _ = theirs.run_standard_evaluation(torch.tensor(x), torch.tensor(y), batch_size=100)
+        each = (attack.generate(x, y), examples.numpy())
+        left[name] = [classifier.predict(found).argmax(axis=1) == y for found in each]
+        assert abs(left[name][0].sum() - left[name][1].sum()) <= 1, name
+    worst = [np.all([each[i] for each in left.values()], axis=0).sum() for i in (0, 1)]
+    assert abs(worst[0] - worst[1]) <= 1
+    assert 0 < worst[0] < 95  # neither all nor nothing
+
+
+# --------------------------------------------------------------------------------------------- any classifier
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """AutoAttack's own steps and queries, which a user can't change, made few."""
+    monkeypatch.setattr("art_mmc.attacks.auto_attack._STEPS", 8)
+    monkeypatch.setattr("art_mmc.attacks.auto_attack._QUERIES", 20)
+
+
+def quick(cls, classifier, **settings):
+    few = {} if cls is AutoAttackStandard else {"max_iter": 8}
+    return cls(classifier, **{"eps": 0.1, "seed": 0, "verbose": False, **few, **settings})
+
+
+def some(n: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    _, _, x, y = digits()
+    return x[:n], y[:n]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("cls", ALL)
+def test_the_same_examples_on_arts_classifier_and_on_ours(cls, norm, short):
+    ours, (x, y) = undefended(), some()
+    theirs = PyTorchClassifier(
+        ours.model, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    settings = {"norm": norm, "eps": 0.1 if norm == math.inf else 0.4}
+    got, want = (quick(cls, each, **settings).generate(x, y) for each in (theirs, ours))
+    np.testing.assert_array_equal(got, want)
+    assert (ours.predict(got).argmax(axis=1) != y).any()
+    assert not beyond_ball(got, x, settings["eps"], norm).any()
+    assert not beyond_box(got, ours.clip_values).any()
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_the_world_stays_as_it_was(cls, short):
+    """Of ART's own class too, with batch normalisation, dropout and a gradient that was there."""
+    with seeded(0):
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Dropout(0.5),
+            torch.nn.Flatten(), torch.nn.Linear(144, 10),
+        )  # fmt: skip
+    classifier, (x, y) = plain(Around(net)), some(6)
+    net.train()
+    net[3].eval()
+    net[5].weight.grad = torch.ones_like(net[5].weight)
+    net[0].bias.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    flags = [each.training for each in net.modules()], [each.requires_grad for each in net.parameters()]
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    x_adv = quick(cls, classifier).generate(x, y)  # x is read-only
+    assert (x_adv.dtype, x_adv.shape) == (np.float32, x.shape)
+    assert flags == ([each.training for each in net.modules()], [each.requires_grad for each in net.parameters()])
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert [each.grad is not None for each in net.parameters()] == [False] * 4 + [True, False]
+    assert (net[5].weight.grad == 1).all()
+    assert not any(each._forward_hooks for each in net.modules())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    assert "predict" not in vars(classifier)
+
+
+@pytest.mark.parametrize("cls", [AutoPGD, FastAdaptiveBoundary])
+@pytest.mark.parametrize("nb_targets", [0, 3])
+def test_an_image_does_not_depend_on_the_others_and_a_seed_repeats(cls, nb_targets):
+    classifier, (x, y) = undefended(), some()
+    settings = {"eps": 0.05, "nb_targets": nb_targets, "nb_restarts": 2}
+    whole = quick(cls, classifier, **settings).generate(x, y)
+    np.testing.assert_array_equal(whole, quick(cls, classifier, **settings).generate(x, y))
+    parts = quick(cls, classifier, **settings, batch_size=5).generate(x, y)
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
+    np.testing.assert_allclose(quick(cls, classifier, **settings).generate(x[:4], y[:4]), whole[:4], atol=1e-4)
+    with seeded(7):
+        drawn = [quick(cls, classifier, **settings, seed=None).generate(x, y) for _ in range(2)]
+    assert np.array_equal(*drawn) == np.array_equal(drawn[0], whole)  # FAB's restarts may find no nearer example
+
+
+def test_broken_images_leave_and_the_rest_is_packed_again():
+    classifier, (x, y) = undefended().with_objective("margin"), some(50)
+    asked = []
+    forward = classifier.forward
+    classifier.forward = lambda inputs: asked.append(len(inputs)) or forward(inputs)
+    attack = AutoPGD(
+        classifier, eps=0.13, max_iter=10, objective="dlr", nb_targets=9, batch_size=20, seed=0, verbose=False
+    )
+    x_adv = attack.generate(x, y)
+    left = int((undefended().predict(x_adv).argmax(axis=1) == y).sum())
+    assert 0 < left < 20
+    assert asked[:3] == [20, 20, 10]  # once each as they are
+    assert (
+        max(asked[-11:]) == left
+    )  # the last target, the values at its end included: one batch, of those that are left
+    assert sum(asked) < 50 * 10 * 9 / 3
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_labels_and_images_that_are_misclassified(cls, short):
+    classifier, (x, _) = undefended(), some(6)
+    predicted = classifier.predict(x).argmax(axis=1)
+    want = quick(cls, classifier).generate(x, predicted)
+    for labels in (None, np.eye(10)[predicted], predicted[:, None]):
+        np.testing.assert_array_equal(quick(cls, classifier).generate(x, labels), want)
+    np.testing.assert_array_equal(quick(cls, classifier).generate(x, (predicted + 1) % 10), x)
+
+
+@pytest.mark.parametrize("cls", [AutoPGD, FastAdaptiveBoundary])
+def test_targets_of_the_users(cls):
+    classifier, (x, y) = undefended(), some()
+    targets = (y + 1) % 10
+    attack = quick(cls, classifier, targeted=True, nb_targets=0, eps=0.4, max_iter=40)
+    assert (classifier.predict(attack.generate(x, targets)).argmax(axis=1) == targets).mean() > 0.9
+    with pytest.raises(ValueError, match="Target labels `y` need to be provided"):
+        attack.generate(x)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_preprocessing_and_boxes_of_another_range(cls, short):
+    """A defence in numpy before the network, a mean and a deviation, and inputs in 0 to 255."""
+    x, y = some(6)
+    for settings in (
+        {"preprocessing_defences": SpatialSmoothing(window_size=2, channels_first=True, clip_values=(0, 255))},
+        {"preprocessing": (100.0, 50.0)},
+    ):
+        classifier = plain(Around(undefended().model, before=lambda z: z / 255), clip_values=(0.0, 255.0), **settings)
+        labels = classifier.predict(255 * x).argmax(axis=1)
+        x_adv = (
+            quick(cls, classifier, eps=40.0, nb_targets=0)
+            if cls is FastAdaptiveBoundary
+            else quick(cls, classifier, eps=40.0)
+        )
+        x_adv = x_adv.generate(255 * x, labels)
+        assert (classifier.predict(x_adv).argmax(axis=1) != labels).any()
+        assert not beyond_ball(x_adv, 255 * x, 40.0, math.inf).any()
+        assert not beyond_box(x_adv, (0.0, 255.0)).any()
+
+
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("box", BOXES)
+def test_inputs_that_are_no_images(cls, box, short, caplog):
+    rng = np.random.default_rng(0)
+    classifier = plain(
+        Linear(rng.standard_normal((3, 12)), np.zeros(3)), input_shape=(12,), nb_classes=3, clip_values=BOXES[box]
+    )
+    x = rng.uniform(0.3, 0.7, (8, 12)).astype(np.float32)
+    y = classifier.predict(x).argmax(axis=1)
+    attack = quick(cls, classifier, eps=0.3)
+    assert (classifier.predict(attack.generate(x, y)).argmax(axis=1) != y).any()
+    if cls is AutoAttackStandard:
+        assert "Square is for images, and the inputs have 2 dimensions: it is left out." in caplog.text
+        assert list(attack.robust_accuracy) == ["clean", "APGD-CE", "APGD-T", "FAB-T"]
+
+
+# ------------------------------------------------------------------------------------------------- AutoAttack
+
+
+def test_each_attack_gets_what_is_still_robust(short, monkeypatch):
+    classifier, (x, y) = undefended(), some(40)
+    got = []
+    for cls in (AutoPGD, FastAdaptiveBoundary, SquareAttack):
+        genuine = cls.generate
+
+        def spy(self, x, y, genuine=genuine):
+            got.append((type(self).__name__, getattr(self, "nb_targets", 0), len(x)))
+            return genuine(self, x, y)
+
+        monkeypatch.setattr(cls, "generate", spy)
+    attack = quick(AutoAttackStandard, classifier, eps=0.06)
+    x_adv = attack.generate(x, y)
+    shares = list(attack.robust_accuracy.values())
+    assert [each[:2] for each in got] == [("AutoPGD", 0), ("AutoPGD", 9), ("FastAdaptiveBoundary", 9), ("_Square", 0)]
+    np.testing.assert_allclose([each[2] / 40 for each in got], shares[:4])
+    assert shares[0] > shares[-1] == (classifier.predict(x_adv).argmax(axis=1) == y).mean()
+
+
+def test_few_classes(monkeypatch):
+    assert {
+        k: (each["APGD-T"].objective, each["APGD-T"].nb_targets, each["FAB-T"].nb_targets)
+        for k in (2, 3, 4, 10, 200)
+        for each in [AutoAttackStandard(linear(k))._attacks(4, k)]
+    } == {2: ("margin", 1, 1), 3: ("margin", 2, 2), 4: ("dlr", 3, 3), 10: ("dlr", 9, 9), 200: ("dlr", 9, 9)}
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("APGD-CE", AutoPGD), ("FAB-T", FastAdaptiveBoundary), ("Square", SquareAttack)]
+)
+def test_a_crash_is_named_and_raised(name, where, short, monkeypatch):
+    def crash(*args, **kwargs):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(where, "generate", crash)
+    with pytest.raises(RuntimeError, match=f"AutoAttackStandard: {name} failed: ZeroDivisionError: by zero"):
+        quick(AutoAttackStandard, undefended(), eps=0.01).generate(*some(4))
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_numbers_that_are_none_are_refused(cls, short):
+    x, y = some(4)
+    error = RuntimeError if cls is AutoAttackStandard else FloatingPointError
+    hidden = plain(Around(undefended().model, before=lambda z: Hidden.apply(z, math.nan)))
+    with pytest.raises(error, match="a gradient is NaN or infinite"):
+        quick(cls, hidden).generate(x, hidden.predict(x).argmax(axis=1))
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        quick(cls, plain(Around(undefended().model, behind=lambda z: z / 0))).generate(x, y)
+    flat = plain(Around(undefended().model, before=lambda z: Hidden.apply(z, 0.0)))
+    labels = flat.predict(x).argmax(axis=1)
+    assert quick(cls, flat, eps=0.01).generate(x, labels).shape == x.shape  # no gradient is no crash
+
+
+def test_probabilities_are_warned_of(short, caplog):
+    quick(AutoAttackStandard, undefended().with_probabilities()).generate(*some(4))
+    assert "look like probabilities" in caplog.text
+
+
+def test_square_asks_for_each_point_once_and_keeps_the_schedule(short):
+    classifier, (x, _) = undefended(), some(5)
+    asked = []
+    predict = remembering(lambda z: asked.append(z.copy()) or classifier.predict(z))
+    for _ in range(3):
+        np.testing.assert_array_equal(predict(x), classifier.predict(x))
+    np.testing.assert_array_equal(predict(x[::-1] + 0.5), classifier.predict(x[::-1] + 0.5))
+    assert [len(each) for each in asked] == [5, 5]
+    square = _Square(classifier, max_iter=5000, p_init=0.8, verbose=False)
+    shares = [square._get_percentage_of_elements(i) for i in (0, 10, 11, 50, 51, 200, 201, 4000, 4001)]
+    largest = 49 / 64  # of 8 x 8 values, in a square of 7
+    assert shares == [largest, largest, 0.4, 0.4, 0.2, 0.2, 0.1, 0.8 / 64, 0.8 / 128]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 9)])
+@pytest.mark.parametrize("norm", NORMS)
+def test_small_and_oblong_images(shape, norm, short):
+    size = math.prod(shape)
+    rng = np.random.default_rng(0)
+    model = Linear(rng.standard_normal((3, size)), np.array([50.0, 0.0, 0.0]))
+    classifier = plain(model, input_shape=shape, nb_classes=3)
+    attack = quick(AutoAttackStandard, classifier, norm=norm)
+    x = rng.uniform(size=(3, *shape)).astype(np.float32)
+    attack.generate(x, np.zeros(3))
+    assert attack.robust_accuracy["Square"] == 1
+
+
+# ------------------------------------------------------------------------------------------------- arguments
+
+
+def test_an_objective_of_the_users():
+    classifier, (x, y) = undefended(), some()
+    by_name = quick(AutoPGD, classifier, objective="margin").generate(x, y)
+    np.testing.assert_array_equal(quick(AutoPGD, classifier, objective=margin).generate(x, y), by_name)
+    with pytest.raises(ValueError, match="objective: expected one value a sample, shape .12,., got shape .12, 10"):
+        quick(AutoPGD, classifier, objective=lambda logits, labels: logits).generate(x, y)
+
+
+def test_dlr_towards_a_target_is_the_targeted_one():
+    classifier, (x, y) = undefended(), some()
+    both = [quick(AutoPGD, classifier, objective=name, nb_targets=3).generate(x, y) for name in ("dlr", "targeted_dlr")]
+    np.testing.assert_array_equal(*both)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_parameters_are_arts(cls):
+    attack = quick(cls, undefended())
+    for name in cls.attack_params:
+        getattr(attack, name)
+    attack.set_params(eps=0.2, batch_size=3)
+    assert (attack.eps, attack.batch_size) == (0.2, 3)
+    from art.estimators.classification import BlackBoxClassifier
+    from art.exceptions import EstimatorError
+
+    with pytest.raises(EstimatorError):
+        cls(BlackBoxClassifier(lambda x: x, (1, 8, 8), 10))
+
+
+COMMON = [("norm", 1), ("eps", 0), ("eps", math.nan), ("eps", 2.0), ("batch_size", 0), ("seed", -1), ("verbose", None)]
+STEPS = [("max_iter", 1.5), ("nb_restarts", 0), ("nb_targets", -1), ("targeted", "yes"), ("early_stop", 1)]
+REFUSED = [(cls, *each) for cls in ALL for each in COMMON]
+REFUSED += [(cls, *each) for cls in (AutoPGD, FastAdaptiveBoundary) for each in STEPS]
+REFUSED += [(FastAdaptiveBoundary, *each) for each in [("alpha_max", 1.1), ("eta", 0.9), ("beta", 1)]]
+REFUSED += [(FastAdaptiveBoundary, "early_stop", True), (FastAdaptiveBoundary, "targeted", True)]
+REFUSED += [(AutoPGD, *each) for each in [("objective", "margn"), ("objective", 3), ("eps", None)]]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), REFUSED)
+def test_parameters_out_of_range(cls, name, value):
+    with pytest.raises(ValueError, match="nb_targets" if (name, value) == ("targeted", True) else name):
+        cls(undefended(), **{name: value})
+
+
+def test_a_network_with_a_single_output_is_refused():
+    single = plain(Linear(np.ones((1, 64)), np.zeros(1)), nb_classes=2)
+    for cls in (AutoPGD, FastAdaptiveBoundary):
+        with pytest.raises(ValueError, match="single output"):
+            quick(cls, single).generate(images(2), np.zeros(2))
