@@ -49,7 +49,7 @@ def evaluations() -> list[RobustnessRecord]:
     """The recorded runs of `art-mmc evaluate`, in the order of their folders' names."""
     from art_mmc.reports import load_robustness
 
-    return [load_robustness(path).record for path in sorted(RESULTS.glob("evaluate-*/report.json"))]
+    return [load_robustness(path) for path in sorted(RESULTS.glob("evaluate-*/report.json"))]
 
 
 def evaluations_table() -> str:

@@ -148,17 +148,6 @@ def test_mmc_density_divides_by_the_volume_of_the_shell(dim):
         assert mmc_log_density(c, 1.5, dim) - mmc_log_density(c, 0.0, dim) == pytest.approx(1.5)
 
 
-@pytest.mark.parametrize("dim", [3, 8])
-def test_exponents_against_shells_filled_with_points(rng, dim):
-    """The volume of shells of one dC grows with C by the derived exponent, and not by the printed one."""
-    c = 0.5 * np.square(in_ball(rng, 400_000, dim)).sum(axis=1)
-    low, high = 0.15, 0.45
-    counts = [np.sum((c > at - 0.01) & (c < at + 0.01)) for at in (low, high)]
-    power = math.log(counts[1] / counts[0]) / math.log(high / low)
-    assert power == pytest.approx(density_exponent(dim), abs=0.05)
-    assert density_exponent(dim, "printed") == density_exponent(dim) + 0.5
-
-
 def test_g_sce_density_divides_by_the_volume_of_the_shell(rng):
     """Points uniform in a cube: those whose loss is in [C, C + dC] fill the shell's volume."""
     rest = (np.array([0.3, 0.0, 0.1]), np.array([-0.4, 0.2, 0.0]), 2.0, 0.8, 0.1, -0.1)
