@@ -125,3 +125,37 @@ def pictured(channels: int = 1) -> RobustnessRecord:
     """The record with curves, images and examples."""
     x, x_adv = images(channels)
     return replace(RECORD, examples=x_adv, curves=CURVES, inputs=x, index=np.arange(N) + 5)
+
+
+#: a module with networks of a user's own, right and wrong
+FACTORY = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, pixels, classes):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(pixels, 24), torch.nn.ReLU())
+        self.head = torch.nn.Linear(24, classes)
+
+    def forward(self, x):
+        return self.head(self.layers(x))
+
+def sized(input_shape, nb_classes):
+    channels, height, width = input_shape
+    return Net(channels * height * width, nb_classes)
+
+def plain():
+    return Net(64, 10)
+
+def wrong_size():
+    return Net(32, 10)
+
+def too_few():
+    return Net(64, 9)
+
+def nothing():
+    return None
+
+def backbone():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU())
+"""

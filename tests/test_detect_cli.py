@@ -122,6 +122,7 @@ def test_a_study_survives_its_files(study, tmp_path):
     again = load_study(files[1])
     assert again.to_dict() == json.loads(files[1].read_text())
     assert files[0].read_text() == markdown_report(again)
+    assert "C&W with 0.2 % of the paper's 10,000 steps" in markdown_report(again)
     assert files[2].read_bytes().startswith(b"\x89PNG")
     (tmp_path / "other.json").write_text('{"format": "art_mmc.comparison"}')
     with pytest.raises(ValueError, match="no report of art-mmc detect"):
@@ -178,15 +179,6 @@ def test_no_conclusion_from_an_attack_without_a_ball_that_failed(study):
         for text in (text_table(found), markdown_report(found)):
             assert ("fewer than 95% of the images" in text) is brackets
             assert ("C&W-wb on sce (90.0 %)" in text) is brackets
-
-
-def test_the_old_name_of_the_share_of_iterations(run, tiny):
-    old = ["--budget" if each == "--attack-share" else each for each in QUICK]
-    status, _, _ = run("detect", "--dataset", tiny, *old, "--attack", "cw", "--defence", "sce", "--output", "found")
-    assert status == 0
-    study = load_study("found/report.json")
-    assert study.records[0].settings["max_iter"] == 10
-    assert "C&W with 0.01 % of the paper's 10,000 steps" in markdown_report(study)
 
 
 def test_published_figures_are_cited_and_marked(study):
