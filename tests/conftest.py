@@ -24,6 +24,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
 from art_mmc.cli import main
+from art_mmc.data import Dataset
 from art_mmc.state import seeded
 
 matplotlib.use("Agg")
@@ -132,8 +133,13 @@ def art_warning() -> Callable[[Exception], None]:
 
 
 @pytest.fixture(scope="session")
-def digits() -> Digits:
-    data = load_dataset("digits")
+def data() -> Dataset:
+    """All of the digits."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def digits(data: Dataset) -> Digits:
     return Digits(data.x_train[:768], data.y_train[:768], read_only(data.x_test), read_only(data.y_test))
 
 

@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import nn
 
-from art_mmc import create_classifier, load_classifier, load_dataset
+from art_mmc import load_classifier, load_dataset
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.cli import main
 from art_mmc.distributed import (
@@ -49,24 +49,10 @@ from art_mmc.trainers import (
     loss_trainer,
 )
 from art_mmc.trainers.data_parallel import synchronised
+from tests.training import NormedNet, make, stop_at
 
 #: seconds after which two processes that wait for each other have failed
 LIMIT = 240
-
-
-class NormedNet(nn.Module):
-    """Batch normalisation in two and in no dimensions, and dropout if asked."""
-
-    def __init__(self, dropout: float = 0.0):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.fc = nn.Linear(8 * 64, 16)
-        self.last_norm = nn.BatchNorm1d(16, affine=False)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x):
-        return self.drop(torch.relu(self.last_norm(self.fc(torch.relu(self.norm(self.conv(x))).flatten(1)))))
 
 
 class Scaled(nn.Module):
@@ -95,7 +81,7 @@ SETTINGS = {
     "one-sample": ("mmc", "cnn", PGD(0.1, steps=2), {}, {"n": 1}),
     "sum-of-losses": ("own", nn.CrossEntropyLoss(reduction="sum"), FGSM(0.05, 0.1), {}, {}),
     "a-loss-that-learns": ("own", Scaled(), FGSM(0.05, 0.1), {}, {}),
-    "batch-norm": ("center", "norm", PGD(0.1, steps=2, batch_norm="train"), {"averaging": "swa", "keep": "best"}, {}),
+    "batch-norm": ("center", "normed", PGD(0.1, steps=2, batch_norm="train"), {"averaging": "swa", "keep": "best"}, {}),
 }
 FLOAT32 = ("sce-float32",)
 COMPARED = [setting for setting in SETTINGS if setting != "batch-norm"]
@@ -105,8 +91,8 @@ STOPS = (3, 6, 8)
 
 def make_trainer(setting, folder=None, seed=0):
     name, backbone, attack, kwargs, _ = SETTINGS[setting]
-    torch.manual_seed(seed)
     if name == "own":
+        torch.manual_seed(seed)
         net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Identity())  # casts its inputs
         loss = copy.deepcopy(backbone).double()
         for each in loss.parameters():  # other ones in another process, of which the main one's count
@@ -114,8 +100,7 @@ def make_trainer(setting, folder=None, seed=0):
         optimizer = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=1e-3)
         classifier = LossDefendedClassifier(net, loss, (1, 8, 8), 10, optimizer, objective="loss")
     else:
-        net = NormedNet() if backbone == "norm" else backbone
-        classifier = create_classifier(name, net, input_shape=(1, 8, 8), nb_classes=10)
+        classifier = make(name, backbone, seed, dropout=0.0)
     if setting not in FLOAT32:
         classifier.model.double()
     kwargs = {"seed": 1, "verbose": False, "folder": folder, **kwargs}
@@ -142,26 +127,11 @@ def kinds(trainer):
 # ------------------------------------------------------------------------------------------ what the processes do
 
 
-def stop_at(trainer, batch, rank=0):
-    """Press Ctrl-C in a batch, in one process."""
-    seen, batch_loss = [], trainer._batch_loss
-
-    def spy(x, y, step):
-        seen.append(step)
-        if len(seen) == batch and world().rank == rank:
-            os.kill(os.getpid(), signal.SIGINT)
-        return batch_loss(x, y, step)
-
-    trainer._batch_loss = spy
-    return seen
-
-
 def interrupted_and_resumed(data, out, here):
     """Ctrl-C reaches the second process alone; both stop after the same batch, and go on."""
 
     def run(folder, stop=None, **kwargs):
-        torch.manual_seed(here.rank)  # the weights of the first process are those that count
-        classifier = create_classifier("center", NormedNet(0.3), input_shape=(1, 8, 8), nb_classes=10)
+        classifier = make("center", "normed", here.rank, dropout=0.3)  # the first process' weights are those that count
         pgd = PGD(0.1, steps=2)
         trainer = AdversarialLossTrainer(classifier, pgd, folder=folder, averaging="ema", seed=1, verbose=False)
         seen = [] if stop is None else stop_at(trainer, stop, rank=1)
@@ -284,11 +254,6 @@ def ranks(ended, out):
     files = [out / f"rank{rank}.pt" for rank in (0, 1)]
     assert all(file.is_file() for file in files), ended[1]
     return [torch.load(file, weights_only=False) for file in files]
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_dataset("digits")
 
 
 # ------------------------------------------------------------------------------------------ the tests

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +11,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from art.attacks.evasion import ProjectedGradientDescent
 
-from art_mmc import create_classifier, load_classifier, load_dataset
+from art_mmc import load_classifier
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, ARTAttack, TrainingInterrupted, create_trainer
 from art_mmc.trainers.run_folder import RunMismatchError
+from tests.training import make, stop_at, weights
 
 SETTINGS = {
     "mmc-clean": ("mmc", None, {"augmentation": "crop-flip", "recipe": "default"}),
@@ -28,54 +29,21 @@ SETTINGS = {
 EPOCHS, BATCHES = 4, 5
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load_dataset("digits")
-
-
 def make_trainer(setting, folder=None, seed=0):
     name, attack, kwargs = SETTINGS[setting]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        classifier = create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10)
+    classifier = make(name, seed=seed)
     kwargs = {**kwargs, "seed": 1, "verbose": False, "folder": folder}
     if attack is None:
         return create_trainer(classifier, **kwargs)
     if attack == "art":
-        from art.attacks.evasion import ProjectedGradientDescent
-
-        attack = ARTAttack(
-            ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.05, max_iter=2, num_random_init=1, verbose=False)
-        )
+        settings = {"eps": 0.1, "eps_step": 0.05, "max_iter": 2, "num_random_init": 1, "verbose": False}
+        attack = ARTAttack(ProjectedGradientDescent(classifier, **settings))
     return AdversarialLossTrainer(classifier, attack, **kwargs)
 
 
 def fit(trainer, data, resume=False):
-    trainer.fit(
-        data.x_train[:300],
-        data.y_train[:300],
-        (data.x_test[:60], data.y_test[:60]),
-        batch_size=64,
-        nb_epochs=EPOCHS,
-        resume=resume,
-    )
-
-
-def weights(trainer):
-    return torch.cat([tensor.flatten().double() for tensor in trainer.classifier.model.state_dict().values()])
-
-
-def stop_at(trainer, batch):
-    """Press Ctrl-C in a batch."""
-    seen, batch_loss = [], trainer._batch_loss
-
-    def spy(x, y, step):
-        seen.append(step)
-        if len(seen) == batch:
-            os.kill(os.getpid(), signal.SIGINT)
-        return batch_loss(x, y, step)
-
-    trainer._batch_loss = spy
+    x, y, validation = data.x_train[:300], data.y_train[:300], (data.x_test[:60], data.y_test[:60])
+    trainer.fit(x, y, validation, batch_size=64, nb_epochs=EPOCHS, resume=resume)
 
 
 def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):

@@ -14,12 +14,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from art.data_generators import NumpyDataGenerator
 from art.defences.trainer import Trainer
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier, create_classifier
-from art_mmc.data import load_dataset
+from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
 from art_mmc.defences import DEFENCES
 from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
 from art_mmc.models import BACKBONES
@@ -38,21 +36,9 @@ from art_mmc.trainers import (
     get_recipe,
 )
 from art_mmc.trainers.augmentation import Chain, RandomAffine, RandomFlip, RandomShift, Sometimes
+from tests.training import make, weights
 
-
-@pytest.fixture(scope="module")
-def data():
-    return load_dataset("digits")
-
-
-def make(name="sce", seed=0, **kwargs):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10, **kwargs)
-
-
-def weights(classifier):
-    return torch.cat([parameter.detach().flatten() for parameter in classifier.model.parameters()])
+FOREIGN = PyTorchClassifier(torch.nn.Linear(64, 10), torch.nn.CrossEntropyLoss(), (64,), 10)
 
 
 class TestLossTrainer:
@@ -142,18 +128,6 @@ class TestLossTrainer:
             expected = classifier.compute_loss(data.x_train[:70], data.y_train[:70]).mean()
         assert trainer.history[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
-    @pytest.mark.parametrize("kind", ["instance", "factory"])
-    def test_any_scheduler_steps_once_an_epoch(self, kind, data):
-        classifier = make()
-
-        def factory(optimizer):
-            return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-
-        trainer = LossTrainer(classifier, verbose=False)
-        scheduler = factory(classifier.optimizer) if kind == "instance" else factory
-        trainer.fit(data.x_train[:200], data.y_train[:200], nb_epochs=3, batch_size=50, scheduler=scheduler)
-        assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4, 2.5e-4])
-
     @pytest.mark.parametrize("trainer", ["recipe", "adversarial recipe", "another optimizer"])
     def test_a_scheduler_of_another_optimizer_is_refused(self, trainer, data):
         """It would step, and change nothing."""
@@ -189,17 +163,6 @@ class TestLossTrainer:
         trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=2, scheduler=scheduler)
         assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4])
 
-    def test_fit_generator_sees_every_sample(self, data):
-        generator = NumpyDataGenerator(data.x_train[:100], np.eye(10)[data.y_train[:100]], 30, shuffle=False)
-        trainer = LossTrainer(make(), seed=0, verbose=False)
-        trainer.fit_generator(generator, nb_epochs=2)
-        assert len(trainer.history) == 2
-
-    def test_a_last_batch_of_one_sample_passes_batch_norm(self, data):
-        backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16))
-        classifier = CLASSIFIERS["sce"](backbone, input_shape=(1, 8, 8), nb_classes=10)
-        LossTrainer(classifier, verbose=False).fit(data.x_train[:65], data.y_train[:65], batch_size=32, nb_epochs=1)
-
     def test_a_network_that_learns_nothing_is_called_out(self, data, caplog):
         classifier = make()
         classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.0)
@@ -213,18 +176,11 @@ class TestLossTrainer:
         with pytest.raises(FloatingPointError, match="training loss is (nan|inf).*lower rate"):
             LossTrainer(classifier, verbose=False).fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
 
-    def test_own_loss_of_the_base_class(self, data):
-        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10)
-        trainer = create_trainer(classifier, seed=0, verbose=False)
-        assert type(trainer) is LossTrainer
-        trainer.fit(data.x_train[:256], data.y_train[:256], nb_epochs=5)
-        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
-
-    def test_inputs_that_are_no_images(self, data):
+    def test_a_loss_of_one_s_own_on_inputs_that_are_no_images(self, data):
         net = torch.nn.Sequential(torch.nn.Linear(64, 10))
         classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (64,), 10)
-        trainer = LossTrainer(classifier, seed=0, verbose=False)
+        trainer = create_trainer(classifier, seed=0, verbose=False)
+        assert type(trainer) is LossTrainer
         trainer.fit(data.x_train.reshape(-1, 64)[:256], data.y_train[:256], nb_epochs=3)
         assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
 
@@ -262,14 +218,25 @@ class TestLossTrainer:
             with pytest.raises(ValueError, match=message):
                 trainer.fit(bad_x, bad_y)
 
-    def test_wrong_classifier(self):
-        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        with pytest.raises(TypeError, match="expected a LossDefendedClassifier, got PyTorchClassifier"):
-            LossTrainer(PyTorchClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10))
-        with pytest.raises(ValueError, match="MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"):
-            MMCTrainer(make("sce"))
-        with pytest.raises(ValueError, match="unknown augmentation 'flop'. Did you mean 'flip'"):
-            LossTrainer(make(), augmentation="flop")
+    @pytest.mark.parametrize(
+        ("call", "error", "message"),
+        [
+            (lambda: LossTrainer(FOREIGN), TypeError, "expected a LossDefendedClassifier, got PyTorchClassifier"),
+            (lambda: MMCTrainer(make("sce")), ValueError, "MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"),
+            (
+                lambda: LossTrainer(make(), augmentation="flop"),
+                ValueError,
+                "unknown augmentation 'flop'. Did you .*flip",
+            ),
+            (lambda: LossTrainer(make(), averaging="mean"), ValueError, "averaging: expected one of"),
+            (lambda: LossTrainer(make(), precision="float16"), ValueError, "precision"),
+            (lambda: LossTrainer(make(), keep="first"), ValueError, "keep"),
+            (lambda: PCTrainer(make("pc"), warmup_epochs=-1), ValueError, "warmup_epochs"),
+        ],
+    )
+    def test_bad_settings(self, call, error, message):
+        with pytest.raises(error, match=message):
+            call()
 
 
 class TestCompile:
@@ -433,15 +400,8 @@ class TestPCTrainer:
     def test_each_stage_has_its_own_schedule(self, data, monkeypatch):
         classifier = make("pc")
         seen = self.losses_seen(classifier, monkeypatch)
-        recipe = replace(
-            RECIPES["default"],
-            nb_epochs=4,
-            warmup_epochs=2,
-            schedule="piecewise",
-            milestones=(1,),
-            rate=0.01,
-            batch_size=64,
-        )
+        schedule = {"schedule": "piecewise", "milestones": (1,), "rate": 0.01}
+        recipe = replace(RECIPES["default"], nb_epochs=4, warmup_epochs=2, batch_size=64, **schedule)
         create_trainer(classifier, recipe, verbose=False).fit(data.x_train[:64], data.y_train[:64])
         assert [rate for _, _, rate in seen] == pytest.approx([0.01, 0.001, 0.01, 0.001])
 
@@ -459,8 +419,6 @@ class TestPCTrainer:
         assert not classifier.model.training
 
     def test_bad_arguments(self, data):
-        with pytest.raises(ValueError, match="warmup_epochs"):
-            PCTrainer(make("pc"), warmup_epochs=-1)
         with pytest.raises(ValueError, match="warmup_epochs=3 leaves nothing of nb_epochs=3"):
             PCTrainer(make("pc"), warmup_epochs=3, verbose=False).fit(data.x_train, data.y_train, nb_epochs=3)
         classifier = make("pc")
@@ -484,17 +442,8 @@ class TestRecipes:
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_published_values(self, name):
         r = RECIPES[name]
-        values = (
-            r.optimizer,
-            r.rate,
-            r.nb_epochs,
-            r.batch_size,
-            r.milestones,
-            r.gamma,
-            r.weight_decay,
-            r.warmup_epochs,
-        )
-        assert values == self.PUBLISHED[name]
+        names = ("optimizer", "rate", "nb_epochs", "batch_size", "milestones", "gamma", "weight_decay", "warmup_epochs")
+        assert tuple(getattr(r, each) for each in names) == self.PUBLISHED[name]
 
     def test_steps_of_the_step_counted_recipes(self):
         for name, images, steps in (
