@@ -361,7 +361,7 @@ def test_batch_normalisation_is_torch_s_synchronised_one_meanwhile():
     for name, tensor in alone.state_dict().items():
         assert torch.equal(net.state_dict()[name], tensor), name
     for one, other in zip(net.parameters(), alone.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)
+        assert not one.requires_grad or torch.equal(one.grad, other.grad)
 
 
 def test_helpers(ranks):

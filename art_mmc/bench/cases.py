@@ -66,7 +66,7 @@ def _repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, steps: int = STEPS) -> Any:
-    """Return ART's attack at the backbone's radius; C&W and DeepFool take half as many steps, Square twice as many."""
+    """ART's attack at the backbone's radius; C&W and DeepFool take half as many steps, Square twice as many."""
     eps, step = _RADII[backbone]
     own: dict[str, dict[str, Any]] = {
         "cw": {"steps": steps // 2, "step_size": 0.01, "binary_search_steps": 2, "initial_const": 1.0},
@@ -97,7 +97,7 @@ def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.nd
 
 
 def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> Contest:
-    """Return the attack on ART's class and on ours."""
+    """One attack on ART's class and on ours."""
     samples = settings.size(samples, 4)
     x, y = images(SHAPES[backbone], samples)
     who = classifiers(backbone, settings)
@@ -109,7 +109,7 @@ def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -
 
 
 def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
-    """Return ART's PGD on our class beside a hand-written loop in the memory format that suits it better here."""
+    """ART's PGD on our class beside a hand-written loop in the memory format that suits it better here."""
     samples, steps = settings.size(samples, 4), settings.size(STEPS, 2)
     x, y = images(SHAPES[backbone], samples)
     who = classifiers(backbone, settings)
@@ -141,7 +141,7 @@ def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
 
 
 def spsa_contest(samples: int, settings: Settings) -> Contest:
-    """Return our SPSA on our class beside torchattacks' if that is installed."""
+    """Our SPSA on our class beside torchattacks' if that is installed."""
     from art_mmc.attacks import SPSA
 
     samples, steps, eps = settings.size(samples, 2), settings.size(5, 1), _RADII["lenet5"][0]
@@ -171,7 +171,7 @@ def spsa_contest(samples: int, settings: Settings) -> Contest:
 
 
 def predict_contest(samples: int, settings: Settings) -> Contest:
-    """Return `predict` of ART's class and of ours."""
+    """`predict` of ART's class and of ours."""
     samples = settings.size(samples, 20)
     x, _ = images(SHAPES["lenet5"], samples)
 
@@ -211,17 +211,19 @@ def _by_hand(
     return run
 
 
+def _epoch(runs: dict[str, Callable[[], Any]], backbone: str, x: np.ndarray, more: str) -> Contest:
+    note = f"{TITLES[backbone]}, one epoch of {len(x)} images, batch {min(len(x), BATCH)}, {more}"
+    return Contest({who: _repeatable(run) for who, run in runs.items()}, note)
+
+
 def fit_contest(samples: int, settings: Settings) -> Contest:
-    """Return one epoch of `fit` of ART's class, of ours, and of a loop by hand, each on a network of its own."""
+    """`fit` of ART's class, of ours, and a loop by hand, each on a network of its own."""
     samples = settings.size(samples, 20)
     x, y = images(SHAPES["lenet5"], samples)
     theirs, ours = (classifiers("lenet5", replace(settings, bfloat16=False, compile=False))[who] for who in (ART, OURS))
     fit = {who: partial(each.fit, x, y, batch_size=BATCH, nb_epochs=1) for who, each in ((ART, theirs), (OURS, ours))}
     runs: dict[str, Any] = {**fit, BY_HAND: _by_hand("lenet5", x, y, settings)}
-    return Contest(
-        {who: _repeatable(run) for who, run in runs.items()},
-        note=f"{TITLES['lenet5']}, one epoch of {samples} images, batch {BATCH}, SGD with momentum",
-    )
+    return _epoch(runs, "lenet5", x, "SGD with momentum")
 
 
 def _our_trainer(backbone: str, attack: Any, precision: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
@@ -237,10 +239,7 @@ def _our_trainer(backbone: str, attack: Any, precision: str, x: np.ndarray, y: n
 
 
 def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
-    """
-    Return one epoch of PGD adversarial training by ART's AdversarialTrainerMadryPGD, by this package's trainer in
-    float32 and in bfloat16, and by a minimal loop that does the same work in the same memory format.
-    """
+    """ART's trainer, this package's in float32 and in bfloat16, and a minimal loop that does the same work."""
     from art.defences.trainer import AdversarialTrainerMadryPGD
 
     from art_mmc.trainers import PGD
@@ -260,14 +259,11 @@ def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
         ),
         f"{OURS}, bfloat16": _our_trainer(backbone, attack, "bfloat16", x, y, settings),
     }
-    return Contest(
-        {who: _repeatable(run) for who, run in runs.items()},
-        note=f"{TITLES[backbone]}, one epoch of {samples} images, batch {min(samples, BATCH)}, PGD with {steps} steps",
-    )
+    return _epoch(runs, backbone, x, f"PGD with {steps} steps")
 
 
 def trades_contest(samples: int, settings: Settings) -> Contest:
-    """Return one epoch of TRADES by ART's trainer and by this package's."""
+    """TRADES by ART's trainer and by this package's."""
     from art.attacks.evasion import ProjectedGradientDescent
     from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 
@@ -287,15 +283,12 @@ def trades_contest(samples: int, settings: Settings) -> Contest:
         f"{ART} AdversarialTrainerTRADES": partial(trainer.fit, x, one_hot, nb_epochs=1, batch_size=batch_size),
         OURS: _our_trainer(backbone, TRADES(eps, steps=steps, step_size=step), "float32", x, y, settings),
     }
-    return Contest(
-        {who: _repeatable(run) for who, run in runs.items()},
-        note=f"{TITLES[backbone]}, one epoch of {samples} images, batch {batch_size}, {steps} steps; ART's climbs the "
-        "cross-entropy and predicts the whole set again after each epoch, ours the divergence, as in the paper",
-    )
+    note = f"{steps} steps; ART's climbs the cross-entropy and predicts the whole set again after each epoch, ours the "
+    return _epoch(runs, backbone, x, note + "divergence, as in the paper")
 
 
 def step_contest(backbone: str, settings: Settings) -> Contest:
-    """Return a training step by each of the nine losses beside one by torch's cross-entropy on the same network."""
+    """A training step by each of the nine losses beside one by torch's cross-entropy on the same network."""
     batch = settings.size(BATCH, 4)
     x, y = (torch.from_numpy(each).to(settings.device) for each in images(SHAPES[backbone], batch))
 
@@ -335,7 +328,7 @@ def step_contest(backbone: str, settings: Settings) -> Contest:
 
 
 def loss_contest(nb_classes: int, settings: Settings) -> Contest:
-    """Return each of the nine losses, forward and backward, beside torch's cross-entropy."""
+    """Each of the nine losses, forward and backward, beside torch's cross-entropy."""
     device = settings.device
     draw = torch.Generator().manual_seed(0)
     values = 3 * torch.randn(BATCH, nb_classes, generator=draw)
@@ -366,7 +359,7 @@ def loss_contest(nb_classes: int, settings: Settings) -> Contest:
 
 
 def centers_contest(nb_classes: int, dim: int, settings: Settings) -> Contest:
-    """Return our centers beside the algorithm as the MMLDA paper writes it down."""
+    """Our centers beside the algorithm as the MMLDA paper writes it down."""
     nb_classes, dim = settings.size((nb_classes, dim), (10, 16))
 
     def smallest_distance(centers: np.ndarray) -> float:
@@ -405,7 +398,7 @@ def algorithm_1(nb_classes: int, dim: int) -> np.ndarray:
 
 
 def memory_contest(case: str, settings: Settings) -> Contest:
-    """Return the peak memory of the two classes in another case, in a fresh process each time."""
+    """The peak memory of the two classes in another case, in a fresh process each time."""
     where = "torch's allocations on the GPU" if settings.device_type != "cpu" else "resident memory of a fresh process"
     return Contest(
         {who: partial(in_fresh_process, case_megabytes, case, who, asdict(settings)) for who in (ART, OURS)},
@@ -415,39 +408,11 @@ def memory_contest(case: str, settings: Settings) -> Contest:
 
 
 def case_megabytes(case: str, contender: str, settings: dict[str, Any]) -> float:
-    """Return the peak memory of one contender; to be called in a fresh process."""
+    """The peak memory of one contender; to be called in a fresh process."""
     asked, build = Settings(**{**settings, "trained": False}), find_case(case).build
     # the first run loads code and makes tables that later ones find; it is not what the case needs
     build(replace(asked, quick=True)).contenders[contender]()
     return peak_megabytes(build(asked).contenders[contender], asked.device)
-
-
-def largest_batch_contest(settings: Settings) -> Contest:
-    """Return the largest batch, a power of two, in which PGD on a GPU fits its memory."""
-    names = (ART, OURS, *([f"{OURS}, bfloat16"] if settings.bfloat16 else []))
-    return Contest(
-        {who: partial(in_fresh_process, largest_batch, who, asdict(settings)) for who in names},
-        note="PGD with one step, ResNet-20, 3x32x32, batches of powers of two up to 262,144",
-        unit="images",
-    )
-
-
-def largest_batch(who: str, settings: dict[str, Any]) -> int:
-    """Return the largest batch of a contender that fits, 0 if none does; to be called in a fresh process."""
-    from art.attacks.evasion import ProjectedGradientDescent
-
-    asked = Settings(**settings)
-    classifier = classifiers("resnet20", asked)[who]
-    fits = 0
-    for power in range(asked.size(19, 3)):
-        x, y = images(SHAPES["resnet20"], 2**power)
-        attack = ProjectedGradientDescent(classifier, max_iter=1, batch_size=2**power, verbose=False)
-        try:
-            attack.generate(x, y)
-        except torch.cuda.OutOfMemoryError:
-            break
-        fits = 2**power
-    return fits
 
 
 # ---------------------------------------------------------------------------------------------------------- the table
@@ -457,7 +422,6 @@ _LOOP = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"
 
 #: no more; two runs of one and the same contender differ by about so much
 _NO_MORE = Goal(1.02, "<= 1.00, to 2 %")
-_AS_LARGE = Goal(1.0, ">= 1.00", more_is_better=True)
 
 
 def _attack(name: str, title: str, backbone: str, samples: int, goal: Goal | None = None, turns: int = 1) -> Case:
@@ -500,14 +464,6 @@ CASES: dict[str, Case] = {
         _memory("cw", "C&W", "cw-lenet5"),
         _memory("predict", "predict", "predict-lenet5"),
         _memory("fit", "fit", "fit-lenet5"),
-        Case(
-            "largest-batch",
-            "memory",
-            "largest batch of PGD that fits",
-            largest_batch_contest,
-            _AS_LARGE,
-            cuda_only=True,
-        ),
     )
 }
 

@@ -45,7 +45,7 @@ CURVES = [f"{subject}-{axis}" for axis in ("samples", "classes") for subject in 
 
 
 def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndarray, np.ndarray], object]:
-    """Return a function of images (N, C, H, W) and labels (N,) that does what a subject stands for."""
+    """A function of images (N, C, H, W) and labels (N,) that does what a subject stands for."""
     # a few steps on 1,000 classes would leave most features at zero, and detectors with nothing to tell apart
     plain = replace(settings, trained=False, bfloat16=False, compile=False)
     classifier = classifiers(_BACKBONE, plain, nb_classes)[OURS]
@@ -68,11 +68,8 @@ def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.n
 
 def measure_curve(name: str, settings: dict[str, Any]) -> list[dict[str, float]]:
     """
-    To be called in a fresh process.
-
-    :param name: Name of a curve.
-    :param settings: How to measure; plain data.
-    :return: For each size its seconds, median of up to three runs, and its peak memory in MiB.
+    For each size of a curve its seconds, median of up to three runs, and its peak memory in MiB. To be called in a
+    fresh process, with plain data.
     """
     asked = Settings(**settings)
     subject, _, axis = name.rpartition("-")
@@ -100,13 +97,7 @@ def _seeded(run: Callable[..., object], *arguments: np.ndarray) -> object:
 
 
 def grow(name: str, settings: Settings) -> dict[str, Any]:
-    """
-    Measure a curve in a process of its own.
-
-    :param name: Name of a curve.
-    :param settings: How to measure.
-    :return: Its points, its slopes and the largest step up; plain data.
-    """
+    """A curve's points, measured in a process of its own, its slopes and the largest step up; plain data."""
     points = in_fresh_process(measure_curve, name, asdict(settings))
     sizes, times = [point["size"] for point in points], [point["seconds"] for point in points]
     subject, _, axis = name.rpartition("-")
@@ -123,7 +114,7 @@ def grow(name: str, settings: Settings) -> dict[str, Any]:
 
 def slope(sizes: Sequence[float], figures: Sequence[float]) -> float:
     """
-    Return the exponent of the power law through figures at sizes, all positive, by least squares on logarithms: 1 for
+    The exponent of the power law through figures at sizes, all positive, by least squares on logarithms: 1 for
     linear growth.
     """
     return float(np.polyfit(np.log(np.asarray(sizes, np.float64)), np.log(np.asarray(figures, np.float64)), 1)[0])
@@ -131,7 +122,7 @@ def slope(sizes: Sequence[float], figures: Sequence[float]) -> float:
 
 def worst_step(sizes: Sequence[float], figures: Sequence[float]) -> float:
     """
-    Return the largest factor by which the figure for one unit of size, ascending, rises from one size to the next: 1 or
+    The largest factor by which the figure for one unit of size, ascending, rises from one size to the next: 1 or
     less where growth is linear or below.
     """
     each = [figure / size for size, figure in zip(sizes, figures, strict=True)]

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.benchmark import timer
 
+from art_mmc.checks import whole
 from art_mmc.state import seeded
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Settings:
     trained: bool = True  # networks are trained a little first; what memory they take does not depend on it
 
     def size(self, full: T, quick: T) -> T:
-        """Return the size to measure with, or the one to try it out."""
+        """The size to measure with, or the one to try it out."""
         return quick if self.quick else full
 
     @property
@@ -52,24 +53,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Goal:
-    """The largest ratio that meets a goal (the smallest, where more is better), and the goal in words."""
+    """The largest ratio that meets a goal, and the goal in words."""
 
     bound: float
     words: str
-    more_is_better: bool = False
-
-    def met(self, ratio: float) -> bool:
-        """Return whether a ratio meets the goal."""
-        return ratio >= self.bound if self.more_is_better else ratio <= self.bound
 
 
 def faster(times: float) -> Goal:
-    """Return the goal of being so many times faster than the reference."""
+    """So many times faster than the reference."""
     return Goal(1 / times, f"<= {1 / times:.2f} ({times:g}x faster)")
 
 
 def at_most(ratio: float) -> Goal:
-    """Return the goal of at most this share of the reference's time."""
+    """At most this share of the reference's time."""
     return Goal(ratio, f"<= {ratio:.2f}")
 
 
@@ -84,7 +80,7 @@ class Check:
     relative: bool = False  # differences are shares of the reference's figure
 
     def compare(self, case: str, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return what a row says of each contender's result; refuse results of different work."""
+        """What a row says of each contender's result; refuse results of different work."""
         scores = {name: self.score(result) for name, result in results.items()}
         reference, wanted = next(iter(scores.items()))
         rows = {}
@@ -123,7 +119,6 @@ class Case:
     build: Callable[[Settings], Contest]
     goal: Goal | None = None
     turns: int = 1  # rounds are so many times the usual ones, where a difference is small or a run short
-    cuda_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ class Row:
     group: str
     job: str
     contender: str
-    unit: str  # "s", "MB" or "images"
+    unit: str  # "s" or "MB"
     median: float
     least: float
     most: float
@@ -148,7 +143,7 @@ class Row:
 
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """Return the time of one run, in seconds; torch's clock waits for what a GPU has queued."""
+    """The time of one run, in seconds; torch's clock waits for what a GPU has queued."""
     start = timer()
     for _ in range(repeats):
         run()
@@ -157,19 +152,11 @@ def seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
     """
-    Measure contenders in turn, so that whatever else the machine does falls on all of them. Every other round goes
-    backwards, so that none of them always follows the same one.
-
-    :param figures: Name -> a function that does the work and gives the figure.
-    :param rounds: Rounds that count, at least 1.
-    :param warm_up: Whether to go one round first that does not count.
-    :return: Name -> one figure a round.
-    :raises ValueError: Without rounds.
+    Name -> one figure a round, of contenders that take turns, so that whatever else the machine does falls on all of
+    them. Every other round goes backwards, so that none always follows the same one; a first one does not count.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds: expected a whole number of at least 1, got {rounds}.")
     found: dict[str, list[float]] = {name: [] for name in figures}
-    for index in range(rounds + warm_up):
+    for index in range(whole("rounds", rounds) + warm_up):
         for name in list(figures)[:: -1 if index % 2 else 1]:
             found[name].append(figures[name]())
     return {name: values[warm_up:] for name, values in found.items()}
@@ -199,7 +186,7 @@ def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
         reference = contest.references.get(name, next(iter(figures)))
         ratio = statistics.median(map(_quotient, values, figures[reference]))
         goal = case.goal if name in contest.asked_of else None
-        words, met = (None, None) if goal is None else (goal.words, goal.met(ratio))
+        words, met = (None, None) if goal is None else (goal.words, ratio <= goal.bound)
         spread = (statistics.median(values), min(values), max(values))
         head = (case.name, case.group, case.title, name, contest.unit)
         rows.append(Row(*head, *spread, ratio, reference, contest.note, rounds, words, met, checks.get(name, {})))
@@ -216,12 +203,8 @@ def _quotient(figure: float, reference: float) -> float:
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """
-    Call a function in a process of its own: a process' peak never goes down, and what it has freed it often keeps.
-
-    :param function: A function that can be imported.
-    :param arguments: Its arguments; plain data.
-    :return: Its result; plain data.
-    :raises RuntimeError: When it fails.
+    A function that can be imported in a process of its own, arguments and result being plain data: a process' peak
+    never goes down, and what it has freed it often keeps.
     """
     code = (
         f"import json, sys, torch; torch.set_num_threads({torch.get_num_threads()}); "
@@ -236,11 +219,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_megabytes(run: Callable[[], object], device: torch.device | None = None) -> float:
-    """
-    :param run: What to measure.
-    :param device: A CUDA device for what torch allocates there; else the memory of this process.
-    :return: How far the memory rose above what it was before, in MiB.
-    """
+    """How far the memory of this process, or what torch allocates on a CUDA device, rises above what it was, in MiB."""
     gc.collect()
     if device is not None and device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -21,21 +21,14 @@ if TYPE_CHECKING:
 BENCH_MD, BENCH_JSON, GROWTH_PNG = "bench.md", "bench.json", "growth.png"
 
 HEADER = ("Job", "Contender", "Median", "Least", "Most", "Ratio", "Goal", "Met")
-_CURVE_HEADER = (
-    "Growth",
-    "With",
-    "Slope of time",
-    "Slope of memory",
-    "Largest step up",
-    "Time at the largest",
-    "Memory",
-)
+_CURVE_HEADER = ["Growth", "With", "Slope of time", "Slope of memory", "Largest step up"]
+_CURVE_HEADER += ["Time at the largest", "Memory"]
 _MARKERS = "osD^v"
 _MET = {None: "", True: "yes", False: "no"}
 
 
 def format_figure(value: float, unit: str) -> str:
-    """Return three digits of a figure and its unit; seconds become milliseconds and microseconds where they are few."""
+    """Three digits of a figure and its unit; seconds become milliseconds and microseconds where they are few."""
     if unit != "s":
         return f"{value:,.0f} {unit}"
     for factor, name in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
@@ -46,18 +39,18 @@ def format_figure(value: float, unit: str) -> str:
 
 
 def row_cells(row: Row) -> tuple[str, ...]:
-    """Return a row's entries under :data:`HEADER`."""
+    """A row's entries under :data:`HEADER`."""
     spread = (format_figure(value, row.unit) for value in (row.median, row.least, row.most))
     return (row.name, row.contender, *spread, f"{row.ratio:.2f}", row.asked or "", _MET[row.met])
 
 
 def bench_text(rows: Sequence[Row]) -> str:
-    """Return rows as a table for the terminal."""
+    """Rows as a table for the terminal."""
     return text_rows(HEADER, [row_cells(row) for row in rows], left=2)
 
 
 def curve_cells(curve: dict[str, Any]) -> tuple[str, ...]:
-    """Return a curve's entries: what, with what, slopes, largest step, and the figures at the largest size."""
+    """A curve's entries: what, with what, slopes, largest step, and the figures at the largest size."""
     last = curve["points"][-1]
     return (
         curve["title"],
@@ -69,12 +62,12 @@ def curve_cells(curve: dict[str, Any]) -> tuple[str, ...]:
 
 
 def curves_text(curves: Sequence[dict[str, Any]]) -> str:
-    """Return curves as a table for the terminal."""
+    """Curves as a table for the terminal."""
     return text_rows(_CURVE_HEADER, [curve_cells(curve) for curve in curves], left=2)
 
 
 def conditions(bench: dict[str, Any]) -> str:
-    """Return rounds, device, versions and date of what :func:`.run_bench` gave, in a sentence."""
+    """Rounds, device, versions and date of what :func:`.run_bench` gave, in a sentence."""
     return (
         f"Medians of {bench['rounds']} rounds or more, in turn, in one run; {device_text(bench)}; "
         f"{versions_text(bench['versions'])}; {bench['date'][:10]}."
@@ -82,7 +75,7 @@ def conditions(bench: dict[str, Any]) -> str:
 
 
 def read_rows(bench: dict[str, Any], by: str = "name") -> dict[str, list[Row]]:
-    """Return the rows of what :func:`.run_bench` gave, or of its file, by the name of their case or by their group."""
+    """The rows of what :func:`.run_bench` gave, or of its file, by the name of their case or by their group."""
     found: dict[str, list[Row]] = {}
     for data in bench["rows"]:
         found.setdefault(data[by], []).append(Row(**data))
@@ -91,10 +84,8 @@ def read_rows(bench: dict[str, Any], by: str = "name") -> dict[str, list[Row]]:
 
 def summary_table(bench: dict[str, Any]) -> str:
     """
-    One line a case: of the contenders that the goal is for, or of all, the one that is farthest from the reference.
-
-    :param bench: What :func:`.run_bench` gave.
-    :return: A Markdown table.
+    A Markdown table, one line a case: of the contenders that the goal is for, or of all, the one that is farthest from
+    the reference.
     """
     lines = []
     for rows in read_rows(bench).values():
@@ -104,24 +95,17 @@ def summary_table(bench: dict[str, Any]) -> str:
             continue
         worst = max(asked, key=lambda row: row.ratio)
         reference = next(row for row in rows if row.contender == worst.reference)
-        lines.append(
-            (
-                f"{worst.job}; {worst.note.partition(';')[0]}",
-                reference.contender,
-                worst.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else ""),
-                *(format_figure(each.median, each.unit) for each in (reference, worst)),
-                f"{worst.ratio:.2f}",
-                worst.asked or "",
-                _MET[worst.met],
-            )
-        )
-    return markdown_rows(
-        ("Job", "Reference", "Contender", "Reference's", "Contender's", "Ratio", "Goal", "Met"), lines, left=3
-    )
+        job = f"{worst.job}; {worst.note.partition(';')[0]}"
+        who = worst.contender + (f", the slowest of {len(asked)}" if len(asked) > 1 else "")
+        figures = [format_figure(each.median, each.unit) for each in (reference, worst)]
+        judged = (f"{worst.ratio:.2f}", worst.asked or "", _MET[worst.met])
+        lines.append((job, reference.contender, who, *figures, *judged))
+    header = ("Job", "Reference", "Contender", "Reference's", "Contender's", "Ratio", "Goal", "Met")
+    return markdown_rows(header, lines, left=3)
 
 
 def bench_markdown(bench: dict[str, Any]) -> str:
-    """Return the whole report of what :func:`.run_bench` gave."""
+    """The whole report of what :func:`.run_bench` gave."""
     lines = ["# art-mmc bench", "", conditions(bench)]
     lines += [
         "",
@@ -150,7 +134,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 
 
 def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
-    """Return a picture of seconds and memory over samples and over classes, on logarithmic axes."""
+    """A picture of seconds and memory over samples and over classes, on logarithmic axes."""
     axes = list(dict.fromkeys(curve["axis"] for curve in curves))
     figure = new_figure(12.5, 3.4 * len(axes))
     titles = list(dict.fromkeys(curve["title"] for curve in curves))
@@ -171,19 +155,10 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
             ticks = sorted({point["size"] for curve in shown for point in curve["points"]})
             panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
             panel.minorticks_off()
-            panel.set_xlabel(axis, fontsize=9, color=INK)
-            panel.set_ylabel(label, fontsize=9, color=INK)
-            style_panel(panel)
+            style_panel(panel, xlabel=axis, ylabel=label, size=9)
             # beside the panel: inside, it would lie on a curve
-            panel.legend(
-                fontsize=7.5,
-                frameon=False,
-                title="slope",
-                title_fontsize=7.5,
-                alignment="left",
-                loc="upper left",
-                bbox_to_anchor=(1.0, 1.0),
-            )
+            beside: dict[str, Any] = {"alignment": "left", "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            panel.legend(fontsize=7.5, frameon=False, title="slope", title_fontsize=7.5, **beside)
     figure.suptitle("Growth of time and memory; slope 1 is linear", fontsize=10.5, color=INK, x=0.01, ha="left")
     return figure
 

@@ -11,26 +11,23 @@ from typing import Any
 from art_mmc.bench.cases import CASES
 from art_mmc.bench.growth import CURVES, grow
 from art_mmc.bench.measure import ROUNDS, Row, Settings, run_case
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.studies.setup import machine
 
 #: names of the groups, in order; the curves of growth are a group of their own
 GROUPS = (*dict.fromkeys(case.group for case in CASES.values()), "growth")
 
 
-def select(only: Sequence[str] | None = None, device_type: str = "cpu") -> list[str]:
+def select(only: Sequence[str] | None = None) -> list[str]:
     """
     :param only: Names of groups, cases and curves; None for all.
-    :param device_type: "cpu" or "gpu"; some cases make sense on a GPU alone.
     :return: Names of cases and curves, in the order of the tables.
     :raises ValueError: For an unknown name, with the nearest known one.
     """
     known = {**{name: case.group for name, case in CASES.items()}, **dict.fromkeys(CURVES, "growth")}
     for name in only or ():
-        if name not in GROUPS and name not in known:
-            raise unknown_name("--only", name, [*GROUPS, *known])
-    names = [name for name, group in known.items() if only is None or name in only or group in only]
-    return [name for name in names if device_type != "cpu" or name in CURVES or not CASES[name].cuda_only]
+        check_name("--only", name, [*GROUPS, *known])
+    return [name for name, group in known.items() if only is None or name in only or group in only]
 
 
 def run_bench(
@@ -65,7 +62,7 @@ def run_bench(
         "rows": [],
         "growth": [],
     }
-    for name in select(only, settings.device_type):
+    for name in select(only):
         if name in CURVES:
             bench["growth"].append(grow(name, settings))
             on_curve(bench["growth"][-1])

@@ -38,18 +38,14 @@ class Plain(nn.Module):
         self.fc = nn.Linear(backbone.out_features, nb_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, K) of images (B, C, H, W)."""
+        """Logits (B, K) of images (B, C, H, W)."""
         return self.fc(self.backbone(x))
 
 
 def images(shape: tuple[int, int, int], samples: int, nb_classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """
-    Made-up images: each class a coarse pattern, under noise.
-
-    :param shape: Shape (C, H, W) of one image.
-    :param samples: Number of images N.
-    :param nb_classes: Number of classes K.
-    :return: Images (N, C, H, W), float32 in [0, 1], and labels (N,), int64; the classes take turns.
+    Made-up images: each class a coarse pattern, under noise. N images (N, C, H, W), float32 in [0, 1], and their labels
+    (N,), int64; the classes take turns.
     """
     rng = np.random.default_rng(0)
     channels, height, width = shape
@@ -79,19 +75,19 @@ def _trained(backbone: str, nb_classes: int, steps: int) -> nn.Module:
 
 def network(backbone: str, settings: Settings, nb_classes: int = 10) -> nn.Module:
     """
-    Return a network of one's own in evaluation mode, always with the same weights: those of a few steps on
+    A network of one's own in evaluation mode, always with the same weights: those of a few steps on
     :func:`images`, so that attacks have something to do.
     """
     return copy.deepcopy(_trained(backbone, nb_classes, settings.size(60, 2) if settings.trained else 0))
 
 
 def optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer that all contenders train with."""
+    """The optimizer that all contenders train with."""
     return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
 
 def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes: int = 10) -> PyTorchClassifier:
-    """Return ART's own classifier around a network."""
+    """ART's own classifier around a network."""
     return PyTorchClassifier(
         net,
         nn.CrossEntropyLoss(),
@@ -104,7 +100,7 @@ def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes
 
 
 def classifiers(backbone: str, settings: Settings, nb_classes: int = 10) -> dict[str, Any]:
-    """Return ART's classifier and ours, in the ways of computing that are asked for, on one network, by contender."""
+    """ART's classifier and ours, in the ways of computing that are asked for, on one network, by contender."""
     theirs = art_classifier(network(backbone, settings, nb_classes), backbone, settings, nb_classes)
     ways: dict[str, dict[str, Any]] = {OURS: {}}
     if settings.bfloat16:
@@ -118,15 +114,8 @@ def pgd_steps(
     net: nn.Module, clean: torch.Tensor, labels: torch.Tensor, eps: float, step_size: float, steps: int
 ) -> torch.Tensor:
     """
-    PGD on the cross-entropy from a random start, as short as it can be written by hand.
-
-    :param net: The network, whose parameters ask for no gradients.
-    :param clean: Images (B, C, H, W) in [0, 1].
-    :param labels: Labels (B,), int64.
-    :param eps: L-inf radius.
-    :param step_size: Length of a step.
-    :param steps: Number of steps.
-    :return: Adversarial images (B, C, H, W).
+    PGD on the cross-entropy from a random start, as short as it can be written by hand, for images (B, C, H, W) in
+    [0, 1] and a network whose parameters ask for no gradients.
     """
     low, high = (clean - eps).clamp_(0, 1), (clean + eps).clamp_(0, 1)
     adversarial = torch.empty_like(clean).uniform_(-eps, eps).add_(clean).clamp_(0, 1)

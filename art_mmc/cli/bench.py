@@ -21,12 +21,12 @@ takes about eight minutes on two cores; whatever else the machine does is noise.
 
 def run(settings: Bench) -> None:
     """Measure, print a table a job."""
-    from art_mmc.bench import Settings, bench_text, run_bench, select, write_bench
-    from art_mmc.bench.report import conditions, curves_text
+    from art_mmc.bench import Settings, run_bench, select, write_bench
+    from art_mmc.bench.report import bench_text, conditions, curves_text
 
     with user_errors():
         device_type = find_device(settings.device)
-        select(settings.only, device_type)
+        select(settings.only)
         folder = None if settings.output is None else Path(settings.output).expanduser()
         if folder is not None:
             check_writable(folder)
