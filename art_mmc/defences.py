@@ -5,6 +5,7 @@ and the README's table walk over it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -93,18 +94,21 @@ class Defence:
         head = self.head(in_features, nb_classes, **kept)  # type: ignore[arg-type]
         return head, self.build_loss(head, **{k: v for k, v in options.items() if k in self.loss.option_names()})
 
+    def shared(self, head: heads.Head) -> dict[str, object]:
+        """The options of the head that the loss must have too, in the head's values."""
+        taken = inspect.signature(self.loss).parameters
+        return {name: value for name, value in head.options().items() if name in taken}
+
     def build_loss(self, head: heads.Head, **options: object) -> losses.Loss:
         """
         Make the loss for a given head.
 
         :param head: The head.
         :param options: Options of the loss, by name.
-        :return: The loss; it undoes the head's temperature.
+        :return: The loss, with the head's options where it takes them too (a temperature, which it undoes).
         :raises ValueError: For a value out of range, or class weights that are not one a class.
         """
-        if isinstance(head, heads.DistanceHead):
-            options = {**options, "temperature": head.temperature}
-        loss = self.loss(**options)  # type: ignore[arg-type]
+        loss = self.loss(**{**options, **self.shared(head)})  # type: ignore[arg-type]
         loss.check_weights(head.nb_classes)
         return loss
 

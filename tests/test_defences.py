@@ -38,7 +38,7 @@ def batch(nb_classes):
 
 
 def test_the_nine_rows():
-    assert list(DEFENCES) == ["sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"]
+    assert list(DEFENCES)[:9] == ["sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"]
     assert {name: (row.head, row.loss) for name, row in DEFENCES.items()} == {
         name: (row.head, row.loss) for name, row in ROWS.items()
     }
@@ -94,7 +94,7 @@ def test_a_new_row_builds():
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown defence 'MMC'. Did you mean 'mmc'?") as info:
         get_defence("MMC")
-    assert str(info.value).endswith("Known: sce, mmc, mmlda, lgm, center, rce, pc, gce, isce.")
+    assert str(info.value).endswith(f"Known: {', '.join(ROWS)}.")
     for row, option, nearest in (("mmc", "sclae", "scale"), ("pc", "lambda", "lam"), ("center", "rate", "center_rate")):
         message = f"unknown option of defence '{row}'.*'{option}'. Did you mean '{nearest}'?"
         with pytest.raises(ValueError, match=message):

@@ -45,7 +45,6 @@ from art_mmc.classifiers.fitting import (
     with_reduction,
 )
 from art_mmc.defences import Defence, get_defence
-from art_mmc.heads import DistanceHead
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
@@ -297,13 +296,12 @@ class LossDefendedClassifier(PyTorchClassifier):
             )
         if loss is None:
             loss = row.build_loss(model.head)
-        if isinstance(model.head, DistanceHead) and getattr(loss, "temperature", model.head.temperature) != (
-            model.head.temperature
-        ):
-            raise ValueError(
-                f"the loss has temperature {loss.temperature}, the head {model.head.temperature}: the loss would not "
-                "undo the head's temperature."
-            )
+        for name, value in row.shared(model.head).items():
+            if getattr(loss, name, value) != value:
+                raise ValueError(
+                    f"the loss has {name} {getattr(loss, name)}, the head {value}: the loss would not undo the head's "
+                    f"{name}."
+                )
         return model, loss
 
     @property

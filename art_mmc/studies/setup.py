@@ -22,6 +22,7 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
 from art_mmc.classifiers.loading import check_fits, load_any
 from art_mmc.data import Dataset, load_dataset
+from art_mmc.defences import DEFENCES
 from art_mmc.distributed import main_process_first, world
 from art_mmc.evaluation import wilson_interval
 from art_mmc.models import create_backbone
@@ -29,8 +30,8 @@ from art_mmc.state import seeded
 from art_mmc.studies.settings import Data, Training
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
 
-#: the nine defences as tables show them: the baseline first, center loss, the oldest, last
-ORDER = ("sce", "mmc", "mmlda", "rce", "pc", "gce", "isce", "lgm", "center")
+#: the defences as tables show them: the baseline first, center loss, the oldest, last
+ORDER = (*(name for name in DEFENCES if name not in ("lgm", "center")), "lgm", "center")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from art_mmc.checks import unknown_name
+from art_mmc.defences import DEFENCES
 
 #: names of the schedules
 SCHEDULES = ("piecewise", "linear", "cosine", "cyclic")
@@ -214,7 +215,7 @@ _DEFAULT = Recipe(
     name="default",
     description="small images in seconds; ours, of no paper",
     source="art_mmc",
-    defences=("sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"),
+    defences=tuple(DEFENCES),
     backbone="cnn",
     optimizer="adam",
     rate=2e-3,
