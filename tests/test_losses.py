@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from art_mmc import losses as L  # noqa: N812
+from art_mmc.defences import DEFENCES
 from art_mmc.heads import CenterTrackingHead, FixedCentersHead, GaussianMeansHead, ReversedLinearHead
 from tests.cases import CASES, FORMULAS, SOFT, batch, center_positions, log_softmax, published, rce, sce
 
@@ -396,7 +397,8 @@ def test_options_and_copies_give_the_same_loss(key):
 
 
 def test_published_defaults():
-    assert set(FORMULAS) == {getattr(L, name) for name in L.__all__} - {L.Loss, L.LinearInLabelLoss}
+    exported = {getattr(L, name) for name in L.__all__} - {L.Loss, L.LinearInLabelLoss}
+    assert exported | {row.loss for row in DEFENCES.values()} == set(FORMULAS)
     for loss, formula in FORMULAS.items():
         assert loss().options() == published(formula)
         assert loss.option_names() == list(published(formula))
