@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.attacks.build import build_attack
+from art_mmc.checks import check_radii, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.classifiers.loading import check_fits
 from art_mmc.data import Dataset
-from art_mmc.evaluation import check_radii, wilson_interval
+from art_mmc.evaluation import wilson_interval
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
 from art_mmc.state import seeded
 from art_mmc.studies.history import find_history, read_history
@@ -41,6 +43,9 @@ from art_mmc.theory.ranks import RankStudy, rank_study
 
 #: names of the sets of features
 TRAIN, TEST, ADVERSARIAL = "train", "test", "adversarial"
+
+#: layers of the features that the head reads
+_READ = (None, "embedding")
 
 #: names of the two estimates of the density
 KNN, SHELL = "k nearest neighbours", "contour shells"
@@ -284,8 +289,7 @@ def inspect_classifier(
     check_fits(classifier, dataset.x_test, dataset.nb_classes, dataset.name)
     radii = check_radii(eps, clip_values=classifier.clip_values)
     for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{label}: expected a whole number of at least 1, got {value}.")
+        whole(label, value)
     train, test = _choose_train(dataset, nb_train, seed), choose_test_images(dataset, nb_test, seed)
     x = {TRAIN: dataset.x_train[train], TEST: dataset.x_test[test]}
     y = {TRAIN: dataset.y_train[train], TEST: dataset.y_test[test]}
@@ -299,12 +303,9 @@ def inspect_classifier(
     z[ADVERSARIAL], logits[ADVERSARIAL] = features_and_logits(classifier, x_adv, layer, batch_size)
     y[ADVERSARIAL] = y[TEST]
 
-    reference = (z[TRAIN], y[TRAIN])
-    has_centers = isinstance(_head(classifier, layer), (DistanceHead, CenterTrackingHead))
-    centers = head_centers(classifier) if has_centers else None
-    scale = feature_scale(*reference)
-    density = _densities(z, y, scale, centers, k, dim)
-    boundaries, distances, limit = _boundaries(classifier, z, y, centers, layer)
+    features = _Features(classifier, getattr(classifier.model, "head", None) if layer in _READ else None, z, y)
+    scale = feature_scale(*features.reference)
+    boundaries, distances, limit = features.boundaries()
     return Inspection(
         name=name or getattr(classifier, "defence", None) or type(classifier).__name__,
         defence=getattr(classifier, "defence", None),
@@ -313,12 +314,12 @@ def inspect_classifier(
         correct=logits[TEST].argmax(axis=1) == y[TEST],
         dim=z[TRAIN].shape[1],
         scale=scale,
-        compactness={part: compactness_ratio(z[part], y[part], reference) for part in (TRAIN, TEST)},
+        compactness={part: compactness_ratio(z[part], y[part], features.reference) for part in (TRAIN, TEST)},
         loss=loss,
-        density=density,
+        density=features.densities(scale, k, dim),
         k=k,
         knn_dim=min(5, z[TRAIN].shape[1]) if dim is None else dim,
-        shell_centers="class means" if centers is None else "head's centers",
+        shell_centers="class means" if features.centers is None else "head's centers",
         boundaries=boundaries,
         distances=distances,
         distance_limit=limit,
@@ -327,7 +328,7 @@ def inspect_classifier(
             ADVERSARIAL: probability_gap(logits[ADVERSARIAL], y[TEST]),
         },
         ranks=rank_study(classifier, x[TEST], y[TEST], radii, steps=steps, batch_size=batch_size, seed=seed),
-        maps=_maps(z, y[TEST], centers, nb_points, seed),
+        maps=features.maps(nb_points, seed),
         eps=radius,
         history=history,
     )
@@ -335,11 +336,8 @@ def inspect_classifier(
 
 def _choose_train(dataset: Dataset, nb_train: int | None, seed: int) -> np.ndarray:
     """Indices of training images, ascending."""
-    n = len(dataset.y_train)
-    wanted = max(2000, 50 * dataset.nb_classes) if nb_train is None else nb_train
-    if wanted < 1:
-        raise ValueError(f"nb_train: expected a whole number of at least 1, got {wanted}.")
-    return np.sort(np.random.default_rng(seed).permutation(n)[:wanted])
+    wanted = max(2000, 50 * dataset.nb_classes) if nb_train is None else whole("nb_train", nb_train)
+    return np.sort(np.random.default_rng(seed).permutation(len(dataset.y_train))[:wanted])
 
 
 def _training_loss(
@@ -371,85 +369,76 @@ def _adversarial(
         return attack.generate(x, y=y)
 
 
-def _head(classifier: PyTorchClassifier, layer: int | str | None) -> Any:
-    """The network's head, if the layer is what it reads; else None."""
-    return getattr(classifier.model, "head", None) if layer in (None, "embedding") else None
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Features (N, d) and labels of each set; and the head, where it is what reads them."""
 
+    classifier: PyTorchClassifier
+    head: Any
+    z: dict[str, np.ndarray]
+    y: dict[str, np.ndarray]
 
-def _densities(
-    z: Mapping[str, np.ndarray],
-    y: Mapping[str, np.ndarray],
-    scale: float,
-    centers: np.ndarray | None,
-    k: int,
-    dim: int | None,
-) -> dict[str, dict[str, np.ndarray]]:
-    scaled = {part: z[part] / scale for part in (TRAIN, TEST)}
-    centers = None if centers is None else centers / scale
-    density: dict[str, dict[str, np.ndarray]] = {KNN: {}, SHELL: {}}
-    for part in (TRAIN, TEST):
-        reference = None if part == TRAIN else (scaled[TRAIN], y[TRAIN])
-        density[KNN][part] = knn_density(scaled[part], y[part], k, dim, reference)
-        density[SHELL][part] = contour_shell_density(scaled[part], y[part], centers, reference)
-    return density
+    @property
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.z[TRAIN], self.y[TRAIN]
 
+    @cached_property
+    def centers(self) -> np.ndarray | None:
+        """The head's, if it has any, (K, d)."""
+        has_centers = isinstance(self.head, (DistanceHead, CenterTrackingHead))
+        return head_centers(self.classifier) if has_centers else None
 
-def _boundaries(
-    classifier: PyTorchClassifier,
-    z: Mapping[str, np.ndarray],
-    y: Mapping[str, np.ndarray],
-    centers: np.ndarray | None,
-    layer: int | str | None,
-) -> tuple[tuple[BoundaryMeasure, ...], dict[str, np.ndarray], float | None]:
-    """The robustness measure, and the distances to the nearest boundary with their limit."""
-    measures = []
-    if centers is not None:
-        measures.append(_measure("head's centers", centers, None, z, y))
-    means = class_means(z[TRAIN], y[TRAIN], classifier.nb_classes)
-    # about their middle, which changes no distance but gives the limit a meaning
-    middle = means.mean(axis=0)
-    means = means - middle
-    shifted = {part: features - middle for part, features in z.items()}
-    measures.append(_measure("class means", means, within_class_covariance(z[TRAIN], y[TRAIN]), shifted, y))
-    limit = None
-    head = _head(classifier, layer)
-    if isinstance(head, (LinearHead, DistanceHead)):
-        weights, biases = head_weights(classifier)
-        distances = {part: boundary_distances(z[part], y[part], weights, biases).min(axis=1) for part in z}
-        if isinstance(head, DistanceHead):  # it decides by its centers, so that the bound for them is one for it
-            limit = measures[0].limit
-    else:
-        weights, biases = lda_boundaries(means)
-        distances = {part: boundary_distances(shifted[part], y[part], weights, biases).min(axis=1) for part in z}
-    return tuple(measures), distances, limit
+    def densities(self, scale: float, k: int, dim: int | None) -> dict[str, dict[str, np.ndarray]]:
+        centers = None if self.centers is None else self.centers / scale
+        density: dict[str, dict[str, np.ndarray]] = {KNN: {}, SHELL: {}}
+        for part in (TRAIN, TEST):
+            z, y = self.z[part] / scale, self.y[part]
+            reference = None if part == TRAIN else (self.z[TRAIN] / scale, self.y[TRAIN])
+            density[KNN][part] = knn_density(z, y, k, dim, reference)
+            density[SHELL][part] = contour_shell_density(z, y, centers, reference)
+        return density
 
+    def boundaries(self) -> tuple[tuple[BoundaryMeasure, ...], dict[str, np.ndarray], float | None]:
+        """The robustness measure, and the distances to the nearest boundary with their limit."""
+        measures = []
+        if self.centers is not None:
+            measures.append(self._measure("head's centers", self.centers, None, self.z))
+        means = class_means(*self.reference, self.classifier.nb_classes)
+        # about their middle, which changes no distance but gives the limit a meaning
+        middle = means.mean(axis=0)
+        means, z = means - middle, {part: features - middle for part, features in self.z.items()}
+        measures.append(self._measure("class means", means, within_class_covariance(*self.reference), z))
+        decides = isinstance(self.head, (LinearHead, DistanceHead))
+        weights, biases = head_weights(self.classifier) if decides else lda_boundaries(means)
+        distances = {
+            part: boundary_distances(features, self.y[part], weights, biases).min(axis=1)
+            for part, features in (self.z if decides else z).items()
+        }
+        # a head that decides by its centers has the bound for them
+        return tuple(measures), distances, measures[0].limit if isinstance(self.head, DistanceHead) else None
 
-def _measure(
-    title: str,
-    means: np.ndarray,
-    covariance: np.ndarray | None,
-    z: Mapping[str, np.ndarray],
-    y: Mapping[str, np.ndarray],
-) -> BoundaryMeasure:
-    weights, biases = lda_boundaries(means, covariance)
-    squared_norm = float((weights * means).sum(axis=1).max())  # in the norm of the covariance
-    return BoundaryMeasure(
-        title,
-        "identity" if covariance is None else "measured",
-        robustness_bound(means, covariance),
-        approximate_robustness_bound(means, covariance),
-        robustness_limit(squared_norm, len(means)),
-        {part: float(np.nanmin(mean_boundary_distances(z[part], y[part], weights, biases, covariance))) for part in z},
-    )
+    def _measure(
+        self, title: str, means: np.ndarray, covariance: np.ndarray | None, z: Mapping[str, np.ndarray]
+    ) -> BoundaryMeasure:
+        weights, biases = lda_boundaries(means, covariance)
+        squared_norm = float((weights * means).sum(axis=1).max())  # in the norm of the covariance
+        measured = {
+            part: float(np.nanmin(mean_boundary_distances(z[part], self.y[part], weights, biases, covariance)))
+            for part in z
+        }
+        return BoundaryMeasure(
+            title,
+            "identity" if covariance is None else "measured",
+            robustness_bound(means, covariance),
+            approximate_robustness_bound(means, covariance),
+            robustness_limit(squared_norm, len(means)),
+            measured,
+        )
 
-
-def _maps(
-    z: Mapping[str, np.ndarray], y: np.ndarray, centers: np.ndarray | None, nb_points: int, seed: int
-) -> tuple[FeatureMap, ...]:
-    shown = np.sort(np.random.default_rng(seed).permutation(len(y))[:nb_points])
-    if z[TEST].shape[1] < 2 or len(shown) < 3:
-        return ()
-    return tuple(
-        map_features(z[TEST][shown], y[shown], z[ADVERSARIAL][shown], centers, method, seed=seed)
-        for method in ("pca", "tsne")
-    )
+    def maps(self, nb_points: int, seed: int) -> tuple[FeatureMap, ...]:
+        """Test images and what became of them, by PCA and t-SNE; none of features in one dimension."""
+        shown = np.sort(np.random.default_rng(seed).permutation(len(self.y[TEST]))[:nb_points])
+        if self.z[TEST].shape[1] < 2 or len(shown) < 3:
+            return ()
+        points = self.z[TEST][shown], self.y[TEST][shown], self.z[ADVERSARIAL][shown], self.centers
+        return tuple(map_features(*points, method, seed=seed) for method in ("pca", "tsne"))

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.checks import whole
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
 from art_mmc.classifiers.loading import check_fits, load_any
 from art_mmc.data import Dataset, load_dataset
@@ -244,10 +245,8 @@ def choose_test_images(dataset: Dataset, nb_test: int | None, seed: int = 0) -> 
     Which test images are attacked, the same ones for each defence: indices, ascending, drawn without replacement; None,
     or a number beyond what is there, for all.
     """
-    if nb_test is not None and nb_test < 1:
-        raise ValueError(f"nb_test: expected a whole number of at least 1, got {nb_test}.")
     n = len(dataset.y_test)
-    if nb_test is None or nb_test >= n:
+    if nb_test is None or whole("nb_test", nb_test) >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, nb_test, replace=False))
 
