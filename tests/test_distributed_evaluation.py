@@ -316,15 +316,12 @@ def test_the_record_is_that_of_one_process(ranks, whole):
     assert len(whole["plain"]["diagnostics"]) > 10
 
 
-def test_fewer_batches_than_processes(ranks, classifier):
-    for rank in ranks:
-        assert_same(rank["few"], content(evaluate(classifier, n=5, plans=PLANS[:1], diagnostics=False)))
-
-
-def test_a_network_that_draws_random_numbers(ranks):
-    expected = content(evaluate(noisy_classifier(), n=40, plans=PLANS[:1], diagnostics=False))
-    for rank in ranks:
-        assert_same(rank["noisy"], expected)
+def test_few_batches_and_random_numbers_of_the_network(ranks, classifier):
+    """Fewer batches than processes; a network that draws numbers."""
+    for name, who, n in (("few", classifier, 5), ("noisy", noisy_classifier(), 40)):
+        expected = content(evaluate(who, n=n, plans=PLANS[:1], diagnostics=False))
+        for rank in ranks:
+            assert_same(rank[name], expected)
 
 
 def test_the_curves_are_those_of_one_process(ranks, classifier):

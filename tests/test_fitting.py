@@ -27,6 +27,7 @@ from art_mmc.trainers import (
     create_trainer,
 )
 from tests.conftest import INPUT_SHAPE
+from tests.training import weights
 
 
 def make(name="sce", norm=False, optimizer=None, **kwargs):
@@ -40,10 +41,6 @@ def make(name="sce", norm=False, optimizer=None, **kwargs):
 
 def sgd(rate=0.1):
     return lambda parameters: torch.optim.SGD(parameters, lr=rate)
-
-
-def weights(classifier):
-    return torch.cat([parameter.detach().flatten() for parameter in classifier.model.parameters()])
 
 
 TRAINERS = {
@@ -160,7 +157,7 @@ def test_a_network_that_works_in_place_changes_no_data(way, averaging, digits):
             (trainer if way == "generator" else classifier).fit_generator(generator, nb_epochs=2)
         np.testing.assert_array_equal(given, x)
         watched = [record.get("robust_accuracy") for record in trainer.history]
-        results.append((watched, torch.cat([each.flatten() for each in classifier.model.state_dict().values()])))
+        results.append((watched, weights(classifier)))
     assert results[0][0] == results[1][0]
     torch.testing.assert_close(results[0][1], results[1][1])
 
