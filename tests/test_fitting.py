@@ -389,7 +389,7 @@ def test_weights_in_adversarial_training(attack, digits):
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="sum"), nn.NLLLoss(), "one-hot"])
 def test_weights_with_losses_of_the_user_s_own(loss, digits):
-    from art_mmc.classifiers.base import OneHotLoss
+    from art_mmc.classifiers import OneHotLoss
 
     loss = OneHotLoss(nn.MSELoss()) if loss == "one-hot" else loss
     results = []

@@ -2,9 +2,9 @@
 Loss-defended networks as ART classifiers: the contract, the named ones, their files, and any user's own made faster.
 """
 
-from art_mmc.classifiers.base import LossDefendedClassifier, OneHotLoss
+from art_mmc.classifiers.base import LossDefendedClassifier
 from art_mmc.classifiers.base import _Kinship as _Kinship
-from art_mmc.classifiers.base import _Softmax as _Softmax
+from art_mmc.classifiers.fitting import OneHotLoss
 from art_mmc.classifiers.named import CLASSIFIERS, create_classifier, load_classifier
 
 globals().update({cls.__name__: cls for cls in CLASSIFIERS.values()})  # type checkers read the stub beside this file

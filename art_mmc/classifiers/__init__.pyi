@@ -1,7 +1,6 @@
 from art_mmc.classifiers.base import LossDefendedClassifier as LossDefendedClassifier
-from art_mmc.classifiers.base import OneHotLoss as OneHotLoss
 from art_mmc.classifiers.base import _Kinship as _Kinship
-from art_mmc.classifiers.base import _Softmax as _Softmax
+from art_mmc.classifiers.fitting import OneHotLoss as OneHotLoss
 from art_mmc.classifiers.named import CLASSIFIERS as CLASSIFIERS
 from art_mmc.classifiers.named import create_classifier as create_classifier
 from art_mmc.classifiers.named import load_classifier as load_classifier

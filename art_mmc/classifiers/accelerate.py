@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers.base import _TAKE_INDICES, LossDefendedClassifier, OneHotLoss, _Kinship, _Wrapper
+from art_mmc.classifiers.base import LossDefendedClassifier, _Kinship, _Wrapper
+from art_mmc.classifiers.fitting import TAKE_INDICES, OneHotLoss
 from art_mmc.models.inference import Prepared
 
 
@@ -121,7 +122,7 @@ def share_network(
     fast._kinship = _Kinship()
     loss = classifier.loss
     # also where a user has set the flag for a loss that ART does not know
-    takes_as_it_is = loss is None or classifier._int_labels or isinstance(loss, (*_TAKE_INDICES, OneHotLoss))
+    takes_as_it_is = loss is None or classifier._int_labels or isinstance(loss, (*TAKE_INDICES, OneHotLoss))
     fast._loss = loss if takes_as_it_is else OneHotLoss(loss)
     if fast._optimizer is None:
         fast._optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

@@ -25,7 +25,6 @@ from art.data_generators import PyTorchDataGenerator
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
@@ -34,6 +33,8 @@ from tqdm.auto import tqdm
 from art_mmc.checks import check_box, check_images, check_labels, check_name, indices, number
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.classifiers.fitting import (
+    TAKE_INDICES,
+    OneHotLoss,
     batches_in,
     check_weights,
     counted,
@@ -45,11 +46,9 @@ from art_mmc.classifiers.fitting import (
     with_reduction,
 )
 from art_mmc.defences import Defence, get_defence
-from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
-from art_mmc.models.features import Softmax as _Softmax
-from art_mmc.models.features import find_layer, logits_network
+from art_mmc.models.features import Softmax, find_layer, logits_network
 from art_mmc.models.inference import (
     Prepared,
     channels_last,
@@ -74,49 +73,7 @@ ARITHMETICS = ("fast", "exact", "bfloat16")
 #: On a CPU it is the overhead of small batches that is saved, on a GPU it is memory that sets the bound.
 _GRADIENTS_AT_ONCE = {"cpu": 64, "cuda": 2048}
 
-#: losses that take class indices; any other gets rows, as from ART
-_TAKE_INDICES = (Loss, torch.nn.CrossEntropyLoss, torch.nn.NLLLoss, torch.nn.MultiMarginLoss)
-
 NO_AMP = "use_amp=True needs NVIDIA apex, which current torch no longer works with; leave it False."
-
-
-class OneHotLoss(torch.nn.Module):
-    """
-    A loss that wants labels in the shape of the outputs, which is what ART gives to losses that it does not know.
-
-    :param loss: The loss, called with outputs (B, K) and rows (B, K) of the same type, one-hot where the labels are
-           indices. A network with a single output gets the index itself, as from ART for binary cross-entropies.
-    """
-
-    def __init__(self, loss: Any) -> None:
-        super().__init__()
-        self.loss = loss
-
-    @property
-    def reduction(self) -> str:
-        """The loss' own reduction; AttributeError if it has none."""
-        return self.loss.reduction
-
-    @reduction.setter
-    def reduction(self, value: str) -> None:
-        self.loss.reduction = value
-
-    def __copy__(self) -> OneHotLoss:
-        return OneHotLoss(copy.copy(self.loss))
-
-    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """
-        :param outputs: Outputs (B, K), or (B,) or (B, 1) of a binary network.
-        :param y: Labels: indices (B,) or rows (B, K).
-        :return: What the loss gives.
-        """
-        if outputs.ndim == 1 or outputs.shape[1] == 1:
-            y = (y if y.ndim == 1 else y.argmax(dim=1)).view_as(outputs)
-        elif y.ndim == 1:
-            y = functional.one_hot(y, outputs.shape[1]).to(outputs.dtype)
-        if not isinstance(self.loss, torch.nn.MultiLabelMarginLoss):  # whose rows list class indices
-            y = y.to(outputs.dtype)
-        return self.loss(outputs, y)
 
 
 class LossDefendedClassifier(PyTorchClassifier):
@@ -267,7 +224,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         if row is None:
             # the one that is there already may take indices because a user's flag on ART's class said so
             known = loss is None or loss is self.__dict__.get("_loss")
-            if not known and not isinstance(loss, (*_TAKE_INDICES, OneHotLoss)):
+            if not known and not isinstance(loss, (*TAKE_INDICES, OneHotLoss)):
                 loss = OneHotLoss(loss)
             # ART's attacks that wrap a network anew run the children of an nn.Sequential, not a forward of its own
             if isinstance(model, torch.nn.Sequential) and type(model).forward is not torch.nn.Sequential.forward:
@@ -389,9 +346,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         :raises ValueError: For a temperature that is no positive number.
         """
         temperature = number("temperature", temperature)
-        if isinstance(self.model, _Softmax):
+        if isinstance(self.model, Softmax):
             raise ValueError("the network of this view ends in a softmax already.")
-        return self._view(_Softmax(self.model, temperature))
+        return self._view(Softmax(self.model, temperature))
 
     def _make_model_wrapper(self, model: torch.nn.Module) -> _Wrapper:
         return _Wrapper(model)
@@ -403,7 +360,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 
     def _without_probabilities(self) -> Self:
         """The view without the softmax, for files and copies."""
-        return self._view(self._network) if isinstance(self.model, _Softmax) else self
+        return self._view(self._network) if isinstance(self.model, Softmax) else self
 
     def __eq__(self, other: object) -> bool:
         """Whether it is this classifier, or a view of it, or of the same one."""
@@ -1093,7 +1050,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             model=model, loss=loss, optimizer=same_optimizer(self._optimizer, originals, copies), **params
         )
         clone._loss = loss  # as it is, not once more in the shape that a new one would get
-        return clone.with_probabilities(self.model.temperature) if isinstance(self.model, _Softmax) else clone
+        return clone.with_probabilities(self.model.temperature) if isinstance(self.model, Softmax) else clone
 
     def reset(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-What `fit` of a classifier and of a trainer share: sample weights, learning-rate schedulers, batches of one.
+What `fit` of a classifier and of a trainer share: losses, sample weights, learning-rate schedulers, batches of one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,53 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from art_mmc.checks import check_name, indices
+from art_mmc.losses.base import Loss
+
+#: losses that take class indices; any other gets rows, as from ART
+TAKE_INDICES = (Loss, torch.nn.CrossEntropyLoss, torch.nn.NLLLoss, torch.nn.MultiMarginLoss)
+
+
+class OneHotLoss(torch.nn.Module):
+    """
+    A loss that wants labels in the shape of the outputs, which is what ART gives to losses that it does not know.
+
+    :param loss: The loss, called with outputs (B, K) and rows (B, K) of the same type, one-hot where the labels are
+           indices. A network with a single output gets the index itself, as from ART for binary cross-entropies.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        self.loss = loss
+
+    @property
+    def reduction(self) -> str:
+        """The loss' own reduction; AttributeError if it has none."""
+        return self.loss.reduction
+
+    @reduction.setter
+    def reduction(self, value: str) -> None:
+        self.loss.reduction = value
+
+    def __copy__(self) -> OneHotLoss:
+        return OneHotLoss(copy.copy(self.loss))
+
+    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """
+        :param outputs: Outputs (B, K), or (B,) or (B, 1) of a binary network.
+        :param y: Labels: indices (B,) or rows (B, K).
+        :return: What the loss gives.
+        """
+        if outputs.ndim == 1 or outputs.shape[1] == 1:
+            y = indices(y).view_as(outputs)
+        elif y.ndim == 1:
+            y = functional.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+        if not isinstance(self.loss, torch.nn.MultiLabelMarginLoss):  # whose rows list class indices
+            y = y.to(outputs.dtype)
+        return self.loss(outputs, y)
 
 
 def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: int | None = None) -> torch.Tensor:
