@@ -72,11 +72,14 @@ def test_a_classifier_costs_torch_and_art_s_classifier_and_no_more():
 
 #: what may be carried elsewhere -> all that comes along: its base, and what that needs
 _ATTACK = {"attacks", "attacks.base", "checks", "objectives"}
+_WHITE_BOX = {"attacks", "attacks.white_box", "checks", "objectives"}
 _DETECTOR = {"detectors", "detectors.base", "checks", "models", "models.features", "models.inference"}
 LUGGAGE = {
-    **dict.fromkeys(("attacks.spsa", "attacks.gaussian_noise", "attacks.random_rotation", "attacks.carlini"), _ATTACK),
+    **dict.fromkeys(("attacks.spsa", "attacks.gaussian_noise", "attacks.random_rotation"), _ATTACK),
+    **dict.fromkeys(("attacks.auto_pgd", "attacks.fast_adaptive_boundary"), _WHITE_BOX),
+    "attacks.carlini": _ATTACK | _WHITE_BOX,
     **dict.fromkeys(("detectors.confidence", "detectors.density", "detectors.distance"), _DETECTOR),
-    "attacks.detector_aware": _ATTACK | _DETECTOR | {"attacks.carlini", "attacks.papers", "state"},
+    "attacks.detector_aware": _ATTACK | _WHITE_BOX | _DETECTOR | {"attacks.carlini", "attacks.papers", "state"},
 }
 
 

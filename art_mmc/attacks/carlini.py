@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,9 @@ from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
 from art_mmc.attacks.base import positive_number, whole_number
+from art_mmc.attacks.white_box import Network
 from art_mmc.checks import check_images, check_labels, indices, unknown_name
 from art_mmc.objectives import margin
-
-if TYPE_CHECKING:
-    from art_mmc.classifiers import LossDefendedClassifier
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
 _TANH_SMOOTHER = 0.999999
@@ -248,21 +246,16 @@ class CarliniL2(EvasionAttack):
         else:
             check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
             labels = indices(np.asarray(y)).astype(np.int64)
-        # an attack that is only named brings no classifiers along
-        from art_mmc.classifiers import LossDefendedClassifier
-        from art_mmc.classifiers.accelerate import share_network
-
-        estimator = self.estimator
-        view = estimator if isinstance(estimator, LossDefendedClassifier) else share_network(estimator)
-        view = view._without_probabilities()
-        low, high = (x.min(), x.max()) if estimator.clip_values is None else estimator.clip_values
+        low, high = (x.min(), x.max()) if self.estimator.clip_values is None else self.estimator.clip_values
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
-        with view.crafting(), torch.enable_grad():
+        network = Network(self.estimator)
+        device = network.view.device
+        with network.view.crafting(), torch.enable_grad():
             for first in trange(0, len(x), self.batch_size, desc="C&W", disable=not self.verbose):
                 part = slice(first, first + self.batch_size)
-                clean = torch.tensor(x_adv[part], device=view.device)
+                clean = torch.tensor(x_adv[part], device=device)
                 found, reached = carlini_search(
-                    self._goal(view, torch.as_tensor(labels[part], device=view.device)),
+                    self._goal(network, torch.as_tensor(labels[part], device=device)),
                     clean,
                     torch.as_tensor(low).to(clean),
                     torch.as_tensor(high).to(clean),
@@ -277,18 +270,13 @@ class CarliniL2(EvasionAttack):
                 x_adv[part][some] = found.cpu().numpy()[some]
         return x_adv
 
-    def _goal(self, view: LossDefendedClassifier, labels: torch.Tensor) -> Goal:
-        tensors = view.all_framework_preprocessing
+    def _goal(self, network: Network, labels: torch.Tensor) -> Goal:
+        def behind(logits: torch.Tensor) -> torch.Tensor:
+            return margin(logits, labels) * (1 if self.targeted else -1)
 
         def goal(x_adv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            points: Any = x_adv if tensors else x_adv.cpu().numpy()
-            leaf, inputs, _ = view._differentiable_input(points)
-            behind = margin(view.forward(inputs).float(), labels) * (1 if self.targeted else -1)
-            values, counts = lead_term(behind, self.confidence)
-            (gradient,) = torch.autograd.grad(values.sum(), leaf)
-            if not tensors:
-                gradient = torch.as_tensor(view._numpy_gradient(points, gradient)).to(x_adv)
-            return values.detach(), gradient, counts
+            logits, values, gradient = network.gradients(x_adv, lambda a: lead_term(behind(a), self.confidence)[0])
+            return values, gradient, lead_term(behind(logits), self.confidence)[1]
 
         return goal
 

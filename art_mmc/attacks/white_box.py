@@ -20,8 +20,6 @@ from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
 from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, indices, number, whole
-from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.accelerate import share_network
 from art_mmc.objectives import margin
 
 logger = logging.getLogger(__name__)
@@ -35,6 +33,10 @@ class Network:
     """
 
     def __init__(self, classifier: PyTorchClassifier) -> None:
+        # an attack that is only named brings no classifiers along
+        from art_mmc.classifiers import LossDefendedClassifier
+        from art_mmc.classifiers.accelerate import share_network
+
         view = classifier if isinstance(classifier, LossDefendedClassifier) else share_network(classifier)
         self.view = view._without_probabilities()
         #: whether a gradient was NaN or infinite, bool (); looked at seldom, so that nobody waits for the device
