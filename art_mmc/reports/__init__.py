@@ -2,92 +2,41 @@
 From records to text and pictures: pure functions, and a few that write a folder.
 """
 
-from art_mmc.reports.compare import (
-    CURVES_PNG,
-    flattery_sentences,
-    headline_table,
-    history_table,
-    load_report,
-    markdown_report,
-    markdown_table,
-    provenance_line,
-    text_table,
-    three_numbers_table,
-    training_table,
-    write_report,
-)
-from art_mmc.reports.evaluate import (
-    attacks_csv,
-    evaluation_table,
-    load_robustness,
-    record_text,
-    records_table,
-    report_files,
-    robustness_report,
-    verdict_text,
-    write_robustness,
-)
-from art_mmc.reports.figures.compare import FLATTERY, curves_figure, curves_png, flattered
-from art_mmc.reports.figures.evaluate import robustness_pictures
-from art_mmc.reports.figures.style import figure_png, new_figure, radius_labels, style_panel
-from art_mmc.reports.reproduce import (
-    figures_csv,
-    load_reproduction,
-    paper_table,
-    paper_text,
-    reproduction_report,
-    write_reproduction,
-)
-from art_mmc.reports.rewrite import rewrite
-from art_mmc.reports.tables import format_eps, format_percent, markdown_rows, text_rows, with_interval
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, read_document, write_files
-
-__all__ = [
-    "CURVES_PNG",
-    "FLATTERY",
-    "REPORT_JSON",
-    "REPORT_MD",
-    "attacks_csv",
-    "curves_figure",
-    "curves_png",
-    "evaluation_table",
-    "figure_png",
-    "figures_csv",
-    "flattered",
-    "flattery_sentences",
-    "format_eps",
-    "format_percent",
-    "headline_table",
-    "history_table",
-    "json_bytes",
-    "load_report",
-    "load_reproduction",
-    "load_robustness",
-    "markdown_report",
-    "markdown_rows",
-    "markdown_table",
-    "new_figure",
-    "paper_table",
-    "paper_text",
-    "provenance_line",
-    "radius_labels",
-    "read_document",
-    "record_text",
-    "records_table",
-    "report_files",
-    "reproduction_report",
-    "rewrite",
-    "robustness_pictures",
-    "robustness_report",
-    "style_panel",
-    "text_rows",
-    "text_table",
-    "three_numbers_table",
-    "training_table",
-    "verdict_text",
-    "with_interval",
-    "write_files",
-    "write_report",
-    "write_reproduction",
-    "write_robustness",
-]
+from art_mmc.reports.compare import flattery_sentences as flattery_sentences
+from art_mmc.reports.compare import headline_table as headline_table
+from art_mmc.reports.compare import history_table as history_table
+from art_mmc.reports.compare import load_report as load_report
+from art_mmc.reports.compare import markdown_report as markdown_report
+from art_mmc.reports.compare import markdown_table as markdown_table
+from art_mmc.reports.compare import provenance_line as provenance_line
+from art_mmc.reports.compare import text_table as text_table
+from art_mmc.reports.compare import three_numbers_table as three_numbers_table
+from art_mmc.reports.compare import training_table as training_table
+from art_mmc.reports.compare import write_report as write_report
+from art_mmc.reports.evaluate import attacks_csv as attacks_csv
+from art_mmc.reports.evaluate import evaluation_table as evaluation_table
+from art_mmc.reports.evaluate import load_robustness as load_robustness
+from art_mmc.reports.evaluate import record_text as record_text
+from art_mmc.reports.evaluate import records_table as records_table
+from art_mmc.reports.evaluate import report_files as report_files
+from art_mmc.reports.evaluate import robustness_report as robustness_report
+from art_mmc.reports.evaluate import verdict_text as verdict_text
+from art_mmc.reports.evaluate import write_robustness as write_robustness
+from art_mmc.reports.figures.compare import curves_figure as curves_figure
+from art_mmc.reports.figures.compare import curves_png as curves_png
+from art_mmc.reports.figures.style import figure_png as figure_png
+from art_mmc.reports.figures.style import new_figure as new_figure
+from art_mmc.reports.figures.style import radius_labels as radius_labels
+from art_mmc.reports.figures.style import style_panel as style_panel
+from art_mmc.reports.reproduce import figures_csv as figures_csv
+from art_mmc.reports.reproduce import load_reproduction as load_reproduction
+from art_mmc.reports.reproduce import paper_table as paper_table
+from art_mmc.reports.reproduce import paper_text as paper_text
+from art_mmc.reports.reproduce import reproduction_report as reproduction_report
+from art_mmc.reports.reproduce import write_reproduction as write_reproduction
+from art_mmc.reports.rewrite import rewrite as rewrite
+from art_mmc.reports.tables import format_eps as format_eps
+from art_mmc.reports.tables import format_percent as format_percent
+from art_mmc.reports.write import json_bytes as json_bytes
+from art_mmc.reports.write import read_document as read_document
+from art_mmc.reports.write import write_files as write_files

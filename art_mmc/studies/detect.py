@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
@@ -262,15 +263,14 @@ def run_detection_study(
                 **({"source": sources[name]} if sources and name in sources else {}),
             }
             run = _Run(name, classifier, fitted[name], clean, x, y, outputs, wanted)
-            groups = run.attempts()
+            attempts = run.attempts()
             # no attack waits for another: the batches of all of them are shared out at once
-            every = [attempt for group in groups for attempt in group]
-            parts = share_out([partial(attempt.run, first) for attempt in every for first in attempt.starts])
-            for group in groups:
+            parts = share_out([partial(run.part, each, first) for each in attempts for first in each.starts])
+            for title, group in groupby(attempts, lambda attempt: attempt.title):
                 some: list[DetectionRecord] = []
                 for attempt in group:
                     against = f" on {attempt.detectors[0]}" if attempt.attack in WHITE_BOX_ATTACKS else ""
-                    bar.set_postfix_str(f"{name}, {attempt.title}{against}")
+                    bar.set_postfix_str(f"{name}, {title}{against}")
                     made = [next(parts) for _ in attempt.starts]
                     some += run.score(attempt, made)
                     if attempt.attack == "cw-wb":
@@ -278,7 +278,7 @@ def run_detection_study(
                     bar.update()
                 records += some
                 if on_attack is not None:
-                    on_attack(name, group[0].title, some)
+                    on_attack(name, title, some)
     provenance = {
         "dataset": dataset.name,
         "n_train": len(dataset.y_train),
@@ -297,28 +297,33 @@ def run_detection_study(
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
-    """What an attack made of a batch: all that is kept of it."""
-
-    outputs: NetworkOutputs
-    settings: dict[str, Any]
-    seconds: float
-    #: of C&W-wb alone: its goals reached, bool (B,), and its distortion (B,)
-    hit: np.ndarray | None = None
-    passed: np.ndarray | None = None
-    distortion: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class _Attempt:
-    """An attack, to be scored by some of the detectors; its batches, by their first sample, do not depend on others."""
+    """An attack, to be scored by some of the detectors; its batches do not depend on others."""
 
     attack: str
     title: str
     eps: float | None
     detectors: Sequence[str]
-    starts: range
-    run: Callable[[int], _Part]
+    x: np.ndarray
+    batch_size: int
+    #: which of x -> the examples and the attack's settings
+    craft: Callable[[slice], tuple[np.ndarray, dict[str, Any]]]
+    #: of C&W-wb alone: which of x, and the examples -> its goals reached, bool (B,), and its distortion (B,)
+    goals: Callable[[slice, np.ndarray], dict[str, np.ndarray]] = lambda index, x_adv: {}
+
+    @property
+    def starts(self) -> range:
+        """The first sample of each batch."""
+        return range(0, len(self.x), self.batch_size)
+
+
+class _Part(NamedTuple):
+    """What an attack made of a batch: all that is kept of it."""
+
+    outputs: NetworkOutputs
+    settings: dict[str, Any]
+    seconds: float
+    goals: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,40 +343,28 @@ class _Run:
     def eps(self) -> float:
         return float(self.wanted.eps or 0)
 
-    def attempts(self) -> list[list[_Attempt]]:
-        """What is tried, by attacks; PGD-wb is another one for each detector."""
-        plain = self._plain([name for name in self.wanted.attack or () if name in PAPER_ATTACKS])
+    def attempts(self) -> list[_Attempt]:
+        """What is tried; PGD-wb is another one for each detector."""
+        names = self.wanted.attack or []
+        plain = self._plain([name for name in names if name in PAPER_ATTACKS])
+        made: list[_Attempt] = []
+        for name in names:
+            if name == "pgd-wb":
+                made += [self._pgd(each) for each in self.detectors]
+            else:
+                made.append(self._carlini() if name == "cw-wb" else plain[name])
+        return made
 
-        def group(name: str) -> list[_Attempt]:
-            if name == "cw-wb":
-                return [self._carlini()]
-            return [self._pgd(each) for each in self.detectors] if name == "pgd-wb" else [plain[name]]
-
-        return [group(name) for name in self.wanted.attack or ()]
-
-    def _attempt(
-        self,
-        attack: str,
-        title: str,
-        eps: float | None,
-        detectors: Sequence[str],
-        x: np.ndarray,
-        batch_size: int,
-        craft: Callable[[slice], tuple[np.ndarray, dict[str, Any]]],
-        goals: Callable[[slice, np.ndarray], dict[str, np.ndarray]] = lambda index, x_adv: {},
-    ) -> _Attempt:
-        """Its batches are crafted, seen to keep the rules, and shown to the network."""
-
-        def part(first: int) -> _Part:
-            index = slice(first, first + batch_size)
-            start = time.perf_counter()
-            x_adv, settings = craft(index)
-            seconds = time.perf_counter() - start
-            radius = math.inf if eps is None else eps  # C&W keeps to the box too
-            check_examples(x_adv, x[index], f"attack '{title}'", radius, math.inf, self.classifier.clip_values)
-            return _Part(self.outputs(x_adv), settings, seconds, **goals(index, x_adv))
-
-        return _Attempt(attack, title, eps, detectors, range(0, len(x), batch_size), part)
+    def part(self, attempt: _Attempt, first: int) -> _Part:
+        """A batch is crafted, seen to keep the rules, and shown to the network."""
+        index = slice(first, first + attempt.batch_size)
+        start = time.perf_counter()
+        x_adv, settings = attempt.craft(index)
+        seconds = time.perf_counter() - start
+        radius = math.inf if attempt.eps is None else attempt.eps  # C&W keeps to the box too
+        what, clip_values = f"attack '{attempt.title}'", self.classifier.clip_values
+        check_examples(x_adv, attempt.x[index], what, radius, math.inf, clip_values)
+        return _Part(self.outputs(x_adv), settings, seconds, attempt.goals(index, x_adv))
 
     def _plain(self, names: Sequence[str]) -> dict[str, _Attempt]:
         """The attacks that do not know the detectors."""
@@ -394,7 +387,7 @@ class _Run:
                 return craft_batch(*batch, eps, wanted.attack_share, OBJECTIVE, wanted.batch_size, seed)
 
             radius = eps if row.has_eps else None
-            return self._attempt(name, row.title, radius, list(self.detectors), self.x, wanted.batch_size, craft)
+            return _Attempt(name, row.title, radius, list(self.detectors), self.x, wanted.batch_size, craft)
 
         return {name: attempt(name) for name in names}
 
@@ -423,7 +416,7 @@ class _Run:
             change = np.square(x_adv.astype(float) - x[index]).reshape(len(x_adv), -1)
             return {"hit": hit, "passed": excess == 0, "distortion": 255 * np.sqrt(change.mean(axis=1))}
 
-        return self._attempt("cw-wb", title, None, (KERNEL,), x, attack.batch_size, craft, goals)
+        return _Attempt("cw-wb", title, None, (KERNEL,), x, attack.batch_size, craft, goals)
 
     def _pgd(self, detector: str) -> _Attempt:
         """PGD-wb on one of the detectors."""
@@ -442,7 +435,7 @@ class _Run:
             attack = DetectorAwarePGD(self.classifier, self.detectors[detector], **own)
             return attack.generate(self.x[index], self.y[index]), plain_settings(whole)
 
-        return self._attempt("pgd-wb", title, settings["eps"], (detector,), self.x, whole.batch_size, craft)
+        return _Attempt("pgd-wb", title, settings["eps"], (detector,), self.x, whole.batch_size, craft)
 
     def score(self, attempt: _Attempt, parts: Sequence[_Part]) -> list[DetectionRecord]:
         """The records of an attack on the first ones of the clean images."""
@@ -472,11 +465,9 @@ class _Run:
 
     def white_box(self, parts: Sequence[_Part]) -> WhiteBoxRecord:
         """The record of C&W-wb."""
-        hit, passed, distortion = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("hit", "passed", "distortion")
-        )
+        goals = {name: np.concatenate([part.goals[name] for part in parts]) for name in parts[0].goals}
         seconds = sum(part.seconds for part in parts)
-        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.wanted.seed, hit, passed, distortion)
+        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.wanted.seed, **goals)
 
 
 def _joined(parts: Sequence[NetworkOutputs]) -> NetworkOutputs:
@@ -494,7 +485,7 @@ def _split_test(
     attacked = choose_test_images(dataset, nb_test, seed)
     rest = np.setdiff1d(np.arange(n), attacked)
     rest = np.sort(np.random.default_rng(seed).permutation(rest)[:_MOST_CALIBRATION])
-    enough = 0 < false_positive_rate < 1 and len(rest) >= 5 / false_positive_rate
+    enough = len(rest) >= 5 / false_positive_rate
     return attacked, rest if enough else rest[:0]
 
 
