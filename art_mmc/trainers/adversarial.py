@@ -155,16 +155,11 @@ class AdversarialLossTrainer(WarmUpTrainer):
         record["robust_accuracy"] = robust
         if robust is not None and record["accuracy"] > 0.3 and robust < OVERFITTING_SHARE * record["accuracy"]:
             record["catastrophic_overfitting"] = True
-            if not world().is_main:
-                return
-            logger.warning(
-                "Catastrophic overfitting in epoch %s: accuracy %.3f under the one-step training attack, %.3f under %s "
-                "steps. Train with more steps, or a smaller eps.",
-                record["epoch"],
-                record["accuracy"],
-                robust,
-                getattr(self.validation_attack, "steps", "several"),
-            )
+            if world().is_main:
+                told = "Catastrophic overfitting in epoch %s: accuracy %.3f under the one-step training attack, %.3f "
+                told += "under %s steps. Train with more steps, or a smaller eps."
+                steps = getattr(self.validation_attack, "steps", "several")
+                logger.warning(told, record["epoch"], record["accuracy"], robust, steps)
 
 
 def _draw(generator: torch.Generator, samples: int, among: World) -> Draw:

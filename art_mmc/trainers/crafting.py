@@ -156,7 +156,6 @@ class PGD(Crafting):
         choice("batch_norm", self.batch_norm, ("eval", "train"))
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        """See :meth:`Crafting.craft`."""
         with classifier.crafting(training_mode=self.batch_norm == "train"):
             target, sign = self._target(classifier, x, y, context)
             scale: Any = context.scale
@@ -192,7 +191,7 @@ class PGD(Crafting):
         if self.norm == 2:
             radius = per_sample(context.draw(x.shape[:1]), x)
             noise = _direction(noise, 2) * radius
-        return _project(x + eps * noise, x, eps, self.norm, classifier)
+        return _project(x + eps * noise, x, eps, self.norm, classifier.bounds(x))
 
 
 def climb(
@@ -213,13 +212,13 @@ def climb(
     says how many more steps a sample gets once it is misclassified. ART's own PGD goes through numpy and switches the
     network's modes, and the detector-aware attack weighs two goals.
     """
-    x_adv = start
+    x_adv, box = start, classifier.bounds(x)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_(True)
         logits = classifier.forward(x_adv)
         (grad,) = torch.autograd.grad(values(logits).sum(), x_adv)
         with torch.no_grad():
-            moved = _project(x_adv + step * _direction(grad, norm), x, eps, norm, classifier)
+            moved = _project(x_adv + step * _direction(grad, norm), x, eps, norm, box)
             if left is not None:
                 left = left - (logits.argmax(dim=1) != y).to(left.dtype)
                 moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
@@ -234,7 +233,7 @@ def _direction(grad: Tensor, norm: float) -> Tensor:
     return grad / per_sample(grad.flatten(1).norm(dim=1).clamp_min(1e-12), grad)
 
 
-def _project(x_adv: Tensor, x: Tensor, eps: Any, norm: float, classifier: LossDefendedClassifier) -> Tensor:
+def _project(x_adv: Tensor, x: Tensor, eps: Any, norm: float, box: tuple[Any, Any]) -> Tensor:
     """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
     if norm == math.inf:
         x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
@@ -242,8 +241,7 @@ def _project(x_adv: Tensor, x: Tensor, eps: Any, norm: float, classifier: LossDe
         delta = x_adv - x
         length = per_sample(delta.flatten(1).norm(dim=1).clamp_min(1e-12), x)
         x_adv = x + delta * torch.clamp(eps / length, max=1.0)
-    low, high = classifier.bounds(x)
-    return x_adv if low is None else x_adv.clamp(low, high)
+    return x_adv if box[0] is None else x_adv.clamp(*box)
 
 
 @dataclass(frozen=True)
@@ -273,7 +271,6 @@ class FGSM(Crafting):
             )
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        """See :meth:`Crafting.craft`."""
         spread = 0.0 if self.eps_max is None else self.eps_max - self.eps
         length = per_sample(self.eps + spread * context.draw(x.shape[:1]), x) * context.scale
         values = partial(classifier.attack_values, y=y, name=self.objective)
@@ -306,7 +303,6 @@ class FastFGSM(Crafting):
         return PGD(self.eps, steps=1, step_size=step, objective=self.objective)
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        """See :meth:`Crafting.craft`."""
         return self._pgd().craft(classifier, x, y, context)
 
 
@@ -337,7 +333,6 @@ class TRADES(Crafting):
         number("beta", self.beta, ends="[)")
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        """See :meth:`Crafting.craft`."""
         eps = self.eps * context.scale
         step = (self.eps / 4 if self.step_size is None else self.step_size) * context.scale
         low, high = classifier.bounds(x)
@@ -347,7 +342,7 @@ class TRADES(Crafting):
             # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
             width = 1.0 if low is None else high - low
             start = x + self.start * width * math.sqrt(12) * (context.draw(x.shape) - 0.5)
-            start = _project(start, x, eps, math.inf, classifier)
+            start = _project(start, x, eps, math.inf, (low, high))
             return climb(classifier, x, y, start, partial(self._divergence, clean), eps, step, self.steps)
 
     @staticmethod
@@ -365,7 +360,6 @@ class TRADES(Crafting):
         x_adv: Tensor,
         weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Crafting.training_loss`."""
         logits = forward(x)
         # before the next forward pass: the center loss reads what came with the logits
         clean_loss = weighted_loss(loss, logits, y, weights)
@@ -387,7 +381,6 @@ class ARTAttack(Crafting):
     attack: Any
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        """See :meth:`Crafting.craft`."""
         if len(x) == 0:  # a process without a part of a small batch; ART has no result for nothing
             return x
         with classifier.crafting(), torch.enable_grad():

@@ -322,11 +322,7 @@ class LossTrainer(Trainer):
 
     def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
         """Name, loss and epochs of each stage; one here."""
-        return [(self._stage_name, self._classifier.loss, nb_epochs)]
-
-    @property
-    def _stage_name(self) -> str:
-        return self._classifier.defence or "loss"
+        return [(self._classifier.defence or "loss", self._classifier.loss, nb_epochs)]
 
     @property
     def _device(self) -> torch.device:
@@ -420,10 +416,8 @@ class LossTrainer(Trainer):
             if self.channels_last:  # a loaded copy of the network computes the same to the last bit
                 _lay_out(net, torch.contiguous_format)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -472,19 +466,12 @@ class LossTrainer(Trainer):
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
                 loss, accuracy = self._epoch(job, position, bar)
                 share_buffers(self._classifier.model, self._own_loss)
-                record: dict[str, Any] = {
-                    "epoch": len(self.history) + 1,
-                    "stage": name,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "val_loss": None,
-                    "val_accuracy": None,
-                    "rate": position.rate,
-                    "seconds": position.seconds,
-                }
+                epoch = len(self.history) + 1
+                record: dict[str, Any] = {"epoch": epoch, "stage": name, "loss": loss, "accuracy": accuracy}
+                record |= {"val_loss": None, "val_accuracy": None, "rate": position.rate, "seconds": position.seconds}
                 if not math.isfinite(loss):
                     raise FloatingPointError(
-                        f"the training loss is {loss} in epoch {record['epoch']} ({name}); try a lower rate."
+                        f"the training loss is {loss} in epoch {epoch} ({name}); try a lower rate."
                     )
                 position.epoch, position.batch, position.order = position.epoch + 1, 0, None
                 position.totals, position.seconds = (0.0, 0.0, 0.0), 0.0
@@ -682,14 +669,9 @@ class LossTrainer(Trainer):
         if self.folder is None:
             return
         cuda = self._device.type == "cuda"
-        processes = gather_objects(
-            {
-                "totals": position.totals,
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self._device).cpu() if cuda else None,
-                "numpy": list(np.random.get_state()),
-            }
-        )
+        states = {"torch": torch.get_rng_state(), "numpy": list(np.random.get_state())}
+        states["cuda"] = torch.cuda.get_rng_state(self._device).cpu() if cuda else None
+        processes = gather_objects({"totals": position.totals, **states})
         if not world().is_main:
             return
         training = {
@@ -742,12 +724,11 @@ class LossTrainer(Trainer):
         self._noise.set_state(training["noise"].cpu())
         processes, (rank, size) = training["processes"], world()
         if len(processes) != size:
-            logger.warning(
+            told = (
                 "The run was begun by %s processes and goes on with %s: equal to one that was never interrupted up to "
-                "rounding, but for dropout and ART attacks, whose random numbers are others.",
-                len(processes),
-                size,
             )
+            told += "rounding, but for dropout and ART attacks, whose random numbers are others."
+            logger.warning(told, len(processes), size)
             sums = [sum(column) for column in zip(*(process["totals"] for process in processes), strict=True)]
             position.totals = (sums[0], sums[1], sums[2]) if rank == 0 else (0.0, 0.0, 0.0)
             return
@@ -766,12 +747,8 @@ class LossTrainer(Trainer):
             parts = zip(x.split(job.batch_size), indices(y).split(job.batch_size), strict=True)
             accuracy = sum(int(self._correct(*part)) for part in parts) / len(x)
         if world().is_main and accuracy < chance + 0.1 * (1 - chance):
-            logger.warning(
-                "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. A lower learning rate, "
-                "or a warm-up, may help.",
-                accuracy,
-                chance,
-            )
+            told = "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. "
+            logger.warning(told + "A lower learning rate, or a warm-up, may help.", accuracy, chance)
 
     def _correct(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """How many of the inputs (B, ...) the network, as it stands, puts in their classes (B,)."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name, whole
 from art_mmc.defences import DEFENCES
 
 #: names of the schedules
@@ -95,12 +95,10 @@ class Recipe:
     clip_gradient: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
-        if self.scaling is not None and self.scaling not in SCALINGS:
-            raise unknown_name("scaling", self.scaling, SCALINGS)
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
+        check_name("schedule", self.schedule, SCHEDULES)
+        if self.scaling is not None:
+            check_name("scaling", self.scaling, SCALINGS)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
         """
@@ -110,8 +108,7 @@ class Recipe:
         :return: The recipe.
         :raises ValueError: For a batch size below 1.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}.")
+        whole("batch_size", batch_size)
         return replace(self, batch_size=batch_size, rate=self.rate * batch_size / self.batch_size)
 
     def scaled(self, nb_epochs: int) -> Recipe:
@@ -122,9 +119,7 @@ class Recipe:
         :return: The recipe; itself for its own number of epochs.
         :raises ValueError: For fewer than one epoch.
         """
-        if nb_epochs < 1:
-            raise ValueError(f"nb_epochs: expected a whole number of at least 1, got {nb_epochs}.")
-        if nb_epochs == self.nb_epochs:
+        if whole("nb_epochs", nb_epochs) == self.nb_epochs:
             return self
         share = nb_epochs / self.nb_epochs
         return replace(
@@ -488,8 +483,7 @@ def get_recipe(name: str, dataset: str | None = None) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     papers = {known.split("-")[0] for known in RECIPES}
-    if name not in papers:
-        raise unknown_name("recipe", name, [*RECIPES, *sorted(papers - set(RECIPES))])
+    check_name("recipe", name, [*RECIPES, *sorted(papers - set(RECIPES))])
     full = f"{name}-{dataset}"
     if full not in RECIPES:
         known = ", ".join(recipe for recipe in RECIPES if recipe.startswith(f"{name}-"))

@@ -65,10 +65,8 @@ class RunFolder:
 
     def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
         """
-        Write `last.pt`, which is also a checkpoint for :func:`.load_classifier` if the classifier can be described.
-
-        :param classifier: The classifier.
-        :param training: The state of the run, plain data and tensors.
+        Write `last.pt`, the classifier and the state of the run, plain data and tensors. It is also a checkpoint for
+        :func:`.load_classifier` if the classifier can be described.
         """
         try:
             description = describe(classifier)
@@ -77,10 +75,7 @@ class RunFolder:
         write_payload(self.last, classifier.model.state_dict(), description, training=plain(training))
 
     def read_state(self) -> dict[str, Any] | None:
-        """
-        :return: What :meth:`write_state` wrote, or None if nothing is there.
-        :raises ValueError: When the file is damaged or no state of a run.
-        """
+        """What :meth:`write_state` wrote, None if nothing is there; ValueError for what is damaged or another thing."""
         if not self.last.is_file():
             return None
         payload = read_payload(self.last)
@@ -90,20 +85,12 @@ class RunFolder:
         return payload
 
     def write_best(self, classifier: LossDefendedClassifier) -> None:
-        """
-        Write `best.pt`.
-
-        :param classifier: The classifier.
-        """
+        """Write `best.pt`, if the classifier is one that a checkpoint can describe."""
         if classifier.defence is not None:
             classifier.save_checkpoint(self.best)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """
-        Write `history.csv`, and the same figures for TensorBoard where it is installed.
-
-        :param history: One record an epoch, all with the same keys.
-        """
+        """Write the epochs' records, all with the same keys, to `history.csv`, and for TensorBoard if it is there."""
         if not history:
             return
         text = io.StringIO()
@@ -133,10 +120,7 @@ class RunFolder:
 
 
 def plain(value: Any) -> Any:
-    """
-    :param value: Nested dicts, lists and tuples of tensors, arrays and numbers.
-    :return: The same without numpy's types, which a load without pickled code would refuse.
-    """
+    """Nested dicts, lists and tuples without numpy's types, which a load without pickled code would refuse."""
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
