@@ -568,12 +568,11 @@ def evasion_attacks() -> dict[str, bool]:
     """
     :return: The names of ART's evasion attacks, each with whether it takes a PyTorch classifier.
     """
-    from art_mmc import SoftmaxClassifier
+    from art_mmc import create_classifier
 
-    kin = SoftmaxClassifier.__mro__
+    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
     return {
-        name: all(any(c in kin for c in (w if isinstance(w, tuple) else (w,))) for w in cls._estimator_requirements)
-        for name, cls in attack_classes().items()
+        name: cls.is_estimator_valid(classifier, cls._estimator_requirements) for name, cls in attack_classes().items()
     }
 
 

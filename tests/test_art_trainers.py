@@ -196,19 +196,6 @@ def test_transfer_trap(loss_type, trained, digits):
     assert (samples is None) == (loss_type is None)
 
 
-def test_index_labels_train_as_one_hot_ones(trained, digits):
-    trained_ones = []
-    for labels in (digits.y_train[:64], one_hot(digits.y_train[:64])):
-        np.random.seed(0)
-        torch.manual_seed(0)
-        classifier = copy.deepcopy(trained["mmc"])
-        attack = FastGradientMethod(classifier, eps=0.1)
-        AdversarialTrainer(classifier, attack).fit(digits.x_train[:64], labels, batch_size=32, nb_epochs=1)
-        trained_ones.append(weights(classifier))
-    first, second = trained_ones
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
 @pytest.mark.parametrize("trainer", ["AdversarialTrainerTRADESPyTorch", "AdversarialTrainerAWPPyTorch"])
 def test_art_refuses_todays_schedulers(trainer, trained, digits):
     """As the table says; `AdversarialTrainer` hands one on to `fit`, which takes it."""
@@ -278,14 +265,6 @@ def test_the_trainer_to_take_instead_of_fbf(normed, digits):
     trainer.fit(digits.x_train[:64], digits.y_train[:64], batch_size=32, nb_epochs=2)
     assert steps(normed) == 4
     assert not normed.model.training
-
-
-def test_the_trainer_to_take_where_art_refuses_a_scheduler(trained, digits):
-    classifier = copy.deepcopy(trained["sce"])
-    scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, step_size=1, gamma=0.5)
-    trainer = AdversarialLossTrainer(classifier, "trades", seed=0, verbose=False)
-    trainer.fit(digits.x_train[:64], digits.y_train[:64], batch_size=32, nb_epochs=2, scheduler=scheduler)
-    assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4])
 
 
 def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):
