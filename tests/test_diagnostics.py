@@ -560,6 +560,16 @@ def test_an_attack_that_has_not_converged():
     assert 0.1 * examined.n < broken <= standing
 
 
+def test_one_sample_of_a_few_is_no_rise(sane):
+    """Of 16 one more is 6 %, above the threshold, and nothing; of 100 fifteen more are."""
+    weak, strong = np.arange(16) < 9, np.arange(16) < 8
+    assert sane._rise("it", [strong, weak], "It rises", "so").value == 1 / 16 > RISE
+    assert sane._rise("it", [strong, weak], "It rises", "so").sentence == "It rises."
+    many = [np.arange(100) < count for count in (60, 40, 55)]
+    assert sane._rise("it", many, "It rises", "so").sentence == "It rises: so."
+    assert sane._rise("it", many[:2], "It falls", "so").value == pytest.approx(-0.2)
+
+
 def test_restarts_that_matter():
     """A network whose gradient is right in one start of five: what restarts break, more steps do not."""
 

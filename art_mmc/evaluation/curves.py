@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii
+from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii, indices
 from art_mmc.distributed import in_main_process, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
-from art_mmc.evaluation.engine import Target, class_indices, run_plan, timed
+from art_mmc.evaluation.engine import Target, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import Curves
-from art_mmc.state import derived_seed, seeded
+from art_mmc.evaluation.suites import crossing
+from art_mmc.state import Stream, derived_seed, seeded
 
 #: numbers of steps of the second curve, and steps of PGD on the first one
 STEPS, STEPS_OVER_EPS = (1, 2, 5, 10, 20, 50, 100), 20
@@ -83,7 +84,7 @@ def measure_curves(
     x, y = np.asarray(x), np.asarray(y)
     check_images(x, classifier.input_shape)
     check_labels(y, classifier.nb_classes, length=len(x))
-    x, y = x[:samples].astype(np.float32, copy=False), class_indices(y)[:samples]
+    x, y = x[:samples].astype(np.float32, copy=False), indices(y).astype(np.int64)[:samples]
     target = Target(classifier, x)
     classes, seconds = in_main_process(lambda: timed(lambda: target.classes(x, batch_size)))
     standing = classes == y
@@ -92,15 +93,15 @@ def measure_curves(
     ladder = tuple(sorted(set(steps)))
 
     def left(objective: str, radius: float, count: int) -> int:
-        plan = AttackPlan("PGD", "pgd", objective, radius, norm, count, max(2.5 / count, 0.1) * radius)
+        plan = AttackPlan("PGD", "pgd", objective, radius, norm, count, crossing(radius, count))
         # the same seed for each, so that the random starts of all curves point the same way
-        record, _, _ = run_plan(target, x, y, plan, standing, derived_seed(seed, 20), batch_size)
+        record, _, _ = run_plan(target, x, y, plan, standing, derived_seed(seed, Stream.CURVE), batch_size)
         return record.correct
 
     points = [x[standing], *(_random_points(x[standing], radius, norm, classifier, seed) for radius in radii)]
 
     def without_gradient(objective: str, at: np.ndarray) -> int:
-        with seeded(derived_seed(seed, 22)):
+        with seeded(derived_seed(seed, Stream.ANSWERS)):
             return int(zero_gradient(target.view(objective), at, y[standing], batch_size).sum())
 
     objectives = tuple(dict.fromkeys(("loss", "cross_entropy", target.adaptive)))
@@ -137,7 +138,7 @@ def measure_curves(
 
 def _random_points(x: np.ndarray, radius: float, norm: float, classifier: PyTorchClassifier, seed: int) -> np.ndarray:
     """A point of each ball, uniform in it, cut to the box, (N, ...)."""
-    rng = np.random.default_rng(derived_seed(seed, 21))
+    rng = np.random.default_rng(derived_seed(seed, Stream.CURVE_POINTS))
     if norm == math.inf:
         move = rng.uniform(-1, 1, x.shape)
     else:

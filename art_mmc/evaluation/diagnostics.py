@@ -3,7 +3,8 @@ Symptoms of masked gradients: each a number, a threshold, and a sentence. The ve
 worst case.
 
 A diagnostic is flagged where the headline, the worst case over all attacks that ran, is not to be relied on. How far an
-attack with one start had converged is no reason for that by itself, if the others found what it missed.
+attack with one start had converged is no reason for that by itself, if the others found what it missed. Two attacks on
+the same samples differ by chance too: their difference counts by the lower end of its 95 % interval.
 
 | Paper link: https://arxiv.org/abs/1802.00420 (obfuscated gradients: the checks of Section 3.1)
 | Paper link: https://arxiv.org/abs/1902.06705 (on evaluating adversarial robustness)
@@ -22,16 +23,7 @@ from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.binarisation import positive_control
-from art_mmc.evaluation.engine import (
-    Target,
-    beyond_ball,
-    beyond_box,
-    derived_seed,
-    distances,
-    run_plan,
-    seeded,
-    timed,
-)
+from art_mmc.evaluation.engine import Target, beyond_ball, beyond_box, distances, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
@@ -43,7 +35,8 @@ from art_mmc.evaluation.records import (
     RobustnessRecord,
     Verdict,
 )
-from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, fits, headline
+from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, crossing, fits, headline
+from art_mmc.state import Stream, derived_seed, seeded
 
 #: samples on which the diagnostics run, and inputs in which an example is planted
 SAMPLES, PLANTED = 128, 24
@@ -76,6 +69,14 @@ def _percent(share: float) -> str:
 def _spread(index: np.ndarray, most: int) -> np.ndarray:
     """At most so many of the indices, evenly spread: data may be sorted by class."""
     return index if len(index) <= most else index[np.linspace(0, len(index) - 1, most).round().astype(int)]
+
+
+def found(
+    name: str, value: float, threshold: float, sentence: str, tail: str, flagged: bool | None = None
+) -> Diagnostic:
+    """A diagnostic, flagged above its threshold unless told; the tail of its sentence says what that means."""
+    flagged = value > threshold if flagged is None else flagged
+    return Diagnostic(name, value, threshold, flagged, f"{sentence}: {tail}." if flagged else f"{sentence}.")
 
 
 class Examination:
@@ -133,7 +134,13 @@ class Examination:
         if key not in self._known:
             among = np.ones(self.n, bool) if among is None else among
             record, examples, classes = run_plan(
-                self.target, self.x, self.y, plan, among, derived_seed(self.seed, 7, seed), self.batch_size
+                self.target,
+                self.x,
+                self.y,
+                plan,
+                among,
+                derived_seed(self.seed, Stream.DIAGNOSTIC_ATTACK, seed),
+                self.batch_size,
             )
             self._known[key] = record.standing
             if plan == self._pgd(self.eps):
@@ -148,27 +155,23 @@ class Examination:
             self.found.setdefault(int(self.index[i]), (examples[i], int(classes[i])))
 
     def _pgd(self, eps: float, objective: str = "adaptive", steps: int = 20, restarts: int = 1) -> AttackPlan:
-        step = max(2.5 / steps, 0.1) * eps
-        return AttackPlan("PGD", "pgd", objective, eps, self.norm, steps, step, restarts)
+        return AttackPlan("PGD", "pgd", objective, eps, self.norm, steps, crossing(eps, steps), restarts)
 
     def determinism(self) -> Diagnostic:
         """Whether the same inputs give the same outputs twice."""
         outputs = []
         for run in range(2):
-            with seeded(derived_seed(self.seed, 6, run)):
+            with seeded(derived_seed(self.seed, Stream.DETERMINISM, run)):
                 outputs.append(self.target.predict(self.all_x[self.any], self.batch_size))
         scale = max(float(np.abs(outputs[0]).max()), 1e-12)
         value = float(np.abs(outputs[0] - outputs[1]).max()) / scale
         changed = int((outputs[0].argmax(axis=1) != outputs[1].argmax(axis=1)).sum())
-        return Diagnostic(
-            "not deterministic",
-            value,
-            NOISE,
-            value > NOISE,
+        sentence = (
             f"Two passes over the same {len(self.any)} inputs differ by {value:.2g} of the largest output, and in "
             f"{changed} predictions"
-            + (": an attack has to average over the randomness, which these do not." if value > NOISE else "."),
         )
+        tail = "an attack has to average over the randomness, which these do not"
+        return found("not deterministic", value, NOISE, sentence, tail)
 
     def memory(self) -> Diagnostic:
         """
@@ -177,7 +180,7 @@ class Examination:
         stands = self._left(self._pgd(self.eps))
         assert self._points is not None
         stands = np.flatnonzero(stands & self.standing)
-        order = np.random.default_rng(derived_seed(self.seed, 9)).permutation(stands)
+        order = np.random.default_rng(derived_seed(self.seed, Stream.MEMORY)).permutation(stands)
         predict = self.pristine or partial(self.target.predict, batch_size=self.batch_size)
         broken = np.zeros(self.n, bool)
         examples, classes = self.x.copy(), np.full(self.n, -1)
@@ -191,19 +194,15 @@ class Examination:
             self._take(broken, examples, classes)
         value = float(broken.mean())
         copied = "A copy of the network that was asked nothing before" if self.pristine else "The network, in new order"
-        return Diagnostic(
-            "memory of questions",
-            value,
-            MEMORY,
-            value > MEMORY,
+        sentence = (
             f"{copied} takes PGD's examples, or points {BESIDE:g} of the range beside them, for another class in "
             f"{_percent(value)} of {self.n} samples for which the network itself did not"
-            + (": its answers depend on what it was asked before." if value > MEMORY else "."),
         )
+        return found("memory of questions", value, MEMORY, sentence, "its answers depend on what it was asked before")
 
     def _beside(self, points: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Points of the ball and the box right beside others of the ball."""
-        rng = np.random.default_rng(derived_seed(self.seed, 9, 1))
+        rng = np.random.default_rng(derived_seed(self.seed, Stream.MEMORY, 1))
         moved = points + min(BESIDE * self._range(), self._coordinate() / 10) * rng.choice((-1, 1), points.shape)
         low, high = self._box()
         moved = np.clip(moved, low, high)
@@ -238,7 +237,7 @@ class Examination:
         length = np.sqrt((gradient**2).reshape(len(x), -1).sum(axis=1))
         value = 1.0 if not (length > 0).any() else -1.0
         low, high = self._box()
-        rng = np.random.default_rng(derived_seed(self.seed, 13))
+        rng = np.random.default_rng(derived_seed(self.seed, Stream.DIFFERENCES))
         signs = rng.choice((-1.0, 1.0), (DIRECTIONS, *x.shape))
         scale = self._coordinate()
         for step in (BESIDE * self._range(), scale / 4, scale):
@@ -247,7 +246,7 @@ class Examination:
                 ahead, back = (np.clip(x + way * step * sign, low, high).astype(np.float32) for way in (1, -1))
                 ends = []
                 for points in (ahead, back):
-                    with seeded(derived_seed(self.seed, 13, 1)):
+                    with seeded(derived_seed(self.seed, Stream.DIFFERENCES, 1)):
                         ends.append(self.target.margins(points, y, self.batch_size).astype(np.float64))
                 moved = ahead.astype(np.float64) - back
                 told.append((gradient * moved).reshape(len(x), -1).sum(axis=1))
@@ -256,15 +255,12 @@ class Examination:
             a, b = np.array(seen) * each, np.array(told) * each
             size = math.sqrt(float((a**2).sum() * (b**2).sum()))
             value = max(value, float((a * b).sum()) / size if size > 0 else 0.0 if value < 0 else value)
-        return Diagnostic(
-            "gradients beside differences",
-            value,
-            AGREEMENT,
-            value < AGREEMENT,
+        sentence = (
             f"Along random directions gradients and differences of the margin have a correlation of {value:.2f} on "
             f"{len(x)} samples, at the best of three distances"
-            + (": the gradients are not those of the network's answers." if value < AGREEMENT else "."),
         )
+        tail = "the gradients are not those of the network's answers"
+        return found("gradients beside differences", value, AGREEMENT, sentence, tail, value < AGREEMENT)
 
     def border(self) -> Diagnostic:
         """Whether the logits go from one class to another without a jump."""
@@ -283,7 +279,7 @@ class Examination:
 
             def margins(t: np.ndarray) -> np.ndarray:
                 at = start + t.reshape(-1, *[1] * (x.ndim - 1)) * (end - start)
-                with seeded(derived_seed(self.seed, 14)):
+                with seeded(derived_seed(self.seed, Stream.BORDER)):
                     return self.target.margins(at.astype(np.float32), k, self.batch_size)
 
             near, far = np.zeros(len(k)), np.ones(len(k))
@@ -296,48 +292,33 @@ class Examination:
                 near, at_near = np.where(left, middle, near), np.where(left, here, at_near)
                 far, at_far = np.where(left, far, middle), np.where(left, at_far, here)
             value = float(np.median((at_far - at_near) / np.maximum(between, 1e-30)))
-        return Diagnostic(
-            "jump between classes",
-            value,
-            JUMP,
-            value > JUMP,
+        sentence = (
             f"On the lines between {len(pairs)} pairs of inputs of different classes the logits jump by "
             f"{_percent(value)} (median) of what lies between the two where the class changes"
-            + (": no gradient tells how near another class is." if value > JUMP else "."),
         )
+        return found("jump between classes", value, JUMP, sentence, "no gradient tells how near another class is")
 
     def outputs(self) -> Diagnostic:
         """Whether the network gives probabilities."""
-        found = self.target.probabilities
-        return Diagnostic(
-            "softmax outputs",
-            float(found),
-            0.5,
-            found,
-            (
+        sentence = "The network's outputs are no probabilities."
+        if self.target.probabilities:
+            sentence = (
                 "The outputs look like probabilities: a cross-entropy on them saturates, and so does the logarithm "
                 "that the attacks here take of them. Give the logits."
-                if found
-                else "The network's outputs are no probabilities."
-            ),
-        )
+            )
+        return Diagnostic("softmax outputs", float(self.target.probabilities), 0.5, self.target.probabilities, sentence)
 
     def own_methods(self) -> Diagnostic:
         """Whether the class predicts by more than its network."""
-        found = bool(self.target.own_methods)
-        name = type(self.target.classifier).__name__
-        return Diagnostic(
-            "predict of its own",
-            float(found),
-            0.5,
-            found,
-            (
-                f"{name} has its own {', '.join(self.target.own_methods)}: attacks with gradients see its network "
-                "alone and are not white-box attacks on it."
-                if found
-                else f"{name} predicts by its network alone."
-            ),
-        )
+        own, sentence = bool(self.target.own_methods), f"{type(self.target.classifier).__name__} "
+        if own:
+            sentence += (
+                f"has its own {', '.join(self.target.own_methods)}: attacks with gradients see its network alone and "
+                "are not white-box attacks on it."
+            )
+        else:
+            sentence += "predicts by its network alone."
+        return Diagnostic("predict of its own", float(own), 0.5, own, sentence)
 
     def gap(self, objective: str) -> Diagnostic:
         """
@@ -358,21 +339,16 @@ class Examination:
             other, adaptive = (self._left(self._pgd(self.eps, each)) for each in (objective, "adaptive"))
         low, high = difference_interval(other, adaptive)
         value = float(other.mean() - adaptive.mean())
-        flagged = low > GAP and self._zero_share(objective) > ZERO_SHARE
-        tail = "."
-        if flagged:
-            tail = f": the {kind} hides the gradient."
-        elif value > GAP:
-            tail = f" (95 % interval of the difference {_percent(low)} to {_percent(high)}); the worst case has both."
-        return Diagnostic(
-            f"gap of {kind}",
-            value,
-            GAP,
-            flagged,
+        sentence = (
             f"At eps {self.eps:.4g} PGD with {steps} steps on the {kind} leaves {_percent(other.mean())} of "
             f"{len(other)} samples, on the adaptive objective '{self.target.adaptive}' {_percent(adaptive.mean())}"
-            + tail,
         )
+        flagged = low > GAP and self._zero_share(objective) > ZERO_SHARE
+        if value > GAP and not flagged:
+            sentence += (
+                f" (95 % interval of the difference {_percent(low)} to {_percent(high)}); the worst case has both"
+            )
+        return found(f"gap of {kind}", value, GAP, sentence, f"the {kind} hides the gradient", flagged)
 
     def _zero_share(self, objective: str) -> float:
         """Share of the samples whose gradient is exactly zero."""
@@ -413,14 +389,11 @@ class Examination:
     def _gain(self, name: str, plan: AttackPlan, what: str) -> Diagnostic:
         broken = int((self.standing & ~self._left(plan, self.standing, seed=1)).sum())
         value = broken / self.n
-        return Diagnostic(
-            f"gain of {name}",
-            value,
-            GAIN,
-            value > GAIN,
+        sentence = (
             f"Of {self.n} samples {int(self.standing.sum())} withstand the attacks, of which {what} breaks {broken} "
-            f"more ({_percent(value)})" + (": the attacks have not converged." if value > GAIN else "."),
+            f"more ({_percent(value)})"
         )
+        return found(f"gain of {name}", value, GAIN, sentence, "the attacks have not converged")
 
     def unbounded(self) -> Diagnostic:
         """What is left when anything is allowed."""
@@ -429,14 +402,11 @@ class Examination:
         eps = float(width.max() if self.norm == math.inf else np.sqrt((width**2).sum()))
         plan = AttackPlan("PGD", "pgd", "adaptive", max(eps, self.eps), self.norm, 100, (eps / 10, eps / 4), 2)
         left, chance = float(self._left(plan).mean()), 1 / self.target.classifier.nb_classes
-        return Diagnostic(
-            "unbounded attack",
-            left,
-            chance,
-            left > chance,
+        sentence = (
             f"With eps {eps:.4g}, where any input is allowed, PGD adaptive with 100 steps leaves {_percent(left)}; "
-            f"chance is {_percent(chance)}" + (": the attack fails, not the network holds." if left > chance else "."),
+            f"chance is {_percent(chance)}"
         )
+        return found("unbounded attack", left, chance, sentence, "the attack fails, not the network holds")
 
     def monotone(self, objective: str) -> Diagnostic:
         """
@@ -446,17 +416,11 @@ class Examination:
         """
         most = box_width(self.target.classifier.clip_values) if self.norm == math.inf else math.inf
         radii = [radius for radius in (self.eps / 2, self.eps, 2 * self.eps) if radius <= most]
-        left = [float(self._left(self._pgd(radius, objective)).mean()) for radius in radii]
-        value = max((later - earlier for earlier, later in zip(left, left[1:], strict=False)), default=0.0)
-        figures = ", ".join(f"{_percent(share)} at {radius:.4g}" for radius, share in zip(radii, left, strict=True))
-        return Diagnostic(
-            f"rise with eps of {objective}",
-            value,
-            RISE,
-            value > RISE,
-            f"PGD with 20 steps on '{objective}' leaves {figures}"
-            + (": a larger ball cannot make a network more robust." if value > RISE else "."),
-        )
+        left = [self._left(self._pgd(radius, objective)) for radius in radii]
+        figures = [f"{_percent(each.mean())} at {radius:.4g}" for radius, each in zip(radii, left, strict=True)]
+        sentence = f"PGD with 20 steps on '{objective}' leaves {', '.join(figures)}"
+        tail = "a larger ball cannot make a network more robust"
+        return self._rise(f"rise with eps of {objective}", left, sentence, tail)
 
     def one_step(self, objective: str) -> Diagnostic:
         """
@@ -464,17 +428,19 @@ class Examination:
 
         :param objective: What they climb.
         """
-        single = float(self._left(AttackPlan("FGSM", "fgsm", objective, self.eps, self.norm, 1, self.eps)).mean())
-        many = float(self._left(self._pgd(self.eps, objective)).mean())
-        value = many - single
-        return Diagnostic(
-            f"one step better on {objective}",
-            value,
-            RISE,
-            value > RISE,
-            f"On the objective '{objective}' one step (FGSM) leaves {_percent(single)}, PGD-20 {_percent(many)}"
-            + (": the gradients near the inputs mislead." if value > RISE else "."),
-        )
+        single = self._left(AttackPlan("FGSM", "fgsm", objective, self.eps, self.norm, 1, self.eps))
+        many = self._left(self._pgd(self.eps, objective))
+        shares = _percent(single.mean()), _percent(many.mean())
+        sentence = f"On the objective '{objective}' one step (FGSM) leaves {shares[0]}, PGD-20 {shares[1]}"
+        tail = "the gradients near the inputs mislead"
+        return self._rise(f"one step better on {objective}", [single, many], sentence, tail)
+
+    def _rise(self, name: str, left: Sequence[np.ndarray], sentence: str, tail: str) -> Diagnostic:
+        """By how much more stands under an attack than under the weaker one before; flagged where that is no chance."""
+        steps = list(zip(left[1:], left, strict=False))
+        value = max((float(later.mean() - earlier.mean()) for later, earlier in steps), default=0.0)
+        surely = max((difference_interval(later, earlier)[0] for later, earlier in steps), default=0.0)
+        return found(name, value, RISE, sentence, tail, surely > RISE)
 
     def black_box(self) -> Diagnostic:
         """Whether attacks without gradients find what those with gradients missed."""
@@ -497,31 +463,25 @@ class Examination:
             names.append(plan.name)
             fallen |= self.standing & ~self._left(plan, self.standing)
         missed = float((tried & withstood & fallen).mean())
-        return Diagnostic(
-            "black box better",
-            missed,
-            BLACK_BOX,
-            missed > BLACK_BOX,
+        sentence = (
             f"{_percent(missed)} of {self.n} samples withstand all attacks with gradients and fall to one without "
-            f"({', '.join(dict.fromkeys(names))})" + (": the gradients are masked." if missed > BLACK_BOX else "."),
+            f"({', '.join(dict.fromkeys(names))})"
         )
+        return found("black box better", missed, BLACK_BOX, sentence, "the gradients are masked")
 
     def control(self) -> Diagnostic:
         """Whether the attack finds examples that are known to be there."""
         steps = (self.eps / 4, self.eps / 2, self.eps, self.eps / 10)
         plan = AttackPlan("PGD", "pgd", "margin", self.eps, self.norm, 40, steps, 8)
         inputs = self.x[_spread(np.arange(self.n), PLANTED)]
-        found, planted = positive_control(self.target, inputs, plan, self.seed, self.batch_size)
-        share = found / planted if planted else 1.0
-        return Diagnostic(
-            "planted examples found",
-            share,
-            FOUND,
-            share < FOUND,
-            f"PGD on the margin finds {found} of {planted} adversarial examples that could be planted in the balls of "
+        seen, planted = positive_control(self.target, inputs, plan, self.seed, self.batch_size)
+        share = seen / planted if planted else 1.0
+        sentence = (
+            f"PGD on the margin finds {seen} of {planted} adversarial examples that could be planted in the balls of "
             f"{len(inputs)} inputs"
-            + (": where it finds nothing there may still be something." if share < FOUND else "."),
         )
+        tail = "where it finds nothing there may still be something"
+        return found("planted examples found", share, FOUND, sentence, tail, share < FOUND)
 
     def examples(self) -> Diagnostic:
         """Whether the examples that were kept are still misclassified, in the ball and in the box."""
@@ -532,15 +492,11 @@ class Examination:
             right = self.target.classes(x_adv, self.batch_size) == self.all_y[fallen]
             far = beyond_ball(x_adv, self.all_x[fallen], self.eps, self.norm)
             share = float((right | far | beyond_box(x_adv, self.target.classifier.clip_values)).mean())
-        return Diagnostic(
-            "stored examples fail",
-            share,
-            0.0,
-            share > 0,
+        sentence = (
             f"Of {int(fallen.sum())} stored examples {_percent(share)} are no longer misclassified, or lie outside the "
             "ball or the box, when looked at once more"
-            + (": the network does not do the same twice." if share > 0 else "."),
         )
+        return found("stored examples fail", share, 0.0, sentence, "the network does not do the same twice")
 
     def run(self) -> list[Diagnostic]:
         """
@@ -567,15 +523,15 @@ class Examination:
                 "gradients beside differences": lambda: [self.differences()],
                 "jump between classes": lambda: [self.border()],
             }
-        found: list[Diagnostic] = []
+        diagnostics: list[Diagnostic] = []
         jobs = [partial(timed, partial(self._part, number, *each)) for number, each in enumerate(parts.items())]
         broken: dict[int, tuple[np.ndarray, int]] = {}
-        for (diagnostics, examples), seconds in share_out(jobs):
-            found += diagnostics
+        for (seen, examples), seconds in share_out(jobs):
+            diagnostics += seen
             broken = {**examples, **broken}
             self.seconds += seconds
         self.found = broken
-        return found
+        return diagnostics
 
     def _part(
         self, number: int, name: str, part: Callable[[], list[Diagnostic]]
@@ -584,7 +540,7 @@ class Examination:
         A part with its own randomness, and what it broke: which others ran before it, in this process, must not matter.
         """
         before, self.found = self.found, {}
-        with seeded(derived_seed(self.seed, 8, number)):
+        with seeded(derived_seed(self.seed, Stream.DIAGNOSTIC, number)):
             try:
                 diagnostics = part()
             except Exception as err:

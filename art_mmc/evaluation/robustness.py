@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from art.evaluations.evaluation import Evaluation
 from tqdm.auto import tqdm
 
 import art_mmc
-from art_mmc.checks import box_unit, check_images, check_labels, check_radii
+from art_mmc.checks import box_unit, check_images, check_labels, check_radii, indices
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import check_same, in_main_process, world
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
@@ -36,16 +37,14 @@ from art_mmc.evaluation.engine import (
     Outcome,
     Target,
     beyond_box,
-    class_indices,
-    derived_seed,
     predict_clean,
     run_plan,
-    seeded,
 )
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
-from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, get_suite
+from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
+from art_mmc.state import Stream, derived_seed, seeded, write_atomically
 
 #: names of the attacks of :func:`evaluate_robustness`, in the order in which they run
 ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
@@ -77,16 +76,16 @@ class StateFolder:
                     "delete this one."
                 )
         else:
-            _write_atomically(description, json.dumps(fingerprint, indent=1).encode())
+            write_atomically({description: json.dumps(fingerprint, indent=1).encode()})
 
-    def batch(self, plan: int, number: int, index: np.ndarray, x: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
+    def batch(self, plan: int, x: np.ndarray, number: int, index: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
         """
         A batch that was finished before, or is now.
 
         :param plan: Number of the plan.
+        :param x: All inputs (N, ...).
         :param number: Number of the batch.
         :param index: Its samples.
-        :param x: All inputs (N, ...).
         :param run: Runs it.
         :return: Its outcome.
         :raises ValueError: For a damaged file, or one of other samples.
@@ -99,21 +98,8 @@ class StateFolder:
                 raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         outcome = run()
         moved = np.flatnonzero(~outcome.standing)
-        self.path.mkdir(parents=True, exist_ok=True)  # of several processes one has made it, on its machine
-        _write_atomically(
-            file,
-            lambda handle: np.savez(
-                handle,
-                index=index,
-                standing=outcome.standing,
-                predictions=outcome.predictions,
-                moved=moved,
-                examples=outcome.examples[moved],
-                gradients=outcome.gradients,
-                queries=outcome.queries,
-                seconds=outcome.seconds,
-            ),
-        )
+        facts = {**vars(outcome), "index": index, "moved": moved, "examples": outcome.examples[moved]}
+        write_atomically({file: lambda handle: np.savez(handle, **facts)})
         return outcome
 
     @staticmethod
@@ -127,19 +113,6 @@ class StateFolder:
             outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
             outcome.seconds = float(kept["seconds"])
         return outcome
-
-
-def _write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
-    """A reader never sees half of a file, whenever the writer is killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(content) if isinstance(content, bytes) else content(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class RobustnessEvaluation(Evaluation):
@@ -243,7 +216,7 @@ class RobustnessEvaluation(Evaluation):
         check_images(x, classifier.input_shape)
         check_labels(y, classifier.nb_classes, length=len(x))
         x = x.astype(np.float32, copy=False)
-        y = class_indices(y)
+        y = indices(y).astype(np.int64)
         box = classifier.clip_values
         if beyond_box(x, box).any():
             raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
@@ -252,7 +225,9 @@ class RobustnessEvaluation(Evaluation):
             radii = [radius * box_unit(box, f"suite '{self.suite.name}'") for radius in radii]
         check_radii(radii, self.norm, box)
         pristine = _pristine(classifier, self.batch_size) if self.diagnostics else None  # before anything is asked
-        with seeded(derived_seed(self.seed, 12)):  # networks may draw random numbers, and ART's `predict` does
+        with seeded(
+            derived_seed(self.seed, Stream.EVALUATION)
+        ):  # networks may draw random numbers, and ART's `predict` does
             target = Target(classifier, x)
             plans, left_out = self.plans, list[str]()
             if self.suite is not None:
@@ -293,10 +268,10 @@ class RobustnessEvaluation(Evaluation):
                     y,
                     plan,
                     clean.standing if plan.independent or not plan.bounded else _standing(clean, records, plan.eps),
-                    derived_seed(self.seed, 10, number),
+                    derived_seed(self.seed, Stream.ATTACK, number),
                     self.batch_size,
                     substitutes,
-                    None if state is None else _keeper(state, number, x),
+                    None if state is None else partial(state.batch, number, x),
                 )
                 records.append(record)
                 if plan.bounded:
@@ -317,7 +292,9 @@ class RobustnessEvaluation(Evaluation):
         if not self.diagnostics:
             return found
         samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
-        examination = Examination(target, x, y, found, derived_seed(self.seed, 11), samples, self.batch_size, pristine)
+        examination = Examination(
+            target, x, y, found, derived_seed(self.seed, Stream.DIAGNOSTICS), samples, self.batch_size, pristine
+        )
         diagnostics = tuple(examination.run())
         more = examination.record_of_found()
         if more is not None:
@@ -403,13 +380,6 @@ def identity(classifier: PyTorchClassifier) -> str:
     return f"{type(classifier).__name__} {told.hexdigest()[:32]}"
 
 
-def _keeper(state: StateFolder, plan: int, x: np.ndarray) -> Callable[..., Outcome]:
-    def keep(number: int, index: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
-        return state.batch(plan, number, index, x, run)
-
-    return keep
-
-
 def evaluate_robustness(
     classifier: LossDefendedClassifier,
     x: np.ndarray,
@@ -449,14 +419,12 @@ def evaluate_robustness(
         raise ValueError(f"steps: expected a whole number of at least 1, got {steps}.")
     radii = check_radii(eps, clip_values=classifier.clip_values)
     adaptive = classifier.row.objectives[0] if classifier.row else "margin"
-    plans = []
-    for attack in ATTACKS:
-        for radius in radii:
-            if attack == FGSM:
-                plans.append(AttackPlan(FGSM, "fgsm", adaptive, radius, step_size=radius))
-            else:
-                step = max(2.5 / steps, 0.1) * radius
-                objective = "loss" if attack == PGD_LOSS else adaptive
-                plans.append(AttackPlan(attack, "pgd", objective, radius, steps=steps, step_size=step))
+    plans = [
+        replace(plan, objective=adaptive) if plan.objective == "adaptive" else plan
+        for attack in ATTACKS
+        for radius in radii
+        for plan in figures(radius, math.inf, steps)
+        if plan.name == attack
+    ]
     evaluation = RobustnessEvaluation(plans, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose)
     return evaluation.evaluate(classifier, x, y)

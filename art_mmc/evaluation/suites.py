@@ -195,9 +195,14 @@ def _with_quirks(plan: AttackPlan, quirks: Sequence[str]) -> AttackPlan:
 # --------------------------------------------------------------------------------------------------------------- ours
 
 
-def _figures(eps: float, norm: float, steps: int) -> list[AttackPlan]:
+def crossing(eps: float, steps: int) -> float:
+    """A step by which so many cross the ball, and no smaller than needed."""
+    return max(2.5 / steps, 0.1) * eps
+
+
+def figures(eps: float, norm: float, steps: int) -> list[AttackPlan]:
     """The figures that stand side by side in every table, on the same samples with the same budget."""
-    step = max(2.5 / steps, 0.1) * eps  # far enough to cross the ball
+    step = crossing(eps, steps)
     return [
         AttackPlan(FGSM, "fgsm", "adaptive", eps, norm, 1, eps),
         AttackPlan(PGD_LOSS, "pgd", "loss", eps, norm, steps, step),
@@ -220,7 +225,7 @@ def _all_targets(eps: float, norm: float, steps: int, share: float) -> AttackPla
 
 
 def _quick(eps: float, norm: float) -> list[AttackPlan]:
-    return _figures(eps, norm, 20) + _after([_all_targets(eps, norm, 5, 0.5)])
+    return figures(eps, norm, 20) + _after([_all_targets(eps, norm, 5, 0.5)])
 
 
 def _standard(eps: float, norm: float) -> list[AttackPlan]:
@@ -231,7 +236,7 @@ def _standard(eps: float, norm: float) -> list[AttackPlan]:
         AttackPlan("PGD rescaled cross-entropy", "pgd", "rescaled_cross_entropy", eps, norm, 40, eps / 2),
         AttackPlan("Square", "square", None, eps, norm, 300),
     ]
-    return _figures(eps, norm, 40) + _after(rest)
+    return figures(eps, norm, 40) + _after(rest)
 
 
 def _strong(eps: float, norm: float) -> list[AttackPlan]:
@@ -248,7 +253,7 @@ def _strong(eps: float, norm: float) -> list[AttackPlan]:
         AttackPlan("Square", "square", None, eps, norm, 1000),
         AttackPlan("SPSA", "spsa", "margin", eps, norm, 20, eps / 5, samples=32),
     ]
-    return _figures(eps, norm, 40) + _after(rest)
+    return figures(eps, norm, 40) + _after(rest)
 
 
 def _carlini_wagner(name: str, steps: int, rate: float, const: float, rounds: int = 9, **settings: Any) -> AttackPlan:
