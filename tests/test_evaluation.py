@@ -9,7 +9,6 @@ import math
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from art_mmc.evaluation import (
     RobustnessRecord,
     Verdict,
     evaluate_robustness,
+    robustness,
     seeded,
     wilson_interval,
 )
@@ -740,29 +740,29 @@ def keeping(folder: Path, plans=BATCHES, **settings) -> RobustnessRecord:
     return run(plans, n=40, folder=folder, **{"batch_size": 16, "seed": 3, **settings})
 
 
+@pytest.mark.processes
 def test_killed_in_the_middle_and_run_again_gives_the_same_record(tmp_path):
     """A child is killed by signal 9 while it writes its fourth batch."""
+    ready, told = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover (it never comes back)
-        import art_mmc.evaluation.robustness as robustness
+        write, written = robustness.write_atomically, []
 
-        write, written = robustness._write_atomically, []
-
-        def stops(path, content):
-            written.append(path)
+        def stops(files):
+            written.append(files)
             if len(written) == 5:  # the description and three batches are there
                 (tmp_path / "now.tmp").write_bytes(b"half of a")
-                time.sleep(600)
-            write(path, content)
+                os.write(told, b"!")
+                signal.pause()
+            return write(files)
 
-        robustness._write_atomically = stops
+        robustness.write_atomically = stops
         try:
             keeping(tmp_path)
         finally:
             os._exit(1)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "now.tmp").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    os.close(told)
+    assert os.read(ready, 1) == b"!"
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}

@@ -17,7 +17,7 @@ from art_mmc.evaluation.engine import Target, attack_batch
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.models import DefendedNet
 from art_mmc.models.inference import Prepared
-from art_mmc.state import derived_seed
+from art_mmc.state import Stream, derived_seed
 
 #: random points inside the ball, and as many on its edge, that a planted classifier tells from the planted one; as many
 #: again must not be taken for it; places on the edge that are tried for each image
@@ -101,7 +101,7 @@ def positive_control(
         raise ValueError(f"plan: expected an untargeted one by {', '.join(METHODS)}, got '{plan.method}'.")
     base = target.view("loss")
     planted = Planted(Prepared(base.model).network)
-    rng = np.random.default_rng(derived_seed(seed, 5))
+    rng = np.random.default_rng(derived_seed(seed, Stream.PLANTED))
     with torch.no_grad():
         layers = [(image, _plant(base, planted, image, plan, rng, batch_size)) for image in x]
     usable = [(image, layer) for image, layer in layers if layer is not None]

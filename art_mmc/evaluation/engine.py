@@ -23,7 +23,7 @@ from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
 from art_mmc.objectives import margin
-from art_mmc.state import derived_seed, seeded
+from art_mmc.state import Stream, derived_seed, seeded
 
 T = TypeVar("T")
 
@@ -37,14 +37,6 @@ class AttackError(RuntimeError):
     """
 
 
-def class_indices(y: np.ndarray) -> np.ndarray:
-    """
-    :param y: Labels: indices (N,) or (N, 1), or one-hot (N, K).
-    :return: Indices (N,), int64.
-    """
-    return y.reshape(-1).astype(np.int64) if y.ndim == 1 or y.shape[1] == 1 else y.argmax(axis=1)
-
-
 def timed(job: Callable[[], T]) -> tuple[T, float]:
     """
     :param job: What to do.
@@ -54,43 +46,34 @@ def timed(job: Callable[[], T]) -> tuple[T, float]:
     return job(), time.perf_counter() - start
 
 
-class LogProbabilities(torch.nn.Module):
+class Through(torch.nn.Module):
     """
-    The logarithm of a network that gives probabilities: logits of the same decision.
+    A network with something behind it.
 
     :param network: The network, (B, ...) -> (B, K).
+    :param behind: (inputs, outputs) -> outputs, (B, K).
     """
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, behind: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.behind = network, behind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
         :param x: Inputs (B, ...).
-        :return: (B, K), at least the logarithm of the smallest normal number.
+        :return: Outputs (B, K).
         """
-        outputs = self.network(x)
-        return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        return self.behind(x, self.network(x))
 
 
-class Bridged(torch.nn.Module):
-    """
-    A network that cuts its input off from the gradient, with a gradient of zero: attacks run, and see nothing.
+def _bridged(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """With a gradient of zero where a network cuts its input off from the gradient: attacks run, and see nothing."""
+    return outputs + 0 * x.flatten(1).sum(dim=1, keepdim=True)
 
-    :param network: The network, (B, ...) -> (B, K).
-    """
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, ...).
-        :return: The network's outputs (B, K).
-        """
-        return self.network(x) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+def _logarithm(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Of probabilities: logits of the same decision, at least the logarithm of the smallest normal number."""
+    return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
 
 
 class Target:
@@ -114,12 +97,12 @@ class Target:
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
         self.cut = _is_cut(self._base, x[:1])
         if self.cut:
-            self._base = share_network(self._base, Bridged(self._base.model))
+            self._base = share_network(self._base, Through(self._base.model, _bridged))
         #: whether the network gives probabilities instead of logits
         self.probabilities = all(is_probability(_outputs(self._base, row[None])[0]) for row in x[:16])
         self._logits = self._base
         if self.probabilities:
-            self._logits = share_network(self._base, LogProbabilities(self._base.model))
+            self._logits = share_network(self._base, Through(self._base.model, _logarithm))
 
     @property
     def adaptive(self) -> str:
@@ -231,79 +214,60 @@ class Watch:
         self._at: Any = None
         self._remembered: deque[dict[bytes, np.ndarray]] | None = deque(maxlen=3) if remember else None
         for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "forward", "attack_values"):
-            setattr(view, name, getattr(self, f"_{name}")(getattr(view, name)))
+            setattr(view, name, partial(getattr(self, f"_{name}"), getattr(view, name)))
 
-    def _loss_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def loss_gradient(x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-            self.gradients += len(x)
-            self._at = x
-            try:
-                return self._looked_at(method(x, y, *args, **kwargs))
-            finally:
-                self._at = None
+    def _loss_gradient(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.gradients += len(x)
+        return self._looked_at(self._at_point(method, x, *args, **kwargs))
 
-        return loss_gradient
+    def _compute_loss(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.queries += len(x)
+        return self._at_point(method, x, *args, **kwargs)
 
-    def _compute_loss(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def compute_loss(x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-            self.queries += len(x)
-            self._at = x
-            try:
-                return method(x, y, *args, **kwargs)
-            finally:
-                self._at = None
+    def _at_point(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        self._at = x
+        try:
+            return method(x, *args, **kwargs)
+        finally:
+            self._at = None
 
-        return compute_loss
-
-    def _class_gradient(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def class_gradient(x: Any, label: Any = None, *args: Any, **kwargs: Any) -> Any:
-            result = self._looked_at(method(x, label, *args, **kwargs))
-            self.gradients += result.shape[0] * result.shape[1]
-            return result
-
-        return class_gradient
+    def _class_gradient(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = self._looked_at(method(*args, **kwargs))
+        self.gradients += result.shape[0] * result.shape[1]
+        return result
 
     def _looked_at(self, gradient: Any) -> Any:
         self._broken |= ~torch.isfinite(torch.as_tensor(gradient)).all()  # no waiting for the device
         return gradient
 
-    def _predict(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def predict(x: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._remembered is None:
-                self.queries += len(x)
-                return method(x, *args, **kwargs)
-            keys = [row.tobytes() for row in x]
-            known = dict(ChainMap(*self._remembered))
-            new = [i for i, key in enumerate(keys) if key not in known]
-            if new:
-                self.queries += len(new)
-                known.update(zip((keys[i] for i in new), method(x[new], *args, **kwargs), strict=True))
-            self._remembered.append({key: known[key] for key in keys})
-            return np.stack([known[key] for key in keys])
+    def _predict(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._remembered is None:
+            self.queries += len(x)
+            return method(x, *args, **kwargs)
+        keys = [row.tobytes() for row in x]
+        known = dict(ChainMap(*self._remembered))
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if new:
+            self.queries += len(new)
+            known.update(zip((keys[i] for i in new), method(x[new], *args, **kwargs), strict=True))
+        self._remembered.append({key: known[key] for key in keys})
+        return np.stack([known[key] for key in keys])
 
-        return predict
+    def _forward(self, method: Callable[..., Any], x: Any) -> Any:  # asked by attacks that differentiate it themselves
+        self.gradients += len(x)
+        return method(x)
 
-    def _forward(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(x: Any) -> Any:  # asked by attacks that differentiate it themselves
-            self.gradients += len(x)
-            return method(x)
-
-        return forward
-
-    def _attack_values(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def attack_values(outputs: torch.Tensor, y: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            # an attack that leaves samples out, or preprocessing that makes several of one, is beyond this
-            if self._keep and self._at is not None and len(self._at) == len(outputs) == len(self._y):
-                with torch.no_grad():
-                    new = (outputs.argmax(dim=1) != self._y) & ~self._found
-                    x = torch.as_tensor(self._at, device=new.device).detach()
-                    if self._points is None:
-                        self._points = x.clone()
-                    self._points = torch.where(new.view(-1, *[1] * (x.ndim - 1)), x, self._points)
-                    self._found |= new
-            return method(outputs, y, *args, **kwargs)
-
-        return attack_values
+    def _attack_values(self, method: Callable[..., Any], outputs: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        # an attack that leaves samples out, or preprocessing that makes several of one, is beyond this
+        if self._keep and self._at is not None and len(self._at) == len(outputs) == len(self._y):
+            with torch.no_grad():
+                new = (outputs.argmax(dim=1) != self._y) & ~self._found
+                x = torch.as_tensor(self._at, device=new.device).detach()
+                if self._points is None:
+                    self._points = x.clone()
+                self._points = torch.where(new.view(-1, *[1] * (x.ndim - 1)), x, self._points)
+                self._found |= new
+        return method(outputs, *args, **kwargs)
 
     def check(self) -> None:
         """
@@ -428,7 +392,7 @@ def _aims(
     if plan.targets is None or logits is None:
         yield None
     elif plan.targets == "random":
-        others = np.random.default_rng(derived_seed(seed, 1)).integers(0, nb_classes - 1, len(y))
+        others = np.random.default_rng(derived_seed(seed, Stream.TARGETS)).integers(0, nb_classes - 1, len(y))
         yield others + (others >= y)
     else:
         others = logits.astype(np.float64)
@@ -623,9 +587,6 @@ def run_plan(
         examples[index], predictions[index] = outcome.examples, outcome.predictions
         gradients, queries = gradients + outcome.gradients, queries + outcome.queries
         seconds += outcome.seconds
-    away = None
-    if not plan.bounded:
-        away = np.where(attacked & ~after, distances(examples, x, 2), math.nan)
     record = AttackRecord(
         plan.name,
         plan.objective,
@@ -635,14 +596,9 @@ def run_plan(
         seconds,
         after,
         attacked,
-        plan.norm,
-        plan.restarts,
-        plan.targets,
-        plan.labels,
-        plan.bounded,
-        gradients,
-        queries,
-        away,
-        plan.black_box,
+        **{name: getattr(plan, name) for name in ("norm", "restarts", "targets", "labels", "bounded", "black_box")},
+        gradients=gradients,
+        queries=queries,
+        distances=None if plan.bounded else np.where(attacked & ~after, distances(examples, x, 2), math.nan),
     )
     return record, examples, predictions

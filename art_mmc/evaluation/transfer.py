@@ -12,14 +12,14 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.checks import check_images, check_labels, indices, unknown_name
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.evaluation.codec import Record
-from art_mmc.evaluation.engine import AttackError, Target, check_examples, class_indices
+from art_mmc.evaluation.engine import AttackError, Target, check_examples
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
-from art_mmc.state import derived_seed, seeded
+from art_mmc.state import Stream, derived_seed, seeded
 
 #: optimizer steps and batch size of a substitute
 _STEPS, _BATCH = 300, 64
@@ -48,11 +48,11 @@ def distilled_substitute(
         raise ValueError(f"a substitute can be trained for images, got inputs of shape {shape}: give substitutes.")
     clip = target.classifier.clip_values
     low, high = (x.min(), x.max()) if clip is None else clip
-    noise = np.random.default_rng(derived_seed(seed, 2)).uniform(-eps, eps, x.shape)
+    noise = np.random.default_rng(derived_seed(seed, Stream.SUBSTITUTE_NOISE)).uniform(-eps, eps, x.shape)
     inputs = np.concatenate([x, np.clip(x + noise, low, high).astype(np.float32)])
-    with seeded(derived_seed(seed, 22)):  # whenever it is needed, and in whichever process
+    with seeded(derived_seed(seed, Stream.ANSWERS)):  # whenever it is needed, and in whichever process
         labels = target.classes(inputs, batch_size)
-    with seeded(derived_seed(seed, 3)):
+    with seeded(derived_seed(seed, Stream.SUBSTITUTE)):
         substitute = SoftmaxClassifier(
             create_backbone("cnn" if min(size) < 20 else "resnet20" if shape[0] > 1 else "cnn3", shape),
             input_shape=shape,
@@ -141,8 +141,8 @@ def transfer_matrix(
     for name, classifier in classifiers.items():
         check_images(x, classifier.input_shape, name=f"x (for '{name}')")
         check_labels(y, classifier.nb_classes, length=len(x))
-    x, y = x.astype(np.float32, copy=False), class_indices(y)
-    with seeded(derived_seed(seed, 4)):
+    x, y = x.astype(np.float32, copy=False), indices(y).astype(np.int64)
+    with seeded(derived_seed(seed, Stream.TRANSFER)):
         return _transfer_matrix(classifiers, x, y, attacks, seed, batch_size)
 
 
