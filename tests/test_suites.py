@@ -26,7 +26,7 @@ from art_mmc.evaluation import (
 from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
 from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, robustness_report
 from art_mmc.studies.evaluate import assess
-from tests.planted import SHAPE, Linear, digits, plain, undefended
+from tests.planted import Linear, digits, plain, undefended
 
 PAPERS = [name for name, suite in SUITES.items() if suite.eps is not None]
 EPS, STEP = 8 / 255, 2 / 255
@@ -401,4 +401,3 @@ def test_inputs_that_are_no_images():
     assert found.worst_case(0.1).correct < 40
     (black_box,) = (each for each in found.diagnostics if each.name == "black box better")
     assert "SPSA" in black_box.sentence
-    assert SHAPE == (1, 8, 8)
