@@ -143,7 +143,7 @@ def check_images(
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} of {len(x)} samples (first: {bad[0]}).")
 
 
-def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> None:
+def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> np.ndarray:
     """
     Check class labels given as indices, one-hot or as probabilities.
 
@@ -151,6 +151,7 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     :param nb_classes: Number of classes K.
     :param name: The name used in the message.
     :param length: Expected N, or None for any.
+    :return: Class indices (N,), int64; of probabilities the likeliest.
     :raises ValueError: When y is empty, of another length or shape, or holds labels out of range.
     """
     if y.dtype == object:
@@ -162,7 +163,7 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     if y.ndim == 2 and y.shape[1] == nb_classes and nb_classes > 1:
         if not np.isfinite(y).all():
             raise ValueError(f"{name} has NaN or infinite values.")
-        return
+        return indices(y)
     if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
         raise ValueError(f"{name} has shape {y.shape}, expected (N,) indices or (N, {nb_classes}) one-hot labels.")
     whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all())
@@ -174,6 +175,7 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
             f"{name} has labels from {int(low)} to {int(high)}, expected 0 to {nb_classes - 1} "
             f"(nb_classes={nb_classes})."
         )
+    return indices(y).astype(np.int64)
 
 
 #: the box of inputs as most papers have them

@@ -172,8 +172,10 @@ def test_images_whose_sum_overflows_are_finite(dtype, value):
 )
 def test_labels_that_pass(y):
     kept = y.copy()
-    assert check_labels(y, 3) is None
-    assert check_labels(y, 3, length=len(y)) is None
+    found = check_labels(y, 3, length=len(y))
+    assert (found.shape, found.dtype) == ((len(y),), np.int64)
+    for row, label in zip(y.tolist(), found, strict=True):
+        assert label == (row if not isinstance(row, list) else row[0] if len(row) == 1 else row.index(max(row)))
     assert (y == kept).all()
 
 

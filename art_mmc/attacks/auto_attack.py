@@ -21,7 +21,7 @@ from art.utils import is_probability
 
 from art_mmc.attacks.auto_pgd import AutoPGD
 from art_mmc.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
-from art_mmc.checks import check_eps, check_images, check_labels, choice, indices, number, whole
+from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.state import derived_seed, seeded, untouched
 
@@ -137,9 +137,7 @@ class AutoAttackStandard(EvasionAttack):
         x = np.asarray(x)
         check_images(x)
         if y is not None:
-            y = np.asarray(y)
-            check_labels(y, self.estimator.nb_classes, length=len(x))
-            y = indices(y).astype(np.int64)
+            y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
         with untouched(self.estimator.model, randomness=True):  # ART's own `predict` draws numbers
             return self._in_sequence(x.astype(ART_NUMPY_DTYPE), y, seed)

@@ -20,7 +20,7 @@ from tqdm.auto import trange
 
 from art_mmc.attacks.base import positive_number, whole_number
 from art_mmc.attacks.white_box import Network
-from art_mmc.checks import check_images, check_labels, indices, unknown_name
+from art_mmc.checks import check_images, check_labels, unknown_name
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
@@ -244,8 +244,7 @@ class CarliniL2(EvasionAttack):
         if y is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         else:
-            check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
-            labels = indices(np.asarray(y)).astype(np.int64)
+            labels = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         low, high = (x.min(), x.max()) if self.estimator.clip_values is None else self.estimator.clip_values
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)

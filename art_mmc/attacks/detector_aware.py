@@ -19,7 +19,7 @@ from tqdm.auto import trange
 
 from art_mmc.attacks.carlini import carlini_search, lead_term
 from art_mmc.attacks.papers import batch_seed, choose_targets
-from art_mmc.checks import check_eps, check_images, check_labels, choice, indices, number, whole
+from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
 
@@ -53,11 +53,7 @@ class _DetectorAwareAttack(EvasionAttack):
     def _labels(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
         """Labels in any format as indices (N,), if there are any."""
         check_images(np.asarray(x), self.estimator.input_shape)
-        if y is None:
-            return None
-        y = np.asarray(y)
-        check_labels(y, self.estimator.nb_classes, length=len(x))
-        return indices(y).astype(np.int64)
+        return None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
 
     def _box(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest values of an input; without clip values those of the batch, as in ART's C&W."""

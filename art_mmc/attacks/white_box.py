@@ -19,7 +19,7 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, indices, number, whole
+from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, number, whole
 from art_mmc.objectives import margin
 
 logger = logging.getLogger(__name__)
@@ -232,9 +232,7 @@ class WhiteBoxAttack(EvasionAttack):
         x = np.asarray(x)
         check_images(x)
         if y is not None:
-            y = np.asarray(y)
-            check_labels(y, self.estimator.nb_classes, length=len(x))
-            y = indices(y).astype(np.int64)
+            y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)

@@ -17,7 +17,7 @@ from art.defences.detector.evasion import EvasionDetector
 from art.estimators.classification import PyTorchClassifier
 from sklearn.exceptions import NotFittedError
 
-from art_mmc.checks import check_images, check_labels, indices, number, unknown_name, whole
+from art_mmc.checks import check_images, check_labels, number, unknown_name, whole
 from art_mmc.models.features import find_layer, logits_and_features, logits_network
 
 #: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
@@ -253,9 +253,7 @@ class ScoreDetector(EvasionDetector):
             if self.needs_labels:
                 raise ValueError(f"y is needed: {type(self).__name__} is fitted class by class.")
             return outputs.predictions
-        y = np.asarray(y)
-        check_labels(y, nb_classes, length=len(outputs.logits))
-        labels = indices(y).astype(np.int64)
+        labels = check_labels(np.asarray(y), nb_classes, length=len(outputs.logits))
         if self.needs_labels and len(np.unique(labels)) == 1:
             raise ValueError(
                 f"the fitting data are all of class {labels[0]}: {type(self).__name__} needs samples of each of the "

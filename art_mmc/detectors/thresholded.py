@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from art_mmc.checks import check_labels, indices, unknown_name
+from art_mmc.checks import check_labels, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.models.features import find_layer, logits_and_features
@@ -163,13 +163,12 @@ class ThresholdedClassifier(LossDefendedClassifier):
         :return: One record a threshold, ascending.
         :raises ValueError: For bad inputs or labels.
         """
-        y = np.asarray(y)
-        check_labels(y, self.nb_classes - 1, length=len(x))
+        labels = check_labels(np.asarray(y), self.nb_classes - 1, length=len(x))
         outputs = self.detector.outputs(x, batch_size)
         scores = self.detector.score_outputs(outputs)
         if thresholds is None:
             thresholds = np.quantile(scores, np.linspace(0.05, 1, 20), method="inverted_cdf")
-        right = outputs.predictions == indices(y)
+        right = outputs.predictions == labels
         each = [(float(threshold), scores <= threshold) for threshold in np.unique(thresholds)]
         return [
             SelectiveRecord(threshold, len(y), int(accepted.sum()), int((accepted & right).sum()))

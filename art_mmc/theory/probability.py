@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import check_labels, indices, whole
+from art_mmc.checks import check_labels, whole
 
 
 def check_logits(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,8 +18,7 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"logits: expected shape (N, K) with K of at least 2, got {logits.shape}.")
     if not np.isfinite(logits).all():
         raise ValueError("logits: NaN or infinite values.")
-    check_labels(y, logits.shape[1], length=len(logits))
-    return logits.astype(np.float64), indices(y).astype(np.int64)
+    return logits.astype(np.float64), check_labels(y, logits.shape[1], length=len(logits))
 
 
 def probability_gap(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
