@@ -42,7 +42,7 @@ from art_mmc.evaluation.diagnostics import (
     judge,
     zero_gradient,
 )
-from art_mmc.evaluation.engine import Target, beyond_ball, clean_record
+from art_mmc.evaluation.engine import Target, beyond_ball, predict_clean
 from art_mmc.evaluation.records import DIAGNOSTICS
 from art_mmc.reports import robustness_report
 from tests.planted import (
@@ -278,7 +278,7 @@ def test_what_hides_behind_live_gradients_is_refused_at_any_radius(kind, name, e
 def examination(classifier, x, y, eps, norm=np.inf):
     """Of a network that no attack was tried on."""
     target = Target(classifier, x)
-    clean = clean_record(target, x, y)
+    clean, _ = predict_clean(target, x, y)
     nothing = AttackRecord("none", None, eps, 0.0, 0, 0.0, clean.standing, norm=norm)
     return Examination(target, x, y, RobustnessRecord(clean, (nothing,), 0), 0)
 

@@ -48,10 +48,7 @@ class Planted(nn.Module):
         return [module for module in self.network.modules() if isinstance(module, nn.Linear)]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, ...).
-        :return: What the last linear layer reads, or the outputs if there is none that reads these samples, (B, d).
-        """
+        """What the last linear layer reads, or the outputs if there is none that reads these samples, (B, d)."""
         read: list[torch.Tensor] = []
         hooks = [
             module.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
@@ -68,9 +65,8 @@ class Planted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, ...), in the order of the weights.
-        :return: Logits (B, 2).
-        :raises ValueError: For more samples than there are layers.
+        Logits (B, 2) of inputs (B, ...) in the order of the weights; a ValueError for more samples than there are
+        layers.
         """
         if self.weight is None or self.bias is None or len(x) > len(self.weight):
             raise ValueError("the planted layers belong to the samples of one batch.")

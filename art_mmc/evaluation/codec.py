@@ -84,11 +84,7 @@ def _written(record: Any) -> list[Field[Any]]:
 
 
 def encode(value: Any, code: str | None = NUMBERS) -> Any:
-    """
-    :param value: A record, an array, a plain value, or containers of such.
-    :param code: How an array is written.
-    :return: Plain data.
-    """
+    """Plain data for a record, an array, written as the code says, a plain value, or containers of such."""
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, np.ndarray):
@@ -109,12 +105,7 @@ def encode(value: Any, code: str | None = NUMBERS) -> Any:
 
 
 def decode(value: Any, kind: Any, code: str | None = NUMBERS) -> Any:
-    """
-    :param value: What :func:`encode` gave.
-    :param kind: The type that it had.
-    :param code: How an array was written.
-    :return: The value.
-    """
+    """The value of a type that :func:`encode` gave this for."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else decode(value, next(each for each in inner if each is not type(None)), code)

@@ -359,11 +359,8 @@ class Examination:
 
     def zero_gradients(self, objective: str, gap: Diagnostic | None = None) -> Diagnostic:
         """
-        Share of the samples whose gradient is exactly zero.
-
-        :param objective: The objective.
-        :param gap: For a loss that may be zero for safe samples: what that costs the attack on it. If nothing, it is no
-               fault.
+        Share of the samples whose gradient is exactly zero. A loss may be zero for safe samples: given the gap, that is
+        no fault where it costs the attack on it nothing.
         """
         share = self._zero_share(objective)
         many = share > ZERO_SHARE
@@ -409,11 +406,7 @@ class Examination:
         return found("unbounded attack", left, chance, sentence, "the attack fails, not the network holds")
 
     def monotone(self, objective: str) -> Diagnostic:
-        """
-        Whether a larger ball ever helps the network.
-
-        :param objective: What PGD climbs.
-        """
+        """Whether a larger ball ever helps the network against PGD on an objective."""
         most = box_width(self.target.classifier.clip_values) if self.norm == math.inf else math.inf
         radii = [radius for radius in (self.eps / 2, self.eps, 2 * self.eps) if radius <= most]
         left = [self._left(self._pgd(radius, objective)) for radius in radii]
@@ -423,11 +416,7 @@ class Examination:
         return self._rise(f"rise with eps of {objective}", left, sentence, tail)
 
     def one_step(self, objective: str) -> Diagnostic:
-        """
-        Whether one step does better than many.
-
-        :param objective: What they climb.
-        """
+        """Whether one step on an objective does better than many."""
         single = self._left(AttackPlan("FGSM", "fgsm", objective, self.eps, self.norm, 1, self.eps))
         many = self._left(self._pgd(self.eps, objective))
         shares = _percent(single.mean()), _percent(many.mean())
@@ -552,8 +541,8 @@ class Examination:
 
     def record_of_found(self) -> AttackRecord | None:
         """
-        :return: What is left after what the diagnostics broke in the ball besides the attacks; None for nothing. Its
-                 time is that of the diagnostics.
+        What is left after what the diagnostics broke in the ball besides the attacks; None for nothing. Its time is
+        that of the diagnostics.
         """
         if not self.found:
             return None
@@ -573,12 +562,8 @@ class Examination:
 
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """
-    :param view: The classifier, aimed at an objective.
-    :param x: Inputs (N, ...).
-    :param y: True labels (N,).
-    :param batch_size: Samples in one pass.
-    :return: For which samples the input gradient is exactly zero, bool (N,).
-    :raises FloatingPointError: When it is NaN or infinite.
+    For which samples the input gradient of a view's objective is exactly zero, bool (N,); a FloatingPointError where it
+    is NaN or infinite.
     """
     zero = np.zeros(len(x), bool)
     for start in range(0, len(x), batch_size):
@@ -592,9 +577,8 @@ def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, ba
 
 def difference_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """
-    :param one: For each sample whether it stands, bool (N,).
-    :param other: The same of the same samples, otherwise attacked.
-    :return: The 95 % interval of the difference of the two shares, by Wald for pairs.
+    The 95 % interval, by Wald for pairs, of the difference of the shares of the same samples that withstand two
+    attacks, both bool (N,).
     """
     n, difference = len(one), one.astype(float) - other
     half = 1.96 * math.sqrt(difference.var() / n)

@@ -38,31 +38,20 @@ class AttackError(RuntimeError):
 
 
 def timed(job: Callable[[], T]) -> tuple[T, float]:
-    """
-    :param job: What to do.
-    :return: Its result, and the seconds that it took.
-    """
+    """A job's result, and the seconds that it took."""
     start = time.perf_counter()
     return job(), time.perf_counter() - start
 
 
 class Through(torch.nn.Module):
-    """
-    A network with something behind it.
-
-    :param network: The network, (B, ...) -> (B, K).
-    :param behind: (inputs, outputs) -> outputs, (B, K).
-    """
+    """A network, (B, ...) -> (B, K), with something behind it: (inputs, outputs) -> outputs, (B, K)."""
 
     def __init__(self, network: torch.nn.Module, behind: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.network, self.behind = network, behind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, ...).
-        :return: Outputs (B, K).
-        """
+        """Outputs (B, K) for inputs (B, ...)."""
         return self.behind(x, self.network(x))
 
 
@@ -120,29 +109,21 @@ class Target:
 
     def view(self, objective: str | None) -> LossDefendedClassifier:
         """
-        :param objective: A name as in a plan; None for the adaptive one.
-        :return: A fresh view of the network, with logits but for the own loss, which takes what it was trained on.
+        A fresh view of the network, with logits but for the own loss, which takes what it was trained on; the objective
+        is a name as in a plan, None for the adaptive one.
         """
         objective = self.adaptive if objective in (None, "adaptive") else objective
         return (self._base if objective == "loss" else self._logits).with_objective(str(objective))
 
     def margins(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """
-        :param x: Inputs (N, ...).
-        :param y: Classes (N,).
-        :param batch_size: Samples in one pass.
-        :return: By how much the network's logits prefer another class, (N,): what its gradients are of.
-        """
+        """By how much the network's logits prefer another class than y, (N,): what its gradients are of."""
         parts = [_outputs(self._logits, x[first : first + batch_size]) for first in range(0, len(x), batch_size)]
         return margin(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(y)).numpy()
 
     def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
         """
-        :param x: Inputs (N, ...).
-        :param batch_size: Samples in one pass.
-        :param kwargs: Ignored; some ART attacks hand over `logits=True`.
-        :return: The classifier's own outputs (N, K).
-        :raises FloatingPointError: When they are not finite: NaN would pass for some class.
+        The classifier's own outputs (N, K); a FloatingPointError where they are not finite, since NaN would pass for
+        some class. Some ART attacks hand over `logits=True`.
         """
         outputs = self.probe(x, batch_size)
         if not np.isfinite(outputs).all():
@@ -158,11 +139,7 @@ class Target:
         return on_double(self.classifier).predict(x, batch_size=batch_size)
 
     def classes(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """
-        :param x: Inputs (N, ...).
-        :param batch_size: Samples in one pass.
-        :return: Predicted classes (N,).
-        """
+        """Predicted classes (N,)."""
         return self.predict(x, batch_size).argmax(axis=1)
 
 
@@ -270,16 +247,12 @@ class Watch:
         return method(outputs, *args, **kwargs)
 
     def check(self) -> None:
-        """
-        :raises FloatingPointError: When a gradient was NaN or infinite.
-        """
+        """A FloatingPointError when a gradient was NaN or infinite."""
         if bool(self._broken):
             raise FloatingPointError("a gradient is NaN or infinite: an attack along it goes nowhere.")
 
     def points(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """
-        :return: For which samples a point was kept, bool (B,), and the points (B, ...) or None.
-        """
+        """For which samples a point was kept, bool (B,), and the points (B, ...) or None."""
         points = None if self._points is None else self._points.cpu().numpy()
         return self._found.cpu().numpy(), points
 
@@ -289,11 +262,7 @@ Substitutes = Callable[[], Sequence[LossDefendedClassifier]]
 
 
 class Outcome:
-    """
-    What an attack made of a batch.
-
-    :param x: The clean inputs (B, ...).
-    """
+    """What an attack made of a batch of clean inputs (B, ...)."""
 
     def __init__(self, x: np.ndarray) -> None:
         self.standing = np.ones(len(x), dtype=bool)
@@ -304,12 +273,8 @@ class Outcome:
 
     def take(self, index: np.ndarray, examples: np.ndarray, predictions: np.ndarray, y: np.ndarray) -> None:
         """
-        Take in what an attack gave for some of the samples that stand.
-
-        :param index: Which samples, (M,).
-        :param examples: (M, ...).
-        :param predictions: The classifier's classes for them, (M,).
-        :param y: Their true labels (M,).
+        Take in what an attack gave for some of the samples that stand: their indices (M,), examples (M, ...), classes
+        and true labels (M,).
         """
         self.examples[index] = examples
         self.predictions[index] = predictions
@@ -459,12 +424,8 @@ def check_examples(
 
 def beyond_ball(x_adv: np.ndarray, x: np.ndarray, eps: float, norm: float) -> np.ndarray:
     """
-    :param x_adv: Examples (N, ...).
-    :param x: The clean inputs (N, ...).
-    :param eps: Radius of the ball.
-    :param norm: Infinity or 2.
-    :return: Which examples are farther out of the ball than float32 explains, bool (N,): each value rounds to the
-             spacing of numbers of its size, and the 2-norm is a sum over all of them.
+    Which examples (N, ...) are farther out of the ball than float32 explains, bool (N,): each value rounds to the
+    spacing of numbers of its size, and the 2-norm is a sum over all of them.
     """
     spacing = np.spacing(np.maximum(np.abs(x_adv), np.abs(x)).astype(np.float32))
     summed = 0.0 if norm == math.inf else x[0].size * ROUNDING / 1024  # that of torch's `norm` of equal numbers, twice
@@ -473,11 +434,7 @@ def beyond_ball(x_adv: np.ndarray, x: np.ndarray, eps: float, norm: float) -> np
 
 
 def beyond_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
-    """
-    :param x: Inputs (N, ...).
-    :param clip_values: Smallest and largest values, numbers or arrays; None for no box.
-    :return: Which of them have values outside by more than float32 explains, bool (N,).
-    """
+    """Which inputs (N, ...) have values outside the box by more than float32 explains, bool (N,)."""
     if clip_values is None:
         return np.zeros(len(x), bool)
     low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)
@@ -486,49 +443,24 @@ def beyond_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
 
 
 def distances(x_adv: np.ndarray, x: np.ndarray, norm: float) -> np.ndarray:
-    """
-    :param x_adv: Examples (N, ...).
-    :param x: The clean inputs (N, ...).
-    :param norm: Infinity or 2.
-    :return: Norm of each perturbation (N,).
-    """
+    """Norm, infinity or 2, of each perturbation (N,)."""
     difference = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
     return np.abs(difference).max(axis=1) if norm == math.inf else np.sqrt((difference**2).sum(axis=1))
 
 
 def norm_name(norm: float) -> str:
-    """
-    :param norm: Infinity or 2.
-    :return: Its name.
-    """
+    """What a norm is called: "L-inf" or "L2"."""
     return "L-inf" if norm == math.inf else f"L{norm:g}"
 
 
 def predict_clean(
     target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256
 ) -> tuple[AttackRecord, np.ndarray]:
-    """
-    :param target: The classifier.
-    :param x: Inputs (N, ...).
-    :param y: True labels (N,).
-    :param batch_size: Samples in one pass.
-    :return: The record without attack, and the predicted classes (N,).
-    """
+    """The record without attack, and the predicted classes (N,)."""
     start = time.perf_counter()
     predictions = target.classes(x, batch_size)
     record = AttackRecord(CLEAN, None, 0.0, 0.0, 0, time.perf_counter() - start, predictions == y, queries=len(x))
     return record, predictions
-
-
-def clean_record(target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> AttackRecord:
-    """
-    :param target: The classifier.
-    :param x: Inputs (N, ...).
-    :param y: True labels (N,).
-    :param batch_size: Samples in one pass.
-    :return: The record without attack.
-    """
-    return predict_clean(target, x, y, batch_size)[0]
 
 
 def run_plan(

@@ -80,15 +80,8 @@ class StateFolder:
 
     def batch(self, plan: int, x: np.ndarray, number: int, index: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
         """
-        A batch that was finished before, or is now.
-
-        :param plan: Number of the plan.
-        :param x: All inputs (N, ...).
-        :param number: Number of the batch.
-        :param index: Its samples.
-        :param run: Runs it.
-        :return: Its outcome.
-        :raises ValueError: For a damaged file, or one of other samples.
+        A batch of a plan, by its number and its samples, that was finished before, or is run now; a ValueError for a
+        damaged file, or one of other samples.
         """
         file = self.path / f"{plan:03d}-{number:04d}.npz"
         if file.exists():
@@ -352,19 +345,12 @@ def _standing(clean: AttackRecord, records: Sequence[AttackRecord], eps: float) 
 
 
 def identity_of_data(x: np.ndarray, y: np.ndarray) -> str:
-    """
-    :param x: Inputs (N, ...).
-    :param y: Labels (N,).
-    :return: What tells them from others.
-    """
+    """What tells inputs (N, ...) and labels (N,) from others."""
     return hashlib.sha256(np.ascontiguousarray(x).tobytes() + y.astype(np.int64).tobytes()).hexdigest()[:32]
 
 
 def identity(classifier: PyTorchClassifier) -> str:
-    """
-    :param classifier: A classifier.
-    :return: What tells it from another one: its class, settings and weights; the same in another process.
-    """
+    """What tells a classifier from another one: its class, settings and weights; the same in another process."""
     told = hashlib.sha256()
     around = [*classifier.preprocessing_operations, *(classifier.postprocessing_defences or ())]
     settings = [

@@ -69,10 +69,7 @@ class Suite:
     protocol: tuple[tuple[str, str, str], ...] = ()
 
     def eps_for(self, dataset: str) -> tuple[float, ...] | None:
-        """
-        :param dataset: Name of a data set.
-        :return: The paper's radii on it, or on its first data set; None for a suite of ours.
-        """
+        """The paper's radii on a data set, or on its first one; None for a suite of ours."""
         if self.eps is None:
             return None
         return self.eps.get(dataset, next(iter(self.eps.values())))
@@ -119,10 +116,8 @@ class Suite:
 
     def protocol_of(self, eps: Sequence[float], clip_values: Any, given: bool) -> list[list[str]]:
         """
-        :param eps: The radii that were run, in the unit of the inputs.
-        :param clip_values: The box of the inputs; None for none.
-        :param given: Whether substitutes were given.
-        :return: The rows of :attr:`protocol` as they hold for a run; none for a suite of ours.
+        The rows of :attr:`protocol` as they hold for a run of these radii, in the unit of the inputs, with substitutes
+        given or not; none for a suite of ours.
         """
         if self.eps is None:
             return []
@@ -135,11 +130,7 @@ class Suite:
         return rows
 
     def check(self, norm: float, quirks: Sequence[str]) -> None:
-        """
-        :param norm: Norm of the ball.
-        :param quirks: Names in :data:`QUIRKS`.
-        :raises ValueError: For a quirk that is unknown or not this paper's, or a norm that is not the paper's.
-        """
+        """A ValueError for a quirk that is unknown or not this paper's, or a norm that is not the paper's."""
         for quirk in quirks:
             if quirk not in QUIRKS:
                 raise unknown_name("quirk", quirk, QUIRKS)
@@ -151,10 +142,7 @@ class Suite:
 
 def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) -> bool:
     """
-    :param plan: A plan.
-    :param nb_classes: Number of classes K.
-    :param image_size: Height and width of the inputs; None if they are no images.
-    :return: Whether the plan has a meaning for them.
+    Whether a plan has a meaning for so many classes and images of this height and width; None if they are no images.
     """
     if plan.method == "square":
         # ART's windows are smaller than the image; in the 2-norm it tiles a square of at least five by five of two
