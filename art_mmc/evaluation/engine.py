@@ -231,7 +231,10 @@ class Watch:
         return np.stack([known[key] for key in keys])
 
     def _forward(self, method: Callable[..., Any], x: Any) -> Any:  # asked by attacks that differentiate it themselves
-        self.gradients += len(x)
+        if torch.is_grad_enabled():
+            self.gradients += len(x)
+        else:
+            self.queries += len(x)
         return method(x)
 
     def _attack_values(self, method: Callable[..., Any], outputs: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
