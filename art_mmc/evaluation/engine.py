@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
+from art_mmc.attacks.auto_attack import remembering
 from art_mmc.checks import ROUNDING
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double, own_attributes, share_network
@@ -189,9 +189,10 @@ class Watch:
         self._found = torch.zeros(len(y), dtype=torch.bool, device=view.device)
         self._broken = torch.zeros((), dtype=torch.bool, device=view.device)
         self._at: Any = None
-        self._remembered: deque[dict[bytes, np.ndarray]] | None = deque(maxlen=3) if remember else None
         for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "forward", "attack_values"):
             setattr(view, name, partial(getattr(self, f"_{name}"), getattr(view, name)))
+        if remember:
+            view.predict = remembering(view.predict)  # type: ignore[method-assign]
 
     def _loss_gradient(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradients += len(x)
@@ -218,17 +219,8 @@ class Watch:
         return gradient
 
     def _predict(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._remembered is None:
-            self.queries += len(x)
-            return method(x, *args, **kwargs)
-        keys = [row.tobytes() for row in x]
-        known = dict(ChainMap(*self._remembered))
-        new = [i for i, key in enumerate(keys) if key not in known]
-        if new:
-            self.queries += len(new)
-            known.update(zip((keys[i] for i in new), method(x[new], *args, **kwargs), strict=True))
-        self._remembered.append({key: known[key] for key in keys})
-        return np.stack([known[key] for key in keys])
+        self.queries += len(x)
+        return method(x, *args, **kwargs)
 
     def _forward(self, method: Callable[..., Any], x: Any) -> Any:  # asked by attacks that differentiate it themselves
         if torch.is_grad_enabled():
