@@ -16,7 +16,6 @@ import pytest
 import torch
 from art.attacks import evasion
 from art.attacks.evasion import (
-    AutoAttack,
     AutoProjectedGradientDescent,
     CarliniL2Method,
     DeepFool,
@@ -311,18 +310,7 @@ def test_geoda_runs_with_its_mend(name, trained, digits, easy, monkeypatch, tmp_
 def test_autoattack_runs_with_its_package(name, trained, digits, easy, monkeypatch):
     """The package multiprocess is multiprocessing with another pickle; without a pool nothing of it is used."""
     monkeypatch.setitem(sys.modules, "multiprocess", multiprocessing)
-    classifier = trained[name]
-    x, y = digits.x_test[easy[:6]], digits.y_test[easy[:6]]
-    attacks = [
-        AutoProjectedGradientDescent(
-            classifier, eps=0.15, eps_step=0.05, max_iter=3, nb_random_init=1, loss_type=kind, verbose=False
-        )
-        for kind in ("cross_entropy", "difference_logits_ratio")
-    ]
-    attack = AutoAttack(classifier, eps=0.15, eps_step=0.05, attacks=attacks)
-    x_adv = attack.generate(x, one_hot(y))
-    assert norms(x_adv - x, np.inf).max() <= 0.15 * (1 + 1e-6)
-    assert accuracy(classifier, x_adv, y) < 1
+    test_attack_runs("AutoAttack", "", name, trained, digits, easy)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from art_mmc import create_classifier
 from art_mmc.bench import GROUPS, Settings, run_bench, select, summary_table, write_bench
@@ -100,7 +101,13 @@ def test_bars():
 # --------------------------------------------------------------------------------------------------------------- jobs
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.group != "memory"])
+def _job(name: str) -> ParameterSet:
+    """By default the jobs on two networks run on the small one."""
+    twin = name.endswith("resnet20") and name.replace("resnet20", "lenet5") in CASES
+    return pytest.param(name, marks=[pytest.mark.contract] if twin else [])
+
+
+@pytest.mark.parametrize("name", [_job(name) for name, case in CASES.items() if case.group != "memory"])
 def test_every_job_builds_and_runs(name):
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     rows = run_case(CASES[name], QUICK, rounds=1)
