@@ -1368,15 +1368,20 @@ def test_base_class_with_a_loss_of_ones_own(batch):
 
 def test_base_class_with_a_plain_function_as_loss(batch):
     x, y = batch
-    classifier = LossDefendedClassifier(
-        Doubled(), lambda logits, labels: nn.functional.cross_entropy(logits, labels), INPUT_SHAPE, 10, objective="loss"
-    )
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, labels)
+
+    classifier = LossDefendedClassifier(Doubled(), loss, INPUT_SHAPE, 10, objective="loss")
     expected = nn.functional.cross_entropy(torch.tensor(classifier.predict(x)), torch.tensor(y))
     np.testing.assert_allclose(classifier.compute_loss(x, y, reduction="mean"), expected.numpy(), rtol=1e-5)
     assert np.abs(classifier.loss_gradient(x, y)).max() > 0
     before = weights(classifier)
     classifier.fit(x, y, nb_epochs=1)
     assert not same_weights(before, weights(classifier))
+    with pytest.raises(TypeError, match="gives no value a sample"):
+        classifier.fit(x, y, nb_epochs=1, sample_weight=np.ones(7))
+    assert not vars(loss)  # no `reduction` is left on the user's function
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
