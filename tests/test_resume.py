@@ -56,7 +56,8 @@ def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
 def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
     whole = make_trainer(setting)
     fit(whole, data)
-    for batch in (1, 3, BATCHES, BATCHES + 2, 2 * BATCHES, 4 * BATCHES - 1):
+    more = (1, 2 * BATCHES, 4 * BATCHES - 1) if setting == "mmc-pgd-ema-best" else ()
+    for batch in (3, BATCHES, 2 * BATCHES + 2, *more):
         folder = tmp_path / str(batch)
         first = make_trainer(setting, folder)
         stop_at(first, batch)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def share_buffers(*modules: Any) -> None:
     """Give all processes the main one's buffers; what is no module has none."""
-    for module in modules:
+    for module in modules if world().size > 1 else ():
         for buffer in module.buffers() if isinstance(module, nn.Module) else ():
             broadcast(buffer)
 
@@ -48,7 +48,7 @@ def synchronised(network: nn.Module) -> Iterator[None]:
     :param network: The network.
     """
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    places = [(m, name, child) for m in network.modules() for name, child in m.named_children() if type(child) in kinds]
+    places = [(m, name, child) for m in network.modules() for name, child in m._modules.items() if type(child) in kinds]
     try:
         for module, name, child in places:
             module._modules[name] = nn.SyncBatchNorm.convert_sync_batchnorm(child)
