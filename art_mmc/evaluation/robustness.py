@@ -29,7 +29,7 @@ from art.evaluations.evaluation import Evaluation
 from tqdm.auto import tqdm
 
 import art_mmc
-from art_mmc.checks import box_unit, check_images, check_labels, check_radii, indices
+from art_mmc.checks import box_unit, check_images, check_labels, check_radii, indices, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import check_same, in_main_process, world
 from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
@@ -157,8 +157,6 @@ class RobustnessEvaluation(Evaluation):
         """
         self.suite = get_suite(suite) if isinstance(suite, str) else None
         self.plans = None if isinstance(suite, str) else list(suite)
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}.")
         if norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {norm!r}.")
         if self.suite is None:
@@ -180,7 +178,7 @@ class RobustnessEvaluation(Evaluation):
         self.norm, self.quirks = norm, tuple(quirks)
         self.diagnostics = diagnostics
         self.substitutes = substitutes
-        self.batch_size, self.seed, self.verbose = batch_size, seed, verbose
+        self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), seed, verbose
         self.folder = None if folder is None else Path(folder)
         if self.suite is not None:
             self.suite.check(norm, self.quirks)
@@ -401,8 +399,7 @@ def evaluate_robustness(
     """
     if not isinstance(classifier, LossDefendedClassifier):
         raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
-    if steps < 1:
-        raise ValueError(f"steps: expected a whole number of at least 1, got {steps}.")
+    whole("steps", steps)
     radii = check_radii(eps, clip_values=classifier.clip_values)
     adaptive = classifier.row.objectives[0] if classifier.row else "margin"
     plans = [

@@ -143,28 +143,17 @@ def transfer_matrix(
         check_labels(y, classifier.nb_classes, length=len(x))
     x, y = x.astype(np.float32, copy=False), indices(y).astype(np.int64)
     with seeded(derived_seed(seed, Stream.TRANSFER)):
-        return _transfer_matrix(classifiers, x, y, attacks, seed, batch_size)
-
-
-def _transfer_matrix(
-    classifiers: Mapping[str, PyTorchClassifier],
-    x: np.ndarray,
-    y: np.ndarray,
-    attacks: Mapping[str, Callable[[PyTorchClassifier], EvasionAttack]],
-    seed: int,
-    batch_size: int,
-) -> TransferMatrix:
-    targets = {name: Target(classifier, x) for name, classifier in classifiers.items()}
-    clean = np.array([(target.classes(x, batch_size) == y).sum() for target in targets.values()])
-    correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)
-    for a, (attack, build) in enumerate(attacks.items()):
-        for s, (name, substitute) in enumerate(classifiers.items()):
-            try:
-                with seeded(seed):
-                    x_adv = build(on_double(substitute)).generate(x.copy(), y=y)
-            except Exception as err:
-                raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
-            check_examples(x_adv, x, f"attack '{attack}' on '{name}'", None, math.inf, None)
-            for t, target in enumerate(targets.values()):
-                correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
+        targets = {name: Target(classifier, x) for name, classifier in classifiers.items()}
+        clean = np.array([(target.classes(x, batch_size) == y).sum() for target in targets.values()])
+        correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)
+        for a, (attack, build) in enumerate(attacks.items()):
+            for s, (name, substitute) in enumerate(classifiers.items()):
+                try:
+                    with seeded(seed):
+                        x_adv = build(on_double(substitute)).generate(x.copy(), y=y)
+                except Exception as err:
+                    raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
+                check_examples(x_adv, x, f"attack '{attack}' on '{name}'", None, math.inf, None)
+                for t, target in enumerate(targets.values()):
+                    correct[a, s, t] = (target.classes(x_adv, batch_size) == y).sum()
     return TransferMatrix(tuple(classifiers), tuple(attacks), correct, len(x), clean, seed)
