@@ -77,6 +77,7 @@ _DETECTOR = {"detectors", "detectors.base", "checks", "models", "models.features
 LUGGAGE = {
     **dict.fromkeys(("attacks.spsa", "attacks.gaussian_noise", "attacks.random_rotation"), _ATTACK),
     **dict.fromkeys(("attacks.auto_pgd", "attacks.fast_adaptive_boundary"), _WHITE_BOX),
+    "attacks.auto_attack": _WHITE_BOX | {"attacks.auto_pgd", "attacks.fast_adaptive_boundary", "state"},
     "attacks.carlini": _ATTACK | _WHITE_BOX,
     **dict.fromkeys(("detectors.confidence", "detectors.density", "detectors.distance"), _DETECTOR),
     "attacks.detector_aware": _ATTACK | _WHITE_BOX | _DETECTOR | {"attacks.carlini", "attacks.papers", "state"},

@@ -22,7 +22,6 @@ from art.utils import is_probability
 from art_mmc.attacks.auto_pgd import AutoPGD
 from art_mmc.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
 from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
-from art_mmc.classifiers.accelerate import on_double
 from art_mmc.state import derived_seed, seeded, untouched
 
 logger = logging.getLogger(__name__)
@@ -182,7 +181,7 @@ class AutoAttackStandard(EvasionAttack):
         if dimensions != 4:
             logger.warning("Square is for images, and the inputs have %d dimensions: it is left out.", dimensions)
             return attacks
-        view = on_double(self.estimator)
+        view = self._double()
         if view is self.estimator:
             view = self.estimator._view()
         if view.clip_values is None:
@@ -191,13 +190,18 @@ class AutoAttackStandard(EvasionAttack):
         attacks["Square"] = _Square(view, max_iter=_QUERIES, p_init=0.8, nb_restarts=1, **quiet)
         return attacks
 
+    def _double(self) -> Any:
+        from art_mmc.classifiers.accelerate import on_double  # here: one that is only named brings no classifiers along
+
+        return on_double(self.estimator)
+
     def _predict(self, x: np.ndarray) -> np.ndarray:
         """
         :param x: Inputs (N, ...).
         :return: The classifier's own outputs (N, K).
         :raises FloatingPointError: When they are not finite: NaN would pass for some class.
         """
-        outputs = on_double(self.estimator).predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
+        outputs = self._double().predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
             raise FloatingPointError(f"the classifier's outputs are NaN or infinite for {bad} of {len(x)} inputs.")
