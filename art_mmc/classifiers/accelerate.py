@@ -101,13 +101,9 @@ def share_network(
     classifier: PyTorchClassifier, network: torch.nn.Module | None = None, objective: str = "loss"
 ) -> LossDefendedClassifier:
     """
-    A classifier on the network of another one, with all that it does in its own way but for the methods that this
-    package has.
-
-    :param classifier: The classifier.
-    :param network: Another network to put in the place of its own, around it say; None for its own.
-    :param objective: As in :func:`accelerate`.
-    :return: A :class:`.LossDefendedClassifier` with the same loss and optimizer. Nothing of the network is touched.
+    A :class:`.LossDefendedClassifier` on the network of another classifier, or on another one that is put in its place,
+    around it say, with the same loss and optimizer and all that the classifier does in its own way but for the methods
+    that this package has. Nothing of the network is touched.
     """
     own = own_attributes(classifier)
     ours = tuple(name for name in own if name in vars(LossDefendedClassifier))
@@ -151,11 +147,8 @@ def _revived(theirs: type[PyTorchClassifier], ours: tuple[str, ...], state: dict
 
 def on_double(classifier: PyTorchClassifier) -> PyTorchClassifier:
     """
-    A classifier for calls of ART's own methods, which switch modes and leave gradients: they then do so on a double.
-
-    :param classifier: Any ART `PyTorchClassifier`.
-    :return: One that does the same on a double of the network; itself if it is one of this package, which leaves the
-             network as it is.
+    A classifier for calls of ART's own methods, which switch modes and leave gradients: they do so on a double of the
+    network. Itself if it is one of this package, which leaves the network as it is.
     """
     if isinstance(classifier, LossDefendedClassifier):
         return classifier

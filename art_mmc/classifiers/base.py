@@ -455,12 +455,9 @@ class LossDefendedClassifier(PyTorchClassifier):
     ) -> Iterator[Prepared]:
         """
         For a call that does not train: inside, and in this thread alone, the network is a double in the mode that the
-        call needs. Nothing of the network itself is switched.
-
-        :param training_mode: Whether training mode, on copies of the buffers (batch statistics, centers).
-        :param learning: Whether the graph reaches the parameters.
-        :param backward: Whether gradients with respect to the inputs are to be computed.
-        :param watched: A module whose outputs are kept, see :class:`.Prepared`.
+        call needs, in training mode on copies of the buffers (batch statistics, centers). Nothing of the network itself
+        is switched. The graph reaches the parameters if `learning`; `backward` if there will be gradients of the
+        inputs; of a module that is `watched` the outputs are kept, see :class:`.Prepared`.
         """
         if backward and torch.is_inference_mode_enabled():
             raise RuntimeError(

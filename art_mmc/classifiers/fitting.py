@@ -154,15 +154,9 @@ def is_made(scheduler: Any) -> bool:
 
 def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batches: int) -> bool:
     """
-    How often a learning-rate scheduler steps.
-
-    :param scheduler: The scheduler.
-    :param interval: "epoch", "batch", or None for once an epoch, unless it is a `OneCycleLR` that was made for as many
-           steps as there will be batches.
-    :param epochs: Epochs.
-    :param batches: Batches in one epoch.
-    :return: Whether it is once a batch.
-    :raises ValueError: For another interval, or a `ReduceLROnPlateau` once a batch.
+    Whether a learning-rate scheduler steps once a batch: as `interval` says, "epoch" or "batch", or for None if it is a
+    `OneCycleLR` that was made for as many steps as there will be batches. ValueError for another interval, or a
+    `ReduceLROnPlateau` once a batch.
     """
     if interval is not None:
         check_name("scheduler_interval", interval, ("epoch", "batch"))

@@ -42,10 +42,7 @@ class Backbone(nn.Module):
         self.layers = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Normalised inputs (B, ...).
-        :return: Features (B, d).
-        """
+        """Normalised inputs (B, ...) to features (B, d)."""
         return self.layers(x)
 
 
@@ -69,21 +66,14 @@ class WrappedBackbone(nn.Module):
         self.linear_output = linear_output
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Normalised inputs (B, ...).
-        :return: Features (B, d).
-        """
+        """Normalised inputs (B, ...) to features (B, d)."""
         return self.module(x).flatten(1)
 
 
 def check_input_shape(input_shape: Sequence[int], images: str = "") -> tuple[int, ...]:
     """
-    Check the shape of one input.
-
-    :param input_shape: What came.
-    :param images: What wants images, (C, H, W), as a name for the message; "" where any shape will do.
-    :return: The sizes as ints.
-    :raises ValueError: When it is not one positive whole number or more, or for images not three.
+    The sizes of one input as ints; ValueError when it is not one positive whole number or more, or three, (C, H, W),
+    for what wants `images`, a name for the message.
     """
     try:
         shape = tuple(operator.index(size) for size in input_shape)

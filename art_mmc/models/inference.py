@@ -354,9 +354,8 @@ def _swaps(relu: nn.Module, pool: nn.Module) -> bool:
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
     """
-    :param x: Images (B, C, H, W).
-    :return: The same with the channels of a pixel side by side in memory. Images of one channel, which are so anyway,
-             get the strides by which torch tells the format.
+    Images (B, C, H, W) with the channels of a pixel side by side in memory. Those of one channel, which are so anyway,
+    get the strides by which torch tells the format.
     """
     if x.shape[1] == 1:
         return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
@@ -394,10 +393,6 @@ def takes_channels_last(network: nn.Module, x: torch.Tensor) -> bool:
     """
     Whether a network takes channels-last images at all: one that calls `x.view(...)` on a map does not. Tried on two
     samples, without a trace.
-
-    :param network: The network, in any mode.
-    :param x: Images (B, C, H, W).
-    :return: Whether it does.
     """
     devices = [x.device] if x.device.type == "cuda" else []
     try:
