@@ -386,15 +386,6 @@ def test_predict_takes_what_comes(classifier, batch):
     np.testing.assert_array_equal(classifier.predict(x, 128, False, logits=True), expected)
 
 
-def test_float64_network(digits):
-    classifier = small("mmc", backbone=Net().double())
-    assert {parameter.dtype for parameter in classifier.model.parameters()} == {torch.float64}
-    x, y = digits.x_test[:4], digits.y_test[:4]
-    assert classifier.predict(x).dtype == np.float32
-    assert classifier.loss_gradient(x, y).dtype == np.float32
-    classifier.fit(x, y, nb_epochs=1)
-
-
 # --- the attacker's objective -----------------------------------------------------------------------------------------
 
 
@@ -480,15 +471,6 @@ def test_gradient_takes_labels_in_any_format(objective, classifier, batch):
         for given in formats:
             np.testing.assert_array_equal(classifier.loss_gradient(x, given), gradient)
             np.testing.assert_array_equal(classifier.compute_loss(x, given), values)
-
-
-@pytest.mark.parametrize("name", SOFT_ROWS)
-def test_loss_of_probability_labels_weighs_the_classes(name, trained, batch):
-    x, y = batch
-    soft = 0.7 * one_hot(y).astype(np.float64) + 0.3 * one_hot((y + 3) % 10)
-    with trained[name].using_objective("loss"):
-        expected = 0.7 * trained[name].compute_loss(x, y) + 0.3 * trained[name].compute_loss(x, (y + 3) % 10)
-        np.testing.assert_allclose(trained[name].compute_loss(x, soft), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
@@ -675,19 +657,6 @@ def test_tensors_with_numpy_defences_are_refused(batch):
         classifier.loss_gradient(torch.tensor(batch[0]), torch.tensor(batch[1]))
 
 
-def test_custom_loss_gradient_is_arts(digits):
-    ours = small("sce", backbone=Net())
-    arts = PyTorchClassifier(
-        copy.deepcopy(ours.model), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, preprocessing=None, device_type="cpu"
-    )
-    arguments = (lambda difference, p: difference.norm(p=p), digits.x_test[:3].copy(), digits.x_test[3:6].copy())
-    expected = arts.custom_loss_gradient(*arguments, "embedding")
-    assert np.abs(expected).max() > 0
-    np.testing.assert_allclose(ours.custom_loss_gradient(*arguments, "embedding"), expected, atol=1e-6)
-    assert not any(module._forward_hooks for module in ours.model.modules())
-    assert all(parameter.grad is None for parameter in ours.model.parameters())
-
-
 def test_custom_loss_gradient_of_every_step_of_a_sequence(digits):
     """Also of those that prediction runs as one operation."""
     layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10)
@@ -703,17 +672,6 @@ def test_custom_loss_gradient_of_every_step_of_a_sequence(digits):
 
 
 # --- preprocessing, postprocessing, devices ---------------------------------------------------------------------------
-
-
-def test_gradient_flows_through_a_pytorch_defence(batch):
-    """Not straight through, as through a numpy one."""
-    x, y = batch
-    blur = Blur()
-    classifier = small("mmc", preprocessing_defences=blur)
-    leaf = torch.tensor(x, requires_grad=True)
-    logits = classifier.model(blur.forward(leaf, None)[0])
-    OBJECTIVES["margin"](logits, torch.tensor(y)).mean().backward()
-    np.testing.assert_allclose(classifier.loss_gradient(x, y), leaf.grad.numpy(), atol=1e-6)
 
 
 def test_statistics_may_be_inside_or_outside(name, batch):
@@ -972,12 +930,6 @@ def test_embedding_is_what_the_head_reads(classifier, batch):
     )
 
 
-def test_deeper_modules_by_name(batch):
-    classifier = small("mmc", backbone=Net())
-    activations = classifier.get_activations(batch[0], "backbone.module.conv")
-    assert activations.shape == (7, 4, 6, 6)
-
-
 def test_framework_activations_carry_their_graph(classifier, batch):
     leaf = torch.tensor(batch[0], requires_grad=True)
     z = classifier.get_activations(leaf, "embedding", framework=True)
@@ -1220,14 +1172,6 @@ def test_set_model_with_its_optimizer(digits):
     classifier.set_params(optimizer=None)
     classifier.set_params(model=small("sce").model)
     assert classifier.optimizer is None
-
-
-def test_set_model_of_a_sequential_subclass(batch):
-    classifier = LossDefendedClassifier(Doubled(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    net = Doubled()
-    classifier.set_params(model=net)
-    with torch.no_grad():
-        np.testing.assert_array_equal(classifier.predict(batch[0]), net(torch.tensor(batch[0])).numpy())
 
 
 def test_set_model_refuses_what_does_not_fit(digits):
@@ -1752,15 +1696,6 @@ def test_arts_trainer_takes_a_view_for_the_classifier(own, digits):
     trainer = AdversarialTrainer(own, attack, ratio=0.5)
     trainer.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), batch_size=16, nb_epochs=1)
     assert trainer._precomputed_adv_samples == [None]
-
-
-@pytest.mark.parametrize("make", [lambda c: c.with_objective("dlr"), lambda c: c.with_probabilities(2.0)])
-@pytest.mark.parametrize("call", ["predict", "loss_gradient", "class_gradient", "compute_loss", "get_activations"])
-def test_view_leaves_no_trace(call, make, batch):
-    classifier = mixed("mmc", dropout=0.5)
-    before = state_of(classifier)
-    CALLS[call](make(classifier), *batch, False)
-    assert_same_state(before, state_of(classifier))
 
 
 @pytest.mark.parametrize(("name", "temperature"), [("mmc", 1.0), ("rce", 4), ("isce", 4)])
