@@ -116,7 +116,6 @@ class Examination:
         self.standing = record.worst_case(self.eps).standing[self.index]
         self.pristine = pristine
         self._known: dict[str, np.ndarray] = {}
-        self._zero: dict[str, float] = {}
         self._points: np.ndarray | None = None
         #: number of each sample that was broken in the ball -> its example and the class that it is taken for
         self.found: dict[int, tuple[np.ndarray, int]] = {}
@@ -352,10 +351,7 @@ class Examination:
 
     def _zero_share(self, objective: str) -> float:
         """Share of the samples whose gradient is exactly zero."""
-        if objective not in self._zero:
-            zero = zero_gradient(self.target.view(objective), self.x, self.y, self.batch_size)
-            self._zero[objective] = float(np.mean(zero))
-        return self._zero[objective]
+        return float(np.mean(zero_gradient(self.target.view(objective), self.x, self.y, self.batch_size)))
 
     def zero_gradients(self, objective: str, gap: Diagnostic | None = None) -> Diagnostic:
         """
