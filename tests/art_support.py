@@ -81,8 +81,8 @@ def needs(package: str, more: str = "", **given: Any) -> Failure:
 
 #: without the package, and with it, whose tensors are nothing for a PyTorch model
 FOR_TENSORFLOW = Failure(
-    (ModuleNotFoundError, ValueError, AttributeError),
-    "tensorflow|Color channel|no attribute 'kind'|original files",
+    (ModuleNotFoundError, ValueError, TypeError, AttributeError),
+    "tensorflow|Color channel|got EagerTensor|original files",
     "always",
     "for TensorFlow models",
 )
@@ -214,10 +214,13 @@ ATTACKS: dict[str, Attack] = {
     ),
     "GRAPHITEWhiteboxPyTorch": row(
         CROSS_ENTROPY,
+        "y is the target; ART: never ends where the image already belongs to it (graphite_whitebox_pytorch.py:389)",
         net_size=(8, 8),
         num_xforms=2,
         steps=1,
         first_steps=2,
+        labels="target",
+        samples=1,
         effect="stays",
         fails=needs("cv2", "; for photographs of objects"),
     ),
