@@ -306,12 +306,37 @@ def check_same(about: Mapping[str, Any], doing: str) -> None:
             )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two descriptions by name, of each the parts, divided by commas, that are not in both."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> str:
+    """What differs between two descriptions by name: of mappings their entries, of texts the parts between commas."""
     changes = []
     for name in {**old, **new}:
-        was, now = str(old.get(name)).split(", "), str(new.get(name)).split(", ")
-        if old.get(name) != new.get(name):
-            one, other = [part for part in was if part not in now], [part for part in now if part not in was]
-            changes.append(f"{name}: was {', '.join(one)}, is {', '.join(other)}")
+        was, now = old.get(name), new.get(name)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            changes.append(differences(was, now, f"{within}{name}."))
+            continue
+        if isinstance(was, str) and isinstance(now, str):
+            one, other = was.split(", "), now.split(", ")
+            was, now = (", ".join(map(_balanced, _without(*each))) for each in ((one, other), (other, one)))
+            changes.append(f"{within}{name}: was {was or 'without'}, is {now or 'without'}")
+        else:
+            changes.append(f"{within}{name}: was {_short(was)}, is {_short(now)}")
     return "; ".join(changes)
+
+
+def _without(parts: list[str], known: list[str]) -> list[str]:
+    return [part for part in parts if part not in known]
+
+
+def _balanced(part: str) -> str:
+    """A part of a longer text, without brackets that close what began before it, and with those that its own lack."""
+    for opening, closing in (("(", ")"), ("[", "]"), ("{", "}")):
+        surplus = part.count(closing) - part.count(opening)
+        part = "".join(part.rsplit(closing, surplus)) if surplus > 0 else part + closing * -surplus
+    return part
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import signal
 import subprocess
@@ -14,7 +15,18 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 
 from art_mmc import load_classifier
-from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, ARTAttack, TrainingInterrupted, create_trainer
+from art_mmc.distributed import differences
+from art_mmc.models import create_backbone
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    TRADES,
+    AdversarialLossTrainer,
+    ARTAttack,
+    LossTrainer,
+    TrainingInterrupted,
+    create_trainer,
+)
 from art_mmc.trainers.run_folder import RunMismatchError
 from tests.training import make, stop_at, weights
 
@@ -161,3 +173,71 @@ def test_kill_minus_9_leaves_a_state_from_which_the_command_goes_on(tmp_path):
     subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
     for name, tensor in load_classifier(whole).model.state_dict().items():
         assert torch.equal(load_classifier(killed).model.state_dict()[name], tensor), name
+
+
+OTHERS = {
+    "scale": lambda: make("mmc", scale=5.0),
+    "temperature": lambda: make("mmc", temperature=3.0),
+    "centers": lambda: make("mmc", centers="random"),
+    "variant": lambda: make("mmc", variant="paper"),
+    "backbone.name": lambda: make("mmc", "resnet20"),
+    "activation": lambda: make("mmc", create_backbone("cnn", (1, 8, 8), activation="gelu")),
+    "mean": lambda: make("mmc", mean=0.5),
+    "embedding_dim": lambda: make("mmc", embedding_dim=7),
+    "layers": lambda: make("mmc", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.GELU())),
+    "optimizer.lr": lambda: with_rate(make("mmc")),
+}
+
+
+def with_rate(classifier):
+    return type(classifier)(
+        classifier.model,
+        input_shape=(1, 8, 8),
+        nb_classes=10,
+        optimizer=torch.optim.Adam(classifier.model.parameters(), lr=0.5),
+    )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, tmp_path):
+    """Of the runs of older versions too, which wrote no more than the description of the network."""
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.ReLU())
+    first = make("mmc", own) if name == "layers" else make("mmc")
+
+    def train(classifier, resume=False):
+        LossTrainer(classifier, folder=tmp_path, seed=0, verbose=False).fit(
+            data.x_train[:64], data.y_train[:64], nb_epochs=1, resume=resume
+        )
+
+    train(first)
+    if age == "old":
+        if name in ("layers", "optimizer.lr"):
+            return
+        payload = torch.load(tmp_path / "last.pt", weights_only=True)
+        for entry in ("network", "optimizer", "validation"):
+            del payload["training"]["fingerprint"][entry]
+        torch.save(payload, tmp_path / "last.pt")
+    train(copy.deepcopy(first), resume=True)
+    with pytest.raises(RunMismatchError, match=rf"{name}\S*: was .*, is "):
+        train(OTHERS[name](), resume=True)
+
+
+def test_another_validation_set_is_another_run(data, tmp_path):
+    fit(make_trainer("mmc-pgd-ema-best", tmp_path), data)
+    trainer, x, y = make_trainer("mmc-pgd-ema-best", tmp_path), data.x_train[:300], data.y_train[:300]
+    with pytest.raises(RunMismatchError, match="validation: was"):
+        trainer.fit(x, y, (data.x_test[1:61], data.y_test[1:61]), 64, EPOCHS, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"trainer": "T(mmc, a=1, seed=0)"}, {"trainer": "T(mmc, a=1, seed=1)"}, "trainer: was seed=0, is seed=1"),
+        ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, "a.b.c: was 1, is 2"),
+        ({"stages": [["mmc", 60]]}, {"stages": [["mmc", 61]]}, "stages: was [['mmc', 60]], is [['mmc', 61]]"),
+        ({"one": 1}, {}, "one: was 1, is None"),
+    ],
+)
+def test_what_differs_is_named(old, new, told):
+    assert differences(old, new) == told

@@ -72,6 +72,35 @@ def describe(classifier: Any) -> dict[str, Any]:
     }
 
 
+def identity(classifier: Any) -> dict[str, Any]:
+    """What tells a classifier's network and loss from others, weights apart: plain data that JSON can hold."""
+    try:
+        about = describe(classifier)
+        del about["backbone_class"]
+    except ValueError:
+        loss, net = classifier.loss, classifier.model
+        parts = [*classifier.preprocessing_operations, *(classifier.postprocessing_defences or ())]
+        options = net.head.options() if isinstance(net, DefendedNet) else {}  # type: ignore[operator]
+        about = {
+            "loss": {"loss": getattr(loss, "__name__", type(loss).__name__), **scalars(getattr(loss, "__dict__", {}))},
+            "processing": [{"step": type(each).__name__, **scalars(vars(each))} for each in parts],
+            "options": {**options, **(loss.options() if isinstance(loss, Loss) else {})},
+        }
+    if about.get("backbone") is None:
+        about["layers"] = {
+            name.replace("_orig_mod.", ""): f"{type(module).__name__}({module.extra_repr()})"
+            for name, module in classifier.model.named_modules()
+            if not any(True for _ in module.children())
+        }
+    return json.loads(json.dumps(about))
+
+
+def scalars(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of some settings that are numbers, switches, names, or tuples of them."""
+    kinds = (bool, int, float, str, tuple, type(None))
+    return {name: value for name, value in values.items() if isinstance(value, kinds) and not name.startswith("_")}
+
+
 def write_payload(
     path: str | os.PathLike[str], state: dict[str, torch.Tensor], description: dict[str, Any] | None, **more: Any
 ) -> None:

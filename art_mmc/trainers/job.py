@@ -94,10 +94,11 @@ class Job:
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for another job to be this one, the order of the samples included."""
         about = {"batch_size": self.batch_size, "stages": [[name, epochs] for name, _, epochs in self.stages]}
+        about["validation"] = [_checksum(each) for each in self.validation or ()]
         if self.generator is not None:
             return {"samples": self.generator.size, "generator": type(self.generator).__name__, **about}
         tensors = [each for each in (self.x, self.y, self.sample_weight) if each is not None]
-        data = [zlib.crc32(tensor.contiguous().cpu().numpy().data) for tensor in tensors]
+        data = [_checksum(tensor.cpu().numpy()) for tensor in tensors]
         return {"samples": len(self.x), "data": data, **about}
 
     @cached_property
@@ -158,6 +159,10 @@ def compact(x: torch.Tensor) -> torch.Tensor:
         return x
     as_bytes = (x * 255.0).round().to(torch.uint8)
     return as_bytes if torch.equal(_floats(as_bytes), x) else x
+
+
+def _checksum(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 def _floats(x: torch.Tensor) -> torch.Tensor:

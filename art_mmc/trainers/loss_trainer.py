@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from art_mmc.checks import check_labels, check_name, choice, indices, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.checkpoint import load_state
+from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.classifiers.fitting import (
     check_weights,
     counted,
@@ -49,7 +49,7 @@ from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
 from art_mmc.trainers.job import Job, Position, Step, compact
 from art_mmc.trainers.recipes import Recipe
-from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted
+from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted, plain
 
 logger = logging.getLogger(__name__)
 
@@ -290,12 +290,13 @@ class LossTrainer(Trainer):
         validation = None if validation_data is None else self._validation(validation_data)
         stages = self._stages(nb_epochs, scheduler)
         job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
+        self._identity = self._fingerprint(job)
         if world().size > 1:
             about = {
                 "folder": self.folder is not None,
                 "validation": None if validation is None else len(validation[0]),
             }
-            check_same({**self._fingerprint(job), **about}, "train")
+            check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
         try:
             with self._randomness(), self._classifier.training(), self._fast_network(job):
@@ -652,8 +653,12 @@ class LossTrainer(Trainer):
         raise TrainingInterrupted(self.folder.path)
 
     def _fingerprint(self, job: Job) -> dict[str, Any]:
-        """What must be the same for a run to go on as if never interrupted."""
-        return {"trainer": repr(self), **job.fingerprint}
+        """What must be the same for a run to go on as if never interrupted: trainer, network, loss and data."""
+        about = {"trainer": repr(self), "network": identity(self._classifier), **job.fingerprint}
+        if self.recipe is None:
+            optimizer = self._classifier.optimizer
+            about["optimizer"] = {"optimizer": type(optimizer).__name__, **scalars(optimizer.defaults)}
+        return about
 
     def __repr__(self) -> str:
         """Return the settings that decide the result of a training."""
@@ -675,7 +680,7 @@ class LossTrainer(Trainer):
         if not world().is_main:
             return
         training = {
-            "fingerprint": self._fingerprint(job),
+            "fingerprint": plain(self._identity),
             "finished": finished,
             "position": dict(vars(position)),
             "optimizer": self._classifier.optimizer.state_dict(),
@@ -700,7 +705,12 @@ class LossTrainer(Trainer):
         saved = broadcast_object(self.folder.read_state())
         if saved is None:
             return None
-        changes = differences(saved["training"]["fingerprint"], self._fingerprint(job))
+        now, before = plain(self._identity), saved["training"]["fingerprint"]
+        if "network" not in before:  # of an older version: its description says what the network was
+            described = {name: value for name, value in (saved["config"] or {}).items() if name in now["network"]}
+            before = {**before, "network": {**now["network"], **described}}
+            now = {name: value for name, value in now.items() if name in before}
+        changes = differences(before, now)
         if changes:
             raise RunMismatchError(
                 f"{self.folder.path} holds another run: {changes}. Take another folder, or do not resume."
