@@ -96,6 +96,32 @@ def test_interrupted_twice(data, tmp_path):
     assert torch.equal(weights(last), weights(whole))
 
 
+def test_seconds_are_those_of_all_sessions(data, tmp_path, monkeypatch):
+    """By a clock on which only a batch takes time, one second; also where an older version saved the state."""
+    now = [0.0]
+    monkeypatch.setattr("art_mmc.trainers.loss_trainer.time.perf_counter", lambda: now[0])
+
+    def session(batch=None):
+        trainer = make_trainer("center-trades", tmp_path)
+        loss = trainer._batch_loss
+        trainer._batch_loss = lambda *args: now.__setitem__(0, now[0] + 1) or loss(*args)
+        if batch is None:
+            fit(trainer, data, resume=True)
+        else:
+            stop_at(trainer, batch)
+            with pytest.raises(TrainingInterrupted):
+                fit(trainer, data, resume=True)
+        return trainer.seconds
+
+    assert session(3) == 3
+    now[0] += 1000
+    assert session(4) == 7
+    payload = torch.load(tmp_path / "last.pt", weights_only=True)
+    del payload["training"]["position"]["spent"]
+    torch.save(payload, tmp_path / "last.pt")
+    assert session() == session() == EPOCHS * BATCHES
+
+
 def test_a_finished_run_is_not_trained_again(data, tmp_path):
     trainer = make_trainer("mmc-pgd-ema-best", tmp_path)
     fit(trainer, data)

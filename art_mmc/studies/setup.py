@@ -9,7 +9,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -110,7 +109,7 @@ def load_run(settings: Training) -> tuple[Dataset, Recipe, str]:
 
 @dataclass(frozen=True, eq=False)
 class TrainedDefence:
-    """A trained classifier and how it came about: `history` as in :class:`.LossTrainer`, `seconds` of the training."""
+    """A trained classifier and how it came about: `history` and `seconds` as in :class:`.LossTrainer`."""
 
     classifier: LossDefendedClassifier
     backbone: str
@@ -215,9 +214,8 @@ def train_defence(
         defence, dataset, backbone, seed, device_type, activation, recipe.scaling, **(options or {})
     )
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
-    start = time.perf_counter()
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)
-    return TrainedDefence(classifier, backbone, recipe, trainer.history, time.perf_counter() - start)
+    return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds)
 
 
 def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:

@@ -173,6 +173,8 @@ class LossTrainer(Trainer):
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
         self.history: list[dict[str, Any]] = []
+        #: seconds that the training took, those of earlier sessions of a resumed run among them
+        self.seconds = 0.0
         self._average: WeightAverage | None = None
         self._forward: Callable[[torch.Tensor], torch.Tensor] = classifier.forward
 
@@ -276,6 +278,7 @@ class LossTrainer(Trainer):
         resume: bool,
     ) -> None:
         """Check the settings, take the data, train."""
+        self._start = time.perf_counter()
         if nb_epochs is None:
             nb_epochs = self.recipe.nb_epochs if self.recipe else NB_EPOCHS
         batch_size, nb_epochs = whole("batch_size", batch_size), whole("nb_epochs", nb_epochs)
@@ -301,8 +304,10 @@ class LossTrainer(Trainer):
         try:
             with self._randomness(), self._classifier.training(), self._fast_network(job):
                 saved = self._read(job) if resume else None
+                position = Position() if saved is None else Position(**saved["training"]["position"])
+                self.seconds = self._spent = position.spent or 0.0
                 if saved is None or not saved["training"]["finished"]:
-                    self._run(job, saved)
+                    self._run(job, position, saved)
         finally:
             if self._plan is not None and own_optimizer is not None:
                 # a schedule may have brought the recipe's rate down to nothing, with which no one could train on
@@ -433,9 +438,8 @@ class LossTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------ the loop
 
-    def _run(self, job: Job, saved: dict[str, Any] | None) -> None:
+    def _run(self, job: Job, position: Position, saved: dict[str, Any] | None) -> None:
         """Train to the end, from the beginning or from a saved state."""
-        position = Position() if saved is None else Position(**saved["training"]["position"])
         self.history = position.history
         self._own_loss, self._best = self._classifier.loss, None
         with self._catch_interrupt() as self._interrupted:
@@ -671,6 +675,7 @@ class LossTrainer(Trainer):
 
     def _save(self, job: Job, position: Position, finished: bool = False) -> None:
         """Write the whole state of the run, and the history."""
+        position.spent = self.seconds = self._spent + time.perf_counter() - self._start
         if self.folder is None:
             return
         cuda = self._device.type == "cuda"
