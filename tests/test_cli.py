@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,6 +255,11 @@ MISTAKES = {
     "evaluate net.pth --factory usersnets:wrong_size": "net.pth does not fit the network",
     "evaluate few.pth --factory usersnets:too_few": "gives (2, 9) for two images, expected logits of shape (2, 10)",
     "evaluate broken.ts": "broken.ts is damaged",
+    "evaluate flipped.ts": "flipped.ts is damaged",
+    "evaluate flipped.pt": "flipped.pt is damaged",
+    "evaluate flipped.pth --factory usersnets:plain": "flipped.pth is damaged: bad checksum",
+    "evaluate nan.pt": "nan.pt: 1 of 64 values of backbone.",
+    "evaluate nan.pth --factory usersnets:plain": "nan.pth: 1 of 10 values of head.bias are nan or infinite",
     "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
     "evaluate mmc.pt --eps 8": "did you mean 8/255?",
     "evaluate mmc.pt --norm 1": "argument --norm: invalid choice: '1'",
@@ -361,6 +368,16 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
         warnings.simplefilter("ignore")
         torch.jit.trace(nets["plain"]().eval(), torch.zeros(2, 1, 8, 8)).save(str(folder / "net.ts"))
     (folder / "broken.ts").write_bytes((folder / "net.ts").read_bytes()[:-1000])
+    for name in ("net.ts", "net.pth", "mmc.pt"):
+        raw = (folder / name).read_bytes()
+        with zipfile.ZipFile(folder / name) as archive:
+            largest = max(archive.infolist(), key=lambda each: each.file_size)
+            middle = raw.index(archive.read(largest)) + largest.file_size // 2
+        flipped = raw[:middle] + bytes([raw[middle] ^ 0x10]) + raw[middle + 1 :]
+        (folder / f"flipped{Path(name).suffix}").write_bytes(flipped)
+    torch.save({**nets["plain"]().state_dict(), "head.bias": torch.tensor([math.inf] + [0.0] * 9)}, folder / "nan.pth")
+    mmc.model.backbone.get_parameter([*mmc.model.backbone.state_dict()][-1]).data[0] = math.nan
+    mmc.save_checkpoint(folder / "nan.pt")
     return folder
 
 

@@ -118,6 +118,32 @@ def write_payload(
     write_atomically({Path(path): lambda file: torch.save(payload, file)})
 
 
+def check_sums(path: Path) -> None:
+    """READ_ERRORS when a zip file's own checksums are not those of its content: torch compares none."""
+    with zipfile.ZipFile(path) as archive:
+        if bad := archive.testzip():
+            raise zipfile.BadZipFile(f"bad checksum of {bad}")
+
+
+def read_tensors(path: Path) -> Any:
+    """Tensors and plain data that torch.save wrote, nothing that would run code; READ_ERRORS for what is damaged."""
+    if zipfile.is_zipfile(path):  # not the format of torch before 1.6
+        check_sums(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_numbers(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """ValueError with the name of a weight that is nan or infinite, or a buffer that is nan: a mask may be infinite."""
+    bad = {name: ~each.isfinite() for name, each in network.named_parameters() if each.is_floating_point()}
+    bad |= {name: each.isnan() for name, each in network.named_buffers() if each.is_floating_point()}
+    for name, mask in bad.items():
+        if found := int(mask.sum()):
+            raise ValueError(
+                f"{path}: {found} of {mask.numel()} values of {name} are nan or infinite: the training diverged, or "
+                "the file is damaged."
+            )
+
+
 def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     Read a checkpoint.
@@ -131,10 +157,9 @@ def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.save's format; torch.load compares no checksums
-            if bad := archive.testzip():
-                raise zipfile.BadZipFile(f"bad checksum of {bad}")
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("no zip file")
+        payload = read_tensors(path)
     except READ_ERRORS as err:
         raise ValueError(f"{path} is damaged, or no checkpoint of art_mmc: {' '.join(str(err).split())[:100]}") from err
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
@@ -189,4 +214,5 @@ def rebuild(
         load_state(net, state)
     except RuntimeError as err:
         raise ValueError(f"{path} does not fit the backbone: {' '.join(str(err).split())[:200]}") from err
+    check_numbers(net, path)
     return net, loss, document

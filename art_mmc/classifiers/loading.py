@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checks import READ_ERRORS
-from art_mmc.classifiers.checkpoint import FORMAT, load_state
+from art_mmc.classifiers.checkpoint import FORMAT, check_numbers, check_sums, load_state, read_tensors
 from art_mmc.classifiers.named import load_classifier
 
 
@@ -75,14 +76,17 @@ def _load(
             classifier = load_classifier(path, backbone=network, device_type=device_type)
             return classifier, f"art_mmc checkpoint, backbone by {factory}"
         _load_state(network, content, path)
+        check_numbers(network, path)
         return _wrap(network, x, nb_classes, device_type), f"state dict, network by {factory}"
     if _is_torchscript(path):
         try:
             with warnings.catch_warnings():  # torch wants its users elsewhere, but the files are there
                 warnings.simplefilter("ignore", FutureWarning)
+                check_sums(path)
                 network = torch.jit.load(str(path), map_location="cpu")
-        except RuntimeError as err:
+        except (RuntimeError, zipfile.BadZipFile, zlib.error) as err:
             raise ValueError(f"{path} is damaged, or no TorchScript file that this torch can read: {err}") from err
+        check_numbers(network, path)
         return _wrap(network, x, nb_classes, device_type), "TorchScript"
     try:
         return load_classifier(path, device_type=device_type), "art_mmc checkpoint"
@@ -139,7 +143,9 @@ def _is_torchscript(path: Path) -> bool:
 def _read_weights(path: Path) -> dict[str, Any]:
     """Tensors and plain data; nothing that would run code."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
+    except zipfile.BadZipFile as err:
+        raise ValueError(f"{path} is damaged: {err}") from err
     except READ_ERRORS as err:
         raise ValueError(
             f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
