@@ -13,12 +13,13 @@ from art_mmc.reports.figures.style import (
     FAINT,
     INK,
     colour,
+    entry,
     figure_png,
-    grid,
     legend,
+    named_panels,
     new_figure,
+    percent_axis,
     radius_labels,
-    style_panel,
 )
 from art_mmc.reports.tables import short_name
 from art_mmc.studies.compare import Comparison, DefenceResult
@@ -49,7 +50,6 @@ def curves_figure(comparison: Comparison) -> Figure:
     Accuracy over eps, one panel a defence: the worst case solid, PGD on the own loss dashed, the gap between them
     shaded; the worst cases of the other defences faint behind.
     """
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     results, facts = comparison.results, comparison.provenance
@@ -60,14 +60,14 @@ def curves_figure(comparison: Comparison) -> Figure:
         2.7 * -(-count // columns) + 1.2,
         f"Robust accuracy on {short_name(facts['dataset'])} ({facts['n']} test images, {facts['backbone']})",
     )
-    for i, panel in enumerate(grid(figure, count, columns, sharex=True, sharey=True)):
+    names = [each.defence for each in results]
+    for i, panel in enumerate(named_panels(figure, names, columns, "eps (L-inf)", sharex=True, sharey=True)):
         _draw_panel(panel, comparison, i)
-        style_panel(panel, results[i].defence, "eps (L-inf)" if i + columns >= count else "")
     handles = [
-        Line2D([], [], color=INK, linewidth=2.2, marker="o", markersize=4.5, label="worst case"),
-        Line2D([], [], color=INK, linewidth=1.8, linestyle=DASHES, label="PGD on its own loss"),
+        entry("worst case", linewidth=2.2, marker="o", markersize=4.5),
+        entry("PGD on its own loss", linewidth=1.8, linestyle=DASHES),
         Patch(facecolor=INK, alpha=0.16, label="what its own loss hides"),
-        Line2D([], [], color=FAINT, linewidth=1.2, label="worst case of the others"),
+        entry("worst case of the others", color=FAINT, linewidth=1.2),
     ]
     legend(figure, handles if count > 1 else handles[:-1], 4 if columns > 2 else 2)
     figure.supylabel("accuracy, %", fontsize=9.5, color=INK)
@@ -91,9 +91,8 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
     note = "" if found is None else f"own loss: up to +{found[1]:.0f} points"
     panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=INK)
     panel.set_xlim(0, 1.03 * eps[-1])
-    panel.set_ylim(0, 104)
     panel.set_xticks(eps, radius_labels(eps))
-    panel.set_yticks(range(0, 101, 25))
+    percent_axis(panel, 104)
 
 
 def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:

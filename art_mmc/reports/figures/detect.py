@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from art_mmc.reports.figures.style import FAINT, INK, colour, grid, legend, new_figure, style_panel
+from art_mmc.reports.figures.style import FAINT, INK, colour, entry, legend, named_panels, new_figure
 from art_mmc.reports.tables import short_name
 from art_mmc.studies.detect import DetectionStudy
 
@@ -30,8 +30,6 @@ _LINES: Sequence[Any] = ("solid", (0, (3.2, 1.6)), (0, (1, 1.2)), (0, (5, 1, 1, 
 
 def roc_figure(study: DetectionStudy) -> Figure:
     """ROC curves by the paper's protocol, a panel an attack: a colour a detector, a kind of line a classifier."""
-    from matplotlib.lines import Line2D
-
     attacks, facts = study.attacks, study.provenance
     columns = min(4, len(attacks))
     figure = new_figure(
@@ -39,15 +37,12 @@ def roc_figure(study: DetectionStudy) -> Figure:
         2.6 * -(-len(attacks) // columns) + 1.2,
         f"Detection on {short_name(facts['dataset'])} ({facts['n']} test images)",
     )
-    for i, panel in enumerate(grid(figure, len(attacks), columns, sharex=True, sharey=True)):
-        _draw_panel(panel, study, attacks[i])
-        style_panel(panel, attacks[i], "false positives" if i + columns >= len(attacks) else "", size=9)
-    handles = [
-        Line2D([], [], color=colour(i), linewidth=2, label=TITLES[detector])
-        for i, detector in enumerate(study.detectors)
-    ]
+    panels = named_panels(figure, attacks, columns, "false positives", size=9, sharex=True, sharey=True)
+    for panel, attack in zip(panels, attacks, strict=True):
+        _draw_panel(panel, study, attack)
+    handles = [entry(TITLES[detector], color=colour(i), linewidth=2) for i, detector in enumerate(study.detectors)]
     handles += [
-        Line2D([], [], color=INK, linewidth=1.6, linestyle=_LINES[i % len(_LINES)], label=classifier)
+        entry(classifier, linewidth=1.6, linestyle=_LINES[i % len(_LINES)])
         for i, classifier in enumerate(study.classifiers)
     ]
     legend(figure, handles, 6)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +18,12 @@ from art_mmc.reports.figures.style import (
     INK,
     SPINE,
     colour,
+    entry,
     grid,
     legend,
+    named_panels,
     new_figure,
+    percent_axis,
     style_panel,
 )
 from art_mmc.reports.tables import format_eps
@@ -34,17 +36,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: one hue from dark to light: ranks have an order
-_RANK_COLOURS = ("#08306b", "#2f79b5", "#8fc1de", "#d6dde4")
-_RANK_NAMES = ("runner-up", "rank 2", "rank 3", "rank 4 and below")
+_RANKS = {"runner-up": "#08306b", "rank 2": "#2f79b5", "rank 3": "#8fc1de", "rank 4 and below": "#d6dde4"}
 
 #: more classes than this are not named in a feature picture
 _MOST_NAMED = 20
 
+#: how training and test features look in the picture of the density
+_PARTS: dict[str, dict[str, Any]] = {
+    "train": {"linewidth": 2.0, "marker": "o", "markersize": 3.5},
+    "test": {"linewidth": 1.5, "linestyle": DASHES},
+}
 
-_new_figure = partial(new_figure, gaps=(0.03, 0.04))
+
+def _new_figure(width: float, height: float, title: str) -> Figure:
+    return new_figure(width, height, title, gaps=(0.03, 0.04))
 
 
-# ------------------------------------------------------------------------------------------------------ feature maps
+def _by_network(
+    names: Sequence[str], least: float, row: float, extra: float, title: str, xlabel: str, ylabel: str
+) -> tuple[Figure, list[Axes]]:
+    """A panel a network, in rows of three, `row` inches high each."""
+    columns = min(len(names), 3)
+    figure = _new_figure(max(3.8 * columns, least), row * math.ceil(len(names) / columns) + extra, title)
+    return figure, named_panels(figure, names, columns, xlabel, ylabel)
 
 
 def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: float | None = None) -> Figure:
@@ -58,60 +72,36 @@ def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: flo
     :return: The figure; its panels have the points of the maps in the data's own coordinates.
     :raises ValueError: For no map.
     """
-    from matplotlib.lines import Line2D
-
     if not maps:
         raise ValueError("maps: expected at least one feature map, got none.")
     figure = _new_figure(5.2 * len(maps) + 0.2, 5.6, title)
     for panel, each in zip(grid(figure, len(maps), len(maps)), maps, strict=True):
         _draw_map(panel, each)
-    handles = [Line2D([], [], linestyle="", marker="o", markersize=5, color=INK, alpha=0.7, label="clean")]
+    handles = [entry("clean", linestyle="", marker="o", markersize=5, alpha=0.7)]
     if any(each.adversarial is not None for each in maps):
         at = "" if eps is None else f", eps {format_eps(eps)}"
-        handles.append(Line2D([], [], linestyle="", marker="x", markersize=5, color=INK, label=f"adversarial{at}"))
+        handles.append(entry(f"adversarial{at}", linestyle="", marker="x", markersize=5))
     if any(each.centers is not None for each in maps):
-        handles.append(
-            Line2D(
-                [], [], linestyle="", marker="D", markersize=6, markerfacecolor="white", markeredgecolor=INK,
-                markeredgewidth=1.4, label="class center",
-            )
-        )  # fmt: skip
+        edge: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": INK, "markeredgewidth": 1.4}
+        handles.append(entry("class center", linestyle="", marker="D", markersize=6, **edge))
     legend(figure, handles, 3)
     return figure
 
 
 def _draw_map(panel: Axes, each: FeatureMap) -> None:
-    for label in np.unique(each.y):
-        ours = each.y == label
-        panel.scatter(
-            each.points[ours, 0], each.points[ours, 1], s=11, color=colour(label), alpha=0.65, linewidths=0, zorder=2
-        )
+    clean: dict[str, Any] = {"s": 11, "alpha": 0.65, "linewidths": 0, "zorder": 2}
+    cross: dict[str, Any] = {"s": 13, "marker": "x", "alpha": 0.75, "linewidths": 0.8, "zorder": 3}
+    diamond: dict[str, Any] = {"s": 42, "marker": "D", "facecolor": "white", "linewidths": 1.8, "zorder": 4}
+    labels = np.unique(each.y)
+    for label in labels:
+        panel.scatter(*each.points[each.y == label].T, color=colour(label), **clean)
         if each.adversarial is not None:
-            panel.scatter(
-                each.adversarial[ours, 0],
-                each.adversarial[ours, 1],
-                s=13,
-                marker="x",
-                color=colour(label),
-                alpha=0.75,
-                linewidths=0.8,
-                zorder=3,
-            )
+            panel.scatter(*each.adversarial[each.y == label].T, color=colour(label), **cross)
     if each.centers is not None:
         edges = [colour(label) for label in range(len(each.centers))]
-        panel.scatter(
-            each.centers[:, 0],
-            each.centers[:, 1],
-            s=42,
-            marker="D",
-            facecolor="white",
-            edgecolor=edges,
-            linewidths=1.8,
-            zorder=4,
-        )
+        panel.scatter(*each.centers.T, edgecolor=edges, **diamond)
         _name_classes(panel, each, np.arange(len(each.centers)), each.centers, above=0.035)
     else:
-        labels = np.unique(each.y)
         _name_classes(panel, each, labels, np.array([np.median(each.points[each.y == k], axis=0) for k in labels]))
     if each.explained is None:
         style_panel(panel, "t-SNE")
@@ -130,19 +120,14 @@ def _name_classes(panel: Axes, each: FeatureMap, labels: np.ndarray, places: np.
     if len(labels) > _MOST_NAMED:
         return
     size = np.ptp(np.concatenate([each.points, places]), axis=0).max() or 1.0
-    for label, (x, y) in zip(labels, spread(places + [0.0, above * size], 0.04 * size), strict=True):
-        text = panel.annotate(
-            str(label), (x, y), ha="center", va="center", fontsize=10, fontweight="bold", color=colour(label), zorder=5
-        )
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "zorder": 5}
+    for label, place in zip(labels, spread(places + [0.0, above * size], 0.04 * size), strict=True):
+        text = panel.annotate(str(label), tuple(place), color=colour(label), **look)
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def spread(places: np.ndarray, least: float) -> np.ndarray:
-    """
-    :param places: Places of labels (N, 2).
-    :param least: The distance that two of them are to have.
-    :return: The places, those that were nearer moved apart by as much as was needed.
-    """
+    """Places of labels (N, 2), those nearer than `least` to another moved apart by as much as was needed."""
     places = np.array(places, float)
     for _ in range(50):
         moved = False
@@ -159,38 +144,23 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
     return places
 
 
-# ----------------------------------------------------------------------------------------------------------- density
-
-
 def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
     """
     Log density over the quantile of the loss, several networks together: a network's losses are unlike another's, but
-    each has a lowest and a highest.
+    each has a lowest and a highest. Drawn are medians of tenths of the samples.
 
     :param curves: Name of a network -> name of a panel -> "train" and "test", rows of loss and log density (2, N).
-    :return: The figure: medians of tenths of the samples, training features solid, test features dashed.
     """
-    from matplotlib.lines import Line2D
-
     panels = list(next(iter(curves.values())))
     figure = _new_figure(4.9 * len(panels) + 0.2, 4.6, "Sample density over loss")
     for panel, name in zip(grid(figure, len(panels), len(panels)), panels, strict=True):
         for i, sets in enumerate(curves.values()):
             for part, (loss, log_density) in sets[name].items():
-                x, median = binned(loss, log_density)
-                style: dict[str, Any] = (
-                    {"linewidth": 2.0, "marker": "o", "markersize": 3.5}
-                    if part == "train"
-                    else {"linewidth": 1.5, "linestyle": DASHES}
-                )
-                panel.plot(x, median, color=colour(i), **style)
+                panel.plot(*binned(loss, log_density), color=colour(i), **_PARTS[part])
         style_panel(panel, name, "quantile of the loss (0: lowest)", "log density, natural")
         panel.set_xlim(0, 1)
-    handles = [Line2D([], [], color=colour(i), linewidth=2.2, label=name) for i, name in enumerate(curves)]
-    handles += [
-        Line2D([], [], color=INK, linewidth=2.0, marker="o", markersize=3.5, label="training features"),
-        Line2D([], [], color=INK, linewidth=1.5, linestyle=DASHES, label="test features"),
-    ]
+    handles = [entry(name, color=colour(i), linewidth=2.2) for i, name in enumerate(curves)]
+    handles += [entry("training features", **_PARTS["train"]), entry("test features", **_PARTS["test"])]
     legend(figure, handles, 6)
     return figure
 
@@ -201,27 +171,19 @@ def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel:
 
     :param samples: Name of a network -> "train" and "test", rows of loss and log density (2, N).
     :param ylabel: What the density is.
-    :return: The figure.
     """
-    from matplotlib.lines import Line2D
-
-    columns = min(len(samples), 3)
-    rows = math.ceil(len(samples) / columns)
-    figure = _new_figure(max(3.8 * columns, 5), 3.3 * rows + 1.0, "Sample density against the training loss")
-    for i, (panel, (name, sets)) in enumerate(zip(grid(figure, len(samples), columns), samples.items(), strict=True)):
-        for part, (loss, log_density) in sets.items():
-            train = part == "train"
-            panel.scatter(
-                loss, log_density, s=6 if train else 12, color=FAINT if train else colour(i),
-                alpha=0.6 if train else 0.75, linewidths=0, zorder=1 if train else 2,
-            )  # fmt: skip
-        style_panel(panel, name, "training loss" if i + columns >= len(samples) else "", "" if i % columns else ylabel)
+    title = "Sample density against the training loss"
+    figure, panels = _by_network(list(samples), 5, 3.3, 1.0, title, "training loss", ylabel)
+    for i, (panel, sets) in enumerate(zip(panels, samples.values(), strict=True)):
+        looks: dict[str, dict[str, Any]] = {
+            "train": {"s": 6, "color": FAINT, "alpha": 0.6, "zorder": 1},
+            "test": {"s": 12, "color": colour(i), "alpha": 0.75, "zorder": 2},
+        }
+        for part, values in sets.items():
+            panel.scatter(*values, linewidths=0, **looks[part])
         _scale_losses(panel, np.concatenate([loss for loss, _ in sets.values()]))
-    handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=FAINT, label="training features"),
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=INK, label="test features (in colour)"),
-    ]
-    legend(figure, handles, 2)
+    point: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 5}
+    legend(figure, [entry("training features", **point, color=FAINT), entry("test features (in colour)", **point)], 2)
     return figure
 
 
@@ -243,56 +205,40 @@ def _scale_losses(panel: Axes, loss: np.ndarray) -> None:
     panel.xaxis.set_minor_locator(NullLocator())
 
 
-# ---------------------------------------------------------------------------------------------------------- boundary
-
-
 def boundary_figure(
     distances: Mapping[str, Mapping[str, np.ndarray]], limits: Mapping[str, float], xlabel: str
 ) -> Figure:
     """
-    Signed distances of features to the nearest boundary of their class, one panel a network.
+    Signed distances of features to the nearest boundary of their class, one panel a network: the share of the features
+    of each set, as steps.
 
     :param distances: Name of a network -> name of a set, e.g. "train" -> distances (N,), positive on the right side.
     :param limits: Name of a network -> the upper bound of the robustness measure in the same unit, for those that have
            one.
     :param xlabel: What the distance is.
-    :return: The figure: the share of the features of each set, as steps.
     """
-    from matplotlib.lines import Line2D
-
-    columns = min(len(distances), 3)
-    rows = math.ceil(len(distances) / columns)
-    figure = _new_figure(max(3.8 * columns, 5.4), 3.0 * rows + 1.1, "Distance to the nearest decision boundary")
-    parts: dict[str, tuple[str, Any]] = {}
-    looks = ((INK, "-"), ("#2f79b5", "-"), ("#CC6677", DASHES))
-    for i, (panel, (name, sets)) in enumerate(
-        zip(grid(figure, len(distances), columns), distances.items(), strict=True)
-    ):
+    names, title = list(distances), "Distance to the nearest decision boundary"
+    figure, panels = _by_network(names, 5.4, 3.0, 1.1, title, xlabel, "features, %")
+    parts = list(dict.fromkeys(part for sets in distances.values() for part in sets))
+    colours_and_lines = ((INK, "-"), ("#2f79b5", "-"), ("#CC6677", DASHES))
+    looks: dict[str, dict[str, Any]] = {
+        p: {"color": c, "linestyle": line} for p, (c, line) in zip(parts, colours_and_lines, strict=False)
+    }
+    limit: dict[str, Any] = {"color": "#117733", "linewidth": 1.6, "linestyle": DOTS}
+    for panel, (name, sets) in zip(panels, distances.items(), strict=True):
         values = np.concatenate(list(sets.values()))
         edges = np.linspace(min(values.min(), 0), max(values.max(), limits.get(name, 0)) * 1.02, 41)
-        for part, look in zip(sets, looks, strict=False):
-            parts[part] = look
-            share = np.histogram(sets[part], bins=edges)[0] / len(sets[part])
-            panel.stairs(100 * share, edges, color=look[0], linestyle=look[1], linewidth=1.7)
+        for part, found in sets.items():
+            share = np.histogram(found, bins=edges)[0] / len(found)
+            panel.stairs(100 * share, edges, **looks[part], linewidth=1.7)
         panel.axvline(0, color=SPINE, linewidth=0.9)
         if name in limits:
-            panel.axvline(limits[name], color="#117733", linewidth=1.6, linestyle=DOTS)
-        style_panel(panel, name, xlabel if i + columns >= len(distances) else "", "" if i % columns else "features, %")
-    handles = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=1.9, label=part)
-        for part, (colour, line) in parts.items()
-    ]
+            panel.axvline(limits[name], **limit)
+    handles = [entry(part, **look, linewidth=1.9) for part, look in looks.items()]
     if limits:
-        handles.append(
-            Line2D(
-                [], [], color="#117733", linewidth=1.6, linestyle=DOTS, label="limit for centers of this norm (MMLDA)"
-            )
-        )
-    legend(figure, handles, 4 if columns > 1 else 2)
+        handles.append(entry("limit for centers of this norm (MMLDA)", **limit))
+    legend(figure, handles, 4 if len(names) > 1 else 2)
     return figure
-
-
-# ----------------------------------------------------------------------------------------------------- probability gap
 
 
 def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
@@ -301,37 +247,31 @@ def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     from the 5th to the 95th percentile.
 
     :param gaps: Name of a network -> name of a set -> gaps (N,).
-    :return: The figure.
     """
-    rows = [(name, part, values) for name, sets in gaps.items() for part, values in sets.items()]
+    rows = [
+        (colour(k), f"{name}, {part}", part == "clean", values)
+        for k, (name, sets) in enumerate(gaps.items())
+        for part, values in sets.items()
+    ]
     figure = _new_figure(7.2, 0.36 * len(rows) + 1.5, "Probability gap (true minus likeliest false class)")
     panel = figure.subplots()
-    order = list(gaps)
-    for i, (name, part, values) in enumerate(rows):
+    for i, (ours, _, filled, values) in enumerate(rows):
         low, left, middle, right, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
-        ours = colour(order.index(name))
         panel.hlines(i, low, high, color=ours, linewidth=1.4, zorder=2)
         panel.vlines([low, high], i - 0.15, i + 0.15, color=ours, linewidth=1.4, zorder=2)
-        panel.barh(
-            i, right - left, left=left, height=0.6, linewidth=1.4, zorder=3, edgecolor=ours,
-            color=ours if part == "clean" else "white",
-        )  # fmt: skip
+        box: dict[str, Any] = {"edgecolor": ours, "color": ours if filled else "white", "linewidth": 1.4}
+        panel.barh(i, right - left, left=left, height=0.6, zorder=3, **box)
         panel.vlines(middle, i - 0.38, i + 0.38, color=INK, linewidth=2.0, zorder=4)
-    panel.set_yticks(range(len(rows)), [f"{name}, {part}" for name, part, _ in rows])
+    panel.set_yticks(range(len(rows)), [label for _, label, _, _ in rows])
     panel.invert_yaxis()
     panel.axvline(0, color=SPINE, linewidth=0.9)
     panel.set_xlim(-1.03, 1.03)
-    style_panel(
-        panel,
-        "",
+    xlabel = (
         "softmax probability; below 0 the prediction is wrong\n"
-        "(box: quartiles and median; whiskers: 5th and 95th percentile)",
-        grid="x",
+        "(box: quartiles and median; whiskers: 5th and 95th percentile)"
     )
+    style_panel(panel, "", xlabel, grid="x")
     return figure
-
-
-# ------------------------------------------------------------------------------------------------------------- ranks
 
 
 def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
@@ -344,42 +284,30 @@ def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
     from matplotlib.patches import Patch
 
     attacks = list(next(iter(studies.values())).attacks)
-    rows = len(studies)
-    figure = _new_figure(4.3 * len(attacks) + 0.4, 2.5 * rows + 1.3, "Where newly successful attacks land")
-    panels = iter(grid(figure, rows * len(attacks), len(attacks), sharey=True))
-    shown = 1
-    for row, (name, study) in enumerate(studies.items()):
-        for column, attack in enumerate(attacks):
-            panel = next(panels)
-            counts = study.counts(attack)
-            grouped = np.column_stack([counts[:, :3], counts[:, 3:].sum(axis=1)])[:, : min(4, counts.shape[1])]
-            shown = max(shown, grouped.shape[1])
-            total = grouped.sum(axis=1)
-            share = 100 * grouped / np.maximum(total, 1)[:, None]
-            bottom = np.zeros(len(total))
-            for rank in range(grouped.shape[1]):
-                panel.bar(
-                    range(len(total)), share[:, rank], bottom=bottom, width=0.72, color=_RANK_COLOURS[rank],
-                    edgecolor="white", linewidth=0.6,
-                )  # fmt: skip
-                bottom += share[:, rank]
-            for i, n in enumerate(total):
-                panel.text(i, 102 if n else 2, f"n = {n}", ha="center", va="bottom", fontsize=8, color=INK)
-            style_panel(
-                panel,
-                f"{name}, {attack}",
-                "eps (L-inf)" if row == rows - 1 else "",
-                "landed there, %" if column == 0 else "",
-            )
-            panel.set_xticks(range(len(total)), [format_eps(eps) for eps in study.eps])
-            panel.set_xlim(-0.6, len(total) - 0.4)
-            panel.set_ylim(0, 114)
-            panel.set_yticks(range(0, 101, 25))
-    legend(figure, [Patch(color=c, label=n) for c, n in list(zip(_RANK_COLOURS, _RANK_NAMES, strict=True))[:shown]], 4)
+    shown = [(study, attack, f"{name}, {attack}") for name, study in studies.items() for attack in attacks]
+    size = (4.3 * len(attacks) + 0.4, 2.5 * len(studies) + 1.3)
+    figure = _new_figure(*size, "Where newly successful attacks land")
+    names, words = [title for _, _, title in shown], ("eps (L-inf)", "landed there, %")
+    most = 1
+    for panel, (study, attack, _) in zip(
+        named_panels(figure, names, len(attacks), *words, sharey=True), shown, strict=True
+    ):
+        counts = study.counts(attack)
+        grouped = np.column_stack([counts[:, :3], counts[:, 3:].sum(axis=1)])[:, : min(4, counts.shape[1])]
+        most = max(most, grouped.shape[1])
+        total, places = grouped.sum(axis=1), range(len(counts))
+        share = 100 * grouped / np.maximum(total, 1)[:, None]
+        bottoms = np.cumsum(share, axis=1) - share
+        for rank, look in zip(range(grouped.shape[1]), _RANKS.values(), strict=False):
+            bar: dict[str, Any] = {"color": look, "edgecolor": "white", "linewidth": 0.6}
+            panel.bar(places, share[:, rank], bottom=bottoms[:, rank], width=0.72, **bar)
+        for i, n in enumerate(total):
+            panel.text(i, 102 if n else 2, f"n = {n}", ha="center", va="bottom", fontsize=8, color=INK)
+        panel.set_xticks(places, [format_eps(eps) for eps in study.eps])
+        panel.set_xlim(-0.6, len(total) - 0.4)
+        percent_axis(panel, 114)
+    legend(figure, [Patch(color=look, label=name) for name, look in list(_RANKS.items())[:most]], 4)
     return figure
-
-
-# ------------------------------------------------------------------------------------------------------- convergence
 
 
 def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -392,7 +320,6 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     :return: The figure: training solid, validation dashed.
     :raises ValueError: For no history, or one without epochs.
     """
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     if not histories or not all(histories.values()):
@@ -403,7 +330,8 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     for i, history in enumerate(histories.values()):
         for prefix, look, width in (("", "-", 2.0), ("val_", DASHES, 1.4)):
             style: dict[str, Any] = {"color": colour(i), "linestyle": look, "linewidth": width}
-            for stage in _stages(history):
+            for _, group in itertools.groupby(history, key=lambda record: record.get("stage")):
+                stage = list(group)
                 losses = [record["loss"] for record in stage]
                 low, span = min(losses), (max(losses) - min(losses)) or 1.0
                 _draw_curve(left, stage, prefix + "loss", low, span, style)
@@ -416,12 +344,9 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     style_panel(right, "Accuracy", "epoch", "%")
     # the first epochs would press the others together
     right.set_ylim(max(0.0, float(np.quantile(accuracies, 0.05)) - 3), 100.8)
-    handles = [Line2D([], [], color=colour(i), linewidth=2.2, label=name) for i, name in enumerate(histories)]
+    handles = [entry(name, color=colour(i), linewidth=2.2) for i, name in enumerate(histories)]
     if any(record.get("val_accuracy") is not None for history in histories.values() for record in history):
-        handles += [
-            Line2D([], [], color=INK, linewidth=2.0, label="training"),
-            Line2D([], [], color=INK, linewidth=1.4, linestyle=DASHES, label="validation"),
-        ]
+        handles += [entry("training", linewidth=2.0), entry("validation", linewidth=1.4, linestyle=DASHES)]
     legend(figure, handles, 6)
     return figure
 
@@ -435,8 +360,3 @@ def _draw_curve(
     few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(values) < 3 else {}
     panel.plot([record["epoch"] for record in known], values, **style, **few)
     return values
-
-
-def _stages(history: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The epochs by the loss that was trained on."""
-    return [list(group) for _, group in itertools.groupby(history, key=lambda record: record.get("stage"))]

@@ -88,6 +88,35 @@ def style_panel(
     panel.spines[["left", "bottom"]].set_color(SPINE)
 
 
+def percent_axis(panel: Axes, top: float) -> None:
+    """A vertical axis of percent, with room up to `top`."""
+    panel.set_ylim(0, top)
+    panel.set_yticks(range(0, 101, 25))
+
+
+def named_panels(
+    figure: Figure,
+    names: Sequence[str],
+    columns: int,
+    xlabel: str = "",
+    ylabel: str = "",
+    size: float = 9.5,
+    **kwargs: Any,
+) -> list[Axes]:
+    """A panel for each name, see :func:`grid`; the words of the axes stand at the lower and the left edge."""
+    panels = grid(figure, len(names), columns, **kwargs)
+    for i, (panel, name) in enumerate(zip(panels, names, strict=True)):
+        style_panel(panel, name, xlabel if i + columns >= len(names) else "", "" if i % columns else ylabel, size=size)
+    return panels
+
+
+def entry(label: str, **look: Any) -> Any:
+    """An entry of a legend: a line, or points where `linestyle` is ""."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **({"color": INK} | look))
+
+
 def legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
     """A legend below the panels, in rows of about equal length and of so many entries at most."""
     figure.legend(
