@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from art_mmc.checks import choice, number
+from art_mmc.checks import choice, number, whole
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
 from art_mmc.options import HasOptions
 
@@ -242,6 +242,7 @@ class FixedCentersHead(DistanceHead):
         positions: torch.Tensor | None = None,
     ) -> None:
         choice("centers", centers, ("max_mahalanobis", "random"))
+        center_seed = whole("center_seed", center_seed, least=0)
         if positions is None:
             layout = random_centers if centers == "random" else max_mahalanobis_centers
             positions = layout(nb_classes, in_features, scale, seed=center_seed)
@@ -252,7 +253,7 @@ class FixedCentersHead(DistanceHead):
         super().__init__(in_features, nb_classes, scale**2 / 10 if temperature is None else temperature)
         self.scale = float(scale)
         self.layout = centers
-        self.center_seed = int(center_seed)
+        self.center_seed = center_seed
         # where torch's default device is another than the CPU, the other heads' parameters are there too
         self.register_buffer("centers", positions.to(torch.empty(0).device))
 

@@ -114,10 +114,16 @@ def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list
         for path, temporary in staged.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             content = files[path]
-            with open(temporary, "wb") as handle:
-                handle.write(content) if isinstance(content, bytes) else content(handle)
-                handle.flush()
-                os.fsync(handle.fileno())
+            try:
+                with open(temporary, "wb") as handle:
+                    handle.write(content) if isinstance(content, bytes) else content(handle)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            except (OSError, RuntimeError) as err:
+                cause = err.__context__ if isinstance(err, RuntimeError) else err  # torch buries that the disk is full
+                if not isinstance(cause, OSError):
+                    raise
+                raise OSError(cause.errno, cause.strerror, str(path)) from err
         for path, temporary in staged.items():
             os.replace(temporary, path)
     finally:

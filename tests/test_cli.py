@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import subprocess
 import sys
 import warnings
@@ -223,7 +224,8 @@ MISTAKES = {
     "compare --steps 0": "argument --steps: expected a whole number of at least 1, got '0'",
     "compare --nb-test 0": "argument --nb-test: expected a whole number",
     "compare --seed -1": "argument --seed: expected a whole number from 0 to 4294967295, got '-1'",
-    "compare --threads 0": "argument --threads: expected a whole number of at least 1, got '0'",
+    "compare --threads 0": "argument --threads: expected a whole number from 1 to 1024, got '0'",
+    "compare --threads 100000": "argument --threads: expected a whole number from 1 to 1024, got '100000'",
     "compare --device tpu": "argument --device: invalid choice: 'tpu'",
     "compare --dataset two.npz --defence sce,gce": "defence 'gce' needs at least 3 classes",
     "compare --output file/report": "file/report: Not a directory",
@@ -237,6 +239,15 @@ MISTAKES = {
     "train --defence mmc --eps 0.1": "--eps and its like are settings of --adversarial",
     "train --defence mmc --adversarial pgd --eps 8": "did you mean 8 / 255?",
     "train --defence mmc --set scael=3": "Did you mean 'scale'?",
+    **{
+        f"train --defence sce --set {name}={value}": f"unknown option of defence 'sce': '{name}'"
+        for name, value in {"seed": 3, "mean": 0.5, "nb_classes": 10, "optimizer": "adam", "loss": 1, "": 3}.items()
+    },
+    "train --defence sce --set label_smoothing=abc": "label_smoothing: expected a number in [0, 1], got 'abc'",
+    "train --defence mmc --set center_seed=abc": "center_seed: expected a whole number of at least 0, got 'abc'",
+    "train --config date.toml": "--config date.toml: set: scale: expected",
+    "train --config when.toml": "--config when.toml: epochs: expected a string, a number or true, got datetime.date",
+    "train --config unknown.toml": "unknown defence 'mmmc'",
     "train --defence rce --set weight=[1,2]": "weight: expected 10 numbers, one a class, got 2.",
     "train --defence mmc --keep best --validation 0": "need a --validation share",
     "train --defence mmc --output file/mmc.pt": "file: File exists",
@@ -254,6 +265,11 @@ MISTAKES = {
     "evaluate net.pth --factory usersnets:nothing": "expected a torch.nn.Module, got NoneType",
     "evaluate net.pth --factory usersnets:wrong_size": "net.pth does not fit the network",
     "evaluate few.pth --factory usersnets:too_few": "gives (2, 9) for two images, expected logits of shape (2, 10)",
+    "evaluate net.pth --factory badly:anything": "--factory badly:anything: SyntaxError: ",
+    "evaluate net.pth --factory failing:net": "--factory failing:net: ZeroDivisionError: division by zero (failing",
+    "evaluate net.pth --factory failing:leaves": "--factory failing:leaves: SystemExit: 3 (failing.py, 9)",
+    "evaluate net.pth --factory failing:Net": "fails on images of shape (2, 1, 8, 8): KeyError: 'no' (failing",
+    "evaluate net.pth --factory failing:more": "--factory failing:more: TypeError: more() missing 1 required",
     "evaluate broken.ts": "broken.ts is damaged",
     "evaluate flipped.ts": "flipped.ts is damaged",
     "evaluate flipped.pt": "flipped.pt is damaged",
@@ -338,6 +354,28 @@ MISTAKES = {
 }
 
 
+FAILING = """import sys
+import usersnets
+
+def net():
+    zero = 0
+    return 1 / zero
+
+def leaves():
+    sys.exit(3)
+
+class Net(usersnets.Net):
+    def __init__(self):
+        super().__init__(64, 10)
+
+    def forward(self, x):
+        return {}["no"]
+
+def more(needed):
+    return None
+"""
+
+
 @pytest.fixture(scope="module")
 def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     """A folder of files that something is wrong with, and of a few that are right."""
@@ -345,6 +383,11 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     (folder / "file").write_text("")
     (folder / "damaged.npz").write_text("no zip")
     (folder / "usersnets.py").write_text(FACTORY)
+    (folder / "badly.py").write_text("def net(:\n")
+    (folder / "failing.py").write_text(FAILING)
+    (folder / "date.toml").write_text('defence = "mmc"\n[set]\nscale = 2020-01-01\n')
+    (folder / "when.toml").write_text('defence = "mmc"\nepochs = 2020-01-01\n')
+    (folder / "unknown.toml").write_text('defence = "mmmc"\n')
     (folder / "data").symlink_to(mnist_folder)
     x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
     np.savez(folder / "large.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -466,8 +509,35 @@ def test_a_report_that_cannot_be_written_is_a_line(tiny, run, monkeypatch):
 
     monkeypatch.setattr("os.fsync", fail)
     status, _, err = run("compare", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--steps", 1, "--quiet")
-    assert (status, err) == (2, "art-mmc: error: No space left on device\n")
+    assert status == 2
+    assert is_one_error(err)
+    assert err.endswith(": No space left on device\n")
     assert not list(Path("runs/compare").iterdir())
+
+
+def test_a_disk_that_is_full_while_training_is_a_line(tiny, run):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (status, err) == (2, "art-mmc: error: runs/sce-tiny.run/best.pt: File too large\n")
+
+
+def test_a_file_where_the_run_folder_belongs_is_a_line(tiny, run):
+    Path("net.run").write_text("mine")
+    status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--output", "net.pt")
+    assert (status, err) == (2, "art-mmc: error: net.run: File exists\n")
+    assert Path("net.run").read_text() == "mine"
+
+
+def test_the_defence_may_stand_in_the_config(tiny, run):
+    Path("run.toml").write_text(f'defence = "mmc"\nepochs = 1\nquiet = true\ndataset = "{tiny}"\n')
+    assert run("train", "--config", "run.toml")[0] == 0
+    assert load_classifier("runs/mmc-tiny.pt").defence == "mmc"
+    assert run("train", "--config=run.toml", "--defence", "sce")[0] == 0
+    assert load_classifier("runs/sce-tiny.pt").defence == "sce"
 
 
 # ----------------------------------------------------------------------------------------------- below the command line

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import warnings
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+import art_mmc
 from art_mmc.checks import READ_ERRORS
 from art_mmc.classifiers.checkpoint import FORMAT, check_numbers, check_sums, load_state, read_tensors
 from art_mmc.classifiers.named import load_classifier
@@ -104,20 +106,34 @@ def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -
     module_name, colon, name = factory.partition(":")
     if not (module_name and colon and name):
         raise ValueError(f"--factory: expected module:function, got '{factory}'")
-    with _working_directory_on_path():
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as err:
-            raise ValueError(f"--factory {factory}: {err}") from err
+    with _working_directory_on_path(), users_code(f"--factory {factory}"):
+        module = importlib.import_module(module_name)
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"--factory {factory}: module '{module_name}' has no function '{name}'")
-    known = inspect.signature(function).parameters
     offered = {"input_shape": input_shape, "nb_classes": nb_classes}
-    network = function(**{key: value for key, value in offered.items() if key in known})
+    with _working_directory_on_path(), users_code(f"--factory {factory}"):
+        known = inspect.signature(function).parameters
+        network = function(**{key: value for key, value in offered.items() if key in known})
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"--factory {factory}: expected a torch.nn.Module, got {type(network).__name__}")
     return network
+
+
+@contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """Around code of the user's: whatever it raises is a ValueError with its own words and its place."""
+    try:
+        yield
+    except (Exception, SystemExit) as err:
+        ours = tuple(str(Path(module.__file__ or "").parent) + os.sep for module in (torch, art_mmc))
+        frames = traceback.extract_tb(err.__traceback__)
+        places = [(frame.filename, frame.lineno) for frame in frames if not frame.filename.startswith((*ours, "<"))]
+        places = [place for place in places if place[0] not in (importlib.__file__, inspect.__file__)]
+        # a SyntaxError says its own
+        place = "" if isinstance(err, SyntaxError) or not places else f" ({Path(places[-1][0]).name}, {places[-1][1]})"
+        name = "" if isinstance(err, ModuleNotFoundError) else f"{type(err).__name__}: "
+        raise ValueError(f"{what}: {name}{' '.join(str(err).split())[-200:]}{place}") from err
 
 
 @contextmanager
@@ -173,13 +189,8 @@ def _load_state(network: torch.nn.Module, content: dict[str, Any], path: Path) -
 def _wrap(network: torch.nn.Module, x: np.ndarray, nb_classes: int, device_type: str) -> PyTorchClassifier:
     """ART's class around a network, once it has been seen to take such images and give so many classes."""
     network.eval()
-    try:
-        with torch.no_grad():
-            outputs = network(torch.from_numpy(x))
-    except RuntimeError as err:
-        raise ValueError(
-            f"the network fails on images of shape {x.shape}: {' '.join(str(err).split())[-200:]}"
-        ) from err
+    with users_code(f"the network fails on images of shape {x.shape}"), torch.no_grad():
+        outputs = network(torch.from_numpy(x))
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(x), nb_classes):
         got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ValueError(f"the network gives {got} for two images, expected logits of shape ({len(x)}, {nb_classes}).")

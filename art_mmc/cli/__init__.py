@@ -61,10 +61,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and not argv[0].startswith("-") and argv[0] not in parser.commands:
         raise UsageError(str(unknown_name("command", argv[0], parser.commands)))
+    if argv and "--config" in getattr(parser.commands.get(argv[0]), "_option_string_actions", ()):
+        early = Parser(add_help=False)  # what is needed may stand in the file
+        early.add_argument("--config")
+        if (config := early.parse_known_args(argv[1:])[0].config) is not None:
+            with user_errors():
+                argv[1:1] = _from_toml(config)
     args, rest = parser.parse_known_args(argv)
-    if getattr(args, "config", None) is not None:
-        with user_errors():
-            args, rest = parser.parse_known_args([argv[0], *_from_toml(args.config), *argv[1:]])
     if rest and rest[0].startswith("-"):
         known = parser.commands.get(args.command or "", parser)._option_string_actions
         names = [option for option in known if option.startswith("--")]
@@ -92,7 +95,10 @@ def _from_toml(path: str) -> list[str]:
         option = "--" + name.replace("_", "-")
         if option == "--set" and isinstance(value, dict):
             for key, entry in value.items():
-                argv += ["--set", f"{key}={json.dumps(entry)}"]
+                try:
+                    argv += ["--set", f"{key}={json.dumps(entry)}"]
+                except TypeError:
+                    raise ValueError(f"--config {path}: set: {key}: expected no date, got {entry!r}") from None
         elif isinstance(value, bool):
             argv += [option] if value else []
         elif isinstance(value, (str, int, float)):

@@ -87,6 +87,10 @@ def failures(job: Job) -> Iterator[None]:
         yield
     except (AttackError, FeatureError, FloatingPointError, RunMismatchError) as err:
         raise UsageError(one_line(err)) from err
+    except BrokenPipeError:
+        raise
+    except OSError as err:  # a full disk, a file where a folder belongs
+        raise UsageError(one_line(err)) from err
     except ValueError as err:
         if not job.goes_on or f"{job.folder}{os.sep}" not in str(err):
             raise

@@ -84,7 +84,7 @@ class Machine:
     device: str | None = _late(
         "where to compute (default: gpu if there is one; cuda = gpu)", choices=("cpu", "gpu", "cuda")
     )
-    threads: int | None = _late("CPU threads (default: 1 for tiny images, else torch's choice)", "N", whole(1))
+    threads: int | None = _late("CPU threads (default: 1 for tiny images, else torch's choice)", "N", whole(1, 1024))
     quiet: bool = _late("no progress on the terminal, only the result", default=False)
 
 
@@ -388,7 +388,7 @@ class Bench:
     )
     rounds: int = flag("rounds that count (5)", "N", whole(1), 5)
     device: str | None = flag("where to compute (default: gpu if there is one)", choices=("cpu", "gpu", "cuda"))
-    threads: int | None = flag("CPU threads (default: torch's choice)", "N", whole(1))
+    threads: int | None = flag("CPU threads (default: torch's choice)", "N", whole(1, 1024))
     quick: bool = flag("tiny sizes, to try it out: the figures mean nothing", default=False)
     precision: str | None = flag(
         "bfloat16: rows in mixed precision too (default: bfloat16 on a GPU, else float32)",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from art_mmc.checks import UNIT_BOX, unknown_name
+from art_mmc.checks import UNIT_BOX, check_name, unknown_name
 from art_mmc.data import split_validation
 from art_mmc.defences import get_defence
 from art_mmc.distributed import world
@@ -36,10 +36,12 @@ class Run:
 
 def prepare(settings: Train, device_type: str = "cpu") -> Job:
     """Train one defence on a part of the training images, and watch it on the others. It gives a :class:`Run`."""
-    get_defence(settings.defence)
+    row = get_defence(settings.defence)
     dataset, recipe, backbone = load_run(settings)
     recipe = with_options(recipe, settings)
     options = defence_options(settings.set or ())
+    for name in options:  # nothing else that the constructor takes
+        check_name(f"option of defence '{settings.defence}':", name, row.option_names or ["(none)"])
     build_classifier(settings.defence, dataset, backbone, activation=settings.activation, **options)
     if not settings.validation and (settings.keep == "best" or settings.patience):
         raise ValueError("--keep best and --patience need a --validation share of the training images")
