@@ -15,7 +15,16 @@ from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, headline
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page
-from art_mmc.reports.tables import between, format_eps, format_percent, short_name, table, versions_text, with_interval
+from art_mmc.reports.tables import (
+    between,
+    format_eps,
+    format_percent,
+    short_name,
+    table,
+    text_rows,
+    versions_text,
+    with_interval,
+)
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
 from art_mmc.studies.compare import Comparison, DefenceResult
 
@@ -26,19 +35,15 @@ CURVES_PNG = "curves.png"
 _COLUMNS = {"FGSM": "FGSM", PGD_LOSS: "own", PGD_ADAPTIVE: "adapt", WORST_CASE: "worst"}
 
 
-# ---------------------------------------------------------------------------------------------------------- sentences
-
-
 def flattery_sentences(comparison: Comparison) -> list[str]:
     """One plain sentence for each defence that its own loss flatters."""
     sentences = []
-    for result in comparison.results:
-        found = flattered(result)
+    for name, record, found in ((each.defence, each.robustness, flattered(each)) for each in comparison.results):
         if found is not None:
             eps, lead = found
-            own, adaptive = (result.robustness.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE))
+            own, adaptive = (record.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE))
             sentences.append(
-                f"{result.defence}: its own loss flatters it by {lead:.1f} points at eps {format_eps(eps)}: PGD on its "
+                f"{name}: its own loss flatters it by {lead:.1f} points at eps {format_eps(eps)}: PGD on its "
                 f"training loss leaves {format_percent(own.accuracy)} %, PGD on the {adaptive.objective} objective "
                 f"{format_percent(adaptive.accuracy)} %."
             )
@@ -55,9 +60,6 @@ def _objectives(comparison: Comparison) -> dict[str, str]:
     return {each.defence: str(each.robustness.get(PGD_ADAPTIVE, eps).objective) for each in comparison.results}
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
-
-
 def text_table(comparison: Comparison, width: int = 120) -> str:
     """
     One table for the terminal: percent correct, clean and at each eps under each attack.
@@ -66,26 +68,25 @@ def text_table(comparison: Comparison, width: int = 120) -> str:
     :param width: Columns of the terminal; where the radii do not fit side by side, the table goes on below.
     :return: The table, without a newline at the end.
     """
-    results = comparison.results
+    results, cell = comparison.results, 6
     first = max(len("defence"), *(len(result.defence) for result in results))
-    cell = 6
-    block = 2 + cell * len(_COLUMNS)
-    side_by_side = max(1, (width - first - 1 - cell) // block)
+    start, block = first + 1 + cell, 2 + cell * len(_COLUMNS)
+    at_once = max(1, (width - start) // block)
+
+    def line(defence: str, clean: str, blocks: Iterable[Iterable[str]]) -> str:
+        told = ("".join(f"{text:>{cell}}" for text in each) for each in blocks)
+        return " |".join([f"{defence:<{first}} {clean:>{cell}}", *told])
+
     parts = []
-    for start in range(0, len(comparison.eps), side_by_side):
-        shown = comparison.eps[start : start + side_by_side]
-        head = " " * (first + 1 + cell) + "".join(f" | {'eps ' + format_eps(each):^{block - 3}}" for each in shown)
-        names = f"{'defence':<{first}} {'clean':>{cell}}"
-        names += "".join(" |" + "".join(f"{name:>{cell}}" for name in _COLUMNS.values()) for _ in shown)
-        rule = "-" * (first + 1 + cell) + ("-+" + "-" * (block - 2)) * len(shown)
-        lines = [head.rstrip(), names, rule]
+    for i in range(0, len(comparison.eps), at_once):
+        shown = comparison.eps[i : i + at_once]
+        head = " | ".join([" " * start, *(f"{'eps ' + format_eps(eps):^{block - 3}}" for eps in shown)])
+        lines = [head.rstrip(), line("defence", "clean", [_COLUMNS.values() for _ in shown])]
+        lines.append("-+".join(["-" * start, *("-" * (block - 2) for _ in shown)]))
         for result in results:
             record = result.robustness
-            line = f"{result.defence:<{first}} {format_percent(record.clean.accuracy):>{cell}}"
-            for each in shown:
-                cells = (format_percent(record.get(attack, each).accuracy) for attack in _COLUMNS)
-                line += " |" + "".join(f"{text:>{cell}}" for text in cells)
-            lines.append(line)
+            blocks = ([format_percent(record.get(name, eps).accuracy) for name in _COLUMNS] for eps in shown)
+            lines.append(line(result.defence, format_percent(record.clean.accuracy), blocks))
         parts.append("\n".join(lines))
     objectives = sorted(set(_objectives(comparison).values()))
     parts.append(
@@ -105,10 +106,7 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
     shown = [name for name in columns if history[-1][name] is not None]
     stride = math.ceil(len(history) / most)
     rows = [[format(record[name], columns[name]) for name in shown] for record in history[::-1][::stride][::-1]]
-    widths = [max(len(text) for text in column) for column in zip(shown, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in [shown, *rows]
-    )
+    return text_rows(shown, rows, left=0, rule=False)
 
 
 def headline_table(comparison: Comparison) -> str:
@@ -203,9 +201,6 @@ def provenance_line(comparison: Comparison) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- report
-
-
 def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) -> str:
     """The whole report in Markdown; `picture` is the address of the picture relative to it, None for no picture."""
     results, largest = comparison.results, comparison.eps[-1]
@@ -247,9 +242,6 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
 def _seconds(comparison: Comparison, name: str) -> str:
     each = ", ".join(f"{result.defence} {getattr(result, name):.1f}" for result in comparison.results)
     return f"{sum(getattr(result, name) for result in comparison.results):.1f} ({each})"
-
-
-# -------------------------------------------------------------------------------------------------------------- files
 
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:

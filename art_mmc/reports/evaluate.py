@@ -36,8 +36,10 @@ from art_mmc.reports.tables import (
     format_eps,
     format_percent,
     markdown_rows,
+    norm_name,
     short_name,
     table,
+    text_rows,
     with_interval,
 )
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
@@ -95,13 +97,9 @@ def side_by_side(record: RobustnessRecord, eps: float) -> list[str]:
     return [*cells, with_interval(record.worst_case(eps))]
 
 
-# --------------------------------------------------------------------------------------------------------------- names
-
-
 def norm_text(record: RobustnessRecord) -> str:
     """The norm of the attacks inside a ball, "L-inf" or "L2"."""
-    norms = {each.norm for each in record.attacks if each.bounded}
-    return "L-inf" if norms <= {math.inf} else "L2"
+    return norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
 
 
 def name_of(record: RobustnessRecord) -> str:
@@ -121,20 +119,22 @@ def title_of(record: RobustnessRecord) -> str:
     return name_of(record) + (f" on {short_name(dataset)}" if dataset else "")
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
+def _accuracies(record: RobustnessRecord, eps: float) -> list[str]:
+    """Clean, then :func:`side_by_side`; the worst case in bold."""
+    *cells, worst = side_by_side(record, eps)
+    return [format_percent(record.clean.accuracy), *cells, f"**{worst}**"]
+
+
+#: titles of :func:`_accuracies` but for the last
+_TITLES = ["Clean", *(name[0].upper() + name[1:] for name in COLUMNS)]
 
 
 def evaluation_table(record: RobustnessRecord) -> str:
     """For the terminal: own loss, cross-entropy, margin and worst case side by side, one row a radius."""
-    rows = table(
-        [(eps, side_by_side(record, eps)) for eps in record.eps],
-        [
-            ("eps", lambda row: format_eps(row[0])),
-            ("clean", lambda row: format_percent(record.clean.accuracy)),
-            *((name, lambda row, i=i: row[1][i]) for i, name in enumerate(COLUMNS)),
-            ("worst case (95 % interval)", lambda row: row[1][-1]),
-        ],
-        style="text",
+    clean = format_percent(record.clean.accuracy)
+    rows = text_rows(
+        ["eps", "clean", *COLUMNS, "worst case (95 % interval)"],
+        [[format_eps(eps), clean, *side_by_side(record, eps)] for eps in record.eps],
     )
     return (
         f"{rows}\n\npercent correct of {record.clean.n} inputs, {norm_text(record)}; under each objective the "
@@ -157,40 +157,24 @@ def record_text(record: RobustnessRecord) -> str:
     return f"{evaluation_table(record)}\n\n{verdict_text(record)}"
 
 
-def _capitals() -> list[str]:
-    return [name[0].upper() + name[1:] for name in COLUMNS]
-
-
 def worst_case_table(record: RobustnessRecord) -> str:
     """Markdown: one row a radius, the three objectives and the worst case with its interval."""
-    return table(
-        [(eps, side_by_side(record, eps)) for eps in record.eps],
-        [
-            ("eps", lambda row: format_eps(row[0])),
-            ("Clean", lambda row: format_percent(record.clean.accuracy)),
-            *((name, lambda row, i=i: row[1][i]) for i, name in enumerate(_capitals())),
-            ("**Worst case** (95 % interval)", lambda row: f"**{row[1][-1]}**"),
-        ],
-    )
+    rows = [[format_eps(eps), *_accuracies(record, eps)] for eps in record.eps]
+    return markdown_rows(["eps", *_TITLES, "**Worst case** (95 % interval)"], rows)
 
 
 def records_table(records: Sequence[RobustnessRecord]) -> str:
     """Markdown: records side by side, one row for each classifier and radius."""
-    return table(
-        [(record, eps, side_by_side(record, eps)) for record in records for eps in record.eps],
-        [
-            ("Classifier", lambda row: name_of(row[0])),
-            ("Data set", lambda row: short_name(str(row[0].provenance.get("dataset", "")))),
-            ("Suite", lambda row: row[0].suite),
-            ("eps", lambda row: f"{norm_text(row[0])} {format_eps(row[1])}"),
-            ("n", lambda row: str(row[0].clean.n)),
-            ("Clean", lambda row: format_percent(row[0].clean.accuracy)),
-            *((name, lambda row, i=i: row[2][i]) for i, name in enumerate(_capitals())),
-            ("**Worst case**", lambda row: f"**{row[2][-1]}**"),
-            ("Verdict", lambda row: "" if row[0].verdict is None else row[0].verdict.status),
-        ],
-        left=4,
-    )
+    rows = []
+    for each in records:
+        dataset = short_name(str(each.provenance.get("dataset", "")))
+        verdict = "" if each.verdict is None else each.verdict.status
+        for eps in each.eps:
+            radius = f"{norm_text(each)} {format_eps(eps)}"
+            head = [name_of(each), dataset, each.suite, radius, str(each.clean.n)]
+            rows.append([*head, *_accuracies(each, eps), verdict])
+    header = ["Classifier", "Data set", "Suite", "eps", "n", *_TITLES, "**Worst case**", "Verdict"]
+    return markdown_rows(header, rows, left=4)
 
 
 def _targets(each: AttackRecord) -> str:
@@ -260,21 +244,11 @@ def class_table(record: RobustnessRecord) -> str:
     """Markdown: accuracy by class, clean and in the worst case at the largest radius; "" if labels were not kept."""
     if record.labels is None:
         return ""
-    return table(
-        [
-            (k, left, n, int(record.clean.standing[record.labels == k].sum()))
-            for k, (left, n) in record.class_accuracy(record.eps[-1]).items()
-        ],
-        [
-            ("Class", lambda row: str(row[0])),
-            ("Images", lambda row: str(row[2])),
-            ("Clean, %", lambda row: format_percent(row[3] / row[2])),
-            (
-                f"Worst case at {format_eps(record.eps[-1])}, %",
-                lambda row: between(row[1] / row[2], wilson_interval(row[1], row[2])),
-            ),
-        ],
-    )
+    rows = []
+    for k, (left, n) in record.class_accuracy(record.eps[-1]).items():
+        clean = record.clean.standing[record.labels == k].mean()
+        rows.append([str(k), str(n), format_percent(clean), between(left / n, wilson_interval(left, n))])
+    return markdown_rows(["Class", "Images", "Clean, %", f"Worst case at {format_eps(record.eps[-1])}, %"], rows)
 
 
 def diagnostics_table(record: RobustnessRecord) -> str:
@@ -328,9 +302,6 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
         diagnostics=diagnostics_table(record),
         protocol=protocol_section(record),
     )
-
-
-# --------------------------------------------------------------------------------------------------------------- files
 
 
 def attacks_csv(record: RobustnessRecord) -> bytes:

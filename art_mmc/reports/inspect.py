@@ -98,53 +98,36 @@ def _density_table(networks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _boundaries_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    return table(
-        [(each["name"], measure) for each in networks for measure in each["robustness_measure"]],
-        [
-            ("Network", lambda row: row[0]),
-            ("Means", lambda row: row[1]["means"]),
-            ("Covariance", lambda row: row[1]["covariance"]),
-            ("RB", lambda row: _number(row[1]["rb"])),
-            ("Half distance", lambda row: _number(row[1]["approximation"])),
-            ("Limit", lambda row: _number(row[1]["limit"])),
-            ("Measured, train", lambda row: _number(row[1]["measured"][TRAIN])),
-            ("test", lambda row: _number(row[1]["measured"][TEST])),
-        ],
-        left=3,
-    )
+    header = ["Network", "Means", "Covariance", "RB", "Half distance", "Limit", "Measured, train", "test"]
+    rows = []
+    for each in networks:
+        for found in each["robustness_measure"]:
+            numbers = [
+                found["rb"],
+                found["approximation"],
+                found["limit"],
+                *(found["measured"][p] for p in (TRAIN, TEST)),
+            ]
+            rows.append([each["name"], found["means"], found["covariance"], *map(_number, numbers)])
+    return markdown_rows(header, rows, left=3)
 
 
 def _distances_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    def median(each: Mapping[str, Any], part: str) -> str:
-        return _number(each["nearest_boundary"][part]["median"] / each["feature_scale"])
-
-    def wrong(each: Mapping[str, Any], part: str) -> str:
-        return format_percent(each["nearest_boundary"][part]["share_on_wrong_side"])
-
     parts = list(networks[0]["nearest_boundary"])
-    return table(
-        networks,
-        [
-            ("Network", lambda each: each["name"]),
-            *((f"{part}: median", lambda each, part=part: median(each, part)) for part in parts),
-            *((f"{part}: wrong, %", lambda each, part=part: wrong(each, part)) for part in parts),
-        ],
-    )
+    rows = []
+    for each in networks:
+        found = [each["nearest_boundary"][part] for part in parts]
+        medians = [_number(part["median"] / each["feature_scale"]) for part in found]
+        rows.append([each["name"], *medians, *(format_percent(part["share_on_wrong_side"]) for part in found)])
+    return markdown_rows(["Network", *(f"{p}: median" for p in parts), *(f"{p}: wrong, %" for p in parts)], rows)
 
 
 def _gaps_table(networks: Sequence[Mapping[str, Any]]) -> str:
     words = {"mean": "mean", "median": "median", "5th percentile": "q05"}
-    return table(
-        networks,
-        [
-            ("Network", lambda each: each["name"]),
-            *(
-                (f"{p}: {word}", lambda each, p=p, key=key: f"{each['probability_gap'][p][key]:.3f}")
-                for p in networks[0]["probability_gap"]
-                for word, key in words.items()
-            ),
-        ],
-    )
+    parts = list(networks[0]["probability_gap"])
+    gaps = [[each["probability_gap"][part][key] for part in parts for key in words.values()] for each in networks]
+    rows = [[each["name"], *(f"{gap:.3f}" for gap in found)] for each, found in zip(networks, gaps, strict=True)]
+    return markdown_rows(["Network", *(f"{part}: {word}" for part in parts for word in words)], rows)
 
 
 def _ranks_table(networks: Sequence[Mapping[str, Any]]) -> str:

@@ -96,11 +96,11 @@ def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]], left: in
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def text_rows(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """The same as :func:`markdown_rows`, for the terminal."""
+def text_rows(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, rule: bool = True) -> str:
+    """The same as :func:`markdown_rows`, for the terminal; with a `rule` below the header."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
-    for row in (header, ["-" * width for width in widths], *rows):
+    for row in (header, *([["-" * width for width in widths]] if rule else []), *rows):
         cells = [cell.ljust(widths[i]) if i < left else cell.rjust(widths[i]) for i, cell in enumerate(row)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
@@ -119,8 +119,8 @@ def table(
     :param style: "markdown", or "text" for the terminal.
     :return: The table.
     """
-    write = {"markdown": markdown_rows, "text": text_rows}[style]
-    return write([title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows], left)
+    header, entries = [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
+    return markdown_rows(header, entries, left) if style == "markdown" else text_rows(header, entries, left)
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
