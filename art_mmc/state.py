@@ -101,6 +101,33 @@ def untouched(
                 parameter.grad = gradient
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """
+    Around work that writes to a folder, which is made if need be: BlockingIOError when another process is at it. The
+    operating system lets go of the lock when the process ends, however it does, and no file is left.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise BlockingIOError(
+                f"{folder}: another run is writing there; wait for it, or take another place"
+            ) from err
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
     """
     Write files that belong together: all of them beside their places first, then renamed. A reader never sees half of

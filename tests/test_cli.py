@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -24,8 +25,10 @@ from art_mmc.defences import DEFENCES
 from art_mmc.evaluation import ATTACKS
 from art_mmc.models import BACKBONES
 from art_mmc.reports import load_report, markdown_report, text_table
+from art_mmc.state import locked
 from art_mmc.studies import compare as comparison
 from art_mmc.studies.compare import prepare
+from art_mmc.studies.history import find_history
 from art_mmc.studies.settings import Compare
 from art_mmc.studies.setup import (
     ORDER,
@@ -35,7 +38,7 @@ from art_mmc.studies.setup import (
     default_eps,
     train_defence,
 )
-from art_mmc.trainers import RECIPES, get_recipe
+from art_mmc.trainers import RECIPES, LossTrainer, get_recipe
 from tests.handmade import FACTORY
 
 
@@ -523,6 +526,67 @@ def test_a_disk_that_is_full_while_training_is_a_line(tiny, run):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (status, err) == (2, "art-mmc: error: runs/sce-tiny.run/best.pt: File too large\n")
+
+
+def test_names_with_a_dot_have_files_of_their_own(tiny, run):
+    for name in ("mmc-eps0.1", "mmc-eps0.3", "net.pt"):
+        assert run("train", "--defence", "mmc", "--dataset", tiny, "--epochs", 1, "--quiet", "--output", name)[0] == 0
+    names = {f"{name}{ending}" for name in ("mmc-eps0.1", "mmc-eps0.3") for ending in ("", ".json", ".run")}
+    assert {path.name for path in Path().iterdir()} == names | {"net.pt", "net.json", "net.run"}
+    assert find_history("mmc-eps0.1") == Path("mmc-eps0.1.json")
+    assert find_history("net.pt") == Path("net.json")
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.json"])
+@pytest.mark.parametrize("kind", ["file", "link", "device"])
+def test_what_was_not_written_here_is_not_replaced(tiny, run, name, kind):
+    if kind == "file":
+        Path(name).write_text('{"mine": true}')
+    elif kind == "link":
+        Path(name).symlink_to("elsewhere")
+    else:
+        os.mkfifo(name)
+    before = os.lstat(name)
+    status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--output", "net.pt")
+    assert status == 2
+    assert is_one_error(err)
+    assert f"{name} {'is a link' if kind == 'link' else 'exists and was not written by art-mmc train'}" in err
+    assert os.lstat(name) == before
+    assert [path.name for path in Path().iterdir()] == [name]
+
+
+def test_an_unfinished_run_is_kept_unless_told_otherwise(tiny, run, monkeypatch):
+    line = ("train", "--defence", "sce", "--dataset", tiny, "--epochs", 3, "--quiet", "--output", "net.pt")
+    close = LossTrainer._run_stage
+
+    def stop(self, job, position, name, epochs):
+        close(self, job, position, name, 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossTrainer, "_run_stage", stop)
+        assert run(*line)[0] == 130
+    before = Path("net.run/last.pt").read_bytes()
+    status, _, err = run(*line)
+    told = "net.run holds an unfinished run, after 2 epochs: --resume goes on with it, --overwrite begins anew"
+    assert (status, err) == (2, f"art-mmc: error: {told}\n")
+    assert Path("net.run/last.pt").read_bytes() == before
+    assert run(*line, "--resume")[0] == run(*line)[0] == 0  # what is finished may be done again
+    Path("net.run/last.pt").write_bytes(before)
+    assert run(*line, "--overwrite")[0] == 0
+    assert len(json.loads(Path("net.json").read_text())["history"]) == 3
+
+
+def test_of_two_runs_at_once_to_one_place_the_second_is_refused(tiny, run):
+    more = ("--dataset", tiny, "--epochs", 1, "--quiet", "--output")
+    with locked(Path("net.run")), locked(Path("out")):
+        for line in (("train", "--defence", "sce", *more, "net.pt"), ("compare", "--defence", "sce", *more, "out")):
+            status, _, err = run(*line)
+            assert status == 2
+            assert is_one_error(err)
+            assert "another run is writing there" in err
+        assert run("train", "--defence", "sce", *more, "other.pt")[0] == 0
+    assert run("train", "--defence", "sce", *more, "net.pt")[0] == 0
 
 
 def test_a_file_where_the_run_folder_belongs_is_a_line(tiny, run):

@@ -183,6 +183,7 @@ def run_verb(
     writes.
     """
     from art_mmc.distributed import in_main_process
+    from art_mmc.state import locked
 
     with all_processes(settings.device) as (world, device_type):
         with user_errors():
@@ -204,7 +205,11 @@ def run_verb(
             sys.stdout.flush()
             return found
 
-        with cpu_threads(settings.threads, job.dataset.input_shape):
+        with ExitStack() as stack:
+            if world.is_main:
+                with user_errors():
+                    stack.enter_context(locked(job.own or job.folder))
+            stack.enter_context(cpu_threads(settings.threads, job.dataset.input_shape))
             with failures(job):
                 record = job.run(tell if talks else None)
             return in_main_process(lambda: finish(record))

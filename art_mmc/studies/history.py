@@ -10,6 +10,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+#: endings of a classifier's file in the place of which another comes; what else follows a dot is part of the name
+ENDINGS = (".pt", ".pth", ".ckpt", ".model", ".bin")
+
+
+def beside(checkpoint: Path, ending: str) -> Path:
+    """What `art-mmc train` writes beside a classifier's file: net.json for net.pt, mmc-eps0.1.json for mmc-eps0.1."""
+    stem = checkpoint.stem if checkpoint.suffix.lower() in ENDINGS else checkpoint.name
+    return checkpoint.with_name(stem + ending)
+
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
@@ -58,8 +67,8 @@ def find_history(checkpoint: str | os.PathLike[str]) -> Path | None:
     """
     checkpoint = Path(checkpoint)
     places = (
-        checkpoint.with_suffix(".json"),
-        checkpoint.with_suffix(".run") / "history.csv",
+        beside(checkpoint, ".json"),
+        beside(checkpoint, ".run") / "history.csv",
         checkpoint.with_name("history.csv"),
     )
     return next((place for place in places if place.is_file()), None)

@@ -127,6 +127,7 @@ class Train(Machine, Training):
     )
     output: str | None = flag("the classifier's file (default: runs/DEFENCE-DATASET.pt)", "FILE")
     resume: bool = flag("go on with an interrupted run of the same command", default=False)
+    overwrite: bool = flag("begin anew where an unfinished run is, which is lost", default=False)
     config: str | None = flag(
         "a TOML file with these options, e.g. epochs = 20; those of the command line override it", "FILE"
     )

@@ -38,7 +38,8 @@ ORDER = (*(name for name in DEFENCES if name not in ("lgm", "center")), "lgm", "
 class Job:
     """
     What a verb is about to do, once all that it was told has been checked. `run` is called with what takes parts of the
-    record as they come, or None, and returns the record.
+    record as they come, or None, and returns the record. `own` is the folder that no other run may write to meanwhile,
+    if it is not `folder`.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class Job:
     goes_on: bool = False
     states: tuple[Path, ...] = ()
     note: str = ""
+    own: Path | None = None
 
     def clear_states(self) -> None:
         """Remove what evaluations kept in order to go on, and nothing else."""

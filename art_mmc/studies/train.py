@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from art_mmc.checks import UNIT_BOX, check_name, unknown_name
+from art_mmc.classifiers.checkpoint import read_payload
 from art_mmc.data import split_validation
 from art_mmc.defences import get_defence
 from art_mmc.distributed import world
 from art_mmc.state import write_atomically
 from art_mmc.studies import setup
+from art_mmc.studies.history import beside
 from art_mmc.studies.settings import ADVERSARIAL, OPTIMISATION, Train
 from art_mmc.studies.setup import Job, TrainedDefence, build_classifier, load_run, training_summary
 from art_mmc.trainers import AUGMENTATIONS, Recipe, make_crafting
@@ -54,9 +56,17 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
     if settings.validation:
         train, validation = split_validation(dataset.x_train, dataset.y_train, settings.validation, settings.seed)
         dataset = dataclasses.replace(dataset, x_train=train[0], y_train=train[1])
-    folder = output.with_suffix(".run")
-    if settings.resume:
-        RunFolder(folder).read_state()  # a damaged file is told before the training
+    folder, document = beside(output, ".run"), beside(output, ".json")
+    check_replaceable(output, is_classifier)
+    check_replaceable(document, is_summary)
+    if settings.resume or (folder / "last.pt").exists() and not settings.overwrite:
+        saved = RunFolder(folder).read_state()  # a damaged file is told before the training
+        if saved is not None and not settings.resume and not saved["training"]["finished"]:
+            epochs = len(saved["training"]["position"]["history"])
+            raise ValueError(
+                f"{folder} holds an unfinished run, after {epochs} epochs: --resume goes on with it, --overwrite "
+                "begins anew"
+            )
 
     def run(on_result: Any = None) -> Run:
         trained = setup.train_defence(
@@ -81,12 +91,36 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
         summary = training_summary(trained, dataset, settings.seed, held_out) if world().is_main else {}
         return Run(trained, summary, output)
 
-    return Job(dataset, output.parent, run, note=f"; history and checkpoints in {folder}")
+    return Job(dataset, output.parent, run, note=f"; history and checkpoints in {folder}", own=folder)
+
+
+def is_classifier(path: Path) -> bool:
+    """Whether a file is a checkpoint of this package."""
+    try:
+        return bool(read_payload(path))
+    except ValueError:
+        return False
+
+
+def is_summary(path: Path) -> bool:
+    """Whether a file is what :func:`write` puts beside a classifier."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(document, dict) and {"defence", "clean_test_accuracy", "provenance"} <= document.keys()
+
+
+def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
+    """ValueError for what is there and is no file that `art-mmc train` wrote: it is not replaced."""
+    if path.is_symlink() or (path.exists() and not (path.is_file() and ours(path))):
+        what = "is a link" if path.is_symlink() else "exists and was not written by art-mmc train"
+        raise ValueError(f"{path} {what}: it is not replaced; move it away or take another --output")
 
 
 def write(found: Run, folder: Path) -> list[Path]:
     """Write the classifier and, beside it, history and clean test accuracy; return the files."""
-    document = found.output.with_suffix(".json")
+    document = beside(found.output, ".json")
     found.trained.classifier.save_checkpoint(found.output)
     write_atomically({document: (json.dumps(found.summary, indent=1) + "\n").encode()})
     return [found.output, document]
