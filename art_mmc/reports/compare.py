@@ -25,7 +25,7 @@ from art_mmc.reports.tables import (
     versions_text,
     with_interval,
 )
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
+from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.compare import Comparison, DefenceResult
 
 #: name of the picture of a report
@@ -246,14 +246,8 @@ def _seconds(comparison: Comparison, name: str) -> str:
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and curves.png to a folder, made if need be; return the files."""
-    return write_files(
-        folder,
-        {
-            REPORT_MD: markdown_report(comparison).encode(),
-            REPORT_JSON: json_bytes(comparison.to_dict()),
-            CURVES_PNG: curves_png(comparison),
-        },
-    )
+    pictures = {CURVES_PNG: curves_png(comparison)}
+    return write_files(folder, report(markdown_report(comparison), comparison.to_dict(), pictures))
 
 
 def load_report(path: str | os.PathLike[str]) -> Comparison:

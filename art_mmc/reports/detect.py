@@ -15,7 +15,7 @@ from art_mmc.reports.figures.detect import TITLES, roc_figure
 from art_mmc.reports.figures.style import figure_png
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import NONE, between, format_percent, markdown_rows, table, text_rows
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
+from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.detect import PAPER_DETECTORS, DetectionStudy
 
 #: name of the picture of a report
@@ -201,14 +201,8 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
 
 def write_report(study: DetectionStudy, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and roc.png to a folder, made if need be; return the files."""
-    return write_files(
-        folder,
-        {
-            REPORT_MD: markdown_report(study).encode(),
-            REPORT_JSON: json_bytes(study.to_dict()),
-            ROC_PNG: figure_png(roc_figure(study)),
-        },
-    )
+    pictures = {ROC_PNG: figure_png(roc_figure(study))}
+    return write_files(folder, report(markdown_report(study), study.to_dict(), pictures))
 
 
 def load_study(path: str | os.PathLike[str]) -> DetectionStudy:

@@ -42,7 +42,7 @@ from art_mmc.reports.tables import (
     text_rows,
     with_interval,
 )
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
+from art_mmc.reports.write import load, report, write_files
 
 #: what report.json is
 FORMAT = "art_mmc.robustness"
@@ -310,35 +310,27 @@ def attacks_csv(record: RobustnessRecord) -> bytes:
     return csv_bytes([_csv_row(record.clean, each) for each in rows])
 
 
+def _fields(record: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
+
+
 def _csv_row(clean: AttackRecord, each: AttackRecord) -> dict[str, Any]:
     view = reading(clean, each)
-    found = view.found
-    low, high = view.interval
+    found, (low, high) = view.found, view.interval
     norm = "inf" if each.norm == math.inf else f"{each.norm:g}"
     return {
         "attack": each.attack,
         "objective": each.objective,
         "norm": norm if each.bounded and each.attack != CLEAN else "",
-        "eps": each.eps,
-        "eps_step": each.eps_step,
-        "steps": each.steps,
-        "restarts": each.restarts,
-        "targets": each.targets,
-        "labels": each.labels,
-        "bounded": each.bounded,
+        **_fields(each, "eps", "eps_step", "steps", "restarts", "targets", "labels", "bounded"),
         "attacked": 0 if each.attack == CLEAN else view.attacked,
-        "follows": view.follows,
-        "n": view.n,
-        "correct": view.correct,
-        "accuracy": view.accuracy,
+        **_fields(view, "follows", "n", "correct", "accuracy"),
         "low": low,
         "high": high,
         "fooled": len(found) if each.distances is not None else None,
         "mean_l2": float(np.mean(found)) if len(found) else None,
         "median_l2": float(np.median(found)) if len(found) else None,
-        "seconds": each.seconds,
-        "gradients": each.gradients,
-        "queries": each.queries,
+        **_fields(each, "seconds", "gradients", "queries"),
     }
 
 
@@ -356,12 +348,8 @@ def examples_npz(record: RobustnessRecord) -> bytes | None:
 def report_files(record: RobustnessRecord) -> dict[str, bytes]:
     """Name of each file of the report -> its bytes, but for the examples."""
     pictures = robustness_pictures(record)
-    return {
-        REPORT_MD: robustness_report(record, pictures).encode(),
-        REPORT_JSON: json_bytes({"format": FORMAT, "version": 1, **record.to_dict()}),
-        ATTACKS_CSV: attacks_csv(record),
-        **pictures,
-    }
+    document = {"format": FORMAT, "version": 1, **record.to_dict()}
+    return report(robustness_report(record, pictures), document, {ATTACKS_CSV: attacks_csv(record), **pictures})
 
 
 def write_robustness(record: RobustnessRecord, folder: str | os.PathLike[str]) -> list[Path]:

@@ -16,7 +16,7 @@ from art_mmc.reports.figures import inspect as pictures
 from art_mmc.reports.figures.style import figure_png
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import between, format_eps, format_percent, markdown_rows, table
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
+from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.inspect import KNN, SHELL, TEST, TRAIN, Inspection
 from art_mmc.studies.setup import machine
 
@@ -194,9 +194,7 @@ def inspection_text(inspected: Inspected) -> str:
 
 def write_inspected(inspected: Inspected, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and the pictures to a folder, made if need be; return the files."""
-    document, figures = inspected
-    contents = {REPORT_MD: inspection_report(document, figures).encode(), REPORT_JSON: json_bytes(document)}
-    return write_files(folder, contents | figures)
+    return write_files(folder, report(inspection_report(*inspected), *inspected))
 
 
 def write_inspection(

@@ -15,7 +15,7 @@ from art_mmc.published import DISTANCE, UNVERIFIED_NOTE, PublishedTable, get_pub
 from art_mmc.reports.evaluate import protocol_section
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import csv_bytes, device_text, format_eps, table, with_interval
-from art_mmc.reports.write import REPORT_JSON, REPORT_MD, json_bytes, load, write_files
+from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.reproduce import PaperRow, Reproduction, paper_rows
 
 #: name of the file with one row a published figure
@@ -142,14 +142,8 @@ def _csv_row(row: PaperRow, reproduction: Reproduction, published: PublishedTabl
 
 def write_reproduction(reproduction: Reproduction, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and figures.csv to a folder, made if need be; return the files."""
-    return write_files(
-        folder,
-        {
-            REPORT_MD: reproduction_report(reproduction).encode(),
-            REPORT_JSON: json_bytes(reproduction.to_dict()),
-            FIGURES_CSV: figures_csv(reproduction),
-        },
-    )
+    figures = {FIGURES_CSV: figures_csv(reproduction)}
+    return write_files(folder, report(reproduction_report(reproduction), reproduction.to_dict(), figures))
 
 
 def load_reproduction(path: str | os.PathLike[str]) -> Reproduction:

@@ -38,6 +38,11 @@ def json_bytes(document: Any) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
+def report(page: str, document: Any, others: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a report: its page, its JSON document, and what lies beside them."""
+    return {REPORT_MD: page.encode(), REPORT_JSON: json_bytes(document), **others}
+
+
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     :param path: A JSON file that this package wrote.
