@@ -96,6 +96,7 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
         expected = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
         if high == math.inf:
             expected = "a positive number" if (low, ends[0]) == (0, "(") else f"a number of at least {low:g}"
+            expected = "a finite number" if low == -math.inf else expected
         raise ValueError(f"{name}: expected {expected}, got {value!r}.")
     return float(value)
 

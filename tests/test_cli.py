@@ -258,6 +258,9 @@ MISTAKES = {
     "train --defence mmc --output mmc.json": "name the classifier's file .pt",
     "evaluate": "the following arguments are required: CHECKPOINT",
     "evaluate none.pt": "no checkpoint at none.pt",
+    "evaluate pickled.pth": "pickled.pth is damaged, or holds more than weights, which is not read for it might run",
+    "train --defence isce --set scale=null": "scale: expected a finite number, got None",
+    "train --defence isce --set margin=[1]": "margin: expected a finite number, got [1]",
     "evaluate usersnets.py": "for a state dict of your own give --factory module:function",
     "evaluate net.pth": "for a state dict of your own give --factory module:function",
     "evaluate pickled.pth --factory usersnets:plain": "holds more than weights",
@@ -276,6 +279,7 @@ MISTAKES = {
     "evaluate broken.ts": "broken.ts is damaged",
     "evaluate flipped.ts": "flipped.ts is damaged",
     "evaluate flipped.pt": "flipped.pt is damaged",
+    "evaluate nested.pth --factory usersnets:wrong_size": "nested.pth does not fit the network",
     "evaluate flipped.pth --factory usersnets:plain": "flipped.pth is damaged: bad checksum",
     "evaluate nan.pt": "nan.pt: 1 of 64 values of backbone.",
     "evaluate nan.pth --factory usersnets:plain": "nan.pth: 1 of 10 values of head.bias are nan or infinite",
@@ -421,6 +425,7 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
             middle = raw.index(archive.read(largest)) + largest.file_size // 2
         flipped = raw[:middle] + bytes([raw[middle] ^ 0x10]) + raw[middle + 1 :]
         (folder / f"flipped{Path(name).suffix}").write_bytes(flipped)
+    torch.save({"net": nets["plain"]().state_dict(), "acc": 90.1, "epoch": 3}, folder / "nested.pth")
     torch.save({**nets["plain"]().state_dict(), "head.bias": torch.tensor([math.inf] + [0.0] * 9)}, folder / "nan.pth")
     mmc.model.backbone.get_parameter([*mmc.model.backbone.state_dict()][-1]).data[0] = math.nan
     mmc.save_checkpoint(folder / "nan.pt")

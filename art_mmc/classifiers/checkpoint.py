@@ -17,6 +17,7 @@ from art_mmc.checks import READ_ERRORS
 from art_mmc.defences import get_defence
 from art_mmc.losses import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
+from art_mmc.models.base import WrappedBackbone
 from art_mmc.state import write_atomically
 
 FORMAT = "art_mmc.classifier"
@@ -55,12 +56,13 @@ def describe(classifier: Any) -> dict[str, Any]:
         raise ValueError("ART pre- and postprocessing lies outside the network and can't be written; use mean and std.")
     clip = classifier.clip_values
     backbone = net.backbone
+    users = backbone.module if isinstance(backbone, WrappedBackbone) else backbone
     return {
         "defence": row.name,
         "input_shape": list(classifier.input_shape),
         "nb_classes": int(classifier.nb_classes),
         "backbone": getattr(backbone, "recipe", None),
-        "backbone_class": f"{type(backbone).__module__}.{type(backbone).__qualname__}",
+        "backbone_class": f"{type(users).__module__}.{type(users).__qualname__}",
         "embedding_dim": getattr(net.projection, "out_features", None),
         "mean": net.normalize.mean.tolist(),
         "std": net.normalize.std.tolist(),

@@ -95,6 +95,8 @@ def _load(
     except ValueError as err:
         what = "a backbone" if "backbone of the user's own" in str(err) else "a state dict"
         text = str(err).rstrip(".")
+        if "Weights only load failed" in text:  # torch's own advice is to run what the file holds
+            raise ValueError(_more_than_weights(path)) from err
         raise ValueError(f"{text}; for {what} of your own give --factory module:function") from err
 
 
@@ -163,18 +165,22 @@ def _read_weights(path: Path) -> dict[str, Any]:
     except zipfile.BadZipFile as err:
         raise ValueError(f"{path} is damaged: {err}") from err
     except READ_ERRORS as err:
-        raise ValueError(
-            f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
-            "torch.save(network.state_dict(), ...)"
-        ) from err
+        raise ValueError(_more_than_weights(path)) from err
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a state dict, names and tensors, got {type(content).__name__}.")
     return content
 
 
+def _more_than_weights(path: Path) -> str:
+    return (
+        f"{path} is damaged, or holds more than weights, which is not read for it might run code: write it by "
+        "torch.save(network.state_dict(), ...) and give --factory module:function"
+    )
+
+
 def _load_state(network: torch.nn.Module, content: dict[str, Any], path: Path) -> None:
     state = content
-    for name in ("state_dict", "model_state_dict", "model"):  # as training scripts like to nest it
+    for name in ("state_dict", "model_state_dict", "model", "net"):  # as training scripts like to nest it
         if isinstance(state.get(name), dict):
             state = state[name]
     if not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -4,9 +4,11 @@ The inference-softmax cross-entropy (I-SCE).
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from art_mmc.checks import choice
+from art_mmc.checks import choice, number
 from art_mmc.losses.base import Loss, cross_entropy
 
 
@@ -36,8 +38,8 @@ class InferenceSoftmaxLoss(Loss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        self.scale = float(scale)
-        self.margin = float(margin)
+        self.scale = number("scale", scale, -math.inf)
+        self.margin = number("margin", margin, -math.inf)
         self.selector = choice("selector", selector, ("pred", "true"))
         self.clip = bool(clip)
 

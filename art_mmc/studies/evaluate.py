@@ -18,6 +18,7 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.data import Dataset
 from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, get_suite
 from art_mmc.evaluation.curves import measure_curves
+from art_mmc.models.base import WrappedBackbone
 from art_mmc.studies.settings import Evaluate, check_typed
 from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_network, machine
 
@@ -147,7 +148,8 @@ def describe_classifier(classifier: PyTorchClassifier) -> dict[str, Any]:
         backbone = getattr(classifier.model, "backbone", None)
         recipe = getattr(backbone, "recipe", None)
         facts["defence"] = classifier.row.name
-        facts["backbone"] = recipe["name"] if recipe else type(backbone).__name__
+        users = backbone.module if isinstance(backbone, WrappedBackbone) else backbone
+        facts["backbone"] = recipe["name"] if recipe else type(users).__name__
         facts["options"] = {**classifier.model.head.options(), **classifier.loss.options()}
     facts["parameters"] = sum(parameter.numel() for parameter in classifier.model.parameters())
     return facts
