@@ -231,6 +231,8 @@ MISTAKES = {
     "compare --threads 100000": "argument --threads: expected a whole number from 1 to 1024, got '100000'",
     "compare --device tpu": "argument --device: invalid choice: 'tpu'",
     "compare --dataset two.npz --defence sce,gce": "defence 'gce' needs at least 3 classes",
+    "compare --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
+    "evaluate mmc.pt --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
     "compare --output file/report": "file/report: Not a directory",
     "train": "the following arguments are required: --defence",
     "train --defence mmc,sce": "unknown defence 'mmc,sce'",
@@ -402,6 +404,8 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     with torch.random.fork_rng():
         mmc = create_classifier("mmc", "cnn", input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
     (folder / "bad").mkdir()
+    (folder / "mine").mkdir()
+    (folder / "mine" / "report.json").write_text('{"mine": true}')
     for place in (folder, folder / "bad"):
         mmc.save_checkpoint(place / "mmc.pt")
     (folder / "bad" / "mmc.json").write_text("{")

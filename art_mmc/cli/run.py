@@ -6,6 +6,7 @@ report, in however many processes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -164,6 +165,20 @@ def check_writable(folder: Path) -> None:
         raise PermissionError(f"{folder}: no file can be written there ({err.strerror})") from err
 
 
+def check_replaceable(path: Path) -> None:
+    """ValueError where there is a report that this package did not write."""
+    if not os.path.lexists(path):
+        return
+    try:
+        document = json.loads(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not str(document.get("format")).startswith("art_mmc."):
+        raise ValueError(
+            f"{path} was not written by art-mmc, and is not replaced: move it away or take another --output"
+        )
+
+
 # --------------------------------------------------------------------------------------------------------------- a verb
 
 
@@ -189,6 +204,7 @@ def run_verb(
         with user_errors():
             job = prepare(settings, device_type)
             check_writable(job.folder)
+            check_replaceable(job.folder / "report.json")
         talks = line is not None and world.is_main and not settings.quiet
 
         def tell(*results: Any) -> None:
