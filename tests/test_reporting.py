@@ -220,13 +220,6 @@ def test_written_reports_can_be_read_again(comparison, tmp_path):
     assert markdown_report(again) == files[0].read_text() == markdown_report(comparison)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "damaged"), ("[]", "no report of art_mmc"), ("{}", "no report")])
-def test_other_files_are_no_reports(tmp_path, text, message):
-    (tmp_path / "report.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_report(tmp_path / "report.json")
-
-
 # -------------------------------------------------------------------------------------------------------------- picture
 
 

@@ -287,6 +287,7 @@ def test_json_is_strict_and_says_what_it_is():
     [
         ("{", "damaged"),
         ("[]", "no report of art_mmc"),
+        ("{}", "no report of art_mmc"),
         ('{"format": "art_mmc.comparison"}', "no report of art-mmc evaluate, but of kind 'art_mmc.comparison'"),
         ('{"format": "art_mmc.robustness"}', "damaged: KeyError"),
     ],

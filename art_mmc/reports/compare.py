@@ -62,11 +62,8 @@ def _objectives(comparison: Comparison) -> dict[str, str]:
 
 def text_table(comparison: Comparison, width: int = 120) -> str:
     """
-    One table for the terminal: percent correct, clean and at each eps under each attack.
-
-    :param comparison: The comparison.
-    :param width: Columns of the terminal; where the radii do not fit side by side, the table goes on below.
-    :return: The table, without a newline at the end.
+    For the terminal: percent correct, clean and at each eps under each attack; where the radii do not fit side by side
+    into `width` columns, the table goes on below.
     """
     results, cell = comparison.results, 6
     first = max(len("defence"), *(len(result.defence) for result in results))
@@ -98,9 +95,8 @@ def text_table(comparison: Comparison, width: int = 120) -> str:
 
 def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
     """
-    :param history: One record an epoch; see :class:`.LossTrainer`.
-    :param most: Rows at most, spread over the training; the last epoch is one of them.
-    :return: A table for the terminal: losses and accuracies in training and on the validation images.
+    For the terminal: losses and accuracies of a :class:`.LossTrainer`'s history, in `most` rows at most, spread over
+    the training with the last epoch among them.
     """
     columns = {"epoch": "d", "stage": "", "loss": ".4f", "accuracy": ".4f", "val_loss": ".4f", "val_accuracy": ".4f"}
     shown = [name for name in columns if history[-1][name] is not None]

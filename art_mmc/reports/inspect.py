@@ -144,13 +144,7 @@ def _ranks_table(networks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def inspection_report(document: Mapping[str, Any], files: Iterable[str] = ()) -> str:
-    """
-    The report in words and tables.
-
-    :param document: What report.json holds.
-    :param files: Names of the pictures that lie beside it.
-    :return: Markdown.
-    """
+    """The whole report in Markdown, of what report.json holds; `files` are the names of the pictures beside it."""
     networks, files = document["inspections"], set(files)
     return page(
         "inspect",
