@@ -15,6 +15,8 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 
 from art_mmc import load_classifier
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.checkpoint import identity
 from art_mmc.distributed import differences
 from art_mmc.models import create_backbone
 from art_mmc.trainers import (
@@ -247,6 +249,17 @@ def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, 
     train(copy.deepcopy(first), resume=True)
     with pytest.raises(RunMismatchError, match=rf"{name}\S*: was .*, is "):
         train(OTHERS[name](), resume=True)
+
+
+def test_what_tells_a_network_with_processing_outside_it_is_plain():
+    """Arrays and pairs of arrays, which ART's processing holds, are left out."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    pair = (np.zeros((1, 8, 8), np.float32), np.ones((1, 8, 8), np.float32))
+    classifier = LossDefendedClassifier(
+        net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, preprocessing=pair, clip_values=pair
+    )
+    about = identity(classifier)
+    assert (about["loss"]["label_smoothing"], about["layers"]["1"][:6]) == (0.0, "Linear")
 
 
 def test_another_validation_set_is_another_run(data, tmp_path):

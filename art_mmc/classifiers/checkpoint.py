@@ -99,8 +99,12 @@ def identity(classifier: Any) -> dict[str, Any]:
 
 def scalars(values: dict[str, Any]) -> dict[str, Any]:
     """Those of some settings that are numbers, switches, names, or tuples of them."""
-    kinds = (bool, int, float, str, tuple, type(None))
-    return {name: value for name, value in values.items() if isinstance(value, kinds) and not name.startswith("_")}
+    kinds = (bool, int, float, str, type(None))
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, kinds) or isinstance(value, tuple) and all(map(plain, value))
+
+    return {name: each for name, each in values.items() if plain(each) and name != "training" and name[0] != "_"}
 
 
 def write_payload(
