@@ -15,6 +15,7 @@ import torch
 
 from art_mmc.checks import READ_ERRORS
 from art_mmc.defences import get_defence
+from art_mmc.heads import Head
 from art_mmc.losses import Loss
 from art_mmc.models import DefendedNet, create_backbone, wrap_backbone
 from art_mmc.models.base import WrappedBackbone
@@ -82,7 +83,8 @@ def identity(classifier: Any) -> dict[str, Any]:
     except ValueError:
         loss, net = classifier.loss, classifier.model
         parts = [*classifier.preprocessing_operations, *(classifier.postprocessing_defences or ())]
-        options = net.head.options() if isinstance(net, DefendedNet) else {}  # type: ignore[operator]
+        head = getattr(net, "head", None)
+        options = head.options() if isinstance(head, Head) else {}
         about = {
             "loss": {"loss": getattr(loss, "__name__", type(loss).__name__), **scalars(getattr(loss, "__dict__", {}))},
             "processing": [{"step": type(each).__name__, **scalars(vars(each))} for each in parts],
