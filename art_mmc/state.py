@@ -148,7 +148,7 @@ def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list
                     os.fsync(handle.fileno())
             except (OSError, RuntimeError) as err:
                 cause = err.__context__ if isinstance(err, RuntimeError) else err  # torch buries that the disk is full
-                if not isinstance(cause, OSError):
+                if not isinstance(cause, OSError) or cause.errno is None:  # its own words say it
                     raise
                 raise OSError(cause.errno, cause.strerror, str(path)) from err
         for path, temporary in staged.items():

@@ -481,9 +481,9 @@ class TestAdversarialLossTrainer:
         stored = []
 
         class Spy(AdversarialLossTrainer):
-            def _run(self, job, saved):
+            def _run(self, job, *state):
                 stored.append(job.x.dtype)
-                super()._run(job, saved)
+                super()._run(job, *state)
 
         for inputs in (x, data.x_train[:128]):
             Spy(make(), PGD(0.1, steps=1), seed=0, verbose=False).fit(inputs, data.y_train[:128], nb_epochs=1)
@@ -556,7 +556,7 @@ class TestCommandLine:
     def test_every_option_is_tried(self):
         """But those of the data, the place and the output."""
         others = {"--help", "--defence", "--output", "--config", "--dataset", "--data-dir", "--download", "--backbone"}
-        others |= {"--epochs", "--device", "--threads", "--quiet", "--validation"}
+        others |= {"--epochs", "--device", "--threads", "--quiet", "--validation", "--overwrite"}
         known = build_parser().commands["train"]._option_string_actions
         tried = {word for line in self.OPTIONS for word in line.split() if word.startswith("--")}
         assert {name for name in known if name.startswith("--")} == tried | others

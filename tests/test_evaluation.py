@@ -1281,7 +1281,7 @@ def test_eps_beyond_the_range_is_refused_in_its_unit():
         RobustnessEvaluation("quick", 256, verbose=False).evaluate(classifier, 255 * x, y)
 
 
-@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_no_pass_of_the_network_is_larger_than_the_batch(size):
     """Attacks by queries, the diagnostics, the planted examples, the substitute and the curves among them."""
     _, _, x, y = small()
