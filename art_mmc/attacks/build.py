@@ -16,7 +16,7 @@ from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
 from art_mmc.attacks import SPSA, AutoPGD, CarliniL2, FastAdaptiveBoundary, GaussianNoise, RandomRotation
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def build_attack(
     :return: The attack; its own random starts are one.
     :raises ValueError: For an unknown name.
     """
-    if method not in METHODS:
-        raise unknown_name("attack method", method, METHODS)
+    check_name("attack method", method, METHODS)
     given = {
         "norm": norm,
         "eps": eps,

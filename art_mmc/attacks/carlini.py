@@ -20,7 +20,7 @@ from tqdm.auto import trange
 
 from art_mmc.attacks.base import positive_number, whole_number
 from art_mmc.attacks.white_box import Network
-from art_mmc.checks import check_images, check_labels, unknown_name
+from art_mmc.checks import check_images, check_labels, check_name
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
@@ -286,8 +286,7 @@ class CarliniL2(EvasionAttack):
         for name in ("binary_search_steps", "max_iter", "batch_size"):
             if not whole_number(getattr(self, name), 1):
                 raise ValueError(f"The argument `{name}` has to be a positive integer, got {getattr(self, name)!r}.")
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.confidence != 0 and not positive_number(self.confidence):
             raise ValueError(f"The argument `confidence` has to be a number from 0, got {self.confidence!r}.")
         for name in ("targeted", "abort_early", "verbose"):

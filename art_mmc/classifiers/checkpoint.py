@@ -25,16 +25,21 @@ FORMAT = "art_mmc.classifier"
 VERSION = 1
 
 
+def plain_name(name: str) -> str:
+    """The name that a part of a network has where none is given as `torch.compile(part)`."""
+    return name.replace("_orig_mod.", "")
+
+
 def plain_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A network's state, parts of which may be given as `torch.compile(part)`, under the names that it has without."""
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    return {plain_name(name): tensor for name, tensor in state.items()}
 
 
 def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """
     Load a state into a network, whichever of the two has compiled parts; RuntimeError when names or shapes do not fit.
     """
-    names = {name.replace("_orig_mod.", ""): name for name in network.state_dict()}
+    names = {plain_name(name): name for name in network.state_dict()}
     network.load_state_dict({names.get(name, name): tensor for name, tensor in plain_names(state).items()})
 
 
@@ -92,7 +97,7 @@ def identity(classifier: Any) -> dict[str, Any]:
         }
     if about.get("backbone") is None:
         about["layers"] = {
-            name.replace("_orig_mod.", ""): f"{type(module).__name__}({module.extra_repr()})"
+            plain_name(name): f"{type(module).__name__}({module.extra_repr()})"
             for name, module in classifier.model.named_modules()
             if not any(True for _ in module.children())
         }

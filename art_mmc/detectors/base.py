@@ -17,7 +17,7 @@ from art.defences.detector.evasion import EvasionDetector
 from art.estimators.classification import PyTorchClassifier
 from sklearn.exceptions import NotFittedError
 
-from art_mmc.checks import check_images, check_labels, number, unknown_name, whole
+from art_mmc.checks import check_images, check_labels, check_name, number, unknown_name, whole
 from art_mmc.models.features import find_layer, logits_and_features, logits_network
 
 #: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
@@ -494,8 +494,7 @@ class ScoreDetector(EvasionDetector):
         :raises ValueError: For an unknown name or a value out of range; nothing is changed then.
         """
         for name in kwargs:
-            if name not in self.defence_params:
-                raise unknown_name("parameter", name, self.defence_params)
+            check_name("parameter", name, self.defence_params)
         before = dict(self.__dict__)
         try:
             super().set_params(**kwargs)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.detectors.confidence import ConfidenceDetector, NonMaximalEntropyDetector
 from art_mmc.detectors.density import KernelDensityDetector
@@ -33,9 +33,7 @@ def create_detector(name: str, classifier: Any, **params: Any) -> ScoreDetector:
     :return: The detector, not fitted.
     :raises ValueError: For an unknown name or parameter, or a value out of range.
     """
-    if name not in DETECTORS:
-        raise unknown_name("detector", name, DETECTORS)
+    check_name("detector", name, DETECTORS)
     for param in params:
-        if param not in DETECTORS[name].defence_params:
-            raise unknown_name(f"parameter of detector '{name}':", param, DETECTORS[name].defence_params)
+        check_name(f"parameter of detector '{name}':", param, DETECTORS[name].defence_params)
     return DETECTORS[name](classifier, **params)

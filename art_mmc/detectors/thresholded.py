@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from art_mmc.checks import check_labels, unknown_name
+from art_mmc.checks import check_labels, check_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.models.features import find_layer, logits_and_features
@@ -204,8 +204,7 @@ class ThresholdedClassifier(LossDefendedClassifier):
         :raises ValueError: For another name; what else there is belongs to the classifier or the detector.
         """
         for name in kwargs:
-            if name not in ("threshold", "objective", "clip_values"):
-                raise unknown_name("parameter", name, ("threshold", "objective", "clip_values"))
+            check_name("parameter", name, ("threshold", "objective", "clip_values"))
         super().set_params(**kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]

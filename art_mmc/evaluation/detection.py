@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.evaluation.codec import DIGITS, FLAGS, Record, array, encode
 from art_mmc.evaluation.records import Share
 
@@ -177,8 +177,7 @@ class DetectionRecord(Record):
         :return: The area; None where no input is left.
         :raises ValueError: For an unknown protocol.
         """
-        if protocol not in PROTOCOLS:
-            raise unknown_name("protocol", protocol, PROTOCOLS)
+        check_name("protocol", protocol, PROTOCOLS)
         if protocol not in self._areas:
             paired = protocol == "paper"
             clean = self.clean_scores[self.kept] if paired else self.clean_scores

@@ -17,7 +17,7 @@ from art.attacks.attack import EvasionAttack
 
 from art_mmc.attacks.build import METHODS as METHODS
 from art_mmc.attacks.build import build_attack
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import OBJECTIVES
 
@@ -67,14 +67,12 @@ class AttackPlan:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown_name("attack method", self.method, METHODS)
+        check_name("attack method", self.method, METHODS)
         if self.objective not in (None, "adaptive", "loss", *OBJECTIVES):
             raise unknown_name("objective", self.objective, ("adaptive", "loss", *OBJECTIVES))
         if self.targets not in (None, "random", "least_likely", "all"):
             raise unknown_name("targets", self.targets, ("random", "least_likely", "all"))
-        if self.labels not in ("true", "predicted"):
-            raise unknown_name("labels", self.labels, ("true", "predicted"))
+        check_name("labels", self.labels, ("true", "predicted"))
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
         if self.bounded and not 0 < self.eps < math.inf:

@@ -145,7 +145,7 @@ class Diagnostic(Record):
     sentence: str
 
 
-BROKEN, UNTRUSTWORTHY, HOLDS = VERDICTS = ("broken", "untrustworthy", "holds so far")
+BROKEN, UNTRUSTWORTHY, HOLDS = ("broken", "untrustworthy", "holds so far")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_radii, unknown_name
+from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_name, check_radii, unknown_name
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import UNTRUSTWORTHY, RobustnessRecord
 
@@ -132,8 +132,7 @@ class Suite:
     def check(self, norm: float, quirks: Sequence[str]) -> None:
         """A ValueError for a quirk that is unknown or not this paper's, or a norm that is not the paper's."""
         for quirk in quirks:
-            if quirk not in QUIRKS:
-                raise unknown_name("quirk", quirk, QUIRKS)
+            check_name("quirk", quirk, QUIRKS)
             if quirk not in self.quirks:
                 raise ValueError(f"suite '{self.name}' has no quirk '{quirk}'.")
         if self.eps is not None and norm != math.inf:

@@ -12,7 +12,7 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_labels, indices, unknown_name
+from art_mmc.checks import check_images, check_labels, check_name, indices
 from art_mmc.classifiers import SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.evaluation.codec import Record
@@ -100,8 +100,7 @@ class TransferMatrix(Record):
             ("substitute", substitute, self.names),
             ("target", target, self.names),
         ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
+            check_name(kind, name, known)
         index = self.attacks.index(attack), self.names.index(substitute), self.names.index(target)
         return int(self.correct[index]) / self.n
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
 from art_mmc.attacks.papers import PAPER_ATTACKS, batch_seed, choose_targets, craft_batch, plain_settings, scaled
-from art_mmc.checks import number, unknown_name
+from art_mmc.checks import check_name, number
 from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
@@ -153,8 +153,7 @@ def settled(settings: Detect, dataset: Dataset) -> Detect:
         attacks = [name for name in ATTACKS if name != "cw-wb" or KERNEL in detectors]
     for kind, given, known in (("detector", detectors, DETECTORS), ("attack", attacks, ATTACKS)):
         for name in given:
-            if name not in known:
-                raise unknown_name(kind, name, known)
+            check_name(kind, name, known)
     if "cw-wb" in attacks and KERNEL not in detectors:
         raise ValueError("--attack cw-wb attacks the kernel density: add kernel-density to --detector")
     number("attack_share", settings.attack_share, 0, 1, "(]")

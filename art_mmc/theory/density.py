@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import number, unknown_name, whole
+from art_mmc.checks import check_name, number, whole
 from art_mmc.theory.features import FeatureError, check_reference, class_means
 
 #: the two readings of the theorems; see :func:`density_exponent`
@@ -35,8 +35,7 @@ def density_exponent(dim: int, exponent: str = "derived") -> float:
     :return: The exponent.
     :raises ValueError: For another name, or a dimension below 1.
     """
-    if exponent not in EXPONENTS:
-        raise unknown_name("exponent", exponent, EXPONENTS)
+    check_name("exponent", exponent, EXPONENTS)
     whole("dim", dim)
     return (dim - 2) / 2 if exponent == "derived" else (dim - 1) / 2
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import check_name
 from art_mmc.theory.features import FeatureError, check_features
 
 MAPS = ("pca", "tsne")
@@ -63,8 +63,7 @@ def map_features(
     :raises ValueError: For what does not fit.
     :raises FeatureError: For clean features that are all the same.
     """
-    if method not in MAPS:
-        raise unknown_name("method", method, MAPS)
+    check_name("method", method, MAPS)
     z, y = check_features(z, y)
     if z.shape[0] < 3 or z.shape[1] < 2:
         raise ValueError(f"z: expected at least 3 features of width 2 or more, got shape {z.shape}.")

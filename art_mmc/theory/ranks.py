@@ -14,7 +14,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.attacks.build import build_attack
-from art_mmc.checks import check_images, check_radii, unknown_name, whole
+from art_mmc.checks import check_images, check_name, check_radii, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.state import seeded
@@ -74,8 +74,7 @@ class RankStudy:
         :return: Number of samples newly fooled at each radius, by rank, (E, K - 1).
         :raises ValueError: For an attack that was not run.
         """
-        if attack not in self.attacks:
-            raise unknown_name("attack", attack, self.attacks)
+        check_name("attack", attack, self.attacks)
         counts = np.zeros((len(self.eps), self.nb_classes - 1), int)
         fooled = self.fooled_at[attack] >= 0
         np.add.at(counts, (self.fooled_at[attack][fooled], self.ranks[attack][fooled] - 1), 1)
@@ -143,8 +142,7 @@ def rank_study(
     whole("steps", steps)
     whole("batch_size", batch_size)
     for attack in attacks:
-        if attack not in RANK_ATTACKS:
-            raise unknown_name("attack", attack, RANK_ATTACKS)
+        check_name("attack", attack, RANK_ATTACKS)
     if not attacks:
         raise ValueError(f"attacks: expected at least one of {', '.join(RANK_ATTACKS)}, got none.")
     radii = check_radii(eps, clip_values=classifier.clip_values)
