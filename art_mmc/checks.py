@@ -67,16 +67,17 @@ def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     return value
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
+def whole(name: str, value: Any, least: int | None = 1) -> int:
     """
     :param name: Name of a parameter.
     :param value: Its value.
-    :param least: The smallest value that it may have.
+    :param least: The smallest value that it may have, None for none.
     :return: The value as an int.
     :raises ValueError: When it is no whole number that large.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name}: expected a whole number{bound}, got {value!r}.")
     return int(value)
 
 

@@ -242,7 +242,7 @@ class FixedCentersHead(DistanceHead):
         positions: torch.Tensor | None = None,
     ) -> None:
         choice("centers", centers, ("max_mahalanobis", "random"))
-        center_seed = whole("center_seed", center_seed, least=0)
+        center_seed = whole("center_seed", center_seed, least=None)  # torch takes negative ones
         if positions is None:
             layout = random_centers if centers == "random" else max_mahalanobis_centers
             positions = layout(nb_classes, in_features, scale, seed=center_seed)

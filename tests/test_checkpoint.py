@@ -149,6 +149,14 @@ def test_network_put_together_by_hand(tmp_path):
     assert_same(classifier, load_classifier(tmp_path / "classifier.pt"))
 
 
+def test_a_negative_seed_of_the_centers_comes_back(tmp_path):
+    classifier = create_classifier(
+        "mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, centers="random", center_seed=-3, device_type="cpu"
+    )
+    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    assert_same(classifier, load_classifier(tmp_path / "classifier.pt", device_type="cpu"))
+
+
 @pytest.mark.parametrize("defence", ["mmlda"])
 def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, monkeypatch):
     """More classes than the features have room for: centers are spread once, and global random numbers stay unused."""

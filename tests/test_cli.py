@@ -249,7 +249,7 @@ MISTAKES = {
         for name, value in {"seed": 3, "mean": 0.5, "nb_classes": 10, "optimizer": "adam", "loss": 1, "": 3}.items()
     },
     "train --defence sce --set label_smoothing=abc": "label_smoothing: expected a number in [0, 1], got 'abc'",
-    "train --defence mmc --set center_seed=abc": "center_seed: expected a whole number of at least 0, got 'abc'",
+    "train --defence mmc --set center_seed=abc": "center_seed: expected a whole number, got 'abc'",
     "train --config date.toml": "--config date.toml: set: scale: expected",
     "train --config when.toml": "--config when.toml: epochs: expected a string, a number or true, got datetime.date",
     "train --config unknown.toml": "unknown defence 'mmmc'",

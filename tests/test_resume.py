@@ -226,6 +226,14 @@ def with_rate(classifier):
     )
 
 
+def test_a_head_of_the_user_s_own_is_told_by_its_layer():
+    network = torch.nn.Sequential()
+    network.add_module("flatten", torch.nn.Flatten())
+    network.add_module("head", torch.nn.Linear(64, 10))
+    classifier = LossDefendedClassifier(network, torch.nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10)
+    assert identity(classifier)["layers"]["head"] == "Linear(in_features=64, out_features=10, bias=True)"
+
+
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("age", ["new", "old"])
 def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, tmp_path):
