@@ -9,7 +9,6 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from art.attacks.attack import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification.classifier import ClassifierMixin
@@ -18,7 +17,6 @@ from art.utils import check_and_transform_label_format
 from tqdm.auto import trange
 
 from art_mmc.checks import check_images, check_labels
-from art_mmc.objectives import margin
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_TYPE
@@ -41,6 +39,18 @@ def positive_number(value: Any) -> bool:
     :return: Whether it is a finite number above 0.
     """
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 < value < np.inf)
+
+
+def lead(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """
+    :param predictions: Predictions (M, K).
+    :param y: Classes (M,).
+    :return: By how much another class leads over y, `max_{k != y} a_k - a_y`: (M,), float64.
+    """
+    values, rows = predictions.astype(np.float64), np.arange(len(y))
+    true = values[rows, y]
+    values[rows, y] = -np.inf
+    return values.max(axis=1) - true
 
 
 class QueryAttack(EvasionAttack):
@@ -249,7 +259,7 @@ class TrialAttack(QueryAttack):
             if mask is not None:
                 drawn = np.where(mask[left], drawn, x[left])
             predictions = self._query(drawn, index[left])
-            values = margin(torch.from_numpy(predictions).double(), torch.from_numpy(labels[left])).numpy()
+            values = lead(predictions, labels[left])
             values = -values if self.targeted else values
             fooled[left] = self._reached(predictions, labels[left])
             better = fooled[left] | (values > best_values[left])

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from art.utils import projection
 from tqdm.auto import trange
 
-from art_mmc.attacks.base import QueryAttack, positive_number, whole_number
-from art_mmc.checks import box_width, check_eps, unknown_name
-from art_mmc.objectives import OBJECTIVES, Objective
+from art_mmc.attacks.base import QueryAttack, lead, positive_number, whole_number
+from art_mmc.checks import box_width, check_eps, check_name
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_TYPE
+
+    from art_mmc.objectives import Objective
 
 _BETA_2 = 0.999  # Adam's, https://arxiv.org/abs/1412.6980
 
@@ -280,16 +280,23 @@ class SPSA(QueryAttack):
         :param y: Classes (M,).
         :return: What the attack climbs, (M,), float64.
         """
-        function = OBJECTIVES[self.objective] if isinstance(self.objective, str) else self.objective
         # differences of near values are taken: float64, though the predictions are float32
-        with torch.no_grad():
-            values = function(torch.from_numpy(predictions).double(), torch.from_numpy(y)).double().cpu().numpy()
+        values = lead(predictions, y) if self.objective == "margin" else self._of_tensors(predictions, y)
         if values.shape != y.shape:
             raise ValueError(f"objective: expected one value a sample, shape {y.shape}, got shape {values.shape}.")
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"objective: gave NaN or infinite values for {bad} of {len(values)} samples.")
         return -values if self.targeted else values
+
+    def _of_tensors(self, predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+        import torch  # here: predictions come from any framework
+
+        from art_mmc.objectives import OBJECTIVES
+
+        function = OBJECTIVES[self.objective] if isinstance(self.objective, str) else self.objective
+        with torch.no_grad():
+            return function(torch.from_numpy(predictions).double(), torch.from_numpy(y)).double().cpu().numpy()
 
     def _noise(self, shape: tuple[int, ...], generators: Sequence[np.random.Generator]) -> np.ndarray:
         """
@@ -351,13 +358,14 @@ class SPSA(QueryAttack):
             raise ValueError(
                 f"The number of samples `nb_samples` has to be a positive even integer, got {self.nb_samples!r}."
             )
-        if self.optimizer not in ("adam", "sign"):
-            raise unknown_name("optimizer", self.optimizer, ("adam", "sign"))
+        check_name("optimizer", self.optimizer, ("adam", "sign"))
         if self.momentum != 0 and not (positive_number(self.momentum) and self.momentum < 1):
             raise ValueError(f"The argument `momentum` has to be in the range [0, 1), got {self.momentum!r}.")
         if isinstance(self.objective, str):
-            if self.objective not in OBJECTIVES:
-                raise unknown_name("objective", self.objective, OBJECTIVES)
+            if self.objective != "margin":
+                from art_mmc.objectives import OBJECTIVES
+
+                check_name("objective", self.objective, OBJECTIVES)
         elif not callable(self.objective):
             raise ValueError(f"The argument `objective` has to be a name or a function, got {self.objective!r}.")
         for name in ("random_start", "early_stop", "return_best", "clip_samples"):

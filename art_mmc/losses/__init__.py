@@ -1,29 +1,8 @@
 """
-The losses of the papers: functions of logits (B, K) and labels, with `reduction` none, mean or sum.
+The losses of the papers: functions of logits (B, K) and labels, with `reduction` none, mean or sum. The names in
+`__init__.pyi` are imported when they are first used.
 """
 
-from art_mmc.losses.base import LinearInLabelLoss, Loss
-from art_mmc.losses.center import CenterLoss
-from art_mmc.losses.complement_entropy import GuidedComplementEntropyLoss
-from art_mmc.losses.cross_entropy import SoftmaxCrossEntropyLoss
-from art_mmc.losses.gaussian_mixture import LGMLoss
-from art_mmc.losses.inference_softmax import InferenceSoftmaxLoss
-from art_mmc.losses.max_mahalanobis import MMCLoss, MMLDALoss
-from art_mmc.losses.probabilistically_compact import LogitConstraintLoss, PCLogitConstraintLoss, PCLoss
-from art_mmc.losses.reverse_cross_entropy import ReverseCrossEntropyLoss
+from art_mmc._attach import attach
 
-__all__ = [
-    "CenterLoss",
-    "GuidedComplementEntropyLoss",
-    "InferenceSoftmaxLoss",
-    "LGMLoss",
-    "LinearInLabelLoss",
-    "LogitConstraintLoss",
-    "Loss",
-    "MMCLoss",
-    "MMLDALoss",
-    "PCLogitConstraintLoss",
-    "PCLoss",
-    "ReverseCrossEntropyLoss",
-    "SoftmaxCrossEntropyLoss",
-]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

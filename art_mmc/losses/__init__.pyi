@@ -1,0 +1,13 @@
+from art_mmc.losses.base import LinearInLabelLoss as LinearInLabelLoss
+from art_mmc.losses.base import Loss as Loss
+from art_mmc.losses.center import CenterLoss as CenterLoss
+from art_mmc.losses.complement_entropy import GuidedComplementEntropyLoss as GuidedComplementEntropyLoss
+from art_mmc.losses.cross_entropy import SoftmaxCrossEntropyLoss as SoftmaxCrossEntropyLoss
+from art_mmc.losses.gaussian_mixture import LGMLoss as LGMLoss
+from art_mmc.losses.inference_softmax import InferenceSoftmaxLoss as InferenceSoftmaxLoss
+from art_mmc.losses.max_mahalanobis import MMCLoss as MMCLoss
+from art_mmc.losses.max_mahalanobis import MMLDALoss as MMLDALoss
+from art_mmc.losses.probabilistically_compact import LogitConstraintLoss as LogitConstraintLoss
+from art_mmc.losses.probabilistically_compact import PCLogitConstraintLoss as PCLogitConstraintLoss
+from art_mmc.losses.probabilistically_compact import PCLoss as PCLoss
+from art_mmc.losses.reverse_cross_entropy import ReverseCrossEntropyLoss as ReverseCrossEntropyLoss
