@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import distributed as dist
+from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -225,6 +226,12 @@ def share_out(jobs: Sequence[Callable[[], T]]) -> Iterator[T]:
         results = _do(jobs, range(len(jobs))[shard(len(jobs))])
         for number in range(len(jobs)):
             yield results.pop(number)
+
+
+def progress(shown: bool, **settings: Any) -> Any:
+    """A bar of tqdm's, in the main process, on a terminal or in a notebook: into a pipe or a file goes none."""
+    terminal = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    return tqdm(disable=not (shown and terminal and world().is_main), leave=False, **settings)
 
 
 def in_main_process(job: Callable[[], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from dataclasses import replace
@@ -18,7 +19,16 @@ from art_mmc import create_classifier, load_dataset
 from art_mmc.classifiers.loading import build_network, load_any
 from art_mmc.cli.run import UsageError, failures
 from art_mmc.data import Dataset
-from art_mmc.evaluation import BROKEN, HOLDS, UNTRUSTWORTHY, AttackError, RobustnessEvaluation, Verdict, robustness
+from art_mmc.evaluation import (
+    BROKEN,
+    HOLDS,
+    UNTRUSTWORTHY,
+    AttackError,
+    AttackPlan,
+    RobustnessEvaluation,
+    Verdict,
+    robustness,
+)
 from art_mmc.evaluation.curves import curve_radii, measure_curves
 from art_mmc.evaluation.records import Curves
 from art_mmc.reports import load_robustness, robustness_report, write_robustness
@@ -217,6 +227,37 @@ def _interrupted(method):
         raise KeyboardInterrupt
 
     return run
+
+
+def test_diagnostics_and_curves_go_on_where_they_were(tmp_path, monkeypatch):
+    """Stopped before the fifth file of each, and again at the next; nothing that is kept runs again."""
+    classifier, x, y = (each if i == 0 else each[2:4] for i, each in enumerate(linear(1.0)))
+    folder, plan = tmp_path / "state", AttackPlan("PGD", "pgd", "margin", 0.1, steps=3, step_size=0.05)
+
+    def found(place: Path | None) -> str:
+        evaluation = RobustnessEvaluation([plan], folder=place, verbose=False)
+        record = evaluation.evaluate(classifier, x, y)
+        keep = None if evaluation.state is None else evaluation.state.count
+        curves = measure_curves(classifier, x, y, 0.1, steps=(1,), steps_over_eps=1, keep=keep)
+        return re.sub(r'"(\w*seconds)": [^,}]+', r'"\1": 0', json.dumps(replace(record, curves=curves).to_dict()))
+
+    write = robustness.write_atomically
+    for stop in ("diagnostic-*", "curve-*"):
+
+        def stops(files, stop=stop):
+            if len(list(folder.glob(stop))) == 4:
+                raise KeyboardInterrupt
+            return write(files)
+
+        monkeypatch.setattr(robustness, "write_atomically", stops)
+        with pytest.raises(KeyboardInterrupt):
+            found(folder)
+    monkeypatch.setattr(robustness, "write_atomically", write)
+    kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert found(folder) == found(None)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    Job(digits(), tmp_path, print, states=(folder,)).clear_states()
+    assert not folder.exists()
 
 
 def test_clear_states_removes_only_what_an_evaluation_wrote(tmp_path):

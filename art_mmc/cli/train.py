@@ -29,7 +29,7 @@ NOTES = """\
 examples:
   art-mmc train --defence mmc
   art-mmc train --defence mmc --adversarial pgd --eps 0.15
-  art-mmc train --defence sce --dataset mnist --data-dir ~/data --recipe madry2018-mnist-at-small --keep best
+  art-mmc train --defence sce --dataset mnist --data-dir ~/data --recipe madry2018-mnist-at --keep best
   art-mmc train --defence pc --dataset mnist --data-dir ~/data --recipe li2021-mnist-at --resume
   art-mmc train --defence mmc --set scale=100 --set variant=paper --config run.toml
   torchrun --nproc-per-node 4 -m art_mmc.cli train --defence mmc --dataset cifar10 --data-dir ~/data --adversarial pgd

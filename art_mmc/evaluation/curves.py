@@ -14,7 +14,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii, indices
-from art_mmc.distributed import in_main_process, share_out
+from art_mmc.distributed import in_main_process, progress, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
 from art_mmc.evaluation.engine import Target, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
@@ -56,6 +56,8 @@ def measure_curves(
     steps_over_eps: int = STEPS_OVER_EPS,
     batch_size: int = 256,
     seed: int = 0,
+    keep: Callable[[str, Callable[[], tuple[int, float]]], tuple[int, float]] | None = None,
+    verbose: bool = False,
 ) -> Curves:
     """
     Measure the curves: PGD with one random start on the loss, the cross-entropy and the adaptive objective, with steps
@@ -71,6 +73,9 @@ def measure_curves(
     :param steps_over_eps: Steps of the first one.
     :param batch_size: Samples that are attacked at once.
     :param seed: Seed of random starts and points.
+    :param keep: Called as (name, run) for each point of a curve instead of `run()`, to keep its count and seconds or
+           take kept ones; the name says what decides them, but for the classifier and the data.
+    :param verbose: Whether to show a progress bar.
     :return: The curves.
     :raises ValueError: For bad inputs, labels, radii or numbers.
     :raises AttackError: When an attack crashes or breaks its rules.
@@ -101,15 +106,23 @@ def measure_curves(
             return int(zero_gradient(target.view(objective), at, y[standing], batch_size).sum())
 
     objectives = tuple(dict.fromkeys(("loss", "cross_entropy", target.adaptive)))
-    jobs: list[Callable[[], int]] = []
+    jobs: dict[str, Callable[[], int]] = {}
     for objective in objectives:
-        jobs += [partial(left, objective, radius, steps_over_eps) for radius in radii]
-        jobs += [partial(left, objective, at, count) for count in ladder]
-        jobs += [partial(without_gradient, objective, each) for each in points]
+        jobs |= {f"{objective}, eps {each}": partial(left, objective, each, steps_over_eps) for each in radii}
+        jobs |= {f"{objective}, {count} steps": partial(left, objective, at, count) for count in ladder}
+        jobs |= {f"{objective}, zero {i}": partial(without_gradient, objective, x) for i, x in enumerate(points)}
+    told = f"{samples} {steps_over_eps} {radii} {norm} {seed} {batch_size}"
     counts = []
-    for count, took in share_out([partial(timed, job) for job in jobs]):
-        counts.append(count)
-        seconds += took
+    with progress(verbose, total=len(jobs), desc="curves", unit="point") as bar:
+
+        def job(name: str, measure: Callable[[], int]) -> tuple[int, float]:
+            run = partial(timed, measure)
+            return run() if keep is None else keep(f"{name} {told}", run)
+
+        for count, took in share_out([partial(job, *each) for each in jobs.items()]):
+            counts.append(count)
+            seconds += took
+            bar.update()
     over_eps, over_steps, zero = {}, {}, {}
     rest = iter(counts)
     for objective in objectives:

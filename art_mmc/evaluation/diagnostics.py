@@ -21,7 +21,7 @@ import numpy as np
 
 from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.distributed import share_out
+from art_mmc.distributed import progress, share_out
 from art_mmc.evaluation.binarisation import positive_control
 from art_mmc.evaluation.engine import Target, beyond_ball, beyond_box, distances, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
@@ -60,6 +60,13 @@ BROKEN_GAP, BROKEN_SHARE = 0.2, 0.5
 
 #: what a paper's attack climbs, by its name in sentences, and the plan that shows it in our suites
 FLATTERING = {"loss": ("own loss", PGD_LOSS), "cross_entropy": ("cross-entropy", PGD_CROSS_ENTROPY)}
+
+
+#: diagnostics, and number of each sample that was broken in the ball -> its example and the class it is taken for
+Part = tuple[list[Diagnostic], dict[int, tuple[np.ndarray, int]]]
+
+#: takes a part's number and what runs it, and gives what that gave, now or before
+Keep = Callable[[int, Callable[[], tuple[Part, float]]], tuple[Part, float]]
 
 
 def _percent(share: float) -> str:
@@ -483,8 +490,10 @@ class Examination:
         )
         return found("stored examples fail", share, 0.0, sentence, "the network does not do the same twice")
 
-    def run(self) -> list[Diagnostic]:
+    def run(self, keep: Keep | None = None, verbose: bool = False) -> list[Diagnostic]:
         """
+        :param keep: Called as (number, run) for each part instead of `run()`, to keep results or take kept ones.
+        :param verbose: Whether to show a progress bar.
         :return: All the diagnostics; without samples that are classified correctly only those that need none. One that
                  fails is flagged under its name, with the reason: it loses nothing of what the attacks have found.
         """
@@ -509,18 +518,24 @@ class Examination:
                 "jump between classes": lambda: [self.border()],
             }
         diagnostics: list[Diagnostic] = []
-        jobs = [partial(timed, partial(self._part, number, *each)) for number, each in enumerate(parts.items())]
         broken: dict[int, tuple[np.ndarray, int]] = {}
-        for (seen, examples), seconds in share_out(jobs):
-            diagnostics += seen
-            broken = {**examples, **broken}
-            self.seconds += seconds
+        with progress(verbose, total=len(parts), desc="diagnostics", unit="part") as bar:
+
+            def job(number: int, name: str, part: Callable[[], list[Diagnostic]]) -> tuple[Part, float]:
+                bar.set_postfix_str(name)
+                run = partial(timed, partial(self._part, number, name, part))
+                return run() if keep is None else keep(number, run)
+
+            jobs = [partial(job, number, *each) for number, each in enumerate(parts.items())]
+            for (seen, examples), seconds in share_out(jobs):
+                diagnostics += seen
+                broken = {**examples, **broken}
+                self.seconds += seconds
+                bar.update()
         self.found = broken
         return diagnostics
 
-    def _part(
-        self, number: int, name: str, part: Callable[[], list[Diagnostic]]
-    ) -> tuple[list[Diagnostic], dict[int, tuple[np.ndarray, int]]]:
+    def _part(self, number: int, name: str, part: Callable[[], list[Diagnostic]]) -> Part:
         """
         A part with its own randomness, and what it broke: which others ran before it, in this process, must not matter.
         """

@@ -15,24 +15,23 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import art
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
-from tqdm.auto import tqdm
 
 import art_mmc
 from art_mmc.checks import box_unit, check_images, check_labels, check_radii, indices, whole
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.distributed import check_same, in_main_process, world
-from art_mmc.evaluation.diagnostics import SAMPLES, Examination, judge
+from art_mmc.distributed import check_same, in_main_process, progress
+from art_mmc.evaluation.diagnostics import SAMPLES, Examination, Part, judge
 from art_mmc.evaluation.engine import (
     Outcome,
     Target,
@@ -41,10 +40,12 @@ from art_mmc.evaluation.engine import (
     run_plan,
 )
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.records import AttackRecord, RobustnessRecord
+from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord
 from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
 from art_mmc.state import Stream, derived_seed, seeded, write_atomically
+
+T = TypeVar("T")
 
 #: names of the attacks of :func:`evaluate_robustness`, in the order in which they run
 ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
@@ -52,8 +53,8 @@ ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
 
 class StateFolder:
     """
-    The finished batches of an evaluation, a file each, so that a killed run goes on from the last one; also by another
-    number of processes.
+    The finished batches of an evaluation and the parts of its diagnostics and curves, a file each, so that a killed run
+    goes on from the last one; also by another number of processes.
 
     :param path: The folder.
     :param fingerprint: What must be the same for the batches to be those of this evaluation.
@@ -83,29 +84,69 @@ class StateFolder:
         A batch of a plan, by its number and its samples, that was finished before, or is run now; a ValueError for a
         damaged file, or one of other samples.
         """
-        file = self.path / f"{plan:03d}-{number:04d}.npz"
-        if file.exists():
-            try:
-                return self._read(file, index, x[index])
-            except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
-                raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
-        outcome = run()
-        moved = np.flatnonzero(~outcome.standing)
-        facts = {**vars(outcome), "index": index, "moved": moved, "examples": outcome.examples[moved]}
-        write_atomically({file: lambda handle: np.savez(handle, **facts)})
-        return outcome
+
+        def facts(outcome: Outcome) -> dict[str, Any]:
+            moved = np.flatnonzero(~outcome.standing)
+            return {**vars(outcome), "index": index, "moved": moved, "examples": outcome.examples[moved]}
+
+        return self._kept(f"{plan:03d}-{number:04d}", run, facts, partial(self._read, index, x[index]))
 
     @staticmethod
-    def _read(file: Path, index: np.ndarray, x: np.ndarray) -> Outcome:
+    def _read(index: np.ndarray, x: np.ndarray, kept: Mapping[str, np.ndarray]) -> Outcome:
         outcome = Outcome(x)
-        with np.load(file) as kept:
-            if not np.array_equal(kept["index"], index):
-                raise ValueError("it holds other samples; does the classifier not do the same twice?")
-            outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
-            outcome.examples[kept["moved"]] = kept["examples"]
-            outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
-            outcome.seconds = float(kept["seconds"])
+        if not np.array_equal(kept["index"], index):
+            raise ValueError("it holds other samples; does the classifier not do the same twice?")
+        outcome.standing, outcome.predictions = kept["standing"], kept["predictions"]
+        outcome.examples[kept["moved"]] = kept["examples"]
+        outcome.gradients, outcome.queries = int(kept["gradients"]), int(kept["queries"])
+        outcome.seconds = float(kept["seconds"])
         return outcome
+
+    def part(self, number: int, run: Callable[[], tuple[Part, float]]) -> tuple[Part, float]:
+        """A part of the diagnostics and its seconds, as :meth:`batch`."""
+
+        def facts(result: tuple[Part, float]) -> dict[str, Any]:
+            (diagnostics, found), seconds = result
+            examples, classes = zip(*found.values(), strict=True) if found else ((), ())
+            told = json.dumps([each.to_dict() for each in diagnostics])
+            return {"told": told, "index": list(found), "examples": examples, "classes": classes, "seconds": seconds}
+
+        def read(kept: Mapping[str, np.ndarray]) -> tuple[Part, float]:
+            diagnostics = [Diagnostic.from_dict(each) for each in json.loads(str(kept["told"]))]
+            examples = zip(kept["examples"], kept["classes"].tolist(), strict=True)
+            return (diagnostics, dict(zip(kept["index"].tolist(), examples, strict=True))), float(kept["seconds"])
+
+        return self._kept(f"diagnostic-{number:04d}", run, facts, read)
+
+    def count(self, name: str, run: Callable[[], tuple[int, float]]) -> tuple[int, float]:
+        """A number of samples and its seconds, as :meth:`batch`; the name says all that decides it."""
+        name = f"curve-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return self._kept(
+            name,
+            run,
+            lambda result: {"count": result[0], "seconds": result[1]},
+            lambda kept: (int(kept["count"]), float(kept["seconds"])),
+        )
+
+    def _kept(
+        self,
+        name: str,
+        run: Callable[[], T],
+        facts: Callable[[T], dict[str, Any]],
+        read: Callable[[Mapping[str, np.ndarray]], T],
+    ) -> T:
+        """What a file of arrays holds, or what is run now and written there; ValueError for one that is damaged."""
+        file = self.path / f"{name}.npz"
+        if file.exists():
+            try:
+                with np.load(file) as kept:
+                    return read(kept)
+            except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
+                raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
+        result = run()
+        arrays = facts(result)
+        write_atomically({file: lambda handle: np.savez(handle, **arrays)})
+        return result
 
 
 class RobustnessEvaluation(Evaluation):
@@ -150,8 +191,8 @@ class RobustnessEvaluation(Evaluation):
                inputs and the classifier's answers to them.
         :param batch_size: Samples that are attacked at once, and inputs in one pass of the network, at most.
         :param seed: Seed of all randomness.
-        :param folder: Folder for the finished batches: the same evaluation goes on from there after a kill. None for
-               none.
+        :param folder: Folder for the finished batches and diagnostics: the same evaluation goes on from there after a
+               kill. None for none.
         :param verbose: Whether to show a progress bar.
         :raises ValueError: For an unknown suite or quirk, radii out of range, or what does not fit together.
         """
@@ -180,6 +221,8 @@ class RobustnessEvaluation(Evaluation):
         self.substitutes = substitutes
         self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), seed, verbose
         self.folder = None if folder is None else Path(folder)
+        #: what was kept in the folder of the last evaluation
+        self.state: StateFolder | None = None
         if self.suite is not None:
             self.suite.check(norm, self.quirks)
 
@@ -244,13 +287,13 @@ class RobustnessEvaluation(Evaluation):
         check_same({**fingerprint, "diagnostics": self.diagnostics, "folder": str(self.folder)}, "evaluate")
         folder = self.folder
         state = None if folder is None else in_main_process(lambda: StateFolder(folder, fingerprint))
+        self.state = state
         clean, predictions = in_main_process(lambda: predict_clean(target, x, y, self.batch_size))
         records: list[AttackRecord] = []
         examples = x.copy()
         fallen = ~clean.standing  # under any attack in any ball: these have their example
         substitutes = _Substitutes(self, target, x, max(plan.eps for plan in plans))
-        shown = self.verbose and world().is_main
-        with tqdm(total=len(plans), disable=not shown, desc="attacks", unit="attack", leave=False) as bar:
+        with progress(self.verbose, total=len(plans), desc="attacks", unit="attack") as bar:
             for number, plan in enumerate(plans):
                 bar.set_postfix_str(plan.name + (f", eps {plan.eps:.4g}" if plan.bounded else ""))
                 record, x_adv, classes = run_plan(
@@ -286,7 +329,7 @@ class RobustnessEvaluation(Evaluation):
         examination = Examination(
             target, x, y, found, derived_seed(self.seed, Stream.DIAGNOSTICS), samples, self.batch_size, pristine
         )
-        diagnostics = tuple(examination.run())
+        diagnostics = tuple(examination.run(None if state is None else state.part, self.verbose))
         more = examination.record_of_found()
         if more is not None:
             for i, (example, taken_for) in examination.found.items():

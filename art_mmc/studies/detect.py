@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
-from tqdm.auto import tqdm
 
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
 from art_mmc.attacks.papers import PAPER_ATTACKS, batch_seed, choose_targets, craft_batch, plain_settings, scaled
@@ -23,7 +22,7 @@ from art_mmc.checks import check_name, number
 from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
-from art_mmc.distributed import check_same, in_main_process, share_out, world
+from art_mmc.distributed import check_same, in_main_process, progress, share_out, world
 from art_mmc.evaluation.codec import FLAGS, Record, array
 from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.engine import check_examples
@@ -234,9 +233,7 @@ def run_detection_study(
     if world().size > 1:
         same = {"images": identity_of_data(x, y), "settings": repr(wanted)}
         check_same({**same, **{name: identity(each) for name, each in classifiers.items()}}, "attack")
-    with tqdm(
-        total=jobs * len(classifiers), disable=wanted.quiet or not world().is_main, desc="attacks", leave=False
-    ) as bar:
+    with progress(not wanted.quiet, total=jobs * len(classifiers), desc="attacks") as bar:
         for name, classifier in classifiers.items():
 
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:

@@ -105,6 +105,8 @@ def assess(
                 samples=curves,
                 batch_size=evaluation.batch_size,
                 seed=evaluation.seed,
+                keep=None if evaluation.state is None else evaluation.state.count,
+                verbose=evaluation.verbose,
             )
         except Exception as err:  # they are for a picture: what the attacks found is not lost for it
             failed = f"{type(err).__name__}: {' '.join(str(err).split())}"

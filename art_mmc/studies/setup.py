@@ -33,6 +33,9 @@ from art_mmc.trainers import Recipe, create_trainer, get_recipe
 #: the defences as tables show them: the baseline first, center loss, the oldest, last
 ORDER = (*(name for name in DEFENCES if name not in ("lgm", "center")), "lgm", "center")
 
+#: what evaluations keep in their folders
+_KEPT = ("[0-9][0-9][0-9]-[0-9][0-9][0-9][0-9].npz", "diagnostic-*.npz", "curve-*.npz", "evaluation.json")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,8 +56,8 @@ class Job:
     def clear_states(self) -> None:
         """Remove what evaluations kept in order to go on, and nothing else."""
         for state in self.states:
-            for file in [*state.glob("[0-9][0-9][0-9]-[0-9][0-9][0-9][0-9].npz"), state / "evaluation.json"]:
-                file.unlink(missing_ok=True)
+            for file in [each for pattern in _KEPT for each in state.glob(pattern)]:
+                file.unlink()
             if state.is_dir() and not any(state.iterdir()):
                 state.rmdir()
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from art.defences.trainer import Trainer
-from tqdm.auto import tqdm
 
 from art_mmc.checks import check_labels, check_name, choice, indices, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
@@ -39,6 +38,7 @@ from art_mmc.distributed import (
     gather_objects,
     join,
     largest,
+    progress,
     shard,
     total,
     world,
@@ -464,8 +464,7 @@ class LossTrainer(Trainer):
 
     def _run_stage(self, job: Job, position: Position, name: str, epochs: int) -> None:
         done = position.epoch * job.steps + position.batch
-        hidden = not (self.verbose and world().is_main)
-        with tqdm(total=epochs * job.steps, initial=done, disable=hidden, desc=name, unit="batch", leave=False) as bar:
+        with progress(self.verbose, total=epochs * job.steps, initial=done, desc=name, unit="batch") as bar:
             while position.epoch < epochs:
                 if position.batch == 0:
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
