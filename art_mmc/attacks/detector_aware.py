@@ -177,10 +177,10 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         """
         Attack inputs.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Target classes: indices (N,) or one-hot (N, K). None for random ones, other than the predicted.
         :param kwargs: Ignored, as in ART.
-        :return: Attacked inputs (N, C, H, W).
+        :return: Attacked inputs (N, ...).
         :raises ValueError: For bad inputs or targets, or a detector that has not been fitted.
         """
         return self._attack_batches(x, self._targets(x, y))
@@ -362,10 +362,10 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         """
         Attack inputs.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: True labels, or targets: indices (N,) or one-hot (N, K). None for the predicted classes, untargeted.
         :param kwargs: Ignored, as in ART.
-        :return: Attacked inputs (N, C, H, W).
+        :return: Attacked inputs (N, ...).
         :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
         """
         labels = self._labels(x, y)

@@ -520,7 +520,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Logits of the network.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one forward pass.
         :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
         :param kwargs: Ignored; some ART attacks hand over `logits=True`.
@@ -643,7 +643,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Gradient of the attacker's objective with respect to the inputs; see `objective`.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
         :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
         :param kwargs: Ignored; some ART attacks hand over more.
@@ -677,7 +677,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Values of the attacker's objective, the same that :meth:`loss_gradient` differentiates.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
         :param reduction: "none", "mean" or "sum".
         :param kwargs: Ignored.
@@ -703,7 +703,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Gradients of logits with respect to the inputs.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param label: One class for all samples, one class a sample (N,), or None for all K classes.
         :param training_mode: Whether the network runs in training mode; its batch statistics stay as they are.
         :param kwargs: Ignored.
@@ -775,7 +775,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Output of a layer. For the features z that the head reads: `layer="embedding"`.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param layer: Index of a direct child of the network (see `layer_names`), or the name of any of its modules.
         :param batch_size: Samples in one forward pass.
         :param framework: Whether to return a tensor with its graph, computed in one pass.
@@ -816,7 +816,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Train on the training loss. Shuffled by torch's global random state, as in ART; the trainers take a seed.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
         :param batch_size: Samples in one step. A last batch of one sample is left out where the network has batch
                normalisation.
@@ -900,7 +900,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         Check and preprocess training data.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Labels: indices (N,), one-hot or probabilities (N, K).
         :param fit: Whether by the defences of a training, which may augment, or by those of a prediction.
         :return: Inputs, as a rule float32, on the CPU, and labels, indices (N,) or rows (N, K).

@@ -41,7 +41,7 @@ def load_any(
     of this package whose backbone is the user's. TorchScript and state dicts are wrapped in ART's `PyTorchClassifier`
     with cross-entropy; such networks must take inputs in [0, 1]. They and factories are programs, and are run.
 
-    It is to take inputs such as x (N, C, H, W), which `name` calls by the name of their data set, and is tried on two
+    It is to take inputs such as x (N, ...), which `name` calls by the name of their data set, and is tried on two
     of them. FileNotFoundError when the file is not there; ValueError when it is damaged or of another kind, or does not
     fit.
     """

@@ -61,7 +61,7 @@ def network_outputs(
     classifier can share them.
 
     :param classifier: The classifier.
-    :param x: Inputs (N, C, H, W).
+    :param x: Inputs (N, ...).
     :param layer: As in :func:`find_layer`.
     :param batch_size: Samples in one forward pass.
     :param with_features: Whether the features are wanted.
@@ -183,7 +183,7 @@ class ScoreDetector(EvasionDetector):
         """
         Fit on clean training data, and set the threshold.
 
-        :param x: Clean inputs (N, C, H, W), of every class.
+        :param x: Clean inputs (N, ...), of every class.
         :param y: Their labels: indices (N,) or one-hot (N, K). None where the detector needs none.
         :param batch_size: Samples in one forward pass.
         :param nb_epochs: Not used; part of ART's interface.
@@ -334,7 +334,7 @@ class ScoreDetector(EvasionDetector):
         """
         Say which inputs are adversarial.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one forward pass.
         :param kwargs: None are known.
         :return: A report with "scores" (N,), "threshold" and "predictions", the classifier's classes (N,); and whether
@@ -360,7 +360,7 @@ class ScoreDetector(EvasionDetector):
         """
         Scores, larger = more suspicious.
 
-        :param x: Inputs (N, C, H, W); a tensor to get a tensor with its graph, computed in one pass.
+        :param x: Inputs (N, ...); a tensor to get a tensor with its graph, computed in one pass.
         :param batch_size: Samples in one forward pass, for an array.
         :return: Scores (N,), float64.
         :raises NotFittedError: (a ValueError) Before :meth:`fit`.
@@ -444,7 +444,7 @@ class ScoreDetector(EvasionDetector):
         """
         What the detector needs to know of inputs.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one forward pass.
         :return: Logits, and features if the detector needs them.
         :raises ValueError: For bad inputs or an unknown layer.

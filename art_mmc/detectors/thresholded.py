@@ -143,7 +143,7 @@ class ThresholdedClassifier(LossDefendedClassifier):
         """
         Labels, or "rejected".
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param batch_size: Samples in one forward pass.
         :return: Classes (N,), int64; -1 where the input is rejected.
         """
@@ -156,7 +156,7 @@ class ThresholdedClassifier(LossDefendedClassifier):
         """
         What is accepted, and how much of that is right, at each threshold.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: True labels: indices (N,) or one-hot (N, K).
         :param thresholds: Thresholds; None for those that accept 5 %, 10 %, ..., 100 % of the inputs.
         :param batch_size: Samples in one forward pass.

@@ -121,7 +121,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
         """
         Accuracy under the validation attack, which draws from a generator of its own: validation changes no training.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param y: Labels (N,) or (N, K).
         :param batch_size: Samples in one pass.
         :return: The accuracy, in [0, 1]; None without a validation attack.

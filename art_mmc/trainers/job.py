@@ -73,7 +73,7 @@ class Job:
     :param validation: Inputs and labels on which each epoch is judged, or None.
     :param scheduler: What the caller gave.
     :param scheduler_interval: Likewise.
-    :param x: Inputs (N, C, H, W), float32 or, where that loses nothing, uint8, on the device; None with a generator.
+    :param x: Inputs (N, ...), float32 or, where that loses nothing, uint8, on the device; None with a generator.
     :param y: Labels (N,) or (N, K), on the device; None with a generator.
     :param sample_weight: Their weights (N,), on the device, or None.
     :param generator: ART data generator from which the batches are drawn, or None.

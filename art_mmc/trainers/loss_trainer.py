@@ -197,7 +197,7 @@ class LossTrainer(Trainer):
         """
         Train the classifier.
 
-        :param x: Inputs (N, C, H, W) in [0, 1].
+        :param x: Inputs (N, ...).
         :param y: Labels: indices (N,), one-hot, or probabilities (N, K) where the loss allows.
         :param validation_data: Inputs and labels on which each epoch is judged. To choose weights by them they must be
                split off the training data, never the test set; see :func:`.split_validation`.
@@ -318,7 +318,7 @@ class LossTrainer(Trainer):
         """
         Logits of the trained classifier.
 
-        :param x: Inputs (N, C, H, W).
+        :param x: Inputs (N, ...).
         :param kwargs: As in the classifier's `predict`.
         :return: Logits (N, K).
         """
