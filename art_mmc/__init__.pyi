@@ -14,6 +14,7 @@ from art_mmc.classifiers import RCEClassifier as RCEClassifier
 from art_mmc.classifiers import SoftmaxClassifier as SoftmaxClassifier
 from art_mmc.classifiers import create_classifier as create_classifier
 from art_mmc.classifiers import load_classifier as load_classifier
+from art_mmc.classifiers import load_pretrained as load_pretrained
 from art_mmc.classifiers.accelerate import accelerate as accelerate
 from art_mmc.data import load_dataset as load_dataset
 from art_mmc.defences import DEFENCES as DEFENCES

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from art_mmc.checks import READ_ERRORS, check_images, check_labels, unknown_name
+from art_mmc.pretrained import FOLDER
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 _ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _CHANNELS = (1, 3)
+_SAMPLE = "-sample"
 _TINY_FOLDER = "tiny-imagenet-200"
 _TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
@@ -33,7 +35,7 @@ class Dataset:
 
     :param name: Name of the data set, or the path of the user's own file.
     :param x_train: Training images (N, C, H, W), float32 in [0, 1], C-contiguous; a set that is made of arrays may
-           have inputs (N, ...) of any shape.
+           have inputs (N, ...) of any shape. Test data alone have none, (0, C, H, W).
     :param y_train: Training labels (N,), int64 in 0 .. K - 1, every class present.
     :param x_test: Test images (M, C, H, W), as `x_train`.
     :param y_test: Test labels (M,), as `y_train`, though a class may be absent.
@@ -52,8 +54,17 @@ class Dataset:
 
     @cached_property
     def nb_classes(self) -> int:
-        """Number of classes K, the highest training label plus one."""
-        return int(self.y_train.max()) + 1
+        """Number of classes K, the highest training label plus one; of test data alone, the highest test label."""
+        return int((self.y_train if len(self.y_train) else self.y_test).max()) + 1
+
+    def check_training(self) -> None:
+        """ValueError where there are test data alone, on which nothing is to be trained or fitted."""
+        if not len(self.y_train):
+            whole = self.name.removesuffix(_SAMPLE)
+            raise ValueError(
+                f"{self.name} has test images alone, on which nothing is trained or fitted: take the whole data set, "
+                f"--dataset {whole} --data-dir DIR"
+            )
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -71,10 +82,12 @@ class Dataset:
     @cached_property
     def pixel_mean(self) -> np.ndarray:
         """Mean of each pixel over the training images, (C, H, W), float32 in [0, 1]."""
+        self.check_training()
         return self.x_train.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        self.check_training()
         # In float64 and by chunks: numpy's std would hold a second copy of the whole set.
         total = np.zeros(self.x_train.shape[1])
         squares = np.zeros_like(total)
@@ -106,9 +119,10 @@ def load_dataset(
 
     :param name: One of `DATASETS`, in any spelling of case, hyphens and underscores, or a path that ends in ".npz".
         "digits", scikit-learn's 8 x 8 digits, needs no files: 1,397 training and 400 test images, always the same ones.
+        "mnist-sample" comes with the package: 1,000 test images of MNIST, 100 of each class, and no training images.
         "tiny-imagenet" has its val split for a test set.
     :param data_dir: Folder that holds the files, in torchvision's layout; for "tiny-imagenet" the folder
-        tiny-imagenet-200 or the one around it. Not used for "digits" and .npz files.
+        tiny-imagenet-200 or the one around it. Not used for "digits", "mnist-sample" and .npz files.
     :param download: Whether torchvision may download files that are not in `data_dir`.
     :return: The data set.
     :raises FileNotFoundError: When files are missing or cannot be downloaded.
@@ -118,10 +132,12 @@ def load_dataset(
     label = os.fspath(name)
     if label.lower().endswith(".npz"):
         return _checked(label, _load_npz(Path(label).expanduser()))
-    known = {_compact(each): each for each in _LOADERS} | _ALIASES
+    known = {_compact(each): each for each in DATASETS} | _ALIASES
     if _compact(label) not in known:
         raise unknown_name("data set", label, (*DATASETS, "FILE.npz"))
     label = known[_compact(label)]
+    if label.endswith(_SAMPLE):
+        return _load_sample(label)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     return _checked(label, _LOADERS[label](label, folder, download))
 
@@ -283,6 +299,13 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
     raise ValueError(
         f"{name} has shape {x.shape}: expected (N, C, H, W) or (N, H, W, C) with C = 1 or 3, or (N, H, H){mend}"
     )
+
+
+def _load_sample(name: str) -> Dataset:
+    """Test data that come with the package."""
+    with np.load(FOLDER / f"{name}.npz") as archive:
+        x, y = _to_unit(archive["x_test"], name), archive["y_test"].astype(np.int64)
+    return Dataset(name, x[:0], y[:0], x, y)
 
 
 # --- loaders: (name, data_dir, download) -> images by _to_unit, labels as found ---------------------------------------
@@ -514,4 +537,4 @@ _LOADERS: dict[str, Callable[[str, Path | None, bool], _Arrays]] = {
 _ALIASES = {"fmnist": "fashion-mnist"}
 
 #: Names that `load_dataset` knows.
-DATASETS: tuple[str, ...] = tuple(_LOADERS)
+DATASETS: tuple[str, ...] = (*_LOADERS, "mnist-sample")

@@ -38,11 +38,11 @@ def compare_table() -> str:
     return f"{markdown_table(report)}\n\n{provenance_line(report)}\n\n{picture}"
 
 
-def runs_table() -> str:
-    """The recorded runs of `art-mmc train` on MNIST."""
-    from art_mmc.reports import training_table
+def networks_table() -> str:
+    """The networks of the package, from their cards."""
+    from art_mmc.reports.pretrained import pretrained_note, pretrained_table
 
-    return training_table(sorted(RESULTS.glob("train-*.json")))
+    return f"{pretrained_table()}\n\n{pretrained_note()}"
 
 
 def evaluations() -> list[RobustnessRecord]:
@@ -104,8 +104,8 @@ BLOCKS = {
     "compare": compare_table,
     "defences": defences_table,
     "evaluations": evaluations_table,
+    "networks": networks_table,
     "protocol": protocol_table,
-    "runs": runs_table,
     "speed": speed_table,
 }
 

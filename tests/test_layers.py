@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent / "art_mmc"
 
 #: each floor may use those before it
 FLOORS = (
-    {"_attach", "checks", "options", "state", "distributed"},
+    {"_attach", "checks", "options", "state", "distributed", "pretrained"},
     {"geometry", "objectives"},
     {"heads"},
     {"losses", "models"},

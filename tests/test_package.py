@@ -37,6 +37,7 @@ PUBLIC = [
     "PCTrainer",
     "create_classifier",
     "load_classifier",
+    "load_pretrained",
     "load_dataset",
 ]
 

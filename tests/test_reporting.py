@@ -26,7 +26,6 @@ from art_mmc.reports import (
     radius_labels,
     text_table,
     three_numbers_table,
-    training_table,
     write_report,
 )
 from art_mmc.studies.compare import Comparison, DefenceResult
@@ -142,19 +141,6 @@ def test_history_table_shows_ten_epochs_and_the_last():
     assert lines[0].split() == ["epoch", "stage", "loss", "accuracy", "val_accuracy"]
     assert [int(line.split()[0]) for line in lines[1:]] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
     assert lines[-1].split() == ["95", "mmc", "0.0105", "0.5000", "0.2500"]
-
-
-def test_training_table(comparison, tmp_path):
-    run = {
-        "defence": "mmc",
-        "backbone": "cnn",
-        "clean_test_accuracy": {"n": 10, "correct": 9, "accuracy": 0.9, "interval": [0.596, 0.982]},
-        "training_seconds": 12.4,
-        "provenance": comparison.provenance,
-    }
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    row = training_table([tmp_path / "run.json"]).splitlines()[-1]
-    assert row == "| mmc | mine.npz | cnn | default | 5 | 7 | 90.0 (59.6 to 98.2), n = 10 | 12 | Abacus 1 |"
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

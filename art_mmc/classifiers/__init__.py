@@ -5,7 +5,7 @@ Loss-defended networks as ART classifiers: the contract, the named ones, their f
 from art_mmc.classifiers.base import LossDefendedClassifier
 from art_mmc.classifiers.base import _Kinship as _Kinship
 from art_mmc.classifiers.fitting import OneHotLoss
-from art_mmc.classifiers.named import CLASSIFIERS, create_classifier, load_classifier
+from art_mmc.classifiers.named import CLASSIFIERS, create_classifier, load_classifier, load_pretrained
 
 globals().update({cls.__name__: cls for cls in CLASSIFIERS.values()})  # type checkers read the stub beside this file
 
@@ -15,6 +15,7 @@ __all__ = [  # noqa: PLE0604
     *(cls.__name__ for cls in CLASSIFIERS.values()),
     "create_classifier",
     "load_classifier",
+    "load_pretrained",
 ]
 
 #: users, pickles and `repr` know them by this name

@@ -4,6 +4,7 @@ from art_mmc.classifiers.fitting import OneHotLoss as OneHotLoss
 from art_mmc.classifiers.named import CLASSIFIERS as CLASSIFIERS
 from art_mmc.classifiers.named import create_classifier as create_classifier
 from art_mmc.classifiers.named import load_classifier as load_classifier
+from art_mmc.classifiers.named import load_pretrained as load_pretrained
 
 class SoftmaxClassifier(LossDefendedClassifier): ...
 class MMCClassifier(LossDefendedClassifier): ...

@@ -25,6 +25,7 @@ import art_mmc
 from art_mmc.checks import READ_ERRORS
 from art_mmc.classifiers.checkpoint import FORMAT, check_numbers, check_sums, load_state, read_tensors
 from art_mmc.classifiers.named import load_classifier
+from art_mmc.pretrained import find_network
 
 
 def load_any(
@@ -36,7 +37,8 @@ def load_any(
     name: str = "the data set",
 ) -> tuple[PyTorchClassifier, str]:
     """
-    A classifier from a file, and what the file was, in words: one of :meth:`.LossDefendedClassifier.save_checkpoint`; a
+    A classifier from a file, and what the file was, in words: one of :meth:`.LossDefendedClassifier.save_checkpoint`,
+    or the name of a network of the package; a
     TorchScript file; or, with a factory, "module:function", the state dict of a network of the user's, or a checkpoint
     of this package whose backbone is the user's. TorchScript and state dicts are wrapped in ART's `PyTorchClassifier`
     with cross-entropy; such networks must take inputs in [0, 1]. They and factories are programs, and are run.
@@ -45,9 +47,7 @@ def load_any(
     of them. FileNotFoundError when the file is not there; ValueError when it is damaged or of another kind, or does not
     fit.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    path = find_network(path)
     with torch.random.fork_rng():  # to build a network draws weights, in the place of which those of the file come
         classifier, kind = _load(path, x[:2], nb_classes, factory, device_type)
     check_fits(classifier, x, nb_classes, name, str(path))

@@ -15,6 +15,7 @@ from art_mmc.classifiers.base import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import rebuild
 from art_mmc.defences import DEFENCES, Defence
 from art_mmc.models import create_backbone
+from art_mmc.pretrained import FOLDER, pretrained_names
 
 
 def _made(row: Defence) -> type[LossDefendedClassifier]:
@@ -59,6 +60,20 @@ def create_classifier(
     if isinstance(backbone, str):
         backbone = create_backbone(backbone, input_shape)
     return CLASSIFIERS[defence](model=backbone, input_shape=input_shape, nb_classes=nb_classes, **kwargs)
+
+
+def load_pretrained(name: str, device_type: str = "gpu") -> LossDefendedClassifier:
+    """
+    A trained network that comes with the package; `art-mmc zoo` lists them.
+
+    :param name: Its name, e.g. "mmc-mnist".
+    :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
+    :return: The classifier in evaluation mode, with a fresh optimizer.
+    :raises ValueError: For an unknown name, with the nearest known one.
+    """
+    return load_classifier(
+        FOLDER / f"{check_name('pretrained network', name, pretrained_names())}.pt", None, device_type
+    )
 
 
 def load_classifier(

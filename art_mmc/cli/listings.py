@@ -1,5 +1,5 @@
 """
-`art-mmc defences`, `recipes`, `backbones`: print what there is.
+`art-mmc defences`, `recipes`, `backbones`, `zoo`: print what there is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def add(commands: Any) -> None:
         ("defences", _defences, "list the defences"),
         ("recipes", _recipes, "list the papers' hyper-parameters"),
         ("backbones", _backbones, "list the networks"),
+        ("zoo", _zoo, "list the trained networks of the package"),
     ):
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults(settings=Listing, run=run)
@@ -58,3 +59,9 @@ def _backbones(settings: Listing) -> None:
     from art_mmc.models import BACKBONES
 
     _print_rows([(name, row.description) for name, row in BACKBONES.items()])
+
+
+def _zoo(settings: Listing) -> None:
+    from art_mmc.reports.pretrained import pretrained_note, pretrained_table
+
+    print(f"{pretrained_table('text')}\n\n{pretrained_note()}")

@@ -11,7 +11,6 @@ from art_mmc.reports.compare import markdown_table as markdown_table
 from art_mmc.reports.compare import provenance_line as provenance_line
 from art_mmc.reports.compare import text_table as text_table
 from art_mmc.reports.compare import three_numbers_table as three_numbers_table
-from art_mmc.reports.compare import training_table as training_table
 from art_mmc.reports.compare import write_report as write_report
 from art_mmc.reports.evaluate import attacks_csv as attacks_csv
 from art_mmc.reports.evaluate import evaluation_table as evaluation_table

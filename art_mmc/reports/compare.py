@@ -4,7 +4,6 @@ Reports of `art-mmc compare`: defences trained under the same conditions, side b
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,6 @@ from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, head
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import (
-    between,
     format_eps,
     format_percent,
     short_name,
@@ -159,29 +157,6 @@ def markdown_table(comparison: Comparison) -> str:
     return (
         f"Percent correct of {comparison.provenance['n']} test images; at each eps: {' / '.join(ATTACKS)} / **worst "
         f"case**: {_headline(comparison)}.\n\n{rows}"
-    )
-
-
-def training_table(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """Markdown: of the .json files of runs of `art-mmc train` what was trained how, and its clean test accuracy."""
-
-    def clean(run: Mapping[str, Any]) -> str:
-        found = run["clean_test_accuracy"]
-        return f"{between(found['accuracy'], found['interval'])}, n = {found['n']}"
-
-    return table(
-        [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths],
-        [
-            ("Defence", lambda run: run["defence"]),
-            ("Data set", lambda run: short_name(run["provenance"]["dataset"])),
-            ("Backbone", lambda run: run["backbone"]),
-            ("Recipe", lambda run: run["provenance"]["recipe"]["name"]),
-            ("Epochs", lambda run: str(run["provenance"]["recipe"]["nb_epochs"])),
-            ("Seed", lambda run: str(run["provenance"]["seed"])),
-            ("Clean test accuracy, %", clean),
-            ("Seconds", lambda run: f"{run['training_seconds']:.0f}"),
-            ("On", lambda run: run["provenance"]["processor"]),
-        ],
     )
 
 

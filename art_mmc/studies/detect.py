@@ -28,6 +28,7 @@ from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.engine import check_examples
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import identity, identity_of_data
+from art_mmc.pretrained import find_network
 from art_mmc.state import Stream, derived_seed, seeded
 from art_mmc.studies.settings import Detect
 from art_mmc.studies.setup import (
@@ -177,9 +178,9 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     Train classifiers or load them, fit detectors, attack. It gives a :class:`DetectionStudy`, and classifier, attack
     and records as they come.
     """
-    dataset, recipe, backbone = load_run(settings)
-    wanted = settled(settings, dataset)
     given = settings.checkpoint or []
+    dataset, recipe, backbone = load_run(settings, [find_network(path) for path in given])
+    wanted = settled(settings, dataset)
     classifiers: dict[str, PyTorchClassifier] = dict(load_trained(given, dataset, device_type))
     sources: dict[str, Any] = {name: {"checkpoint": path} for name, path in zip(classifiers, given, strict=True)}
     defences = [] if given else settings.defence or ["sce", "rce"]

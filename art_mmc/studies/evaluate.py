@@ -19,6 +19,7 @@ from art_mmc.data import Dataset
 from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, get_suite
 from art_mmc.evaluation.curves import measure_curves
 from art_mmc.models.base import WrappedBackbone
+from art_mmc.pretrained import find_network
 from art_mmc.studies.settings import Evaluate, check_typed
 from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_network, machine
 
@@ -26,8 +27,8 @@ from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_dat
 def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
     """Load a network and choose the attacks. It gives a :class:`.RobustnessRecord`."""
     suite = get_suite(settings.suite)
-    dataset = load_data(settings)
-    checkpoint = Path(settings.checkpoint).expanduser()
+    checkpoint = find_network(settings.checkpoint)
+    dataset = load_data(settings, networks=[checkpoint], test_only=True)
     classifier, kind = load_network(checkpoint, dataset, settings.factory, device_type)
     given = settings.substitute or []
     substitutes = [load_network(path, dataset, None, device_type)[0] for path in given]

@@ -22,6 +22,7 @@ from art_mmc.classifiers.loading import check_fits
 from art_mmc.data import Dataset
 from art_mmc.evaluation import wilson_interval
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
+from art_mmc.pretrained import find_network
 from art_mmc.state import seeded
 from art_mmc.studies.history import find_history, read_history
 from art_mmc.studies.settings import Inspect
@@ -204,10 +205,11 @@ def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
     Load classifiers and the histories of their training. It gives :class:`Inspections`, and each :class:`Inspection` as
     it comes.
     """
-    dataset = load_data(settings)
-    classifiers = load_trained(settings.checkpoints, dataset, device_type)
-    files = dict(zip(classifiers, (Path(path).expanduser() for path in settings.checkpoints), strict=True))
-    places = {name: find_history(file) for name, file in files.items()}
+    files = [find_network(path) for path in settings.checkpoints]
+    dataset = load_data(settings, networks=files)
+    classifiers = load_trained(files, dataset, device_type)
+    sources = dict(zip(classifiers, (file.name for file in files), strict=True))
+    places = {name: find_history(file) for name, file in zip(classifiers, files, strict=True)}
     histories = {name: None if place is None else read_history(place) for name, place in places.items()}
 
     def run(on_result: Callable[[Inspection], None] | None = None) -> Inspections:
@@ -233,7 +235,6 @@ def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
             inspections.append(inspection)
             if on_result is not None:
                 on_result(inspection)
-        sources = {name: file.name for name, file in files.items()}
         return Inspections(inspections, dataset, classifier.device, settings.seed, sources)
 
     return Job(dataset, Path(settings.output).expanduser(), run)

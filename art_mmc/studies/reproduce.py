@@ -19,6 +19,7 @@ from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
 from art_mmc.evaluation.codec import Record
 from art_mmc.evaluation.records import reading
+from art_mmc.pretrained import find_network
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
 from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study, settled
 from art_mmc.studies.evaluate import assess
@@ -247,9 +248,7 @@ def _files(given: Sequence[str]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise ValueError(f"--checkpoint: expected NAME=FILE, got '{text}'")
-        files[name] = Path(path).expanduser()
-        if not files[name].is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}")
+        files[name] = find_network(path)
     return files
 
 

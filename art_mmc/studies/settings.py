@@ -49,11 +49,11 @@ _late = partial(flag, late=True)
 class Data:
     """Where the images come from."""
 
-    dataset: str = _data(
-        "digits (default), mnist, fashion-mnist, kmnist, cifar10, cifar100, svhn, tiny-imagenet, or the path of an "
-        ".npz file with x_train, y_train, x_test and y_test",
+    dataset: str | None = _data(
+        "digits (default; for a network of the package its own), mnist, fashion-mnist, kmnist, cifar10, cifar100, "
+        "svhn, tiny-imagenet, mnist-sample (test images alone), or the path of an .npz file with x_train, y_train, "
+        "x_test and y_test",
         "NAME",
-        default="digits",
     )
     data_dir: str | None = _data("folder of the data sets, in torchvision's layout", "DIR")
     download: bool = _data("let torchvision download what is not in --data-dir", default=False)
@@ -217,7 +217,7 @@ class Train(Machine, Training):
     patience: int | None = _choice("stop when so many epochs have brought nothing better", "EPOCHS", whole(1))
 
 
-_AS_TRAINED = "as in art-mmc train (default: digits)"
+_AS_TRAINED = "as in art-mmc train (default: digits; for a network of the package that of its training)"
 _QUIRKS = "predicted_labels, eps256; can be repeated"
 
 
@@ -225,8 +225,10 @@ _QUIRKS = "predicted_labels, eps256; can be repeated"
 class Evaluate(Machine, Data):
     """`art-mmc evaluate`."""
 
-    dataset: str = _data(_AS_TRAINED, "NAME", default="digits")
-    checkpoint: str = flag("the file of the network", "CHECKPOINT", option="")
+    dataset: str | None = _data(_AS_TRAINED, "NAME")
+    checkpoint: str = flag(
+        "the file of the network, or the name of one of the package; see art-mmc zoo", "CHECKPOINT", option=""
+    )
     factory: str | None = flag(
         "builds your network, whose state dict CHECKPOINT holds, or your backbone, for a file that this package "
         "wrote; called with those of input_shape and nb_classes that it takes",
@@ -282,7 +284,7 @@ class Report:
 class Reproduce(Machine, Data):
     """`art-mmc reproduce`."""
 
-    dataset: str = _data("one of the table's data sets (default: the first)", "NAME")
+    dataset: str | None = _data("one of the table's data sets (default: the first)", "NAME")
     table: str = flag("the table, e.g. pang2020-table1", "TABLE", option="")
     defence: list[str] | None = _networks("rows of the table, e.g. sce,mmc (default: all)", "NAME[,NAME]", **NAMES)
     checkpoint: list[str] | None = _networks(
@@ -311,7 +313,9 @@ class Detect(Machine, Training):
         "defences to train; can be repeated (default: sce,rce; see art-mmc defences)", "NAME[,NAME]", **NAMES
     )
     checkpoint: list[str] | None = flag(
-        "a file that art-mmc train wrote, in the place of training; can be repeated", "FILE", action="append"
+        "a file that art-mmc train wrote, or a network of the package, in the place of training; can be repeated",
+        "FILE",
+        action="append",
     )
     detector: list[str] | None = _detectors(
         "detectors, see below (default: confidence,non-me,kernel-density)", "NAME[,NAME]", **NAMES
@@ -350,10 +354,10 @@ class Detect(Machine, Training):
 class Inspect(Machine, Data):
     """`art-mmc inspect`."""
 
-    dataset: str = _data("as in art-mmc train; the one that they were trained on", "NAME", default="digits")
+    dataset: str | None = _data(_AS_TRAINED, "NAME")
     checkpoints: list[str] = flag(
-        "a file that art-mmc train wrote; several are drawn together. The history of the training is looked for "
-        "beside it",
+        "a file that art-mmc train wrote, or a network of the package; several are drawn together. The history of the "
+        "training is looked for beside it",
         "CHECKPOINT",
         option="",
         nargs="+",
@@ -403,4 +407,4 @@ class Bench:
 
 @dataclass(frozen=True)
 class Listing:
-    """`art-mmc defences`, `recipes` and `backbones` are told nothing."""
+    """`art-mmc defences`, `recipes`, `backbones` and `zoo` are told nothing."""

@@ -21,11 +21,12 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.checks import whole
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
 from art_mmc.classifiers.loading import check_fits, load_any
-from art_mmc.data import Dataset, load_dataset
+from art_mmc.data import DATASETS, Dataset, load_dataset
 from art_mmc.defences import DEFENCES
 from art_mmc.distributed import main_process_first, world
 from art_mmc.evaluation import wilson_interval
 from art_mmc.models import create_backbone
+from art_mmc.pretrained import FOLDER, find_network, pretrained_card
 from art_mmc.state import seeded
 from art_mmc.studies.settings import Data, Training
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
@@ -62,13 +63,27 @@ class Job:
                 state.rmdir()
 
 
-def load_data(settings: Data, name: str | None = None) -> Dataset:
-    """The data set of the settings, or of another name; one process downloads it, and then all have it."""
+def load_data(
+    settings: Data, name: str | None = None, networks: Sequence[Path] = (), test_only: bool = False
+) -> Dataset:
+    """
+    The data set of the settings, or of another name; one process downloads it, and then all have it. Where none is
+    named it is that of the first of the networks' files if this is one of the package, of which the package has a
+    sample for those who test only; else the digits. ValueError where training images are needed and there are none.
+    """
+    name = name or settings.dataset
+    if name is None and networks and networks[0].parent == FOLDER:
+        name = str(pretrained_card(networks[0].stem)["dataset"])
+        if test_only and not settings.data_dir and f"{name}-sample" in DATASETS:
+            name = f"{name}-sample"
 
     def load() -> Dataset:
-        return load_dataset(name or settings.dataset, settings.data_dir, settings.download)
+        return load_dataset(name or "digits", settings.data_dir, settings.download)
 
-    return main_process_first(load) if settings.download else load()
+    dataset = main_process_first(load) if settings.download else load()
+    if not test_only:
+        dataset.check_training()
+    return dataset
 
 
 def load_network(
@@ -82,7 +97,7 @@ def load_trained(
     paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu"
 ) -> dict[str, LossDefendedClassifier]:
     """Classifiers of `art-mmc train` that fit the data set, by the names of their files."""
-    files = [Path(path).expanduser() for path in paths]
+    files = [find_network(path) for path in paths]
     classifiers = {}
     for name, file in zip(network_names(files), files, strict=True):
         classifiers[name] = load_classifier(file, device_type=device_type)
@@ -103,9 +118,9 @@ def network_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def load_run(settings: Training) -> tuple[Dataset, Recipe, str]:
+def load_run(settings: Training, networks: Sequence[Path] = ()) -> tuple[Dataset, Recipe, str]:
     """The data set, the recipe and the name of the backbone that are asked for."""
-    dataset = load_data(settings)
+    dataset = load_data(settings, networks=networks)
     recipe = get_recipe(settings.recipe, dataset.name)
     if settings.epochs is not None:
         recipe = recipe.scaled(settings.epochs)

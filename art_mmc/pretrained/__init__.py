@@ -1,0 +1,48 @@
+"""
+Trained networks that come with the package, a checkpoint and a card each, and a thousand images to attack them on.
+Nothing is read before it is asked for. `examples/record_zoo.py` adds a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from art_mmc.checks import check_name, unknown_name
+
+FOLDER = Path(__file__).parent
+
+
+def pretrained_names() -> list[str]:
+    """Names of the networks, in alphabetical order."""
+    return sorted(path.stem for path in FOLDER.glob("*.pt"))
+
+
+def pretrained_card(name: str) -> dict[str, Any]:
+    """
+    What is known of a network: who trained it how, the size and checksum of its file, and what attacks leave of it.
+
+    :param name: One of :func:`pretrained_names`.
+    :return: Plain data: what `art-mmc train` writes beside a classifier ("defence", "backbone", "clean_test_accuracy",
+             "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
+    :raises ValueError: For an unknown name, with the nearest known one.
+    """
+    check_name("pretrained network", name, pretrained_names())
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def find_network(path: str | os.PathLike[str]) -> Path:
+    """
+    The file of a network: that of the path or, where there is none, of the network of the package that has the name.
+    FileNotFoundError where there is neither.
+    """
+    file, names = Path(path).expanduser(), pretrained_names()
+    if not file.is_file() and os.fspath(path) in names:
+        return FOLDER / f"{os.fspath(path)}.pt"
+    if not file.is_file():
+        bare = file.name == os.fspath(path) and not file.suffix
+        hint = f", and {unknown_name('pretrained network', path, names)}" if bare else ""
+        raise FileNotFoundError(f"no checkpoint at {file}{hint}")
+    return file

@@ -1,0 +1,121 @@
+"""
+Puts a trained network into the package: `python examples/record_zoo.py mmc-mnist runs/mmc.pt`, where `art-mmc train`
+wrote runs/mmc.pt and runs/mmc.json. It is attacked by the suite `strong`, and what that leaves is written on its card,
+beside what is known of its training. The whole report goes to examples/results/evaluate-mmc-mnist. A killed run goes on
+with the same command; one that is finished, in runs/mmc.strong, is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from art_mmc import load_classifier
+from art_mmc.cli.evaluate import run
+from art_mmc.data import DATASETS
+from art_mmc.evaluation import RobustnessRecord
+from art_mmc.pretrained import FOLDER
+from art_mmc.reports import json_bytes, load_robustness, write_files, write_robustness
+from art_mmc.reports.tables import norm_name
+from art_mmc.studies.flags import NUMBERS
+from art_mmc.studies.history import beside
+from art_mmc.studies.settings import Evaluate
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def compressed(source: Path) -> bytes:
+    """A checkpoint with its entries deflated, the same bytes whenever it is made; torch reads it as it is."""
+    target = Path(f"{source}.deflated")
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
+        for entry in archive.infolist():
+            out.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry), zipfile.ZIP_DEFLATED, compresslevel=9)
+    content = target.read_bytes()
+    target.unlink()
+    return content
+
+
+def fixed_inputs(input_shape: tuple[int, ...]) -> np.ndarray:
+    """Inputs whose logits are on the card, (4, ...)."""
+    return np.random.default_rng(0).random((4, *input_shape), dtype=np.float32)
+
+
+def share(found: Any) -> dict[str, Any]:
+    """A record's figure, plain data."""
+    return {"n": found.n, "correct": found.correct, "accuracy": found.accuracy, "interval": list(found.interval)}
+
+
+def evaluated(record: RobustnessRecord) -> dict[str, Any]:
+    """What a card keeps of an evaluation."""
+    kept = ("n", "dataset", "date", "device", "processor", "threads", "versions")
+    return {
+        "suite": record.suite,
+        "seed": record.seed,
+        "norm": norm_name(record.attacks[0].norm),
+        **{key: record.provenance[key] for key in kept if key in record.provenance},
+        "seconds": record.seconds,
+        "clean": share(record.clean),
+        "worst_case": [{"eps": eps, **share(record.worst_case(eps))} for eps in record.eps],
+        "verdict": {"status": record.verdict.status, "reasons": list(record.verdict.reasons)},
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="what the network is to be called, e.g. mmc-mnist")
+    parser.add_argument("file", type=Path, help="what art-mmc train wrote")
+    parser.add_argument("--trained-on", help="name of the data set (default: the stem of what the run was given)")
+    parser.add_argument("--dataset", help="what it is attacked on (default: the package's sample of that)")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--suite", default="strong")
+    parser.add_argument("--eps", **{("type" if key == "kind" else key): value for key, value in NUMBERS.items()})
+    parser.add_argument("--nb-test", type=int, default=1000)
+    parser.add_argument("--package", type=Path, default=FOLDER, help="the package's folder of networks")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    summary = json.loads(beside(args.file, ".json").read_text(encoding="utf-8"))
+    trained_on = args.trained_on or Path(summary["provenance"]["dataset"]).stem
+    sample = f"{trained_on}-sample"
+    work = beside(args.file, f".{args.suite}")
+    settings = Evaluate(
+        checkpoint=str(args.file),
+        dataset=args.dataset or (sample if sample in DATASETS else trained_on),
+        data_dir=args.data_dir,
+        name=args.name,
+        suite=args.suite,
+        eps=args.eps,
+        nb_test=args.nb_test,
+        curves=0,
+        device="cpu",
+        threads=1,
+        output=str(work),
+    )
+    if not (work / "report.json").is_file():
+        run(settings)
+    record = replace(load_robustness(work / "report.json"), inputs=None, examples=None, index=None)
+    write_robustness(record, args.results / f"evaluate-{args.name}")
+    content = compressed(args.file)
+    classifier = load_classifier(args.file, device_type="cpu")
+    card = {
+        "format": "art_mmc.pretrained",
+        "version": 1,
+        "name": args.name,
+        "dataset": trained_on,
+        **summary,
+        "file": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "logits": classifier.predict(fixed_inputs(classifier.input_shape)).tolist(),
+        "evaluation": evaluated(record),
+    }
+    files = write_files(args.package, {f"{args.name}.pt": content, f"{args.name}.json": json_bytes(card)})
+    print(f"wrote {', '.join(map(str, files))}")
+
+
+if __name__ == "__main__":
+    main()
