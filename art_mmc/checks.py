@@ -5,11 +5,16 @@ Checks of what comes in from outside, each with one line that says what was expe
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
+import os
 import pickle
+import sys
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +33,22 @@ READ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def users_place(err: BaseException, folder: str | None = None) -> str:
+    """
+    Where a user's own code raised an error, " (FILE, LINE)": the innermost place that is neither torch's nor this
+    package's, or that is in a folder; "" for none.
+    """
+    ours = tuple(
+        str(Path(str(sys.modules[name].__file__)).parent) + os.sep for name in ("torch", "art_mmc", "importlib")
+    )
+    places = []
+    for frame in traceback.extract_tb(err.__traceback__):
+        strange = frame.filename.startswith((*ours, "<")) or frame.filename == inspect.__file__
+        if not strange and (folder is None or frame.filename.startswith(folder + os.sep)):
+            places.append(f" ({Path(frame.filename).name}, {frame.lineno})")
+    return places[-1] if places else ""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
@@ -81,6 +102,13 @@ def whole(name: str, value: Any, least: int | None = 1) -> int:
     return int(value)
 
 
+def check_seed(value: Any, name: str = "seed") -> int:
+    """The seed as an int; ValueError where numpy and torch would not both take it."""
+    if whole(name, value, least=0) >= 2**32:
+        raise ValueError(f"{name}: expected a whole number below 2**32, got {value!r}.")
+    return int(value)
+
+
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends: str = "()") -> float:
     """
     :param name: Name of a parameter.
@@ -92,6 +120,7 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
     :raises ValueError: When it is no number between them.
     """
     plain = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+    plain = plain and not (isinstance(value, int) and abs(value) > sys.float_info.max)
     above = plain and (value > low or (ends[0] == "[" and value == low))
     if not (above and (value < high or (ends[1] == "]" and value == high))):
         expected = f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}"
@@ -145,11 +174,15 @@ def check_images(
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} of {len(x)} samples (first: {bad[0]}).")
 
 
+#: by how much a row of probabilities may sum to more or less than 1: the rounding of a thousand halves
+ROWS = 1e-2
+
+
 def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> np.ndarray:
     """
     Check class labels given as indices, one-hot or as probabilities.
 
-    :param y: Labels (N,) or (N, 1) with integral values in [0, nb_classes), or (N, nb_classes) with finite values.
+    :param y: Labels (N,) or (N, 1) with integral values in [0, nb_classes), or (N, nb_classes), each row of sum 1.
     :param nb_classes: Number of classes K.
     :param name: The name used in the message.
     :param length: Expected N, or None for any.
@@ -165,6 +198,14 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     if y.ndim == 2 and y.shape[1] == nb_classes and nb_classes > 1:
         if not np.isfinite(y).all():
             raise ValueError(f"{name} has NaN or infinite values.")
+        sums = y.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero((y < 0).any(axis=1) | (abs(sums - 1) > ROWS))
+        if len(wrong):
+            raise ValueError(
+                f"{name}: expected one-hot rows or probabilities, not below 0 and of sum 1, got a row from "
+                f"{y[wrong[0]].min():g} to {y[wrong[0]].max():g} of sum {sums[wrong[0]]:g} (row {wrong[0]}, one of "
+                f"{len(wrong)} such); of logits take the softmax, or the argmax."
+            )
         return indices(y)
     if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
         raise ValueError(f"{name} has shape {y.shape}, expected (N,) indices or (N, {nb_classes}) one-hot labels.")
@@ -188,8 +229,14 @@ ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
-    """Refuse a box whose bounds do not broadcast to an input."""
-    for shape in () if clip_values is None else map(np.shape, clip_values):
+    """Refuse a box that is no pair of finite bounds, the first below the second, that broadcast to an input."""
+    if clip_values is None:
+        return
+    try:
+        low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)
+    except (TypeError, ValueError):
+        raise ValueError(f"clip_values: expected two numbers or arrays, such as (0, 1), got {clip_values!r}.") from None
+    for shape in (low.shape, high.shape):
         try:
             fits = np.broadcast_shapes(shape, (1, *input_shape)) == (1, *input_shape)
         except ValueError:
@@ -197,6 +244,19 @@ def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
         if not fits:
             mend = f"; one a channel are of shape {(*shape, *[1] * (len(input_shape) - 1))}" if len(shape) == 1 else ""
             raise ValueError(f"clip_values: bounds of shape {shape} do not fit inputs {tuple(input_shape)}{mend}.")
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and np.less(low, high).all()):
+        raise ValueError(f"clip_values: expected finite bounds, the first below the second, got {clip_values!r}.")
+
+
+def check_near(x: Any, clip_values: Any, widths: float) -> None:
+    """Refuse finite inputs that are so many widths of the box outside of it: they are in another unit."""
+    low, high = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
+    reach = widths * (high - low)
+    if len(x) and (high + reach < x.max() < math.inf or -math.inf < x.min() < low - reach):
+        raise ValueError(
+            f"x ranges from {x.min():g} to {x.max():g}, far outside the clip_values ({low:g}, {high:g}): scale the "
+            "inputs (x / 255.0?) or give other clip_values."
+        )
 
 
 def box_width(clip_values: Any) -> float:
@@ -226,6 +286,13 @@ def box_unit(clip_values: Any, what: str) -> float:
     return width
 
 
+def _plain(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected a number such as 0.1 or 8 / 255, got {value!r}.") from None
+
+
 def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> float:
     """
     Check an attack budget, which is in the unit of the inputs.
@@ -236,7 +303,7 @@ def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> flo
     :return: The budget as a float.
     :raises ValueError: When it is no positive number, or wider than the box.
     """
-    value, width = float(eps), box_width(clip_values)
+    value, width = _plain(eps, name), box_width(clip_values)
     if not 0 < value <= width * (1 + ROUNDING) or math.isinf(value):
         if clip_values is None:
             raise ValueError(f"{name}: expected a positive number, got {value:g}")
@@ -256,7 +323,8 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
     :return: The radii, ascending, none twice.
     :raises ValueError: When there is none, or one is no positive number, or in the L-inf norm wider than the box.
     """
-    radii = sorted(set(np.atleast_1d(np.asarray(eps, dtype=float)).tolist()))
+    several = isinstance(eps, (Sequence, np.ndarray)) and not isinstance(eps, str)
+    radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(eps if several else [eps], dtype=object))})
     if not radii:
         raise ValueError("eps: expected at least one radius, got none.")
     if norm == math.inf:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import READ_ERRORS, check_images, check_labels, unknown_name
+from art_mmc.checks import READ_ERRORS, check_images, check_labels, check_seed, unknown_name
 from art_mmc.pretrained import FOLDER
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -158,7 +158,7 @@ def split_validation(
     """
     from sklearn.model_selection import train_test_split
 
-    y = np.asarray(y)
+    y, seed = np.asarray(y), check_seed(seed)
     if y.ndim != 1 or len(y) != len(x):
         raise ValueError(f"y: expected class indices of shape ({len(x)},) for {len(x)} images, got shape {y.shape}")
     classes, counts = np.unique(y, return_counts=True)

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -128,6 +128,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; NotADirectoryError where one of them is a file."""
+    for each in (path, *path.parents):
+        if each.exists():
+            if not each.is_dir():
+                raise NotADirectoryError(f"{each} is a file, where a folder is needed; take another place")
+            break
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
     """
     Write files that belong together: all of them beside their places first, then renamed. A reader never sees half of
@@ -139,7 +149,7 @@ def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp") for path in files}
     try:
         for path, temporary in staged.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             content = files[path]
             try:
                 with open(temporary, "wb") as handle:
@@ -155,5 +165,6 @@ def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list
             os.replace(temporary, path)
     finally:
         for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # the error on its way says so
+                temporary.unlink(missing_ok=True)
     return list(staged)

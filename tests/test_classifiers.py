@@ -1239,8 +1239,8 @@ def test_repr_names_class_head_and_loss(classifier):
 class Doubled(nn.Sequential):
     """A Sequential whose own forward ART would ignore."""
 
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+    def __init__(self, width: int = 10) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2.0 * super().forward(x) - 1.0
@@ -1249,7 +1249,7 @@ class Doubled(nn.Sequential):
 @pytest.mark.parametrize("kind", ["as network", "as backbone"])
 def test_sequential_subclass_runs_its_own_forward(kind, batch):
     x, y = batch
-    net = Doubled()
+    net = Doubled(10 if kind == "as network" else 12)
     if kind == "as network":
         classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss")
         whole = net

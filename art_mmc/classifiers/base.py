@@ -30,12 +30,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checks import check_box, check_images, check_labels, check_name, indices, number
+from art_mmc.checks import check_box, check_images, check_labels, check_name, check_near, indices, number, whole
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.classifiers.fitting import (
     TAKE_INDICES,
     OneHotLoss,
     batches_in,
+    check_optimizer,
     check_weights,
     counted,
     explained,
@@ -47,6 +48,7 @@ from art_mmc.classifiers.fitting import (
 )
 from art_mmc.defences import Defence, get_defence
 from art_mmc.models import DefendedNet, wrap_backbone
+from art_mmc.models.base import check_input_shape, check_no_classes
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
 from art_mmc.models.features import Softmax, find_layer, logits_network
 from art_mmc.models.inference import (
@@ -167,11 +169,18 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise ValueError("input_shape and nb_classes are needed, e.g. input_shape=(1, 28, 28), nb_classes=10.")
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}.")
-        input_shape = tuple(int(n) for n in input_shape)
+        input_shape, nb_classes = check_input_shape(input_shape), whole("nb_classes", nb_classes)
+        if loss is not None and not callable(loss):
+            raise TypeError(f"loss: expected a torch.nn.Module or a function of logits and labels, got {loss!r}.")
+        if not isinstance(device_type, str) or not device_type.startswith(("cpu", "gpu", "cuda")):
+            raise ValueError(f"device_type: expected 'cpu' or 'gpu', got {device_type!r}.")
         if clip_values is ...:
             clip_values = None if self.row is None else (0.0, 1.0)
+        check_box(clip_values, input_shape)
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
         given = {id(parameter) for parameter in model.parameters()}
+        if optimizer is not None:
+            check_optimizer(optimizer, [model, loss])
         model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
         added: list[Any] = [each for each in model.named_parameters() if id(each[1]) not in given]
         if optimizer is not None and added:  # head and projection: a user's optimizer can't know them
@@ -198,7 +207,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         self._kinship = _Kinship()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
-        if optimizer is None:
+        if optimizer is None and any(True for _ in self._model.parameters()):
             self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
         self._update_preprocessing_operations()  # ART's constructor calls its own
         self._check_params()
@@ -232,10 +241,14 @@ class LossDefendedClassifier(PyTorchClassifier):
             return model, loss
         if not isinstance(model, DefendedNet):
             mean, std, dim = options.pop("mean"), options.pop("std"), options.pop("embedding_dim")
+            for name, value in (("mean", mean), ("std", std)):
+                _check_moments(name, value, input_shape)
+            dim = None if dim is None else whole("embedding_dim", dim)
             backbone: Any = wrap_backbone(model, input_shape)
+            check_no_classes(backbone, nb_classes)
             if dim is None and row.head.needs_signed_features and not backbone.linear_output:
                 dim = backbone.out_features
-            head, row_loss = row.build(int(dim or backbone.out_features), nb_classes, **options)
+            head, row_loss = row.build(dim or backbone.out_features, nb_classes, **options)
             # the head joins a backbone that the user may have moved or cast already
             like = next(backbone.parameters(), torch.empty(0))
             model = DefendedNet(
@@ -243,7 +256,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                 head,
                 mean=0.0 if mean is None else mean,
                 std=1.0 if std is None else std,
-                projection=None if dim is None else int(dim),
+                projection=dim,
             ).to(like.device, like.dtype)
             loss = row_loss if loss is None else loss
         if not isinstance(model.head, row.head):
@@ -402,7 +415,7 @@ class LossDefendedClassifier(PyTorchClassifier):
     def _inputs(self, x: Any) -> Any:
         """
         Cast a public call's inputs to float32, where the base class without `preprocessing` leaves integers, for
-        embeddings. A named subclass looks at shape and kind; values are not looked at, since some attacks try NaN.
+        embeddings. A named subclass looks at shape, kind and unit, no closer at values, since some attacks try NaN.
         """
         whole = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
@@ -421,6 +434,8 @@ class LossDefendedClassifier(PyTorchClassifier):
                 raise ValueError(
                     f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
                 )
+        elif self._value_checks and not self.preprocessing_operations:
+            check_near(x, self.clip_values, 10.0)  # attacks may look outside, but not in another unit
         return np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)
 
     @property
@@ -484,7 +499,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         if self._compile and not (training or prepared.learning or prepared.watched):
             call = self._compiled_once(part)
         low = self._arithmetic == "bfloat16"
-        with torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
+        with _explained(part, x), torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
             favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
             if favoured and self._kinship.takes_channels_last is None:
                 try:
@@ -495,6 +510,11 @@ class LossDefendedClassifier(PyTorchClassifier):
                     outputs = call(x)
             else:
                 outputs = call(x, last=favoured and self._kinship.takes_channels_last)
+        if not isinstance(outputs, torch.Tensor):
+            raise TypeError(
+                f"model: expected one tensor of logits (B, K), the network returned a {type(outputs).__name__}; wrap "
+                "it in a module whose forward picks them, e.g. `return self.net(x)[0]`."
+            )
         return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
 
     def _takes_channels_last(self, x: torch.Tensor) -> bool:
@@ -526,6 +546,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param kwargs: Ignored; some ART attacks hand over `logits=True`.
         :return: Logits (N, K), float32, larger = more likely.
         """
+        whole("batch_size", batch_size)
         with self._prepared(training_mode):
             x_preprocessed, _ = self._apply_preprocessing(self._inputs(x), y=None, fit=False)
             outputs = []
@@ -831,6 +852,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                epoch, unless it is a `OneCycleLR` that was made for as many steps as there are batches.
         :param kwargs: Ignored, as in ART.
         """
+        whole("batch_size", batch_size), whole("nb_epochs", nb_epochs, least=0)
         x_all, y_all = self.training_tensors(x, y)
         weights = check_weights(sample_weight, len(x_all))
         if scheduler is not None and not is_made(scheduler):
@@ -865,7 +887,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param verbose: Whether to show a progress bar.
         :param kwargs: Ignored, as in ART.
         """
-        steps = batches_in(generator)
+        steps, nb_epochs = batches_in(generator), whole("nb_epochs", nb_epochs, least=0)
         with self.training():
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
                 if isinstance(generator, PyTorchDataGenerator):
@@ -911,12 +933,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             check_images(x)
         self._check_labels(y, len(x))
         if self._value_checks and not self.preprocessing_operations:
-            low, high = float(np.min(self.clip_values[0])), float(np.max(self.clip_values[1]))
-            if x.max() > 2 * high - low or x.min() < 2 * low - high:
-                raise ValueError(
-                    f"x ranges from {x.min():g} to {x.max():g}, far outside the clip_values ({low:g}, {high:g}): "
-                    "scale the inputs (x / 255.0?) or give other clip_values."
-                )
+            check_near(x, self.clip_values, 1.0)
         y = np.asarray(self.reduce_labels(y))
         if self.preprocessing_operations and y.ndim == 1:  # one-hot for them, as in ART: they may smooth or mix labels
             y = np.eye(self.nb_classes, dtype=ART_NUMPY_DTYPE)[y]
@@ -1161,6 +1178,37 @@ class _Wrapper(torch.nn.Module):
     def get_layers(self) -> list[str]:
         """Names of the network's direct children."""
         return list(self._model._modules.keys())  # that of TorchScript gives no iterator
+
+
+@contextmanager
+def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
+    """Around a network that does not take inputs of this type: a TypeError that names its own."""
+    try:
+        yield
+    except RuntimeError as err:
+        kinds = {each.dtype for each in network.parameters() if each.is_floating_point()} - {x.dtype}
+        if isinstance(err, torch.OutOfMemoryError) or not kinds or not x.is_floating_point():
+            raise
+        raise TypeError(
+            f"model: inputs are {x.dtype}, and the network, whose parameters are {kinds.pop()}, does not take them: "
+            f"model.float(), or cast them in its forward ({' '.join(str(err).split())})."
+        ) from err
+
+
+def _check_moments(name: str, value: Any, input_shape: tuple[int, ...]) -> None:
+    """ValueError for what is neither one number, nor one a channel, nor one an element."""
+    shape = np.shape(value)
+    try:
+        fits = shape in ((), (1,), input_shape[:1]) or (
+            len(shape) > 1 and np.broadcast_shapes(shape, input_shape) == input_shape
+        )
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name}: expected one number, {input_shape[0]}, one a channel, or an array of the inputs' shape "
+            f"{input_shape}, got shape {shape}."
+        )
 
 
 def _changes_nothing(preprocessing: Any) -> bool:

@@ -5,7 +5,7 @@ What `fit` of a classifier and of a trainer share: losses, sample weights, learn
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,6 +139,16 @@ def check_weights(weights: Any, length: int) -> torch.Tensor | None:
     if not (np.isfinite(numbers) & (numbers >= 0)).all():
         raise ValueError("sample_weight: expected finite numbers of at least 0.")
     return torch.from_numpy(numbers.reshape(length).copy())
+
+
+def check_optimizer(optimizer: Any, modules: Sequence[Any]) -> None:
+    """TypeError for what is no optimizer, ValueError for one of which no parameter is the modules'."""
+    if not isinstance(getattr(optimizer, "param_groups", None), list):
+        kind = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
+        raise TypeError(f"optimizer: expected one that is made, such as Adam(model.parameters()), got {kind}.")
+    own = {id(each) for module in modules if isinstance(module, torch.nn.Module) for each in module.parameters()}
+    if not any(id(each) in own for group in optimizer.param_groups for each in group["params"]):
+        raise ValueError("optimizer: none of its parameters are the network's: make one of model.parameters().")
 
 
 def is_made(scheduler: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from art_mmc.checks import users_place
 from art_mmc.models.inference import Prepared
 
 #: makes one activation module; a net calls it once a place
@@ -57,6 +58,9 @@ class WrappedBackbone(nn.Module):
 
     #: the module is the user's: there is nothing to rebuild it from
     recipe: dict[str, Any] | None = None
+
+    #: whether the last layer is linear, whatever the user says of the output: it may be one that gives classes
+    ends_linear = False
 
     def __init__(self, module: nn.Module, out_features: int, linear_output: bool) -> None:
         super().__init__()
@@ -115,12 +119,28 @@ def wrap_backbone(
     else:
         z = _features_of_zeros(module, check_input_shape(input_shape))
         backbone = WrappedBackbone(module, z.flatten(1).shape[1], linear_output)
+        *_, last = module.modules()
+        of_last = isinstance(last, nn.Linear) and last.out_features == backbone.out_features
+        backbone.ends_linear = of_last and bool((z < 0).any())  # else an activation follows
     if out_features is not None and backbone.out_features != out_features:
         raise ValueError(
             f"wrap_backbone: the module gives {backbone.out_features} features for inputs {tuple(input_shape)}, "
             f"out_features={out_features} were expected; leave out_features out, or take off the layers after them."
         )
     return backbone
+
+
+def check_no_classes(backbone: nn.Module, nb_classes: int) -> None:
+    """ValueError for a backbone whose last layer gives classes, these or ImageNet's or fewer, and no features."""
+    if not isinstance(backbone, WrappedBackbone) or backbone.linear_output or not backbone.ends_linear:
+        return
+    width = backbone.out_features
+    if width in (nb_classes, 1000) or 2 < width < nb_classes:
+        raise ValueError(
+            f"model: the last layer of the backbone is linear with {width} outputs, which look like the scores of "
+            f"{width} classes; take it off (net.fc = torch.nn.Identity()), as the defence brings its own layer for "
+            f"{nb_classes} classes. If they are features: wrap_backbone(net, input_shape, linear_output=True)."
+        )
 
 
 def _features_of_zeros(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
@@ -150,7 +170,8 @@ def _output_for_zeros(module: nn.Module, input_shape: tuple[int, ...], training:
     except Exception as error:  # whatever a user's forward raises
         raise ValueError(
             f"wrap_backbone: the module refused inputs of shape {shape}, the batch first, in {mode} mode: "
-            f"{type(error).__name__}: {error}. Is input_shape {input_shape} the shape that it was made for?"
+            f"{type(error).__name__}: {error}{users_place(error)}. Is input_shape {input_shape} the shape that it was "
+            "made for?"
         ) from error
     if not isinstance(z, torch.Tensor):
         raise TypeError(

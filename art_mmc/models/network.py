@@ -28,7 +28,14 @@ class Normalize(nn.Module):
     def __init__(self, mean: Moments = 0.0, std: Moments = 1.0) -> None:
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            numbers = torch.as_tensor(value, dtype=torch.float32)
+            try:
+                numbers = torch.as_tensor(value, dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):
+                raise ValueError(f"{name}: expected a number, or one a channel, got {value!r}.") from None
+            if not torch.isfinite(numbers).all():
+                raise ValueError(
+                    f"{name}: expected {'positive' if name == 'std' else 'finite'} numbers, got {value!r}."
+                )
             self.register_buffer(name, numbers.reshape(1) if numbers.ndim == 0 else numbers)
         if not (self.std > 0).all():
             raise ValueError(f"std: expected positive numbers, got {std!r}.")

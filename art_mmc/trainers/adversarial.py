@@ -70,6 +70,8 @@ class AdversarialLossTrainer(WarmUpTrainer):
         self.attack = make_crafting(attack)
         self.attack.check(classifier.clip_values)
         if validation_attack is not None:
+            if not isinstance(validation_attack, Crafting):
+                raise TypeError(f"validation_attack: expected a strategy such as PGD(eps), got {validation_attack!r}.")
             validation_attack.check(classifier.clip_values)
         self.validation_attack = self._validation_attack() if validation_attack is None else validation_attack
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from art_mmc.checks import check_default_eps, check_eps, check_name, choice, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.fitting import weighted_loss
+from art_mmc.objectives import OBJECTIVES
 
 Draw = Callable[[torch.Size], Tensor]
 Forward = Callable[[Tensor], Tensor]
@@ -41,6 +42,11 @@ class CraftingContext:
     draw: Draw
     epoch: float = 0.0
     scale: float = 1.0
+
+
+def check_objective(name: Any) -> None:
+    """ValueError for what no classifier can follow."""
+    check_name("objective", name, ("loss", "adaptive", *OBJECTIVES))
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -152,6 +158,9 @@ class PGD(Crafting):
             number("step_size", self.step_size)
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
+        check_objective(self.objective)
+        if self.tolerance is not None:
+            whole("tolerance", self.tolerance, least=0)
         choice("targeted", self.targeted, (None, "random", "least_likely"))
         choice("batch_norm", self.batch_norm, ("eval", "train"))
 
@@ -269,6 +278,7 @@ class FGSM(Crafting):
                 f"eps_max={self.eps_max}{default} is below eps={self.eps}: give it in the same unit, or None for "
                 "always eps."
             )
+        check_objective(self.objective)
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         spread = 0.0 if self.eps_max is None else self.eps_max - self.eps

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from art_mmc.classifiers.checkpoint import describe, read_payload, write_payload
-from art_mmc.state import write_atomically
+from art_mmc.state import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from art_mmc.classifiers import LossDefendedClassifier
@@ -47,7 +47,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         if not os.access(path, os.W_OK):
             raise PermissionError(f"no permission to write into {path}")
         self._writer: Any = None
