@@ -156,6 +156,13 @@ def too_few():
 def nothing():
     return None
 
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+def pair():
+    return Pair(64, 10)
+
 def backbone():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU())
 """

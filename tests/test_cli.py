@@ -72,8 +72,11 @@ def is_one_error(err: str) -> bool:
 # -------------------------------------------------------------------------------------------------------------- compare
 
 
-def test_compare_writes_the_report_that_it_prints(tiny, run):
-    """With a line for each defence as it comes; on the test images that are asked for; and the random state stays."""
+def test_compare_writes_the_report_that_it_prints(tiny, run, monkeypatch):
+    """
+    With a line for each defence as it comes; on the test images that are asked for; and the random state stays. An
+    interrupted one goes on with what it has, to the same report.
+    """
     line = "--defence sce,pc --defence sce --epochs 2 --steps 3 --eps 0.1,16/255 --seed 3 --device cpu --nb-test 50"
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     status, out, err = run("compare", "--dataset", tiny, *line.split())
@@ -102,9 +105,23 @@ def test_compare_writes_the_report_that_it_prints(tiny, run):
     assert set(facts["versions"]) == {"art_mmc", "adversarial-robustness-toolbox", "torch", "numpy", "python"}
     assert facts["device"] == "cpu"
     assert facts["processor"]
-    again = run("compare", "--dataset", tiny, *line.split(), "--quiet", "--output", "again")
-    assert (again[0], again[2]) == (0, "")
+    line = ("compare", "--dataset", tiny, *line.split(), "--quiet", "--output", "again")
+    attack, calls = comparison.evaluate_robustness, []
+
+    def interrupted(*args):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(attack(*args))
+        return calls[-1]
+
+    monkeypatch.setattr(comparison, "evaluate_robustness", interrupted)
+    assert run(*line) == (130, "", "art-mmc: interrupted; the same command with --resume goes on\n")
+    monkeypatch.setattr(comparison, "evaluate_robustness", attack)
+    monkeypatch.setattr(LossTrainer, "_step", None)  # both are trained
+    assert "again holds an unfinished comparison: --resume goes on with it, --overwrite begins" in run(*line)[2]
+    assert run(*line, "--resume")[::2] == (0, "")
     assert text_table(load_report("again/report.json")) == text_table(report)
+    assert sorted(path.name for path in Path("again").iterdir()) == ["curves.png", "report.json", "report.md"]
 
 
 @pytest.mark.parametrize(("option", "inside"), [((), 1), (("--threads", 2), 2)])
@@ -233,7 +250,7 @@ MISTAKES = {
     "compare --dataset two.npz --defence sce,gce": "defence 'gce' needs at least 3 classes",
     "compare --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
     "evaluate mmc.pt --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
-    "compare --output file/report": "file/report: Not a directory",
+    "compare --output file/report": "file is a file, where a folder is needed; take another place",
     "train": "the following arguments are required: --defence",
     "train --defence mmc,sce": "unknown defence 'mmc,sce'",
     "train --defence mmc --lr 0": "argument --lr: expected a positive number, got '0'",
@@ -244,6 +261,12 @@ MISTAKES = {
     "train --defence mmc --eps 0.1": "--eps and its like are settings of --adversarial",
     "train --defence mmc --adversarial pgd --eps 8": "did you mean 8 / 255?",
     "train --defence mmc --set scael=3": "Did you mean 'scale'?",
+    f"train --defence mmc --set scale=1{'0' * 400}": "scale: expected a positive number, got 1000",
+    "train --defence mmc --factory usersnets:plain": "the last layer of the backbone is linear with 10 outputs",
+    "compare --factory usersnets:pair": "--factory usersnets:pair: wrap_backbone: expected one tensor of features",
+    "compare --factory usersnets:backbone --backbone cnn": "--factory takes the place of --backbone",
+    "train --defence mmc --factory usersnets:backbone --activation silu": "--activation is for the backbones of this",
+    "detect --factory failing:net": "--factory failing:net: ZeroDivisionError: division by zero (failing.py, 6)",
     **{
         f"train --defence sce --set {name}={value}": f"unknown option of defence 'sce': '{name}'"
         for name, value in {"seed": 3, "mean": 0.5, "nb_classes": 10, "optimizer": "adam", "loss": 1, "": 3}.items()
@@ -255,7 +278,7 @@ MISTAKES = {
     "train --config unknown.toml": "unknown defence 'mmmc'",
     "train --defence rce --set weight=[1,2]": "weight: expected 10 numbers, one a class, got 2.",
     "train --defence mmc --keep best --validation 0": "need a --validation share",
-    "train --defence mmc --output file/mmc.pt": "file: File exists",
+    "train --defence mmc --output file/mmc.pt": "file is a file, where a folder is needed; take another place",
     "train --defence mmc --output .": ". is a folder; --output names a file",
     "train --defence mmc --output mmc.json": "name the classifier's file .pt",
     "evaluate": "the following arguments are required: CHECKPOINT",
@@ -395,6 +418,27 @@ class Net(usersnets.Net):
 
 def more(needed):
     return None
+"""
+
+
+#: a backbone that does its work so many times
+TIRED = """
+import torch
+
+class Net(torch.nn.Module):
+    seen = 0
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 16)
+
+    def forward(self, x):
+        Net.seen += 1
+        if Net.seen > {seen}: raise KeyError("too tired")
+        return self.layer(x.flatten(1)).relu()
+
+def backbone():
+    return Net()
 """
 
 
@@ -614,8 +658,40 @@ def test_of_two_runs_at_once_to_one_place_the_second_is_refused(tiny, run):
 def test_a_file_where_the_run_folder_belongs_is_a_line(tiny, run):
     Path("net.run").write_text("mine")
     status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--output", "net.pt")
-    assert (status, err) == (2, "art-mmc: error: net.run: File exists\n")
+    assert (status, err) == (2, "art-mmc: error: net.run is a file, where a folder is needed; take another place\n")
     assert Path("net.run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("seen", [4, 60])
+def test_what_fails_in_a_user_s_network_later_on_is_a_line_with_its_place(tiny, run, seen):
+    """In training, and in the attacks."""
+    Path("tired.py").write_text(TIRED.format(seen=seen))
+    sys.modules.pop("tired", None)
+    line = ("compare", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--steps", 99, "--eps", 0.1, "--quiet")
+    status, out, err = run(*line, "--factory", "tired:backbone")
+    assert (status, out) == (2, "")
+    assert is_one_error(err)
+    assert err.endswith("KeyError: 'too tired' (tired.py, 13)\n")
+    assert ("attack 'PGD own loss' at eps 0.1 failed" in err) == (seen > 4)
+
+
+def test_a_backbone_of_the_user_s_own_is_trained_compared_and_evaluated(tiny, run):
+    Path("usersnets.py").write_text(FACTORY)
+    own = ("--factory", "usersnets:backbone", "--dataset", tiny, "--quiet")
+    line = ("train", "--defence", "pc", *own, "--output", "own.pt", "--adversarial", "fast", "--eps", "0.05")
+    status, out, _ = run(*line, "--epochs", 2)
+    assert status == 0
+    assert json.loads(Path("own.json").read_text())["backbone"] == "usersnets:backbone"
+    before = json.loads(Path("own.json").read_text())["history"]
+    assert run(*line, "--epochs", 3, "--resume")[0] == 0
+    record = json.loads(Path("own.json").read_text())
+    assert (record["extended_after_epochs"], record["history"][:2]) == ([2], before)
+    line = ("evaluate", "own.pt", *own, "--suite", "quick", "--eps", 0.1, "--no-diagnostics", "--curves", 0)
+    status, out, _ = run(*line, "--fail-under", 0.0)
+    assert status == 1
+    assert "failed, 60 images say too little, at least 100 are needed (--min-n) and there is no verdict" in out
+    assert run("compare", *own, "--defence", "sce", "--epochs", 1, "--steps", 1, "--eps", 0.1)[0] == 0
+    assert load_report("runs/compare/report.json").provenance["backbone"] == "usersnets:backbone"
 
 
 def test_the_defence_may_stand_in_the_config(tiny, run):

@@ -27,6 +27,7 @@ from art_mmc.evaluation import (
     AttackPlan,
     RobustnessEvaluation,
     Verdict,
+    budget,
     robustness,
 )
 from art_mmc.evaluation.curves import curve_radii, measure_curves
@@ -140,6 +141,7 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
     status, out, err = run(*line)
     assert (status, err) == (1, "")
     assert "--fail-under 0.99: failed, the worst case at eps 0.1 is 0." in out
+    assert "and 24 images say too little, at least 100 are needed (--min-n)" in out
     record = load_robustness("here/report.json")
     assert (record.provenance["kind"], record.provenance["name"]) == (kind, "my net")
     assert record.clean.accuracy > 0.8
@@ -180,6 +182,26 @@ def test_substitutes(run, monkeypatch):
     assert seen[0][1]["about"]["substitutes"] == ["net.ts", "mmc.pt"]
 
 
+def test_a_first_look_keeps_to_a_budget(run, monkeypatch):
+    """A network of 2 x 64 x 30,000 + 2 x 30,000 x 10 operations, as torch counts those of two matrices."""
+    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 30_000), torch.nn.Linear(30_000, 10))
+    classifier = PyTorchClassifier(wide, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1))
+    cost = budget.operations(classifier, digits().x_test)
+    assert cost == 2 * 64 * 30_000 + 2 * 30_000 * 10
+    assert budget.affordable(cost, 1000, 1000, 20) == 1000
+    assert budget.affordable(100 * cost, 1000, 1000, 20) == 22  # 1e13 / 4.44e11
+    assert budget.affordable(10**9, 10_000, 64, 4) == 4
+    assert budget.affordable(0, 1000, 64, 4) == 64
+    seen = []
+    monkeypatch.setattr(budget, "operations", lambda *args: 10**8)
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
+    for options in ((), ("--nb-test", 500, "--curves", 50)):
+        line = ("evaluate", "mmc.pt", "--suite", "quick", "--eps", "0.1", "--quiet", "--no-diagnostics", *options)
+        assert run(*line)[0] == 0
+    assert [(kwargs["nb_test"], kwargs["curves"]) for _, kwargs in seen] == [(100, 33), (500, 50)]
+    assert not seen[0][0][2].diagnostics
+
+
 # ---------------------------------------------------------------------------------------------------------- fail-under
 
 
@@ -197,7 +219,7 @@ def test_substitutes(run, monkeypatch):
 def test_fail_under(run, monkeypatch, verdict, least, status, said):
     record = replace(RECORD, verdict=Verdict(verdict, ("A reason.",)))
     monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: record)
-    options = () if least is None else ("--fail-under", least)
+    options = () if least is None else ("--fail-under", least, "--min-n", 10)
     found, out, err = run("evaluate", "mmc.pt", "--output", "here", "--quiet", *options)
     assert (found, err) == (status, "")
     assert Path("here/report.json").is_file()  # the report is there either way
@@ -294,7 +316,7 @@ def test_a_bug_keeps_its_traceback(run, monkeypatch, error):
 
 
 def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
-    job = Job(digits(), tmp_path, print, goes_on=True)
+    job = Job(digits(), tmp_path, print, goes_on="so")
     for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/state/000-0000.npz is damaged")):
         with pytest.raises(UsageError), failures(job):
             raise error

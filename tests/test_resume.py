@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,9 +56,9 @@ def make_trainer(setting, folder=None, seed=0):
     return AdversarialLossTrainer(classifier, attack, **kwargs)
 
 
-def fit(trainer, data, resume=False):
+def fit(trainer, data, resume=False, epochs=EPOCHS):
     x, y, validation = data.x_train[:300], data.y_train[:300], (data.x_test[:60], data.y_test[:60])
-    trainer.fit(x, y, validation, batch_size=64, nb_epochs=EPOCHS, resume=resume)
+    trainer.fit(x, y, validation, batch_size=64, nb_epochs=epochs, resume=resume)
 
 
 def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
@@ -132,6 +133,34 @@ def test_a_finished_run_is_not_trained_again(data, tmp_path):
     fit(again, data, resume=True)
     assert torch.equal(weights(again), weights(trainer))
     assert len(again.history) == EPOCHS
+
+
+@pytest.mark.parametrize("setting", ["mmc-clean", "pc-warm-up-recipe"])
+def test_a_finished_run_is_extended(setting, data, tmp_path):
+    """By the rates that the schedule of all epochs has there; interrupted meanwhile it goes on the same."""
+    short, whole = make_trainer(setting, tmp_path / "a"), make_trainer(setting)
+    fit(short, data)
+    fit(whole, data, epochs=2 * EPOCHS)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    longer = make_trainer(setting, tmp_path / "a", seed=5)
+    fit(longer, data, resume=True, epochs=2 * EPOCHS)
+    assert longer.extended == [EPOCHS]
+    assert longer.history[:EPOCHS] == short.history
+    assert [record["epoch"] for record in longer.history] == list(range(1, 2 * EPOCHS + 1))
+    assert not torch.equal(weights(longer), weights(short))
+    if setting == "mmc-clean":
+        assert [each["rate"] for each in longer.history[EPOCHS:]] == [each["rate"] for each in whole.history[EPOCHS:]]
+    else:  # the warm-up is over: what is added is of the defence's own loss
+        assert [each["stage"] for each in longer.history] == 2 * ["warm-up"] + 6 * ["pc"]
+    interrupted = make_trainer(setting, tmp_path / "b", seed=5)
+    stop_at(interrupted, BATCHES + 2)
+    with pytest.raises(TrainingInterrupted):
+        fit(interrupted, data, resume=True, epochs=2 * EPOCHS)
+    last = make_trainer(setting, tmp_path / "b", seed=5)
+    fit(last, data, resume=True, epochs=2 * EPOCHS)
+    assert torch.equal(weights(last), weights(longer))
+    with pytest.raises(RunMismatchError, match="stages"):
+        fit(make_trainer(setting, tmp_path / "b"), data, resume=True)
 
 
 def test_the_files_of_a_run(data, tmp_path):

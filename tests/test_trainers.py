@@ -180,10 +180,11 @@ class TestLossTrainer:
         trainer.fit(data.x_train.reshape(-1, 64)[:256], data.y_train[:256], nb_epochs=3)
         assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
 
-    def test_the_progress_bar_is_there_and_can_be_silenced(self, data, capfd):
-        for verbose in (False, True):
+    def test_the_progress_bar_is_there_on_a_terminal_and_can_be_silenced(self, data, capsys, monkeypatch):
+        for verbose, terminal in ((False, True), (True, True), (True, False)):
+            monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
             LossTrainer(make(), verbose=verbose).fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)
-            assert ("sce" in capfd.readouterr().err) == verbose
+            assert ("sce" in capsys.readouterr().err) == (verbose and terminal)
 
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),

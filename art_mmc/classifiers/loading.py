@@ -8,7 +8,6 @@ import importlib
 import inspect
 import os
 import sys
-import traceback
 import warnings
 import zipfile
 import zlib
@@ -21,8 +20,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-import art_mmc
-from art_mmc.checks import READ_ERRORS
+from art_mmc.checks import READ_ERRORS, users_place
 from art_mmc.classifiers.checkpoint import FORMAT, check_numbers, check_sums, load_state, read_tensors
 from art_mmc.classifiers.named import load_classifier
 from art_mmc.pretrained import find_network
@@ -128,12 +126,7 @@ def users_code(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as err:
-        ours = tuple(str(Path(module.__file__ or "").parent) + os.sep for module in (torch, art_mmc))
-        frames = traceback.extract_tb(err.__traceback__)
-        places = [(frame.filename, frame.lineno) for frame in frames if not frame.filename.startswith((*ours, "<"))]
-        places = [place for place in places if place[0] not in (importlib.__file__, inspect.__file__)]
-        # a SyntaxError says its own
-        place = "" if isinstance(err, SyntaxError) or not places else f" ({Path(places[-1][0]).name}, {places[-1][1]})"
+        place = "" if isinstance(err, SyntaxError) else users_place(err)  # which says its own
         name = "" if isinstance(err, ModuleNotFoundError) else f"{type(err).__name__}: "
         raise ValueError(f"{what}: {name}{' '.join(str(err).split())[-200:]}{place}") from err
 

@@ -50,21 +50,23 @@ def run(settings: Evaluate) -> int:
     from art_mmc.studies.evaluate import prepare
 
     def status(record: RobustnessRecord) -> int:
-        return 0 if settings.fail_under is None else _failed(record, settings.fail_under)
+        return 0 if settings.fail_under is None else _failed(record, settings.fail_under, settings.min_n)
 
     return run_verb(settings, prepare, write_robustness, record_text, status=status)
 
 
-def _failed(record: RobustnessRecord, least: float) -> int:
+def _failed(record: RobustnessRecord, least: float, fewest: int) -> int:
     """The exit status for --fail-under."""
     from art_mmc.evaluation import HOLDS
     from art_mmc.reports import format_eps
 
-    eps = record.eps[-1]
+    eps, n = record.eps[-1], record.clean.n
     worst = record.worst_case(eps).accuracy
     status = None if record.verdict is None else record.verdict.status
     problems = [f"the worst case at eps {format_eps(eps)} is {worst:.3f}"] if worst < least else []
+    if n < fewest:
+        problems.append(f"{n} images say too little, at least {fewest} are needed (--min-n)")
     if status != HOLDS:
-        problems.append(f"the verdict is {status}")
+        problems.append("there is no verdict" if status is None else f"the verdict is {status}")
     print(f"--fail-under {least:g}: {'failed, ' + ' and '.join(problems) if problems else 'passed'}")
     return 1 if problems else 0

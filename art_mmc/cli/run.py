@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from art_mmc.checks import users_place
 from art_mmc.studies.flags import add_flags
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ def user_errors() -> Iterator[None]:
 
 
 @contextmanager
-def failures(job: Job) -> Iterator[None]:
+def failures(job: Job, factory: str | None = None) -> Iterator[None]:
     """
-    Around training and attacks: logits that are no numbers, collapsed features, an attack that fails, and another run's
-    files in the way are due to the settings, not to a bug, and are a line. What is interrupted can go on, where it can.
+    Around training and attacks: logits that are no numbers, collapsed features, an attack that fails, another run's
+    files in the way, and what the code of a factory raises are due to the settings, not to a bug, and are a line. What
+    is interrupted can go on, where it can.
     """
     from art_mmc.evaluation import AttackError
     from art_mmc.theory import FeatureError
@@ -87,19 +89,39 @@ def failures(job: Job) -> Iterator[None]:
     try:
         yield
     except (AttackError, FeatureError, FloatingPointError, RunMismatchError) as err:
-        raise UsageError(one_line(err)) from err
+        raise UsageError(one_line(err) + _in_factory(err, factory)) from err
     except BrokenPipeError:
         raise
     except OSError as err:  # a full disk, a file where a folder belongs
         raise UsageError(one_line(err)) from err
     except ValueError as err:
         if not job.goes_on or f"{job.folder}{os.sep}" not in str(err):
-            raise
+            _raise_users(err, factory)
         raise UsageError(one_line(err)) from err
     except KeyboardInterrupt as err:
         if not job.goes_on:
             raise
-        raise KeyboardInterrupt("interrupted; the same command goes on from the last finished batch") from err
+        raise KeyboardInterrupt(f"interrupted; {job.goes_on}") from err
+    except Exception as err:
+        _raise_users(err, factory)
+
+
+def _raise_users(err: Exception, factory: str | None) -> NoReturn:
+    """An error of the code behind a factory as a line; any other as it is."""
+    place = _in_factory(err, factory)
+    if not place:
+        raise err
+    raise UsageError(f"--factory {factory}: {type(err).__name__}: {one_line(err)}{place}") from err
+
+
+def _in_factory(err: BaseException | None, factory: str | None) -> str:
+    """Where in the folder of a factory's module an error, or what it came from, was raised."""
+    module = sys.modules.get((factory or "").partition(":")[0])
+    folder = str(Path(getattr(module, "__file__", None) or "").parent)
+    place = ""
+    while module is not None and err is not None:
+        place, err = users_place(err, folder) or place, err.__cause__ or err.__context__
+    return place
 
 
 def one_line(err: Exception) -> str:
@@ -157,7 +179,9 @@ def cpu_threads(wanted: int | None, input_shape: Sequence[int] | None = None) ->
 
 def check_writable(folder: Path) -> None:
     """Make a folder and a file in it, now rather than after the training."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from art_mmc.state import make_folder
+
+    make_folder(folder)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -226,6 +250,6 @@ def run_verb(
                 with user_errors():
                     stack.enter_context(locked(job.own or job.folder))
             stack.enter_context(cpu_threads(settings.threads, job.dataset.input_shape))
-            with failures(job):
+            with failures(job, getattr(settings, "factory", None)):
                 record = job.run(tell if talks else None)
             return in_main_process(lambda: finish(record))

@@ -99,6 +99,7 @@ class Examination:
     :param batch_size: Inputs in one pass of the network, at most.
     :param pristine: Makes predictions (N, K) of inputs by a copy of the classifier that was asked nothing yet; None
            where it can't be copied.
+    :param planted: Plant examples in so many of them, at most.
     """
 
     def __init__(
@@ -111,7 +112,9 @@ class Examination:
         samples: int = SAMPLES,
         batch_size: int = 256,
         pristine: Callable[[np.ndarray], np.ndarray] | None = None,
+        planted: int = PLANTED,
     ) -> None:
+        self.planted = planted
         self.target, self.record, self.seed, self.batch_size = target, record, seed, batch_size
         self.eps = record.eps[-1]
         self.norm = record.worst_case(self.eps).norm
@@ -465,7 +468,7 @@ class Examination:
         """Whether the attack finds examples that are known to be there."""
         steps = (self.eps / 4, self.eps / 2, self.eps, self.eps / 10)
         plan = AttackPlan("PGD", "pgd", "margin", self.eps, self.norm, 40, steps, 8)
-        inputs = self.x[_spread(np.arange(self.n), PLANTED)]
+        inputs = self.x[_spread(np.arange(self.n), self.planted)]
         seen, planted = positive_control(self.target, inputs, plan, self.seed, self.batch_size)
         share = seen / planted if planted else 1.0
         sentence = (

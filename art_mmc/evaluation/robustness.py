@@ -15,7 +15,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,11 @@ from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 
 import art_mmc
-from art_mmc.checks import box_unit, check_images, check_labels, check_radii, indices, whole
+from art_mmc.checks import box_unit, check_images, check_labels, check_radii, check_seed, indices, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import check_same, in_main_process, progress
-from art_mmc.evaluation.diagnostics import SAMPLES, Examination, Part, judge
+from art_mmc.evaluation import budget
+from art_mmc.evaluation.diagnostics import PLANTED, SAMPLES, Examination, Part, judge
 from art_mmc.evaluation.engine import (
     Outcome,
     Target,
@@ -196,6 +197,11 @@ class RobustnessEvaluation(Evaluation):
         :param verbose: Whether to show a progress bar.
         :raises ValueError: For an unknown suite or quirk, radii out of range, or what does not fit together.
         """
+        if not isinstance(suite, str) and not all(isinstance(each, AttackPlan) for each in _listed(suite)):
+            raise TypeError(f"suite: expected the name of one, or AttackPlans, got {suite!r}.")
+        for each in substitutes or ():
+            if not isinstance(each, PyTorchClassifier):
+                raise TypeError(f"substitutes: expected ART PyTorchClassifiers, got {type(each).__name__}.")
         self.suite = get_suite(suite) if isinstance(suite, str) else None
         self.plans = None if isinstance(suite, str) else list(suite)
         if norm not in (2, math.inf):
@@ -219,7 +225,7 @@ class RobustnessEvaluation(Evaluation):
         self.norm, self.quirks = norm, tuple(quirks)
         self.diagnostics = diagnostics
         self.substitutes = substitutes
-        self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), seed, verbose
+        self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), check_seed(seed), verbose
         self.folder = None if folder is None else Path(folder)
         #: what was kept in the folder of the last evaluation
         self.state: StateFolder | None = None
@@ -325,9 +331,21 @@ class RobustnessEvaluation(Evaluation):
         )
         if not self.diagnostics:
             return found
-        samples = SAMPLES // 2 if found.suite == "quick" else SAMPLES
+        samples, planted = SAMPLES, PLANTED
+        if found.suite == "quick":  # a first look, which keeps to a budget on large networks
+            cost = budget.operations(target.classifier, x)
+            samples = budget.affordable(cost, budget.DIAGNOSTICS, SAMPLES // 2, 4)
+            planted = budget.affordable(cost, budget.PLANTED, PLANTED, 1)
         examination = Examination(
-            target, x, y, found, derived_seed(self.seed, Stream.DIAGNOSTICS), samples, self.batch_size, pristine
+            target,
+            x,
+            y,
+            found,
+            derived_seed(self.seed, Stream.DIAGNOSTICS),
+            samples,
+            self.batch_size,
+            pristine,
+            planted,
         )
         diagnostics = tuple(examination.run(None if state is None else state.part, self.verbose))
         more = examination.record_of_found()
@@ -349,6 +367,10 @@ class RobustnessEvaluation(Evaluation):
             "batch_size": self.batch_size,
             "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
         }
+
+
+def _listed(plans: Any) -> list[Any]:
+    return list(plans) if isinstance(plans, Iterable) else [plans]
 
 
 def _pristine(classifier: PyTorchClassifier, batch_size: int) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -416,6 +438,7 @@ def evaluate_robustness(
     batch_size: int = 256,
     seed: int = 0,
     verbose: bool = True,
+    folder: str | os.PathLike[str] | None = None,
 ) -> RobustnessRecord:
     """
     Attack a classifier in L-inf with true labels: FGSM and PGD on the adaptive objective of the defence's row (the
@@ -434,6 +457,7 @@ def evaluate_robustness(
     :param batch_size: Samples that are attacked at once.
     :param seed: Seed of the random starts.
     :param verbose: Whether to show a progress bar.
+    :param folder: As in :class:`RobustnessEvaluation`.
     :return: The record.
     :raises TypeError: For another kind of classifier.
     :raises ValueError: For bad inputs, labels, radii or numbers.
@@ -452,5 +476,7 @@ def evaluate_robustness(
         for plan in figures(radius, math.inf, steps)
         if plan.name == attack
     ]
-    evaluation = RobustnessEvaluation(plans, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose)
+    evaluation = RobustnessEvaluation(
+        plans, diagnostics=False, batch_size=batch_size, seed=seed, verbose=verbose, folder=folder
+    )
     return evaluation.evaluate(classifier, x, y)

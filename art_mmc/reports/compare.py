@@ -97,7 +97,8 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
     the training with the last epoch among them.
     """
     columns = {"epoch": "d", "stage": "", "loss": ".4f", "accuracy": ".4f", "val_loss": ".4f", "val_accuracy": ".4f"}
-    shown = [name for name in columns if history[-1][name] is not None]
+    columns["val_robust_accuracy"] = ".4f"
+    shown = [name for name in columns if all(record.get(name) is not None for record in history)]
     stride = math.ceil(len(history) / most)
     rows = [[format(record[name], columns[name]) for name in shown] for record in history[::-1][::stride][::-1]]
     return text_rows(shown, rows, left=0, rule=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from art_mmc.distributed import world
 from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness
 from art_mmc.evaluation.codec import Record
 from art_mmc.studies.settings import Compare
@@ -18,6 +19,7 @@ from art_mmc.studies.setup import (
     Job,
     build_classifier,
     choose_test_images,
+    clear_states,
     default_eps,
     load_run,
     provenance,
@@ -70,15 +72,36 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
     index = choose_test_images(dataset, settings.nb_test, settings.seed)
     x, y = dataset.x_test[index], dataset.y_test[index]
     seed, verbose = settings.seed, not settings.quiet
+    folder = Path(settings.output).expanduser()
+    states = [folder / "state" / each for name in defences for each in (f"{name}.run", name)]
+    begun = [path for path in (folder / "state").glob("*") if path.is_dir()]
+    if begun and not (settings.resume or settings.overwrite):
+        raise ValueError(
+            f"{folder} holds an unfinished comparison: --resume goes on with it, --overwrite begins anew, another "
+            "--output keeps it"
+        )
 
     def run(on_result: Callable[[DefenceResult], None] | None = None) -> Comparison:
         results = []
+        if not settings.resume and world().is_main:
+            clear_states(begun)
         for name in defences:
+            state = folder / "state" / name
             trained = train_defence(
-                name, dataset, recipe, backbone=backbone, seed=seed, device_type=device_type, verbose=verbose
+                name,
+                dataset,
+                recipe,
+                backbone=backbone,
+                seed=seed,
+                device_type=device_type,
+                verbose=verbose,
+                folder=state.with_name(f"{name}.run"),
+                resume=True,
             )
             start = time.perf_counter()
-            robustness = evaluate_robustness(trained.classifier, x, y, radii, settings.steps, _BATCH, seed, verbose)
+            robustness = evaluate_robustness(
+                trained.classifier, x, y, radii, settings.steps, _BATCH, seed, verbose, state
+            )
             results.append(DefenceResult(name, backbone, trained.seconds, time.perf_counter() - start, robustness))
             if on_result is not None:
                 on_result(results[-1])
@@ -91,4 +114,6 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
         }
         return Comparison(conditions, tuple(results))
 
-    return Job(dataset, Path(settings.output).expanduser(), run)
+    return Job(
+        dataset, folder, run, goes_on="the same command with --resume goes on", states=(*states, folder / "state")
+    )

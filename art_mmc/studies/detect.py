@@ -181,7 +181,9 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     given = settings.checkpoint or []
     dataset, recipe, backbone = load_run(settings, [find_network(path) for path in given])
     wanted = settled(settings, dataset)
-    classifiers: dict[str, PyTorchClassifier] = dict(load_trained(given, dataset, device_type))
+    classifiers: dict[str, PyTorchClassifier] = dict(
+        load_trained(given, dataset, device_type, settings.factory if given else None)
+    )
     sources: dict[str, Any] = {name: {"checkpoint": path} for name, path in zip(classifiers, given, strict=True)}
     defences = [] if given else settings.defence or ["sce", "rce"]
     for classifier in (*classifiers.values(), *(build_classifier(name, dataset, backbone) for name in defences)):

@@ -16,12 +16,15 @@ from art.estimators.classification import PyTorchClassifier
 from art_mmc.checks import box_unit
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.data import Dataset
-from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, get_suite
+from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, budget, get_suite
 from art_mmc.evaluation.curves import measure_curves
 from art_mmc.models.base import WrappedBackbone
 from art_mmc.pretrained import find_network
 from art_mmc.studies.settings import Evaluate, check_typed
-from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_network, machine
+from art_mmc.studies.setup import SAME_COMMAND, Job, choose_test_images, default_eps, load_data, load_network, machine
+
+#: test images that are attacked, and images for the curves, at most
+NB_TEST, CURVES = 1000, 64
 
 
 def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
@@ -38,12 +41,18 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
     if radii is None:
         unit = box_unit(classifier.clip_values, "the default of --eps")
         radii = [unit * eps for eps in suite.eps_for(dataset.name) or default_eps(dataset)]
+    nb_test, curves = settings.nb_test or NB_TEST, CURVES if settings.curves is None else settings.curves
+    if suite.name == "quick":
+        cost = budget.operations(classifier, dataset.x_test)
+        nb_test = settings.nb_test or budget.affordable(cost, budget.ATTACKS * len(radii), NB_TEST, 20)
+        curves = budget.affordable(cost, budget.CURVES, CURVES, 4) if settings.curves is None else curves
     folder = Path(settings.output or f"runs/evaluate-{checkpoint.stem}-{suite.name}").expanduser()
     evaluation = RobustnessEvaluation(
         suite.name,
         radii,
         math.inf if settings.norm == "inf" else 2,
         quirks=settings.quirk or (),
+        diagnostics=not settings.no_diagnostics,
         substitutes=substitutes or None,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -56,8 +65,8 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
             classifier,
             dataset,
             evaluation,
-            nb_test=settings.nb_test,
-            curves=settings.curves,
+            nb_test=nb_test,
+            curves=curves,
             name=settings.name or checkpoint.stem,
             about={
                 "checkpoint": checkpoint.name,
@@ -66,7 +75,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
             },
         )
 
-    return Job(dataset, folder, run, goes_on=True, states=(folder / "state",))
+    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=(folder / "state",))
 
 
 def assess(
@@ -75,7 +84,7 @@ def assess(
     evaluation: RobustnessEvaluation,
     *,
     nb_test: int | None = None,
-    curves: int = Evaluate.curves,
+    curves: int = CURVES,
     name: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> RobustnessRecord:

@@ -25,6 +25,7 @@ from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study,
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.settings import Detect, Reproduce
 from art_mmc.studies.setup import (
+    SAME_COMMAND,
     Job,
     TrainedDefence,
     build_classifier,
@@ -314,7 +315,7 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
                 classifiers[row.key], sources[row.key] = trained.classifier, trained.source
         return run_detection_study(classifiers, dataset, wanted, sources)
 
-    return Job(dataset, networks.folder, run, goes_on=True)
+    return Job(dataset, networks.folder, run, goes_on=SAME_COMMAND)
 
 
 def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
@@ -371,7 +372,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         }
         return Reproduction(table.name, dataset.name, conditions, tuple(results))
 
-    return Job(dataset, folder, run, goes_on=True, states=tuple(states.values()))
+    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=tuple(states.values()))
 
 
 def _epochs(recipe: Recipe, dataset: str) -> str:

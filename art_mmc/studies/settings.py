@@ -73,6 +73,11 @@ class Training(Data):
         "resnet20 for colour ones)",
         "NAME",
     )
+    factory: str | None = _training(
+        "builds a backbone of your own in the place of --backbone, without its classification layer; called with those "
+        "of input_shape and nb_classes that it takes",
+        "MODULE:FUNCTION",
+    )
     epochs: int | None = _training("epochs; the recipe's schedule is scaled along", "N", whole(1))
 
 
@@ -107,6 +112,8 @@ class Compare(Machine, Training):
     steps: int = _attacks("steps of PGD (40)", "N", whole(1), 40)
     nb_test: int = _attacks("test images, at most (1000)", "N", whole(1), 1000)
     output: str = _late("folder of the report (default: runs/compare)", "DIR", default="runs/compare")
+    resume: bool = _late("go on with an interrupted comparison of the same command", default=False)
+    overwrite: bool = _late("begin anew where an unfinished comparison is, which is lost", default=False)
 
     def __post_init__(self) -> None:
         check_typed(self.eps)
@@ -126,7 +133,10 @@ class Train(Machine, Training):
         action="append",
     )
     output: str | None = flag("the classifier's file (default: runs/DEFENCE-DATASET.pt)", "FILE")
-    resume: bool = flag("go on with an interrupted run of the same command", default=False)
+    resume: bool = flag(
+        "go on with an interrupted run of the same command; with more --epochs, extend one that is finished",
+        default=False,
+    )
     overwrite: bool = flag("begin anew where an unfinished run is, which is lost", default=False)
     config: str | None = flag(
         "a TOML file with these options, e.g. epochs = 20; those of the command line override it", "FILE"
@@ -250,10 +260,26 @@ class Evaluate(Machine, Data):
         "CHECKPOINT",
         action="append",
     )
-    nb_test: int = _attacks("test images, at most (1000)", "N", whole(1), 1000)
+    nb_test: int | None = _attacks(
+        "test images, at most (default: 1000; under quick on a large network as many as its budget has room for)",
+        "N",
+        whole(1),
+    )
     batch_size: int = _attacks("images attacked at once (256)", "N", whole(1), 256)
-    curves: int = _attacks(
-        "images for the curves over eps and steps in the report, which take time (64; 0 for none)", "N", whole(0), 64
+    curves: int | None = _attacks(
+        "images for the curves over eps and steps in the report, which take time (default: 64, or fewer under quick; "
+        "0 for none)",
+        "N",
+        whole(0),
+    )
+    no_diagnostics: bool = _attacks(
+        "leave out the search for masked gradients; then there is no verdict", default=False
+    )
+    min_n: int = flag(
+        "for --fail-under: on fewer images than N the figure says too little, and the status is 1 (100)",
+        "N",
+        whole(1),
+        100,
     )
     fail_under: float | None = flag(
         "exit with status 1 when the worst-case accuracy at the largest eps is below SHARE, e.g. 0.3, or when the "

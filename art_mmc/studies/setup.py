@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checks import whole
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
-from art_mmc.classifiers.loading import check_fits, load_any
+from art_mmc.classifiers.loading import build_network, check_fits, load_any
 from art_mmc.data import DATASETS, Dataset, load_dataset
 from art_mmc.defences import DEFENCES
 from art_mmc.distributed import main_process_first, world
 from art_mmc.evaluation import wilson_interval
-from art_mmc.models import create_backbone
+from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.pretrained import FOLDER, find_network, pretrained_card
 from art_mmc.state import seeded
 from art_mmc.studies.settings import Data, Training
@@ -34,8 +34,13 @@ from art_mmc.trainers import Recipe, create_trainer, get_recipe
 #: the defences as tables show them: the baseline first, center loss, the oldest, last
 ORDER = (*(name for name in DEFENCES if name not in ("lgm", "center")), "lgm", "center")
 
-#: what evaluations keep in their folders
-_KEPT = ("[0-9][0-9][0-9]-[0-9][0-9][0-9][0-9].npz", "diagnostic-*.npz", "curve-*.npz", "evaluation.json")
+#: what evaluations and trainings keep in their folders
+_KEPT = (
+    *("[0-9][0-9][0-9]-[0-9][0-9][0-9][0-9].npz", "diagnostic-*.npz", "curve-*.npz", "evaluation.json"),
+    *("last.pt", "best.pt", "history.csv", "events.out.tfevents.*"),
+)
+#: how a command goes on that does so by itself
+SAME_COMMAND = "the same command goes on from the last finished batch"
 
 
 @dataclass(frozen=True)
@@ -43,24 +48,29 @@ class Job:
     """
     What a verb is about to do, once all that it was told has been checked. `run` is called with what takes parts of the
     record as they come, or None, and returns the record. `own` is the folder that no other run may write to meanwhile,
-    if it is not `folder`.
+    if it is not `folder`; `goes_on` says how an interrupted run does, if it can.
     """
 
     dataset: Dataset
     folder: Path
     run: Callable[[Callable[..., None] | None], Any]
-    goes_on: bool = False
+    goes_on: str = ""
     states: tuple[Path, ...] = ()
     note: str = ""
     own: Path | None = None
 
     def clear_states(self) -> None:
-        """Remove what evaluations kept in order to go on, and nothing else."""
-        for state in self.states:
-            for file in [each for pattern in _KEPT for each in state.glob(pattern)]:
-                file.unlink()
-            if state.is_dir() and not any(state.iterdir()):
-                state.rmdir()
+        """Remove what was kept in order to go on, and nothing else."""
+        clear_states(self.states)
+
+
+def clear_states(states: Iterable[Path]) -> None:
+    """Remove what evaluations and trainings kept in these folders in order to go on, and nothing else."""
+    for state in states:
+        for file in [each for pattern in _KEPT for each in state.glob(pattern)]:
+            file.unlink()
+        if state.is_dir() and not any(state.iterdir()):
+            state.rmdir()
 
 
 def load_data(
@@ -94,13 +104,14 @@ def load_network(
 
 
 def load_trained(
-    paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu"
+    paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu", factory: str | None = None
 ) -> dict[str, LossDefendedClassifier]:
-    """Classifiers of `art-mmc train` that fit the data set, by the names of their files."""
+    """Classifiers of `art-mmc train` that fit the data set, by the names of their files; with whose backbone."""
     files = [find_network(path) for path in paths]
     classifiers = {}
     for name, file in zip(network_names(files), files, strict=True):
-        classifiers[name] = load_classifier(file, device_type=device_type)
+        backbone = None if factory is None else build_network(factory, dataset.input_shape, dataset.nb_classes)
+        classifiers[name] = load_classifier(file, backbone=backbone, device_type=device_type)
         check_fits(classifiers[name], dataset.x_test, dataset.nb_classes, dataset.name, str(file))
     return classifiers
 
@@ -119,23 +130,27 @@ def network_names(files: Sequence[Path]) -> list[str]:
 
 
 def load_run(settings: Training, networks: Sequence[Path] = ()) -> tuple[Dataset, Recipe, str]:
-    """The data set, the recipe and the name of the backbone that are asked for."""
+    """The data set, the recipe and the backbone that are asked for, its name or a factory, "module:function"."""
     dataset = load_data(settings, networks=networks)
     recipe = get_recipe(settings.recipe, dataset.name)
     if settings.epochs is not None:
         recipe = recipe.scaled(settings.epochs)
-    return dataset, recipe, settings.backbone or default_backbone(dataset.input_shape, recipe)
+    if settings.factory and settings.backbone:
+        raise ValueError("--factory takes the place of --backbone: leave one of them out")
+    chosen = settings.factory or settings.backbone
+    return dataset, recipe, chosen or default_backbone(dataset.input_shape, recipe)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedDefence:
-    """A trained classifier and how it came about: `history` and `seconds` as in :class:`.LossTrainer`."""
+    """A trained classifier and how it came about: `history`, `seconds` and `extended` as in :class:`.LossTrainer`."""
 
     classifier: LossDefendedClassifier
     backbone: str
     recipe: Recipe
     history: list[dict[str, Any]]
     seconds: float
+    extended: Sequence[int] = ()
 
     @property
     def source(self) -> dict[str, Any]:
@@ -182,22 +197,33 @@ def build_classifier(
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set, which scales its inputs inside the network as a :class:`.Recipe` says;
-    `options` are those of the defence. The global random states stay as they are. ValueError for what does not fit
-    together.
+    An untrained classifier for a data set, with a backbone by name or by a factory, "module:function", which scales its
+    inputs inside the network as a :class:`.Recipe` says; `options` are those of the defence. The global random states
+    stay as they are. ValueError for what does not fit together.
     """
     with seeded(seed):
         return create_classifier(
             defence,
-            create_backbone(
-                backbone, dataset.input_shape, **({} if activation is None else {"activation": activation})
-            ),
+            _make_backbone(backbone, dataset, activation),
             input_shape=dataset.input_shape,
             nb_classes=dataset.nb_classes,
             device_type=device_type,
             **_moments(dataset, scaling or ("channel" if dataset.input_shape[0] == 3 else "unit")),
             **options,
         )
+
+
+def _make_backbone(backbone: str, dataset: Dataset, activation: str | None) -> torch.nn.Module:
+    if ":" not in backbone:
+        options = {} if activation is None else {"activation": activation}
+        return create_backbone(backbone, dataset.input_shape, **options)
+    if activation is not None:
+        raise ValueError("--activation is for the backbones of this package; that of --factory has its own")
+    network = build_network(backbone, dataset.input_shape, dataset.nb_classes)
+    try:
+        return wrap_backbone(network, dataset.input_shape)
+    except TypeError as err:
+        raise ValueError(f"--factory {backbone}: {err}") from err
 
 
 def _moments(dataset: Dataset, scaling: str) -> dict[str, Any]:
@@ -235,7 +261,7 @@ def train_defence(
     )
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)
-    return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds)
+    return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds, trainer.extended)
 
 
 def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
@@ -253,6 +279,7 @@ def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_val
         },
         "training_seconds": trained.seconds,
         "n_validation": n_validation,
+        **({"extended_after_epochs": list(trained.extended)} if trained.extended else {}),
         "provenance": provenance(dataset, trained.recipe, seed, trained.classifier.device),
         "history": trained.history,
     }

@@ -38,6 +38,7 @@ class Position:
     rate: float = 0.0  # learning rate at the epoch's start
     order: torch.Tensor | None = None  # state of the generator when the epoch's order was drawn
     history: list[dict[str, Any]] = field(default_factory=list)  # one record an epoch
+    extended: list[int] = field(default_factory=list)  # epochs after which the finished run was extended
     spent: float | None = None  # seconds of all sessions; None in the files of older versions
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc.checks import check_labels, check_name, choice, indices, number, whole
+from art_mmc.checks import check_images, check_labels, check_name, check_seed, choice, indices, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.classifiers.fitting import (
@@ -138,6 +139,8 @@ class LossTrainer(Trainer):
                 f"{type(self).__name__} trains defence '{self.defence}', got a {type(classifier).__name__} "
                 f"(defence '{classifier.defence}')."
             )
+        if recipe is not None and not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe: expected a Recipe, such as get_recipe('default'), got {recipe!r}.")
         super().__init__(classifier)
 
         def given(name: str, value: Any) -> Any:
@@ -155,26 +158,31 @@ class LossTrainer(Trainer):
                     f"{classifier.input_shape}; give a function of your own, (inputs, generator) -> inputs, or none."
                 )
             augmentation = AUGMENTATIONS[augmentation]
+        if augmentation is not None and not callable(augmentation):
+            raise TypeError(f"augmentation: expected a name or a function, got {augmentation!r}.")
         self._classifier: LossDefendedClassifier = classifier
         self.recipe = recipe
         self._plan = recipe  # the recipe for the number of epochs that a call of fit asks for
         self.augmentation = augmentation
         self.averaging = choice("averaging", averaging, (None, "ema", "swa"))
         self.averaging_decay = number("averaging_decay", averaging_decay, 0.0, 1.0, "[]")
-        self.averaging_start = averaging_start
-        self.patience = patience
+        self.averaging_start = whole("averaging_start", averaging_start, least=0)
+        self.patience = None if patience is None else whole("patience", patience)
         self.keep = choice("keep", keep, ("last", "best"))
         self.clip_gradient = clip_gradient
         self.precision = choice("precision", precision, ("float32", "bfloat16"))
         self.channels_last = channels_last
         self.compile_network = compile_network
         self.folder = None if folder is None else RunFolder(Path(folder))
-        self.seed = seed
+        self.seed = None if seed is None else check_seed(seed)
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
         self.history: list[dict[str, Any]] = []
         #: seconds that the training took, those of earlier sessions of a resumed run among them
         self.seconds = 0.0
+        #: after how many epochs a finished run was extended, each time
+        self.extended: list[int] = []
+        self._extends = False
         self._average: WeightAverage | None = None
         self._forward: Callable[[torch.Tensor], torch.Tensor] = classifier.forward
 
@@ -208,7 +216,9 @@ class LossTrainer(Trainer):
                classifier's own optimizer, if that is what trains: without recipe and warm-up. A `ReduceLROnPlateau` is
                told the validation loss, or with mode "max" the validation figure; those of the training where there is
                no validation data. None for the recipe's, or none.
-        :param resume: Whether to go on from the folder's `last.pt`, if it is there, as if never interrupted.
+        :param resume: Whether to go on from the folder's `last.pt`, if it is there, as if never interrupted. A run that
+               is finished and had fewer epochs is extended: from the weights that it kept, by the later part of the
+               recipe's schedule for all the epochs, which is not what so many epochs in one go had given.
         :param sample_weight: Numbers (N,) of at least 0, by which each sample's loss is multiplied before the mean over
                the batch; None for 1. Validation has no weights.
         :param scheduler_interval: Whether the scheduler steps once an "epoch" or once a "batch"; None for once an
@@ -291,7 +301,9 @@ class LossTrainer(Trainer):
         self._meet()
         tensors = data()
         validation = None if validation_data is None else self._validation(validation_data)
-        stages = self._stages(nb_epochs, scheduler)
+        stages, self._extends = self._stages(nb_epochs, scheduler), False
+        if resume and scheduler is None:
+            stages = self._extended(stages)
         job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
         self._identity = self._fingerprint(job)
         if world().size > 1:
@@ -306,7 +318,7 @@ class LossTrainer(Trainer):
                 saved = self._read(job) if resume else None
                 position = Position() if saved is None else Position(**saved["training"]["position"])
                 self.seconds = self._spent = position.spent or 0.0
-                if saved is None or not saved["training"]["finished"]:
+                if saved is None or not saved["training"]["finished"] or position.epoch < job.stages[-1][2]:
                     self._run(job, position, saved)
         finally:
             if self._plan is not None and own_optimizer is not None:
@@ -329,6 +341,23 @@ class LossTrainer(Trainer):
     def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
         """Name, loss and epochs of each stage; one here."""
         return [(self._classifier.defence or "loss", self._classifier.loss, nb_epochs)]
+
+    def _extended(self, stages: list[tuple[str, torch.nn.Module, int]]) -> list[tuple[str, torch.nn.Module, int]]:
+        """The stages of the run in the folder, if it is finished and more epochs are asked for: the last one grows."""
+        assert self.folder is not None
+        saved = broadcast_object(self.folder.read_state())
+        if saved is None:
+            return stages
+        training = saved["training"]
+        *before, last = training["fingerprint"]["stages"]
+        asked, had = sum(epochs for *_, epochs in stages), sum(epochs for _, epochs in (*before, last))
+        self._extends = bool(training["finished"]) and asked > had
+        goes_on = training["position"].get("extended") and asked == had
+        if [name for name, *_ in stages] != [name for name, _ in (*before, last)] or not (self._extends or goes_on):
+            self._extends = False
+            return stages
+        epochs = [*(each for _, each in before), asked - sum(each for _, each in before)]
+        return [(name, loss, each) for (name, loss, _), each in zip(stages, epochs, strict=True)]
 
     @property
     def _device(self) -> torch.device:
@@ -366,10 +395,12 @@ class LossTrainer(Trainer):
         return (scheduler, None) if by_batch else (None, scheduler)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        x, y = data
-        y = np.asarray(y)
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise TypeError("validation_data: expected a pair (inputs, labels).")
+        x, y = map(np.asarray, data)
+        check_images(x, self._classifier.input_shape, "validation inputs")
         check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
-        return np.asarray(x), np.asarray(self._classifier.reduce_labels(y))
+        return x, np.asarray(self._classifier.reduce_labels(y))
 
     def _meet(self) -> None:
         """Join the other processes, if torchrun started some."""
@@ -440,7 +471,7 @@ class LossTrainer(Trainer):
 
     def _run(self, job: Job, position: Position, saved: dict[str, Any] | None) -> None:
         """Train to the end, from the beginning or from a saved state."""
-        self.history = position.history
+        self.history, self.extended = position.history, position.extended
         self._own_loss, self._best = self._classifier.loss, None
         with self._catch_interrupt() as self._interrupted:
             for index in range(position.stage, len(job.stages)):
@@ -450,6 +481,9 @@ class LossTrainer(Trainer):
                 self._schedulers = self._make_schedulers(job, epochs)
                 if saved is not None:
                     self._restore(saved["training"], position)
+                    if self._extends:
+                        self._catch_up(position.epoch * job.steps)
+                        position.extended.append(len(self.history))
                     saved = None
                 self._classifier._loss = loss
                 try:
@@ -714,6 +748,10 @@ class LossTrainer(Trainer):
             described = {name: value for name, value in (saved["config"] or {}).items() if name in now["network"]}
             before = {**before, "network": {**now["network"], **described}}
             now = {name: value for name, value in now.items() if name in before}
+        if self._extends:  # by epochs alone
+            before, now = (
+                {**each, "stages": [], "trainer": _EPOCHS.sub("", each["trainer"])} for each in (before, now)
+            )
         changes = differences(before, now)
         if changes:
             raise RunMismatchError(
@@ -754,6 +792,14 @@ class LossTrainer(Trainer):
         name, keys, *rest = own["numpy"]
         np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
 
+    def _catch_up(self, steps: int) -> None:
+        """Put the recipe's schedule where it would stand after so many steps."""
+        if (scheduler := self._schedulers[0]) is not None:
+            scheduler.last_epoch = steps
+            rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, (rate, factor) in zip(self._classifier.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor(steps)
+
     def _warn_if_stuck(self, job: Job) -> None:
         accuracy, chance = self.history[-1]["accuracy"], 1 / self._classifier.nb_classes
         if self.averaging is not None or self.keep == "best":  # the weights that are kept are not those that were seen
@@ -773,6 +819,9 @@ class LossTrainer(Trainer):
 _PASS_A_FUNCTION = (
     "pass a function that makes one from an optimizer, e.g. lambda optimizer: MultiStepLR(optimizer, [50], 0.2)."
 )
+
+#: what of a recipe's description goes by its epochs
+_EPOCHS = re.compile(r"\bnb_epochs=\d+, |milestones=\(.*?\), |warmup_epochs=\d+, ")
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
 
