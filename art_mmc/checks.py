@@ -323,8 +323,8 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
     :return: The radii, ascending, none twice.
     :raises ValueError: When there is none, or one is no positive number, or in the L-inf norm wider than the box.
     """
-    several = isinstance(eps, (Sequence, np.ndarray)) and not isinstance(eps, str)
-    radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(eps if several else [eps], dtype=object))})
+    given: Any = eps if isinstance(eps, (Sequence, np.ndarray)) and not isinstance(eps, str) else [eps]
+    radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(given, dtype=object))})
     if not radii:
         raise ValueError("eps: expected at least one radius, got none.")
     if norm == math.inf:
