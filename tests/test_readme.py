@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -43,6 +44,17 @@ def test_every_block_is_covered():
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("art-mmc ")])
 def test_commands_parse(line):
     cli.build_parser().parse_args(shlex.split(line)[1:])
+
+
+@pytest.mark.slow
+def test_the_adversarial_training_ends_at_a_figure_worth_showing(run):
+    (line,) = (line for line in SHELL if "--adversarial" in line)
+    status, out, err = run(*shlex.split(line)[1:])
+    assert (status, err) == (0, "")
+    record = json.loads(Path("runs/mmc-digits.json").read_text())
+    assert record["clean_test_accuracy"]["accuracy"] > 0.9
+    assert max(each["val_robust_accuracy"] for each in record["history"]) > 0.65
+    assert "val_robust_accuracy" in out.splitlines()[0]
 
 
 def test_set_up_commands():

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,6 +223,21 @@ def test_curves_are_the_records(comparison):
     assert list(others.get_ydata()) == [100, 60, 50]
     assert [text.get_text() for text in panels[1].texts] == ["own loss: up to +50 points"]
     assert len({panel.lines[-1].get_color() for panel in panels}) == len(panels)
+
+
+def test_of_a_single_radius_no_line_is_drawn(comparison):
+    """Nothing was measured between it and the clean figure; and a worst case of 0 stands above the axis."""
+    one = [
+        replace(
+            each, robustness=replace(each.robustness, attacks=tuple(a for a in each.robustness.attacks if a.eps == 0.2))
+        )
+        for each in comparison.results
+    ]
+    panel = curves_figure(replace(comparison, results=tuple(one))).axes[0]
+    assert [list(line.get_xdata()) for line in panel.lines] == [[0, 0.2]] * len(panel.lines)
+    assert {line.get_linestyle() for line in panel.lines} == {"None"}
+    assert not panel.collections
+    assert panel.get_ylim()[0] < 0
 
 
 def test_labels_of_crowded_radii_are_left_out():

@@ -329,6 +329,14 @@ def test_eps_picture_is_the_curves():
     assert "the first 8 of 10 images" in panel.get_title(loc="left")
 
 
+def test_of_a_single_radius_the_worst_case_is_a_point():
+    record = replace(RECORD, attacks=tuple(each for each in RECORD.attacks if each.eps == 0.2 or not each.bounded))
+    panel = eps_figure(record, CURVES).axes[0]
+    worst = panel.lines[-1]
+    assert (list(worst.get_xdata()), list(worst.get_ydata()), worst.get_linestyle()) == ([0.2], [12.5], "None")
+    assert panel.get_ylim()[0] < 0
+
+
 def test_steps_picture_is_the_curves():
     panel = steps_figure(RECORD, CURVES).axes[0]
     lines = {line.get_label(): line for line in panel.lines}

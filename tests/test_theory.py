@@ -796,6 +796,9 @@ def test_histories_of_recorded_trainings(tmp_path):
     assert len(lines) == 4  # pc has two stages
     for line in lines:
         assert (max(line.get_ydata()), min(line.get_ydata())) == (1, 0)
+    assert all(panel.get_ylabel() and panel.get_xlabel() == "epoch" for panel in figure.axes[:2])
+    few = convergence_figure({"sce": histories["sce"][:3]})
+    assert all(float(tick).is_integer() for panel in few.axes for tick in panel.get_xticks())
     drawn = [line for line in figure.axes[1].lines if len(line.get_xdata())]
     assert drawn[1].get_ydata()[-1] == pytest.approx(100 * recorded[-1]["accuracy"])
     assert is_png(figure_png(figure))

@@ -5,7 +5,7 @@ The picture of `art-mmc compare`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from art_mmc.evaluation import PGD_ADAPTIVE, PGD_LOSS, WORST_CASE
 from art_mmc.reports.figures.style import (
@@ -63,15 +63,32 @@ def curves_figure(comparison: Comparison) -> Figure:
     names = [each.defence for each in results]
     for i, panel in enumerate(named_panels(figure, names, columns, "eps (L-inf)", sharex=True, sharey=True)):
         _draw_panel(panel, comparison, i)
+    worst, own, others = _looks(comparison)
     handles = [
-        entry("worst case", linewidth=2.2, marker="o", markersize=4.5),
-        entry("PGD on its own loss", linewidth=1.8, linestyle=DASHES),
-        Patch(facecolor=INK, alpha=0.16, label="what its own loss hides"),
-        entry("worst case of the others", color=FAINT, linewidth=1.2),
+        entry("worst case", **worst),
+        entry("PGD on its own loss", **own),
+        *([Patch(facecolor=INK, alpha=0.16, label="what its own loss hides")] if len(comparison.eps) > 1 else []),
+        entry("worst case of the others", **{**others, "linewidth": 1.2}),
     ]
     legend(figure, handles if count > 1 else handles[:-1], 4 if columns > 2 else 2)
     figure.supylabel("accuracy, %", fontsize=9.5, color=INK)
     return figure
+
+
+def _looks(comparison: Comparison) -> tuple[dict[str, Any], ...]:
+    """
+    Of the worst case, PGD on the own loss and the others' worst cases. Between the clean figure and a single radius
+    nothing was measured: there they are points.
+    """
+    worst: dict[str, Any] = {"linewidth": 2.2, "marker": "o", "markersize": 4.5}
+    own: dict[str, Any] = {"linewidth": 1.8, "linestyle": DASHES}
+    others: dict[str, Any] = {"linewidth": 0.8, "color": FAINT}
+    if len(comparison.eps) > 1:
+        return worst, own, others
+    return tuple(
+        {**look, "linestyle": "", "marker": marker, "markerfacecolor": "none"}
+        for look, marker in ((worst, "o"), (own, "s"), (others, "_"))
+    )
 
 
 def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
@@ -81,18 +98,20 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
         [_curve(result, attack, comparison.eps) for result in comparison.results] for attack in (WORST_CASE, PGD_LOSS)
     )
     ours = colour(chosen)
+    solid, dashed, faint = _looks(comparison)
     for i, curve in enumerate(worst):
         if i != chosen:
-            panel.plot(eps, curve, color=FAINT, linewidth=0.8, zorder=1)
-    panel.fill_between(eps, worst[chosen], own[chosen], color=ours, alpha=0.16, linewidth=0, zorder=2)
-    panel.plot(eps, own[chosen], color=ours, linewidth=1.8, linestyle=DASHES, zorder=3)
-    panel.plot(eps, worst[chosen], color=ours, linewidth=2.2, marker="o", markersize=4.5, clip_on=False, zorder=4)
+            panel.plot(eps, curve, zorder=1, **faint)
+    if len(comparison.eps) > 1:
+        panel.fill_between(eps, worst[chosen], own[chosen], color=ours, alpha=0.16, linewidth=0, zorder=2)
+    panel.plot(eps, own[chosen], zorder=3, **dashed, color=ours)
+    panel.plot(eps, worst[chosen], zorder=4, **solid, color=ours, clip_on=False)
     found = flattered(comparison.results[chosen])
     note = "" if found is None else f"own loss: up to +{found[1]:.0f} points"
     panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=INK)
     panel.set_xlim(0, 1.03 * eps[-1])
     panel.set_xticks(eps, radius_labels(eps))
-    percent_axis(panel, 104)
+    percent_axis(panel, 104, -3)
 
 
 def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:

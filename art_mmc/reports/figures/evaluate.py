@@ -97,7 +97,7 @@ def _curves_figure(
         y = [100 * count / curves.n for count in each]
         panel.plot(x, y, **look, markeredgewidth=0.6, label=f"PGD, {name}", zorder=3, **_MARKED)
     style_panel(panel, "", f"eps ({norm_name(curves.norm)})" if over == "eps" else over, "accuracy, %")
-    percent_axis(panel, 104)
+    percent_axis(panel, 104, -3)
     return figure, panel
 
 
@@ -113,8 +113,10 @@ def eps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     figure, panel = _curves_figure(record, curves, "eps", how, eps, counts)
     worst = [100 * record.worst_case(each).standing[: curves.n].mean() for each in record.eps]
     look: dict[str, Any] = {"color": INK, "linewidth": 2.6, "marker": "X", "markersize": 8, "markeredgewidth": 0.7}
-    start, label = 100 * curves.clean / curves.n, "worst case,\nall attacks"
-    panel.plot([0.0, *record.eps], [start, *worst], label=label, zorder=4, **look, **_MARKED)
+    known = {0.0: 100 * curves.clean / curves.n, **dict(zip(record.eps, worst, strict=True))}
+    if len(record.eps) == 1:  # between the clean figure and a single radius nothing was measured
+        known, look = {record.eps[0]: worst[0]}, {**look, "linestyle": ""}
+    panel.plot(*zip(*known.items(), strict=True), label="worst case,\nall attacks", zorder=4, **look, **_MARKED)
     panel.set_xlim(0, 1.02 * eps[-1])
     panel.set_xticks(eps, radius_labels(eps))
     _legend(panel)

@@ -104,7 +104,7 @@ def _draw_map(panel: Axes, each: FeatureMap) -> None:
     else:
         _name_classes(panel, each, labels, np.array([np.median(each.points[each.y == k], axis=0) for k in labels]))
     if each.explained is None:
-        style_panel(panel, "t-SNE")
+        style_panel(panel, "t-SNE", "first dimension, no unit", "second dimension, no unit")
         panel.set_xticks([])
         panel.set_yticks([])
     else:
@@ -320,7 +320,7 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     :return: The figure: training solid, validation dashed.
     :raises ValueError: For no history, or one without epochs.
     """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     if not histories or not all(histories.values()):
         raise ValueError("histories: expected at least one training with at least one epoch.")
@@ -336,7 +336,9 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
                 low, span = min(losses), (max(losses) - min(losses)) or 1.0
                 _draw_curve(left, stage, prefix + "loss", low, span, style)
             accuracies += _draw_curve(right, history, prefix + "accuracy", 0.0, 0.01, style)
-    style_panel(left, "Loss, share of its range", "epoch")
+    for panel in (left, right):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style_panel(left, "Loss", "epoch", "share of its range")
     left.set_yscale("symlog", linthresh=0.01)
     left.yaxis.set_major_locator(FixedLocator([0, 0.01, 0.1, 1, 10, 100]))
     left.yaxis.set_minor_locator(NullLocator())

@@ -88,9 +88,9 @@ def style_panel(
     panel.spines[["left", "bottom"]].set_color(SPINE)
 
 
-def percent_axis(panel: Axes, top: float) -> None:
-    """A vertical axis of percent, with room up to `top`."""
-    panel.set_ylim(0, top)
+def percent_axis(panel: Axes, top: float, low: float = 0.0) -> None:
+    """A vertical axis of percent, with room up to `top` and, for lines at 0, down to `low`."""
+    panel.set_ylim(low, top)
     panel.set_yticks(range(0, 101, 25))
 
 
