@@ -556,7 +556,7 @@ class TestCommandLine:
     def test_every_option_is_tried(self):
         """But those of the data, the place and the output."""
         others = {"--help", "--defence", "--output", "--config", "--dataset", "--data-dir", "--download", "--backbone"}
-        others |= {"--epochs", "--device", "--threads", "--quiet", "--validation", "--overwrite"}
+        others |= {"--factory", "--epochs", "--device", "--threads", "--quiet", "--validation", "--overwrite"}
         known = build_parser().commands["train"]._option_string_actions
         tried = {word for line in self.OPTIONS for word in line.split() if word.startswith("--")}
         assert {name for name in known if name.startswith("--")} == tried | others
