@@ -138,6 +138,13 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
+def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
+    """ValueError for a file that is there and is a link, or not ours: it is not replaced."""
+    if path.is_symlink() or (path.exists() and not (path.is_file() and ours(path))):
+        what = "is a link" if path.is_symlink() else "was not written by art-mmc"
+        raise ValueError(f"{path} {what}, and is not replaced: move it away or take another --output")
+
+
 def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
     """
     Write files that belong together: all of them beside their places first, then renamed. A reader never sees half of

@@ -250,6 +250,8 @@ MISTAKES = {
     "compare --dataset two.npz --defence sce,gce": "defence 'gce' needs at least 3 classes",
     "compare --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
     "evaluate mmc.pt --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
+    "detect --output page": "page/report.md was not written by art-mmc, and is not replaced",
+    "bench --only losses --output mine": "mine/bench.json was not written by art-mmc, and is not replaced",
     "compare --output file/report": "file is a file, where a folder is needed; take another place",
     "train": "the following arguments are required: --defence",
     "train --defence mmc,sce": "unknown defence 'mmc,sce'",
@@ -462,7 +464,10 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
         mmc = create_classifier("mmc", "cnn", input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
     (folder / "bad").mkdir()
     (folder / "mine").mkdir()
-    (folder / "mine" / "report.json").write_text('{"mine": true}')
+    (folder / "page").mkdir()
+    (folder / "page" / "report.md").write_text("my thesis")
+    for name in ("report.json", "bench.json"):
+        (folder / "mine" / name).write_text('{"mine": true}')
     for place in (folder, folder / "bad"):
         mmc.save_checkpoint(place / "mmc.pt")
     (folder / "bad" / "mmc.json").write_text("{")
@@ -581,7 +586,7 @@ def test_a_report_that_cannot_be_written_is_a_line(tiny, run, monkeypatch):
     assert status == 2
     assert is_one_error(err)
     assert err.endswith(": No space left on device\n")
-    assert not list(Path("runs/compare").iterdir())
+    assert not [path for path in Path("runs/compare").rglob("*") if path.is_file()]
 
 
 def test_a_disk_that_is_full_while_training_is_a_line(tiny, run):
@@ -616,7 +621,7 @@ def test_what_was_not_written_here_is_not_replaced(tiny, run, name, kind):
     status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--output", "net.pt")
     assert status == 2
     assert is_one_error(err)
-    assert f"{name} {'is a link' if kind == 'link' else 'exists and was not written by art-mmc train'}" in err
+    assert f"{name} {'is a link' if kind == 'link' else 'was not written by art-mmc'}, and is not replaced" in err
     assert os.lstat(name) == before
     assert [path.name for path in Path().iterdir()] == [name]
 

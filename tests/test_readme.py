@@ -43,7 +43,7 @@ def test_every_block_is_covered():
 
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("art-mmc ")])
 def test_commands_parse(line):
-    cli.build_parser().parse_args(shlex.split(line)[1:])
+    cli.build_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.slow
@@ -55,6 +55,14 @@ def test_the_adversarial_training_ends_at_a_figure_worth_showing(run):
     assert record["clean_test_accuracy"]["accuracy"] > 0.9
     assert max(each["val_robust_accuracy"] for each in record["history"]) > 0.65
     assert "val_robust_accuracy" in out.splitlines()[0]
+
+
+def test_a_data_set_is_downloaded_where_it_is_first_used():
+    seen: set[str] = set()
+    for words in (shlex.split(line, comments=True) for line in SHELL if "--dataset" in line):
+        name = words[words.index("--dataset") + 1]
+        assert ("--download" in words) == (name not in seen)
+        seen.add(name)
 
 
 def test_set_up_commands():

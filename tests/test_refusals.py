@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from art.defences.postprocessor import HighConfidence, ReverseSigmoid, Rounded
 from torch import nn
 
 from art_mmc import LossDefendedClassifier, create_classifier
@@ -141,3 +142,12 @@ def test_what_looks_like_it_and_is_right_passes():
     assert make(backbone=two, optimizer=torch.optim.SGD(two[1:].parameters(), 0.1)).predict(X + 2).shape == (20, 10)
     make("sce").fit(X, 0.9 * EYE + 0.01, nb_epochs=1)
     make().fit(X, EYE.astype(np.float16), nb_epochs=0)
+
+
+@pytest.mark.parametrize("defence", [HighConfidence(0.2), ReverseSigmoid(), Rounded(2)])
+def test_postprocessing_for_probabilities_is_warned_of_and_works_on_the_view_that_gives_them(defence, caplog):
+    classifier = make("sce", postprocessing_defences=defence)
+    assert ("made for probabilities" in caplog.text) == (not isinstance(defence, Rounded))
+    shares = torch.softmax(torch.from_numpy(make("sce", classifier.model).predict(X)), dim=1).numpy()
+    found = classifier.with_probabilities().predict(X)
+    np.testing.assert_allclose(found, defence(shares), atol=1e-6)

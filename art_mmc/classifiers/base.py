@@ -200,6 +200,13 @@ class LossDefendedClassifier(PyTorchClassifier):
             preprocessing=preprocessing,
             device_type=device_type,
         )
+        for each in self.postprocessing_defences or ():
+            if self.row is not None and type(each).__name__ in ("HighConfidence", "ReverseSigmoid"):
+                logger.warning(
+                    "postprocessing_defences: %s is made for probabilities, and predictions here are logits, which it "
+                    "makes nonsense of; on the view classifier.with_probabilities() it works as it was meant.",
+                    type(each).__name__,
+                )
         self._opt_level, self._loss_scale = opt_level, loss_scale
         self.objective = objective
         self.arithmetic = arithmetic

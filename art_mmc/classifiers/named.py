@@ -85,7 +85,8 @@ def load_classifier(
     Build the classifier that a file of :meth:`.LossDefendedClassifier.save_checkpoint` describes.
 
     :param path: The file.
-    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
+    :param backbone: A module of the same architecture, where the saved backbone was the user's own. The file's weights
+           go into it, and it is part of the classifier then: give a fresh one, or a copy, of what is in use.
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
     :return: The classifier in evaluation mode, with a fresh optimizer.
     :raises FileNotFoundError: When the file is not there.

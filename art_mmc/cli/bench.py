@@ -22,7 +22,8 @@ takes about eight minutes on two cores; whatever else the machine does is noise.
 def run(settings: Bench) -> None:
     """Measure, print a table a job."""
     from art_mmc.bench import Settings, run_bench, select, write_bench
-    from art_mmc.bench.report import bench_text, conditions, curves_text
+    from art_mmc.bench.report import BENCH_JSON, BENCH_MD, GROWTH_PNG, bench_text, conditions, curves_text
+    from art_mmc.reports.write import check_report
 
     with user_errors():
         device_type = find_device(settings.device)
@@ -30,6 +31,7 @@ def run(settings: Bench) -> None:
         folder = None if settings.output is None else Path(settings.output).expanduser()
         if folder is not None:
             check_writable(folder)
+            check_report(folder, (BENCH_JSON, BENCH_MD, GROWTH_PNG))
     on_gpu = device_type != "cpu"
     sizes = Settings(
         device_type=device_type,

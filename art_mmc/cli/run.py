@@ -6,7 +6,6 @@ report, in however many processes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -189,20 +188,6 @@ def check_writable(folder: Path) -> None:
         raise PermissionError(f"{folder}: no file can be written there ({err.strerror})") from err
 
 
-def check_replaceable(path: Path) -> None:
-    """ValueError where there is a report that this package did not write."""
-    if not os.path.lexists(path):
-        return
-    try:
-        document = json.loads(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or not str(document.get("format")).startswith("art_mmc."):
-        raise ValueError(
-            f"{path} was not written by art-mmc, and is not replaced: move it away or take another --output"
-        )
-
-
 # --------------------------------------------------------------------------------------------------------------- a verb
 
 
@@ -222,13 +207,14 @@ def run_verb(
     writes.
     """
     from art_mmc.distributed import in_main_process
+    from art_mmc.reports.write import check_report
     from art_mmc.state import locked
 
     with all_processes(settings.device) as (world, device_type):
         with user_errors():
             job = prepare(settings, device_type)
             check_writable(job.folder)
-            check_replaceable(job.folder / "report.json")
+            check_report(job.folder)
         talks = line is not None and world.is_main and not settings.quiet
 
         def tell(*results: Any) -> None:

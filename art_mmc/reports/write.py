@@ -6,26 +6,53 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from art_mmc.state import write_atomically
+from art_mmc.state import check_replaceable, write_atomically
 
 Record = TypeVar("Record")
 
 #: names of the files of a report
 REPORT_MD, REPORT_JSON = "report.md", "report.json"
 
+#: what may lie beside them, of whichever command
+BESIDE = (
+    *("attacks.csv", "figures.csv", "examples.npz", "curves.png", "roc.png", "eps.png", "steps.png", "examples.png"),
+    *("zero-gradients.png", "confusion.png", "density.png", "boundary.png", "gap.png", "ranks.png", "convergence.png"),
+)
+
+
+def is_document(path: Path) -> bool:
+    """Whether a file is a JSON document of this package."""
+    try:
+        return bool(read_document(path))
+    except (OSError, ValueError):
+        return False
+
+
+def check_report(folder: Path, names: Iterable[str] = (REPORT_JSON, REPORT_MD, *BESIDE)) -> None:
+    """ValueError where a report would replace what this package did not write: what lies about no document of ours."""
+    names = list(names)
+    documents = [name for name in names if name.endswith(".json")]
+    for name in documents:
+        check_replaceable(folder / name, is_document)
+    ours = not documents or any((folder / name).exists() for name in documents)
+    for name in names:
+        check_replaceable(folder / name, lambda path: ours)
+
 
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
     """
-    Write files that belong together; see :func:`.write_atomically`.
+    Write files that belong together; see :func:`check_report` and :func:`.write_atomically`.
 
     :param folder: The folder; made if need be.
     :param contents: Name of each file -> its bytes.
     :return: The files.
+    :raises ValueError: When something else is there.
     """
+    check_report(Path(folder), contents)
     return write_atomically({Path(folder) / name: content for name, content in contents.items()})
 
 

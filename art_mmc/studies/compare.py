@@ -75,7 +75,7 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
     folder = Path(settings.output).expanduser()
     states = [folder / "state" / each for name in defences for each in (f"{name}.run", name)]
     begun = [path for path in (folder / "state").glob("*") if path.is_dir()]
-    if begun and not (settings.resume or settings.overwrite):
+    if any(any(path.iterdir()) for path in begun) and not (settings.resume or settings.overwrite):
         raise ValueError(
             f"{folder} holds an unfinished comparison: --resume goes on with it, --overwrite begins anew, another "
             "--output keeps it"

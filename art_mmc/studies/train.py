@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from art_mmc.classifiers.checkpoint import read_payload
 from art_mmc.data import split_validation
 from art_mmc.defences import get_defence
 from art_mmc.distributed import world
-from art_mmc.state import write_atomically
+from art_mmc.state import check_replaceable, write_atomically
 from art_mmc.studies import setup
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import ADVERSARIAL, OPTIMISATION, Train
@@ -109,13 +109,6 @@ def is_summary(path: Path) -> bool:
     except ValueError:
         return False
     return isinstance(document, dict) and {"defence", "clean_test_accuracy", "provenance"} <= document.keys()
-
-
-def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
-    """ValueError for what is there and is no file that `art-mmc train` wrote: it is not replaced."""
-    if path.is_symlink() or (path.exists() and not (path.is_file() and ours(path))):
-        what = "is a link" if path.is_symlink() else "exists and was not written by art-mmc train"
-        raise ValueError(f"{path} {what}: it is not replaced; move it away or take another --output")
 
 
 def write(found: Run, folder: Path) -> list[Path]:
