@@ -196,6 +196,7 @@ def test_version_and_help(run):
     assert run("compare", "--help")[0] == run("train", "--help")[0] == 0
 
 
+@pytest.mark.processes
 def test_help_and_errors_of_usage_import_nothing_heavy():
     code = (
         "import sys\n"

@@ -491,6 +491,7 @@ class TestNames:
             with fails(ValueError, f"unknown data set '{name}'", near, "digits, mnist", "FILE.npz"):
                 load_dataset(name)
 
+    @pytest.mark.processes
     def test_import_is_light(self):
         code = (
             "import sys, importlib.util, types\n"

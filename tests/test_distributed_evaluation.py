@@ -1,8 +1,6 @@
 """
-Evaluation and detection in two processes, started by torchrun as a user would, against one process: the same, bit for
-bit.
-
-Run as a script this file is what the two processes do; the tests look at what they left behind.
+Evaluation and detection in two processes against one process: the same, bit for bit. The tests look at what the two
+left behind.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -30,7 +27,7 @@ from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
 from art_mmc.evaluation.curves import measure_curves
 from art_mmc.studies.detect import run_detection_study, settled
 from art_mmc.studies.settings import Detect
-from tests.test_distributed import LIMIT, torchrun
+from tests.training import forked
 
 EPS, N, BATCH = 0.1, 70, 16  # five batches of what is classified correctly, the last one a small one
 
@@ -228,7 +225,7 @@ def command(*args):
 
 
 def work(out: Path):
-    """Everything that the tests look at, in one start of the processes: importing ART takes most of the time."""
+    """Everything that the tests look at, in one start of the processes."""
     torch.set_num_threads(1)
     file = out / "net.pt"
     with process_group("cpu") as here:
@@ -259,7 +256,7 @@ def work(out: Path):
         results["command"] = command("evaluate", file, *COMMAND, "--fail-under", "1", "--output", out / "report")
         torch.save(results, out / f"rank{here.rank}.pt")
         with in_batch("PGD adaptive", None, crash):
-            sys.exit(main(["evaluate", str(file), *COMMAND, "--output", str(out / "crashed")]))
+            return main(["evaluate", str(file), *COMMAND, "--output", str(out / "crashed")])
 
 
 # ------------------------------------------------------------------------------------------ the tests
@@ -289,22 +286,17 @@ def whole(classifier):
 
 @pytest.fixture(scope="module")
 def ended(out, classifier):
-    """How torchrun ended: the last thing that the processes do is a command whose attack crashes."""
+    """How the processes ended: the last thing that they do is a command whose attack crashes."""
     with in_batch("targeted", LATE, crash), pytest.raises(engine.AttackError):
         evaluate(classifier, folder=out / "one", diagnostics=False)  # for two processes to go on with
     kept = len(list((out / "one").glob("*.npz")))
-    process = torchrun(__file__, out)
-    try:
-        _, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
-    return process.returncode, err, kept
+    return forked(lambda: work(out), out / "said"), kept
 
 
 @pytest.fixture(scope="module")
 def ranks(ended, out):
     files = [out / f"rank{rank}.pt" for rank in (0, 1)]
-    assert all(file.is_file() for file in files), ended[1]
+    assert all(file.is_file() for file in files), ended[0]
     return [torch.load(file, weights_only=False) for file in files]
 
 
@@ -346,9 +338,8 @@ def test_an_attack_that_crashes_is_the_same_error_in_all(ranks):
 
 
 def test_a_command_whose_attack_crashes_stops_all(ended, ranks, out):
-    status, err, _ = ended
-    assert status != 0
-    assert err.count("art-mmc: error: attack 'planted' failed") == 1
+    assert [each.status for each in ended[0]] == [2, 2]
+    assert sum(each.err.count("art-mmc: error: attack 'planted' failed") for each in ended[0]) == 1
     assert not (out / "crashed" / "report.json").exists()
 
 
@@ -375,8 +366,8 @@ def test_a_killed_run_of_one_process_goes_on_in_two(ended, ranks, classifier, ou
     files = list((out / "one").glob("*.npz"))
     for rank in ranks:
         assert_same(rank["taken up"], expected)
-    assert 5 <= ended[2] < len(files)
-    assert sum(rank["taken up batches"] for rank in ranks) == len(files) - ended[2]
+    assert 5 <= ended[1] < len(files)
+    assert sum(rank["taken up batches"] for rank in ranks) == len(files) - ended[1]
 
 
 def test_processes_that_evaluate_something_else_are_refused(ranks):
@@ -433,7 +424,3 @@ def test_jobs_in_one_process_are_done_when_they_are_asked_for():
     with pytest.raises(ZeroDivisionError):
         list(share_out([lambda: 1 / 0]))
     assert in_main_process(lambda: "here") == main_process_first(lambda: "here") == "here"
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art_mmc import load_classifier
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import identity
+from art_mmc.cli import main
 from art_mmc.distributed import differences
 from art_mmc.models import create_backbone
 from art_mmc.trainers import (
@@ -31,7 +30,7 @@ from art_mmc.trainers import (
     create_trainer,
 )
 from art_mmc.trainers.run_folder import RunMismatchError
-from tests.training import make, stop_at, weights
+from tests.training import forked, make, stop_at, wait_for, weights
 
 SETTINGS = {
     "mmc-clean": ("mmc", None, {"augmentation": "crop-flip", "recipe": "default"}),
@@ -41,7 +40,7 @@ SETTINGS = {
     "sce-art-attack": ("sce", "art", {"adv_ratio": 0.5}),
     "pc-warm-up-recipe": ("pc", None, {"recipe": "li2021-mnist"}),
 }
-EPOCHS, BATCHES = 4, 5
+EPOCHS, BATCHES, N = 4, 5, 75
 
 
 def make_trainer(setting, folder=None, seed=0):
@@ -57,8 +56,8 @@ def make_trainer(setting, folder=None, seed=0):
 
 
 def fit(trainer, data, resume=False, epochs=EPOCHS):
-    x, y, validation = data.x_train[:300], data.y_train[:300], (data.x_test[:60], data.y_test[:60])
-    trainer.fit(x, y, validation, batch_size=64, nb_epochs=epochs, resume=resume)
+    x, y, validation = data.x_train[:N], data.y_train[:N], (data.x_test[:20], data.y_test[:20])
+    trainer.fit(x, y, validation, batch_size=16, nb_epochs=epochs, resume=resume)
 
 
 def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
@@ -71,8 +70,8 @@ def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
 def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
     whole = make_trainer(setting)
     fit(whole, data)
-    more = (1, 2 * BATCHES, 4 * BATCHES - 1) if setting == "mmc-pgd-ema-best" else ()
-    for batch in (3, BATCHES, 2 * BATCHES + 2, *more):
+    more = (1, 3, BATCHES, 2 * BATCHES, 4 * BATCHES - 1) if setting == "mmc-pgd-ema-best" else ()
+    for batch in (2 * BATCHES + 2, *more):
         folder = tmp_path / str(batch)
         first = make_trainer(setting, folder)
         stop_at(first, batch)
@@ -183,7 +182,7 @@ def test_another_run_in_the_folder_is_refused(data, tmp_path):
         fit(make_trainer("center-trades", tmp_path), data, resume=True)
     other = make_trainer("mmc-pgd-ema-best", tmp_path)
     with pytest.raises(RunMismatchError, match="samples"):
-        other.fit(data.x_train[:301], data.y_train[:301], (data.x_test, data.y_test), 64, EPOCHS, resume=True)
+        other.fit(data.x_train[: N + 1], data.y_train[: N + 1], (data.x_test, data.y_test), 16, EPOCHS, resume=True)
 
 
 def test_a_damaged_state_is_told(data, tmp_path):
@@ -208,26 +207,26 @@ def test_without_a_folder_ctrl_c_is_what_it_always_was(data):
 
 def command(output, *more):
     return [
-        *(sys.executable, "-m", "art_mmc.cli", "train", "--defence", "mmc", "--adversarial", "pgd", "--eps", "0.1"),
-        *("--attack-steps", "2", "--epochs", "30", "--threads", "1", "--device", "cpu", "--quiet"),
-        *("--output", str(output), *more),
+        *("train", "--defence", "mmc", "--adversarial", "pgd", "--eps", "0.1", "--attack-steps", "2"),
+        *("--epochs", "5", "--threads", "1", "--device", "cpu", "--quiet", "--output", str(output), *more),
     ]
 
 
 @pytest.mark.processes
 def test_kill_minus_9_leaves_a_state_from_which_the_command_goes_on(tmp_path):
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
-    subprocess.run(command(whole), check=True, capture_output=True)
+    assert main(command(whole)) == 0
     state = tmp_path / "killed.run" / "last.pt"
-    with subprocess.Popen(command(killed), stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not state.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        process.kill()
+
+    def kill(pids):
+        wait_for(state)
+        os.kill(pids[0], signal.SIGKILL)
+
+    (ended,) = forked(lambda: main(command(killed)), tmp_path / "said", kill, processes=1)
+    assert ended.status == -signal.SIGKILL
     assert not killed.exists()
     load_classifier(state)
-    subprocess.run(command(killed, "--resume"), check=True, capture_output=True)
+    assert main(command(killed, "--resume")) == 0
     for name, tensor in load_classifier(whole).model.state_dict().items():
         assert torch.equal(load_classifier(killed).model.state_dict()[name], tensor), name
 
@@ -301,9 +300,9 @@ def test_what_tells_a_network_with_processing_outside_it_is_plain():
 
 def test_another_validation_set_is_another_run(data, tmp_path):
     fit(make_trainer("mmc-pgd-ema-best", tmp_path), data)
-    trainer, x, y = make_trainer("mmc-pgd-ema-best", tmp_path), data.x_train[:300], data.y_train[:300]
+    trainer, x, y = make_trainer("mmc-pgd-ema-best", tmp_path), data.x_train[:N], data.y_train[:N]
     with pytest.raises(RunMismatchError, match="validation: was"):
-        trainer.fit(x, y, (data.x_test[1:61], data.y_test[1:61]), 64, EPOCHS, resume=True)
+        trainer.fit(x, y, (data.x_test[1:21], data.y_test[1:21]), 16, EPOCHS, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,19 @@
-"""What the tests of training share: small classifiers on the digits, their weights, Ctrl-C in a batch."""
+"""
+What the tests of training share: small classifiers on the digits, their weights, Ctrl-C in a batch, and two processes
+that are forked: a fresh one imports for seconds.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -54,3 +64,76 @@ def stop_at(trainer, batch, rank=0):
 
     trainer._batch_loss = spy
     return seen
+
+
+#: seconds after which processes that wait for each other have failed
+LIMIT = 600
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit status, or the negative number of the signal; what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def forked(
+    work: Callable[[], int | None],
+    folder: Path,
+    meanwhile: Callable[[list[int]], None] = lambda pids: None,
+    processes: int = 2,
+) -> list[Ended]:
+    """
+    Two processes that do some work, with torchrun's environment; one has none of it. `meanwhile` gets their numbers.
+    Only what ends by itself in all of them can be done so: where one may wait for another that has failed, torchrun
+    itself is needed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(processes):
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover (it never comes back)
+            status = 1
+            try:
+                if processes > 1:
+                    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+                    os.environ.update(
+                        {**{name: str(value) for name, value in names.items()}, "MASTER_ADDR": "localhost"}
+                    )
+                for number, name in ((1, "out"), (2, "err")):
+                    os.dup2(os.open(folder / f"{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+                    setattr(sys, f"std{name}", os.fdopen(number, "w", closefd=False))
+                status = work() or 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        pids.append(pid)
+    deadline, ended = time.monotonic() + LIMIT, {}
+    try:
+        meanwhile(pids)
+        while len(ended) < processes and time.monotonic() < deadline:
+            for pid in set(pids) - set(ended):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+    finally:
+        for pid in set(pids) - set(ended):
+            os.kill(pid, signal.SIGKILL)
+            ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    said = [[(folder / f"{name}{rank}").read_text() for name in ("out", "err")] for rank in range(processes)]
+    return [Ended(ended[pid], *texts) for pid, texts in zip(pids, said, strict=True)]
+
+
+def wait_for(file: Path) -> None:
+    """Until a file is there."""
+    deadline = time.monotonic() + LIMIT
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
