@@ -10,9 +10,11 @@ import os
 import random
 import signal
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,10 +23,13 @@ import torch
 from _pytest.mark import ParameterSet
 from art import config
 from art.estimators.classification import PyTorchClassifier
+from torch import nn
 
 from art_mmc import DEFENCES, LossDefendedClassifier, create_classifier, load_dataset
 from art_mmc.cli import main
 from art_mmc.data import Dataset
+from art_mmc.evaluation import AttackPlan
+from art_mmc.evaluation.binarisation import positive_control
 from art_mmc.state import seeded
 
 matplotlib.use("Agg")
@@ -36,11 +41,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark what looks at runs of two processes, and put the files with such tests first: where two workers share the
-    files, none is left with a long one at the end.
+    Mark what looks at other processes, and put the files with such tests first: where two workers share the files, none
+    is left with a long one at the end.
     """
     for item in items:
-        if {"ranks", "ended"} & set(getattr(item, "fixturenames", ())):
+        if {"ranks", "ended", "loaded"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.processes)
     first = {item.path for item in items if item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in first)
@@ -56,10 +61,18 @@ THREE = ["mmc", "rce", "center"]
 every = pytest.mark.parametrize("name", NAMES)
 
 
-def of_the_product(*values: str) -> ParameterSet:
-    """A test's parameters, the last of them a defence; only in the full product where it is not one of the three."""
-    marks = [] if values[-1] in THREE else [pytest.mark.contract]
-    return pytest.param(*values, marks=marks, id="-".join(filter(None, values)))
+def of_the_product(
+    entries: Iterable[tuple[str, ...]], names: Callable[..., Iterable[str]] = lambda *entry: NAMES
+) -> list[ParameterSet]:
+    """Each entry with each of its defences; but for one of the three, in turn, only in the full product."""
+    product = []
+    for number, entry in enumerate(entries):
+        fitting = list(names(*entry))
+        turn = [name for name in THREE if name in fitting] or fitting
+        for name in fitting:
+            marks = [] if name == turn[number % len(turn)] else [pytest.mark.contract]
+            product.append(pytest.param(*entry, name, marks=marks, id="-".join(filter(None, (*entry, name)))))
+    return product
 
 
 INPUT_SHAPE = (1, 8, 8)
@@ -92,6 +105,46 @@ def weights(classifier: PyTorchClassifier) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in classifier.model.state_dict().items()}
 
 
+def traces(network: nn.Module) -> dict[str, Any]:
+    """All that a call that does not train could leave behind, on a network or in the world."""
+    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "modes": {name: module.training for name, module in modules.items()},
+        "hooks": {name: [len(getattr(module, each)) for each in hooks] for name, module in modules.items()},
+        "own attributes": {name: sorted(vars(module)) for name, module in modules.items()},
+        "state": {name: value.clone() for name, value in network.state_dict().items()},
+        "requires_grad": {name: each.requires_grad for name, each in parameters.items()},
+        "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in parameters.items()},
+        "gradient objects": {name: id(each.grad) for name, each in parameters.items()},
+        "torch": torch.get_rng_state(),
+        "numpy": str(np.random.get_state()),
+        "python": random.getstate(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def assert_same(before: Any, after: Any, path: str = "") -> None:
+    """Of plain data and tensors, to the bit; the place of the first difference."""
+    if isinstance(before, dict):
+        assert before.keys() == after.keys(), path
+        for key in before:
+            assert_same(before[key], after[key], f"{path}/{key}")
+    elif isinstance(before, torch.Tensor):
+        assert isinstance(after, torch.Tensor), path
+        assert torch.equal(before, after), path
+    else:
+        assert before == after, path
+
+
+@contextmanager
+def left_alone(network: nn.Module) -> Iterator[None]:
+    """Around calls that leave a network and the world as they were."""
+    before = traces(network)
+    yield
+    assert_same(before, traces(network))
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     x = x.copy()
     x.setflags(write=False)
@@ -113,6 +166,18 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def short_control() -> Iterator[None]:
+    """The positive control of an evaluation in two of its eight starts; all of them are for its own tests."""
+
+    def short(target: Any, x: np.ndarray, plan: AttackPlan, *rest: Any) -> tuple[int, int]:
+        return positive_control(target, x, replace(plan, restarts=2), *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("art_mmc.evaluation.diagnostics.positive_control", short)
+        yield
 
 
 @pytest.fixture(scope="session")

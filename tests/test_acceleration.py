@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 import threading
 from collections import OrderedDict
 from functools import partial
@@ -50,11 +49,7 @@ from art_mmc.models.inference import (
 )
 from art_mmc.models.resnets import Residual
 from art_mmc.theory import rank_study
-from tests.conftest import INPUT_SHAPE, Digits
-
-
-def one_hot(y: np.ndarray) -> np.ndarray:
-    return np.eye(10, dtype=np.float32)[y]
+from tests.conftest import INPUT_SHAPE, Digits, assert_same, left_alone, one_hot, traces
 
 
 def unsettle(network: nn.Module) -> nn.Module:
@@ -316,17 +311,8 @@ def odd_networks() -> dict[str, nn.Module]:
     return networks
 
 
-def seen_of(network: nn.Module) -> list[Any]:
-    """What a call that does not train could leave on a network."""
-    modules = list(network.modules())
-    tensors = [*network.parameters(), *network.buffers()]
-    flags = [(module.training, len(module._forward_hooks)) for module in modules]
-    return [flags, [(each.requires_grad, each.grad is None, each.clone()) for each in tensors]]
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+@pytest.mark.parametrize(("mode", "training"), [("train", False), ("eval", True), ("mixed", False), ("mixed", True)])
 @pytest.mark.parametrize("name", odd_networks())
 def test_double_of_any_network(name, mode, training):
     """Equal to a deep copy in the mode that is asked for; nothing of the network moves."""
@@ -346,15 +332,13 @@ def test_double_of_any_network(name, mode, training):
     network.train(mode != "eval")
     if mode == "mixed":
         next(iter(network.children())).eval()
-    before, results = seen_of(network), []
+    before, results = traces(network), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         results.append(gradients(Prepared(network, training), x, []))
-    after = seen_of(network)
-    assert before[0] == after[0]
-    for (a, b, value), (c, d, now) in zip(before[1], after[1], strict=True):
-        assert (a, b) == (c, d)
-        assert torch.equal(value, now)
+    after = traces(network)
+    for key in ("modes", "hooks", "state", "requires_grad", "gradients"):
+        assert_same(before[key], after[key], key)
     random = training and name != "shared"
     assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
     assert torch.equal(results[0][0], results[2][0]) != random
@@ -424,6 +408,7 @@ def test_lazy_network_is_made_by_its_first_pass():
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("short_control")
 def test_nothing_is_switched_while_a_call_runs(digits: Digits):
     """Deterministic: each public call is looked at from inside a pass, where another thread might be."""
     looks = []
@@ -464,46 +449,6 @@ def test_nothing_is_switched_while_a_call_runs(digits: Digits):
         call()
         assert looks, i
         assert all(look == expected for look in looks), i
-
-
-def test_calls_beside_each_other_and_a_training(digits: Digits):
-    """Threads that predict, attack and look at activations while the network learns."""
-    switch = sys.getswitchinterval()
-    classifier = create_classifier("mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, device_type="cpu")
-    x, y = digits.x_test[:16], digits.y_test[:16]
-    errors: list[BaseException] = []
-    stop = threading.Event()
-
-    def work(call: Any) -> None:
-        try:
-            while not stop.is_set():
-                assert len(call()) == 16
-        except BaseException as error:  # reported by the main thread
-            errors.append(error)
-
-    calls = [
-        lambda: classifier.predict(x),
-        lambda: classifier.loss_gradient(x, y),
-        lambda: classifier.with_objective("loss").loss_gradient(x, y, training_mode=True),
-        lambda: classifier.compute_loss(x, y),
-        lambda: classifier.get_activations(x, "embedding"),
-    ]
-    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in range(10):
-            before = [parameter.detach().clone() for parameter in classifier.model.parameters()]
-            classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1, batch_size=32)
-            assert not any(torch.equal(a, b) for a, b in zip(before, classifier.model.parameters(), strict=True))
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        sys.setswitchinterval(switch)
-    assert errors == []
-    assert classifier.loss.reduction == "mean"
 
 
 def test_threads_get_what_they_get_alone(digits: Digits):
@@ -578,14 +523,11 @@ def test_training_asks_without_a_trace():
     network = unsettle(Viewing(dropout=0.5))
     for i, module in enumerate(network.modules()):
         module.training = i % 2 == 0
-    modes, state = [m.training for m in network.modules()], copy.deepcopy(network.state_dict())
     other, x = Normed(), torch.rand(4, 1, 8, 8)
-    random = torch.get_rng_state()
-    assert not takes_channels_last(network, x)
-    assert takes_channels_last(other, x)
-    assert [m.training for m in network.modules()] == modes
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random)
+    network.calls = 0  # the network counts its passes by itself
+    with left_alone(network):
+        assert not takes_channels_last(network, x)
+        assert takes_channels_last(other, x)
 
 
 def test_an_error_of_the_networks_own_is_raised():
@@ -680,20 +622,6 @@ def test_fast_training_is_exact_training_to_within_rounding(digits: Digits):
     for key, value in results[0].items():
         torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-5)
         assert key.endswith("num_batches_tracked") or not torch.equal(value, start.state_dict()[key])
-
-
-def test_robust_accuracy_is_the_same(trained, digits: Digits):
-    """Within 0.2 points: of these images none may change sides."""
-    x, y = digits.x_test[:200], digits.y_test[:200]
-    for name in ("sce", "mmc", "pc"):
-        accuracies = []
-        for arithmetic in ("exact", "fast"):
-            view = accelerate(trained[name], "margin", arithmetic)
-            np.random.seed(0)
-            attack = ProjectedGradientDescent(view, eps=0.1, eps_step=0.03, max_iter=10, verbose=False)
-            accuracies.append((view.predict(attack.generate(x, y)).argmax(axis=1) == y).mean())
-        assert accuracies[0] < 0.9
-        assert accuracies[0] == accuracies[1]
 
 
 # --- accelerate -------------------------------------------------------------------------------------------------------
@@ -1062,51 +990,6 @@ def test_auxiliary_outputs_are_seen_at_once(digits: Digits):
 
 
 # --- work that nobody reads, counted ----------------------------------------------------------------------------------
-
-
-class Counted:
-    """Counts passes through a network, and looks at what asks for a gradient meanwhile."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.forward = self.backward = 0
-        self.asking = False
-        self.network = network
-        self.handle = network.register_forward_hook(self._look)
-
-    def _look(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
-        self.forward += 1
-        self.asking |= any(parameter.requires_grad for parameter in module.parameters()) and outputs.requires_grad
-        if outputs.requires_grad:
-            outputs.register_hook(self._count)
-
-    def _count(self, grad: torch.Tensor) -> None:
-        self.backward += 1
-
-
-@pytest.mark.parametrize("attack", ["PGD", "MIM"])
-def test_passes_of_a_gradient_attack(attack, digits: Digits):
-    """One forward and one backward pass a step, none for the weights; two predictions for ART's success rate."""
-    classifier = accelerate(users("module", digits))
-    classifier.model.zero_grad(set_to_none=True)
-    counted = Counted(classifier.model)
-    cls, arguments = ATTACKS[attack]
-    cls(classifier, **arguments).generate(digits.x_test[:8], one_hot(digits.y_test[:8]))
-    assert (counted.forward, counted.backward, counted.asking) == (3 + 2, 3, False)
-    assert all(parameter.grad is None for parameter in classifier.model.parameters())
-
-
-def test_passes_of_class_gradients(digits: Digits):
-    """A label a sample takes one backward pass, however many labels there are; all classes one for each at most."""
-    classifier = accelerate(users("module", digits))
-    classifier.model.zero_grad(set_to_none=True)
-    x = digits.x_test[:10]
-    for label, at_most in ((np.arange(10), 1), (3, 1), (None, 10)):
-        counted = Counted(classifier.model)
-        classifier.class_gradient(x, label=label)
-        counted.handle.remove()
-        assert counted.forward == 1
-        assert 1 <= counted.backward <= at_most
-        assert not counted.asking
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])

@@ -40,16 +40,12 @@ from tests.art_support import (
     failure,
     to_markdown,
 )
-from tests.conftest import NAMES, Digits, Trained, accuracy, every, norms, of_the_product, one_hot, weights
+from tests.conftest import Digits, Trained, accuracy, assert_same, every, norms, of_the_product, one_hot, traces
 
-CASES = [
-    of_the_product(attack, variant, name)
-    for attack, entry in ATTACKS.items()
-    if failure(entry) is None
-    for variant in entry.variants
-    for name in NAMES
-]
-FAILURES = [attack for attack, entry in ATTACKS.items() if failure(entry) is not None]
+CASES = of_the_product(
+    (attack, variant) for attack, entry in ATTACKS.items() if failure(entry) is None for variant in entry.variants
+)
+FAILURES = of_the_product((attack,) for attack, entry in ATTACKS.items() if failure(entry) is not None)
 
 
 def quiet(cls: type) -> dict[str, bool]:
@@ -87,13 +83,11 @@ def run(
 def _untouched(request: pytest.FixtureRequest, trained: Trained) -> Iterator[None]:
     """An attack leaves the shared classifier as it was: weights, modes, hooks, objective, loss."""
     classifier = trained[request.node.callspec.params["name"]]
-    before = weights(classifier)
+    before = traces(classifier.model)
     yield
-    for key, value in classifier.model.state_dict().items():
-        assert torch.equal(value, before[key]), f"{key} changed"
-    for module in classifier.model.modules():
-        assert not module.training
-        assert not module._forward_hooks
+    after = traces(classifier.model)
+    for key in ("state", "modes", "hooks"):
+        assert_same(before[key], after[key], key)
     assert classifier.objective == "adaptive"
     assert classifier.loss.reduction == "mean"
     for parameter in classifier.model.parameters():
@@ -145,7 +139,7 @@ def test_attack_runs(attack, variant, name, trained, digits, easy):
         assert accuracy(classifier, x_adv, y) < 1
 
 
-@pytest.mark.parametrize("attack", FAILURES)
+@pytest.mark.parametrize(("attack", "name"), FAILURES)
 def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
     """Once this fails, ART has mended it or the package is there: take the exception out of the table."""
     fails = failure(ATTACKS[attack])
@@ -181,8 +175,10 @@ def mixed(digits, trained) -> np.ndarray:
     return np.array([*sorted(wrong), *rest])[:24]
 
 
-@pytest.mark.parametrize("labels", ["one-hot", "none"])
-@pytest.mark.parametrize("attack", EVERYDAY)
+@pytest.mark.parametrize(
+    ("attack", "labels", "name"),
+    of_the_product([*((attack, "one-hot") for attack in EVERYDAY), *((attack, "none") for attack in EVERYDAY)]),
+)
 def test_everyday_attack_lowers_accuracy(attack, labels, classifier, digits, mixed):
     """Without labels ART attacks the predictions: what was wrong may come right, but not more than fell."""
     cls, arguments = EVERYDAY[attack]

@@ -28,7 +28,7 @@ from art.preprocessing.expectation_over_transformation import EoTImageRotationPy
 
 from art_mmc import LossDefendedClassifier, create_classifier
 from tests.art_support import OTHERS
-from tests.conftest import Digits
+from tests.conftest import THREE, Digits, of_the_product
 
 Run = Callable[[LossDefendedClassifier, np.ndarray, np.ndarray, np.ndarray], Any]
 
@@ -188,8 +188,7 @@ RUNS: dict[str, Run] = {
 }
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc", "rce"])
-@pytest.mark.parametrize("what", RUNS)
+@pytest.mark.parametrize(("what", "name"), of_the_product([(what,) for what in RUNS], lambda what: THREE))
 def test_it_runs(what, name, trained, digits: Digits):
     x, y = digits.x_train[:40].copy(), digits.y_train[:40]
     classifier = copy.deepcopy(trained[name])

@@ -34,14 +34,15 @@ from tests.conftest import NAMES, accuracy, of_the_product, one_hot, weights
 
 
 def cases(*, refused: bool) -> list[Any]:
-    return [
-        of_the_product(trainer, variant, name)
-        for trainer, entry in TRAINERS.items()
-        if failure(entry) is None
-        for variant in entry.variants
-        for name in entry.only.get(variant, NAMES)
-        if (variant in entry.refuses and name in entry.refuses[variant].names) == refused
-    ]
+    """Trainer, variant and defence."""
+
+    def names(trainer: str, variant: str) -> list[str]:
+        entry = TRAINERS[trainer]
+        refusing = entry.refuses[variant].names if variant in entry.refuses else ()
+        return [name for name in entry.only.get(variant, NAMES) if (name in refusing) == refused]
+
+    running = {trainer: entry.variants for trainer, entry in TRAINERS.items() if failure(entry) is None}
+    return of_the_product(((each, variant) for each, variants in running.items() for variant in variants), names)
 
 
 def pgd(classifier: LossDefendedClassifier) -> ProjectedGradientDescent:
@@ -136,7 +137,7 @@ def test_trainer_refuses_as_the_table_says(trainer, variant, name, own, digits):
     assert not own.model.training
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc"])
+@pytest.mark.parametrize("name", ["mmc"])
 @pytest.mark.parametrize("trainer", [name for name, entry in TRAINERS.items() if failure(entry) is not None])
 def test_trainer_fails_as_the_table_says(trainer, name, own):
     fails = failure(TRAINERS[trainer])
@@ -147,7 +148,7 @@ def test_trainer_fails_as_the_table_says(trainer, name, own):
 # --- details ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [of_the_product(name) for name in NAMES])
+@pytest.mark.parametrize("name", of_the_product([()]))
 def test_trainer_learns_from_scratch(name, digits):
     """Adversarial training from fresh weights ends far above chance, also where the loss is no cross-entropy."""
     classifier = create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10)
@@ -281,9 +282,13 @@ def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):
     np.testing.assert_array_equal(other.predict(digits.x_test[:4]), classifier.predict(digits.x_test[:4]))
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc", "center"])
 @pytest.mark.parametrize(
-    "trainer", ["AdversarialTrainer", "AdversarialTrainerTRADESPyTorch", "AdversarialTrainerFBFPyTorch"]
+    ("trainer", "name"),
+    [
+        ("AdversarialTrainer", "sce"),
+        ("AdversarialTrainerTRADESPyTorch", "mmc"),
+        ("AdversarialTrainerFBFPyTorch", "center"),
+    ],
 )
 def test_trainer_takes_a_generator(trainer, name, own, digits):
     own.set_params(optimizer=torch.optim.SGD(own.model.parameters(), lr=0.001))

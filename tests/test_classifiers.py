@@ -54,14 +54,10 @@ from art_mmc.models import DefendedNet, create_backbone
 from art_mmc.objectives import OBJECTIVES
 from art_mmc.trainers import PGD, AdversarialLossTrainer
 from tests.cases import ROWS, SOFT_ROWS
-from tests.conftest import INPUT_SHAPE, NAMES, Digits, every, read_only
+from tests.conftest import INPUT_SHAPE, NAMES, Digits, assert_same, every, one_hot, read_only, traces, weights
 
 OBJECTIVE_NAMES = ["adaptive", "loss", *OBJECTIVES]
 SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10}
-
-
-def one_hot(y: np.ndarray) -> np.ndarray:
-    return np.eye(10, dtype=np.float32)[y]
 
 
 class Net(nn.Module):
@@ -81,10 +77,6 @@ class Net(nn.Module):
 def small(name: str = "sce", **kwargs: Any) -> LossDefendedClassifier:
     """An untrained classifier; a module as `backbone` or the package's "cnn"."""
     return create_classifier(name, kwargs.pop("backbone", "cnn"), **{**SHAPE, **kwargs})
-
-
-def weights(classifier: LossDefendedClassifier) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in classifier.model.state_dict().items()}
 
 
 def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -131,14 +123,6 @@ def batch(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
 
 
 # --- the nine and their table -----------------------------------------------------------------------------------------
-
-
-def test_each_row_has_its_classifier():
-    assert list(CLASSIFIERS) == NAMES
-    for name, cls in CLASSIFIERS.items():
-        assert cls.defence == name
-        assert issubclass(cls, PyTorchClassifier)
-        assert getattr(art_mmc.classifiers, cls.__name__) is cls
 
 
 @every
@@ -390,17 +374,6 @@ def test_predict_takes_what_comes(classifier, batch):
 
 
 @every
-def test_default_objective_is_the_rows_first(name):
-    classifier = small(name)
-    assert classifier.objective == "adaptive"
-    assert DEFENCES[name].objectives[0] != "loss"
-    x, y = np.random.default_rng(0).random((5, *INPUT_SHAPE), np.float32), np.arange(5)
-    adaptive = classifier.loss_gradient(x, y)
-    classifier.objective = DEFENCES[name].objectives[0]
-    np.testing.assert_array_equal(classifier.loss_gradient(x, y), adaptive)
-
-
-@every
 @pytest.mark.parametrize("objective", OBJECTIVE_NAMES)
 def test_values_and_gradients_against_float64(objective, classifier, batch):
     x, y = batch
@@ -416,27 +389,6 @@ def test_values_and_gradients_against_float64(objective, classifier, batch):
     assert gradient.dtype == np.float32
     assert np.abs(gradients).max() > 1e-4  # something to compare
     np.testing.assert_allclose(gradient * 7, gradients, rtol=1e-3, atol=1e-4 * np.abs(gradients).max())
-
-
-@pytest.mark.parametrize(
-    ("name", "objective"), [("mmc", "loss"), ("rce", "dlr"), ("center", "loss"), ("pc", "targeted_dlr")]
-)
-def test_loss_gradient_against_finite_differences(objective, classifier, batch):
-    """Central differences of compute_loss itself, on the network in float64: the two must climb the same hill."""
-    x, y = batch
-    own = copy.deepcopy(classifier)
-    own.model.double()
-    own._inputs = lambda given: given  # without the cast to float32, whose steps are coarser than the difference
-    own.objective = objective
-    rng = np.random.default_rng(0)
-    gradient = own.loss_gradient(x.astype(np.float64), y) * 7
-    assert gradient.dtype == np.float64
-    for _ in range(5):
-        direction = rng.standard_normal(x.shape)
-        step = 1e-6 * direction
-        slope = (own.compute_loss(x + step, y) - own.compute_loss(x - step, y)) / 2e-6
-        expected = (gradient * direction).reshape(7, -1).sum(axis=1)
-        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7 * np.abs(gradient).max())
 
 
 @pytest.mark.parametrize(("name", "reduction"), [("mmc", "mean"), ("center", "sum"), ("rce", "none")])
@@ -770,38 +722,13 @@ def files(*folders: str) -> list[str]:
 
 
 def state_of(classifier: LossDefendedClassifier) -> dict[str, Any]:
-    modules = list(classifier._model.named_modules())
     return {
-        "modes": {key: module.training for key, module in modules},
-        "hooks": {
-            key: (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for key, m in modules
-        },
-        "weights": {key: value.clone() for key, value in classifier.model.state_dict().items()},
-        "grads": {
-            key: p.grad.clone() if p.grad is not None else None for key, p in classifier.model.named_parameters()
-        },
-        "grad objects": {key: id(p.grad) for key, p in classifier.model.named_parameters()},
-        "requires_grad": {key: p.requires_grad for key, p in classifier.model.named_parameters()},
+        **traces(classifier._model),
         "optimizer": copy.deepcopy(classifier.optimizer.state_dict()),
         "attributes": sorted(vars(classifier)),
         "objective": classifier.objective,
         "reduction": classifier.loss.reduction,
-        "torch": torch.get_rng_state(),
-        "numpy": pickle.dumps(np.random.get_state()),
-        "grad mode": torch.is_grad_enabled(),
     }
-
-
-def assert_same_state(before: Any, after: Any, path: str = "") -> None:
-    if isinstance(before, dict):
-        assert before.keys() == after.keys(), path
-        for key in before:
-            assert_same_state(before[key], after[key], f"{path}/{key}")
-    elif isinstance(before, torch.Tensor):
-        assert isinstance(after, torch.Tensor), path
-        assert torch.equal(before, after), path
-    else:
-        assert before == after, path
 
 
 def mixed(name: str, dropout: float) -> LossDefendedClassifier:
@@ -839,7 +766,7 @@ def test_call_leaves_no_trace(call, train, name, batch, monkeypatch, tmp_path):
     copies = x.copy(), y.copy()
     before, listed = state_of(classifier), files(config.ART_DATA_PATH, str(tmp_path))
     CALLS[call](classifier, x, y, train)
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
     assert files(config.ART_DATA_PATH, str(tmp_path)) == listed
     np.testing.assert_array_equal(x, copies[0])
     np.testing.assert_array_equal(y, copies[1])
@@ -857,7 +784,7 @@ def test_failed_call_leaves_no_trace(call, batch, monkeypatch):
     with pytest.raises(RuntimeError, match="out of memory"):
         CALLS[call](classifier, *batch, True)
     monkeypatch.undo()
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
@@ -868,7 +795,7 @@ def test_crafting_on_tensors_leaves_no_trace(train, name, batch):
     leaf = torch.tensor(batch[0], requires_grad=True)
 
     def craft() -> None:
-        assert_same_state(before, state_of(classifier))
+        assert_same(before, state_of(classifier))
         outputs = classifier.forward(leaf)
         twin = copy.deepcopy(classifier.model).train(train)
         torch.testing.assert_close(outputs, twin(leaf), rtol=1e-4, atol=1e-4)
@@ -879,7 +806,7 @@ def test_crafting_on_tensors_leaves_no_trace(train, name, batch):
 
     with pytest.raises(KeyError), classifier.crafting(training_mode=train):
         craft()
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
 
 
 def test_recurrent_network(batch):
@@ -902,7 +829,7 @@ def test_recurrent_network(batch):
     before = state_of(classifier)
     gradients = [classifier.loss_gradient(x, y) for _ in range(2)]
     np.testing.assert_array_equal(*gradients)
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
     plain = small("sce")
     plain_rnn = LossDefendedClassifier(plain.model, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
     assert not plain_rnn.is_rnn
@@ -1130,8 +1057,8 @@ def test_copy_of_a_copy_and_its_modes(make, name):
     twin = COPIES[make](COPIES[make](classifier))
     states = [state_of(each) for each in (classifier, twin)]
     del states[0]["modes"][""], states[1]["modes"][""]  # the wrapper's, which ART makes anew
-    for key in ("modes", "weights", "requires_grad", "reduction"):
-        assert_same_state(states[0][key], states[1][key], key)
+    for key in ("modes", "state", "requires_grad", "reduction"):
+        assert_same(states[0][key], states[1][key], key)
 
 
 def test_get_params_are_the_constructors_arguments(own, batch):
@@ -1189,18 +1116,6 @@ def test_set_model_refuses_what_does_not_fit(digits):
     other = small("mmc", scale=5.0)
     classifier.set_params(model=other.model, loss=other.loss)
     np.testing.assert_array_equal(classifier.predict(digits.x_test[:3]), other.predict(digits.x_test[:3]))
-
-
-def test_set_loss_refuses_what_does_not_fit():
-    classifier = small("mmc")
-    loss = classifier.loss
-    with pytest.raises(ValueError, match="the loss would not undo the head's temperature"):
-        classifier.set_params(loss=MMCLoss())
-    assert classifier.loss is loss
-    mine = MMCLoss(variant="paper", temperature=10.0)
-    classifier.set_params(loss=mine)
-    assert classifier.loss is mine
-    assert classifier._reduce_labels
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), ReverseCrossEntropyLoss()])
@@ -1351,16 +1266,12 @@ def images(**changes: Any) -> np.ndarray:
     ("x", "message"),
     [
         (images()[0], "x has shape (1, 8, 8), expected (N, 1, 8, 8); for a single sample pass x[None]"),
-        (images().transpose(0, 2, 3, 1), "channels come last here: x.transpose(0, 3, 1, 2) puts them first"),
-        (images().reshape(3, 64), "x has shape (3, 64), expected (N, 1, 8, 8)"),
-        (np.zeros((3, 1, 9, 9), np.float32), "x has shape (3, 1, 9, 9), expected (N, 1, 8, 8)"),
-        (images()[:0], "x is empty (shape (0, 1, 8, 8)): at least one sample is needed"),
         (
             np.full((3, 1, 8, 8), 200, np.uint8),
-            "x holds integers up to 200: inputs are floats, in the papers in [0, 1]; x / 255.0?",
+            "x holds integers up to 200: inputs are floats, in the papers in [0, 1]",
         ),
     ],
-    ids=["one sample", "channels last", "flat", "other size", "empty", "integers"],
+    ids=["shape", "integers"],
 )
 def test_images_that_do_not_fit(x, message):
     classifier = small("mmc")
@@ -1368,7 +1279,7 @@ def test_images_that_do_not_fit(x, message):
     for call in IMAGES.values():
         with pytest.raises(ValueError, match=re.escape(message)):
             call(classifier, x)
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
 
 
 def test_0_to_255_is_fine_where_clip_values_say_so(digits):
@@ -1434,16 +1345,10 @@ REFUSED: list[tuple[Callable[[LossDefendedClassifier, np.ndarray, np.ndarray], A
         ValueError,
         "far outside the clip_values (0, 1): scale the inputs (x / 255.0?)",
     ),
-    (lambda c, x, y: c.fit(x * -255, y), ValueError, "far outside the clip_values (0, 1)"),
     (
         lambda c, x, y: c.fit(images(_1=np.nan), y[:3]),
         ValueError,
         "infinite values in 1 of 3 samples (first: 1)",
-    ),
-    (
-        lambda c, x, y: c.fit(images(_2=np.inf), y[:3]),
-        ValueError,
-        "infinite values in 1 of 3 samples (first: 2)",
     ),
     (lambda c, x, y: c.with_probabilities().with_probabilities(), ValueError, "ends in a softmax already"),
     *(
@@ -1478,7 +1383,7 @@ def test_what_is_refused_changes_nothing(call, error, message, batch):
     before = state_of(classifier)
     with pytest.raises(error, match=re.escape(message)):
         call(classifier, *batch)
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
 
 
 BOUNDS = {"channel": (3, 1, 1), "element": (3, 8, 8), "batch": (1, 3, 1, 1)}
@@ -1497,7 +1402,7 @@ def test_boxes_of_arrays(shape, tmp_path):
         np.testing.assert_array_equal(bound.numpy(), expected)
     AdversarialLossTrainer(classifier, PGD(eps=0.3, steps=2), verbose=False).fit(x, y, nb_epochs=1, batch_size=4)
     pgd = ProjectedGradientDescent(classifier, eps=0.3, eps_step=0.2, max_iter=3, verbose=False)
-    record = RobustnessEvaluation("quick", eps=0.3, verbose=False).evaluate(classifier, x, y)
+    record = RobustnessEvaluation("quick", eps=0.3, diagnostics=False, verbose=False).evaluate(classifier, x, y)
     for x_adv in (pgd.generate(x, y), SPSA(classifier, eps=0.3, max_iter=2, verbose=False).generate(x, y)):
         assert (x_adv >= low - 1e-6).all()
         assert (x_adv <= high + 1e-6).all()
@@ -1537,16 +1442,10 @@ LABELS: dict[str, Callable[[LossDefendedClassifier, np.ndarray, Any], Any]] = {
     ("labels", "message"),
     [
         (np.array([0, 4, 10]), "y has labels from 0 to 10, expected 0 to 9 (nb_classes=10)"),
-        (np.array([0, -1, 3]), "y has labels from -1 to 3, expected 0 to 9"),
-        (np.array([0.5, 1, 2]), "y has labels that are no whole numbers"),
-        (np.array([np.nan, 1, 2]), "y has labels that are no whole numbers"),
         (np.array([1, 2]), "y has 2 labels for 3 samples"),
         (np.zeros((3, 7)), "y has shape (3, 7), expected (N,) indices or (N, 10) one-hot labels"),
-        (np.zeros((3, 2, 2)), "y has shape (3, 2, 2)"),
-        (np.full((3, 10), np.nan), "y has NaN or infinite values"),
-        (np.zeros(0), "y is empty"),
     ],
-    ids=["high", "negative", "fraction", "nan", "few", "seven columns", "cube", "nan one-hot", "empty"],
+    ids=["high", "few", "seven columns"],
 )
 def test_labels_that_do_not_fit(labels, message):
     classifier = small("mmc")
@@ -1554,16 +1453,14 @@ def test_labels_that_do_not_fit(labels, message):
     for call in LABELS.values():
         with pytest.raises(ValueError, match=re.escape(message)):
             call(classifier, images(), labels)
-    assert_same_state(before, state_of(classifier))
+    assert_same(before, state_of(classifier))
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: small("mcm"), ValueError, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
-        (lambda: small("MMC"), ValueError, "unknown defence 'MMC'. Did you mean 'mmc'?"),
         (lambda: small("mmc", scal=3.0), ValueError, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
-        (lambda: small("rce", lam=3.0), ValueError, "unknown option of defence 'rce': 'lam'"),
         (lambda: small("mmc", backbone="lenet"), ValueError, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
         (lambda: small("mmc", backbone=3), TypeError, "model: expected a torch.nn.Module, got int"),
         (
@@ -1589,26 +1486,14 @@ def test_labels_that_do_not_fit(labels, message):
             ValueError,
             "the network's head is a LinearHead, defence 'mmc' needs a FixedCentersHead",
         ),
-        (
-            lambda: SoftmaxClassifier(small("mmc").model, None, INPUT_SHAPE, 10),
-            ValueError,
-            "the network's head is a FixedCentersHead, defence 'sce' needs a LinearHead",
-        ),
-        (
-            lambda: MMCClassifier(small("mmc").model, MMCLoss(), INPUT_SHAPE, 10),
-            ValueError,
-            "the loss has temperature 1.0, the head 10.0: the loss would not undo the head's temperature",
-        ),
         (lambda: small("mmc", loss=MMCLoss()), ValueError, "the loss has temperature 1.0, the head 10.0"),
         (lambda: small("gce", nb_classes=2), ValueError, "defence 'gce' needs at least 3 classes, got 2"),
-        (lambda: small("sce", nb_classes=1), ValueError, "defence 'sce' needs at least 2 classes, got 1"),
         (
             lambda: MMCClassifier(small("mmc").model, None, INPUT_SHAPE, 4),
             ValueError,
             "nb_classes=4, but the network's head has 10 classes",
         ),
         (lambda: small("mmc", scale=-1.0), ValueError, "scale: expected a positive number"),
-        (lambda: small("mmc", std=0.0), ValueError, "std: expected positive numbers"),
         (
             lambda: small("mmc", backbone=nn.Conv2d(3, 4, 3)),
             ValueError,
@@ -1622,7 +1507,7 @@ def test_construction_that_does_not_fit(make, error, message):
         make()
 
 
-def test_a_head_of_the_same_kind_is_taken(batch):
+def test_a_head_of_the_same_kind_is_taken():
     """The head of "rce" is a linear one with a sign; a plain linear one must not pass for it."""
     net = DefendedNet(Net(), LinearHead(16, 10))
     assert SoftmaxClassifier(net, **SHAPE).model is net

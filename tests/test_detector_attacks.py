@@ -19,6 +19,7 @@ from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwareP
 from art_mmc.attacks.papers import PAPER_ATTACKS, choose_targets, craft_batch, plain_settings, scaled
 from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.studies.settings import Detect
+from tests.conftest import left_alone
 
 EPS = 0.16
 QUICK = {
@@ -31,7 +32,7 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module", params=["sce", "rce"])
+@pytest.fixture(scope="module", params=["rce", pytest.param("sce", marks=pytest.mark.contract)])
 def defended(request, trained, digits) -> SimpleNamespace:
     """A classifier, its kernel density, and 16 images that it gets right and that look clean."""
     classifier = trained[request.param]
@@ -63,7 +64,7 @@ def craft(name: str, classifier: PyTorchClassifier, x: np.ndarray, budget: float
 def test_paper_attacks(name, defended):
     x = defended.x[: 3 if name.startswith("cw") else 8]
     before = np.random.get_state()[1].copy()
-    crafted = craft(name, defended.classifier, x)
+    crafted = craft(name, defended.classifier, x, 0.003 if name == "cw-hc" else 0.01)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
     assert crafted.x.shape == x.shape
     assert crafted.x.min() >= 0
@@ -91,7 +92,7 @@ def test_paper_attacks(name, defended):
 
 def test_carlini_succeeds_at_the_default_share(defended):
     """An area over the images that were easy to fool tells nothing of a detector."""
-    crafted = craft("cw", defended.classifier, defended.x, Detect.attack_share)
+    crafted = craft("cw", defended.classifier, defended.x[:8], Detect.attack_share)
     assert np.mean(defended.classifier.predict(crafted.x).argmax(axis=1) == crafted.targets) >= 0.95
     assert crafted.settings["max_iter"] == 200
 
@@ -332,20 +333,15 @@ def test_manners(cls, defended):
     own = copy.deepcopy(detector)
     own.classifier = classifier
     classifier.model.train()
-    rng = torch.get_rng_state(), np.random.get_state()[1].copy()
     quick = {"start_max_iter": 2, "binary_search_steps": 1} if cls is DensityAwareCarliniL2 else {"eps": 0.1}
     attack = cls(classifier, own, max_iter=3, batch_size=4, verbose=False, **quick)
     assert isinstance(attack, EvasionAttack)
     x = defended.x[:6]
     x.setflags(write=False)
-    x_adv = attack.generate(x)
+    with left_alone(classifier.model):
+        x_adv = attack.generate(x)
     assert x_adv.dtype == np.float32
     assert x_adv.shape == x.shape
-    assert classifier.model.training
-    assert all(p.grad is None and p.requires_grad for p in classifier.model.parameters())
-    assert not any(module._forward_hooks for module in classifier.model.modules())
-    assert torch.equal(torch.get_rng_state(), rng[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], rng[1])
     assert all(hasattr(attack, name) for name in attack.attack_params)
     assert plain_settings(attack)["max_iter"] == 3
     with pytest.raises(ValueError, match="cannot be set"):

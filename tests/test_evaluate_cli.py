@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,8 @@ from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.setup import Job
 from tests.handmade import FACTORY, RECORD, pictured
+
+pytestmark = pytest.mark.usefixtures("short_control")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,8 @@ QUICK = ["--suite", "quick", "--nb-test", "24", "--eps", "0.1", "--device", "cpu
 # ------------------------------------------------------------------------------------------------------------- evaluate
 
 
-def test_evaluate_writes_the_report_that_it_prints(run):
+def test_evaluate_writes_the_report_that_it_prints(run, monkeypatch):
+    monkeypatch.setattr(assessment_module, "measure_curves", partial(measure_curves, steps=(1, 3), steps_over_eps=3))
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     status, out, err = run(
         *("evaluate", "mmc.pt", "--suite", "quick", "--nb-test", 30, "--eps", "0.1", "--eps", "0.2", "--seed", 3),

@@ -156,7 +156,9 @@ def test_a_substitute_learns_the_answers(substitute):
     assert found.attacks[0].black_box
 
 
-def test_a_substitute_is_the_same_by_its_seed_and_leaves_the_world(substitute):
+def test_a_substitute_is_the_same_by_its_seed_and_leaves_the_world(monkeypatch):
+    monkeypatch.setattr("art_mmc.evaluation.transfer._STEPS", 20)
+    substitute = distilled_substitute(Target(undefended(), digits()[2]), digits()[2], 0.1, seed=2)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
     np.random.seed(77)
     torch.manual_seed(77)
