@@ -493,18 +493,6 @@ def test_the_recipe_s_optimizers(name, expected, digits):
         Recipe("mine", "", "", (), "", "adanw", 0.1, 3, 64)
 
 
-def test_a_short_training_with_an_exponential_average_ends_well(digits, caplog):
-    accuracy = {}
-    for averaging in (None, "ema"):
-        classifier = make("mmc")
-        trainer = LossTrainer(classifier, averaging=averaging, seed=0, verbose=False)
-        trainer.fit(digits.x_train, digits.y_train, batch_size=32, nb_epochs=12)
-        accuracy[averaging] = (classifier.predict(digits.x_test).argmax(axis=1) == digits.y_test).mean()
-    assert accuracy["ema"] > accuracy[None] - 0.1
-    assert accuracy["ema"] > 0.6
-    assert "next to nothing" not in caplog.text
-
-
 def test_the_warning_looks_at_the_weights_that_are_kept(digits, caplog):
     """Of an average that begins at weights far from those at the end, and stays there."""
 

@@ -24,7 +24,6 @@ from art_mmc.heads import (
     ReversedLinearHead,
     UnitNormHead,
 )
-from art_mmc.losses import InferenceSoftmaxLoss
 
 HEADS = {
     "linear": lambda d, k: LinearHead(d, k),
@@ -87,17 +86,6 @@ def test_distance_logits_by_hand():
     head = FixedCentersHead(2, 2)
     assert head.temperature == 10.0
     assert head(torch.tensor([[4.0, 3.0]])).tolist() == [[-2.25, -10.25]]
-
-
-@pytest.mark.parametrize("name", DISTANCE)
-def test_prediction_is_the_nearest_center(name):
-    """Of centers of one norm it is also the one with the largest inner product."""
-    head, z = make(name), features(batch=64, dtype=torch.float64)
-    nearest = torch.cdist(z, head.centers.double(), compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
-    assert len(nearest.unique()) > 3
-    assert torch.equal(head(z).argmax(dim=1), nearest)
-    if name in FIXED:
-        assert torch.equal(nearest, (z @ head.centers.double().T).argmax(dim=1))
 
 
 @pytest.mark.parametrize("name", DISTANCE)
@@ -223,22 +211,6 @@ def test_unit_norm_logits(nb_classes, norm):
     assert (logits.amax(dim=1) - logits.amin(dim=1)).max() <= norm * 2**0.5 * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"clip": False}, {"selector": "true", "scale": 2.0}], ids=str)
-def test_unit_norm_changes_nothing_for_its_loss(options):
-    """Inference-softmax looks at directions alone: value and gradients are those of a plain linear head."""
-    torch.manual_seed(0)
-    head, plain = UnitNormHead(16, 10).double(), LinearHead(16, 10).double()
-    plain.load_state_dict(head.state_dict())
-    loss, y, results = InferenceSoftmaxLoss(**options), torch.arange(12) % 10, []
-    for each in (head, plain):
-        z = features(dtype=torch.float64).requires_grad_(True)
-        value = loss(each(z), y)
-        value.backward()
-        results.append((value.detach(), z.grad, each.linear.weight.grad))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
-
-
 @pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "gaussian"])
 def test_reset_draws_anew(name):
     head = make(name)
@@ -277,36 +249,6 @@ def test_half_precision_features_are_computed_in_float32(name):
 
 
 # ------------------------------------------------------------------------------------------------- tracked centers
-
-
-def equation_4(centers, z, y, alpha):
-    """The update of the centers, class by class and sample by sample, in float64."""
-    moved = centers.copy()
-    for j in range(len(centers)):
-        total, n = np.zeros_like(centers[j]), 0
-        for z_i, y_i in zip(z, y, strict=True):
-            if y_i == j:
-                total, n = total + (centers[j] - z_i), n + 1
-        moved[j] = centers[j] - alpha * total / (1 + n)
-    return moved
-
-
-@pytest.mark.parametrize(
-    ("dtype", "alpha"), [(torch.float64, 0.0), (torch.float64, 0.5), (torch.float32, 1.0)], ids=str
-)
-def test_center_update_is_equation_4(dtype, alpha):
-    head = CenterTrackingHead(16, 10, center_rate=alpha).to(dtype)
-    head.centers.copy_(features(batch=10, seed=7))
-    expected = head.centers.double().numpy().copy()
-    for seed in (1, 2, 3):
-        # classes 5 to 9 never come and stay, class 0 comes more than once
-        z, y = features(seed=seed, dtype=dtype), torch.tensor([0, 0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 4])
-        head.update_centers(z, y)
-        expected = equation_4(expected, z.double().numpy(), y.tolist(), alpha)
-    assert head.centers.dtype == dtype
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-    np.testing.assert_allclose(head.centers.double().numpy(), expected, rtol=0, atol=tolerance)
-    assert torch.equal(head.centers[5:], features(batch=10, seed=7, dtype=torch.float32)[5:].to(dtype))
 
 
 def test_center_update_by_hand():

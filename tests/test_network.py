@@ -82,14 +82,6 @@ def test_normalize_by_a_mean_an_element():
     assert torch.equal(other(x), normalize(x))
 
 
-def test_normalize_of_other_ranks():
-    """(B, C) and (B, C, L) as well."""
-    x = torch.arange(6.0).reshape(2, 3)
-    normalize = Normalize([0.0, 1.0, 2.0], [1.0, 2.0, 4.0])
-    assert normalize(x).tolist() == [[0.0, 0.0, 0.0], [3.0, 1.5, 0.75]]
-    assert torch.equal(normalize(x[:, :, None])[:, :, 0], normalize(x))
-
-
 def test_normalize_without_effect_copies_nothing():
     x = images()
     assert Normalize()(x) is x

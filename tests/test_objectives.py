@@ -91,18 +91,6 @@ def test_value(objective, oracle, least):
         np.testing.assert_allclose(objective(logits, y).numpy(), oracle(logits, y), rtol=1e-12)
 
 
-@pytest.mark.parametrize("nb_classes", [2, 10, 200])
-def test_margin_is_positive_exactly_where_the_prediction_is_wrong(nb_classes):
-    ranks, y = make(nb_classes, batch=64)
-    ranks = ranks.argsort(dim=1).argsort(dim=1)  # whole numbers, no ties, exact in bfloat16
-    wrong = ranks.argmax(dim=1) != y
-    assert wrong.any()
-    assert not wrong.all()
-    for dtype in DTYPES:
-        assert torch.equal(margin(ranks.to(dtype), y) > 0, wrong)
-        assert torch.equal(margin(ranks.to(dtype), y) < 0, ~wrong)
-
-
 def test_margin_and_dlr_by_hand():
     # a = (5, 3, 1, 0). y = 0: 3 - 5 = -2, over 5 - 1 = 4: -0.5. y = 1: 5 - 3 = 2 -> 0.5. y = 3: 5 - 0 = 5 -> 1.25
     logits, y = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 3), torch.tensor([0, 1, 3])
@@ -148,15 +136,6 @@ def test_soft_margin_by_hand():
     assert soft_margin(torch.tensor([[5.0, 1.0]] * 2), torch.tensor([0, 1])).tolist() == [-6.0, 6.0]
 
 
-@pytest.mark.parametrize("objective", [dlr, targeted_dlr, rescaled_cross_entropy, soft_margin])
-def test_invariance_to_shift_and_scale(objective):
-    """Powers of two scale exactly; the sum of the exponentials has roundings of its own."""
-    logits, y = make(10, batch=64)
-    for other in (logits * 1024, logits / 1024, logits + 16):
-        torch.testing.assert_close(objective(other, y), objective(logits, y), rtol=1e-12, atol=1e-14)
-    assert not torch.allclose(objective(logits * logits.abs(), y), objective(logits, y))
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_saturation(objective):
     """In float32 the plain cross-entropy alone has no gradient once the true logit leads by far."""
@@ -168,27 +147,6 @@ def test_saturation(objective):
             assert largest == 0
         else:
             assert largest > 0.1
-
-
-def test_targeted_dlr_is_negative_exactly_where_the_target_is_predicted():
-    logits, target = make(10, batch=256)
-    assert torch.equal(targeted_dlr(logits, target) < 0, logits.argmax(dim=1) == target)
-
-
-def test_targeted_dlr_descends_towards_its_target():
-    """Steps along the negative gradient end at the target, from any logits."""
-    logits, target = make(6, batch=32)
-    logits = logits.requires_grad_(True)
-    for _ in range(400):
-        (gradient,) = torch.autograd.grad(targeted_dlr(logits, target).sum(), logits)
-        logits = (logits - 0.1 * gradient / gradient.norm(dim=1, keepdim=True)).detach().requires_grad_(True)
-    assert torch.equal(logits.argmax(dim=1), target)
-
-
-def test_dlr_is_at_least_minus_one():
-    logits, y = make(10, batch=256)
-    assert dlr(logits, y).min() >= -1
-    assert dlr(torch.tensor([[9.0, 1.0, 1.0]]), torch.tensor([0])).item() == -1.0
 
 
 @pytest.mark.parametrize(("objective", "least"), [(dlr, 3), (targeted_dlr, 4)])
@@ -274,30 +232,3 @@ def test_one_value_a_sample(objective):
     torch.testing.assert_close(permuted, values, rtol=1e-12, atol=1e-14)
     for i in range(len(y)):
         torch.testing.assert_close(objective(logits[i : i + 1], y[i : i + 1])[0], values[i], rtol=1e-14, atol=0)
-
-
-@pytest.mark.parametrize("objective", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
-def test_larger_is_better_for_the_attacker(objective):
-    """Lowering the true logit raises the objective; towards a target, raising the target's logit lowers it."""
-    logits, y = make(10)
-    lowered = logits.scatter_add(1, y[:, None], torch.full((len(y), 1), -0.01, dtype=logits.dtype))
-    right = logits.argmax(dim=1) == y
-    assert (objective(lowered, y) > objective(logits, y))[right].all()
-    target = (y + 1) % 10
-    raised = logits.scatter_add(1, target[:, None], torch.full((len(y), 1), 0.01, dtype=logits.dtype))
-    change = (objective(raised, target) - objective(logits, target))[logits.argmax(dim=1) != target]
-    # the ratio of a target that is the third largest is 1 and stays there
-    assert (change <= 1e-12).all() if objective is dlr else (change < 0).all()
-    assert (change < 0).any()
-
-
-@pytest.mark.parametrize("objective", SCALED)
-def test_gradient_of_those_points_away_from_the_label(objective):
-    """Their values do not compare while the scale moves; their slope does what an attacker wants."""
-    logits, y = make(10)
-    logits = logits.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(objective(logits, y).sum(), logits)
-    towards = gradient.gather(1, y[:, None])
-    assert (towards < 0).all()
-    assert (gradient.scatter(1, y[:, None], 1.0) > 0).all()
-    torch.testing.assert_close(gradient.sum(dim=1), torch.zeros(len(y), dtype=gradient.dtype), atol=1e-12, rtol=0)

@@ -5,14 +5,12 @@ classifier and on ours, and gradients of weights. And one clock, with a generous
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import ProjectedGradientDescent
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from art_mmc.bench import Settings
@@ -159,22 +157,3 @@ def test_fit_takes_one_pass_a_batch():
     handle.remove()
     assert (counts.forward, counts.backward, counts.weight_gradients) == (3, 3, 6)
     assert counts.input_gradients == 3  # the second convolution's; nobody asks for the images'
-
-
-def test_pgd_is_faster_than_on_art_s_class():
-    """By a clock, so the bound is generous: about 2 times on a quiet machine, 1.2 asked, the best of some rounds."""
-    x, y = images(SHAPES["lenet5"], 128)
-    theirs = art_classifier(network("lenet5", SETTINGS), "lenet5", SETTINGS)
-    attacks = [
-        ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.02, max_iter=5, batch_size=128, verbose=False)
-        for classifier in (theirs, accelerate(theirs))
-    ]
-    best = [float("inf")] * 2
-    for attempt in range(12):
-        for who, attack in enumerate(attacks):
-            start = time.perf_counter()
-            attack.generate(x, y)
-            best[who] = min(best[who], time.perf_counter() - start)
-        if attempt >= 2 and best[0] > 1.2 * best[1]:
-            return
-    pytest.fail(f"best times: ART's class {best[0]:.3f} s, ours {best[1]:.3f} s")
