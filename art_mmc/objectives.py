@@ -15,6 +15,11 @@ from torch.nn import functional
 Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def _or_one(spread: torch.Tensor) -> torch.Tensor:
+    """What to divide by: the spread, or 1 where it is 0 or so small that its inverse is no number."""
+    return torch.where(spread < torch.finfo(spread.dtype).tiny, torch.ones_like(spread), spread)
+
+
 def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     Cross-entropy of the softmax. Its float32 gradient is exactly zero where the true logit leads by more than about
@@ -41,7 +46,7 @@ def rescaled_cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tenso
     """
     largest = logits.detach().topk(2, dim=1).values
     gap = largest[:, :1] - largest[:, 1:]
-    return cross_entropy(logits / torch.where(gap == 0, torch.ones_like(gap), gap), y)
+    return cross_entropy(logits / _or_one(gap), y)
 
 
 def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -74,9 +79,7 @@ def dlr(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if logits.shape[1] < 3:
         raise ValueError(f"dlr needs at least 3 classes (a third largest logit), got {logits.shape[1]}; use margin.")
     largest = logits.topk(3, dim=1).values
-    spread = largest[:, 0] - largest[:, 2]
-    tie = spread == 0
-    return margin(logits, y) / torch.where(tie, torch.ones_like(spread), spread)
+    return margin(logits, y) / _or_one(largest[:, 0] - largest[:, 2])
 
 
 def targeted_dlr(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -98,22 +101,23 @@ def targeted_dlr(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         )
     largest = logits.topk(4, dim=1).values
     spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
-    return margin(logits, target) / torch.where(spread == 0, torch.ones_like(spread), spread)
+    return margin(logits, target) / _or_one(spread)
 
 
-def soft_margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def soft_margin(logits: torch.Tensor, y: torch.Tensor, t: float = 3.0) -> torch.Tensor:
     """
-    `log sum_{k != y} exp(3 a_k / s) - 3 a_y / s` with s the standard deviation of the sample's logits (by K, not
+    `log sum_{k != y} exp(t a_k / s) - t a_y / s` with s the standard deviation of the sample's logits (by K, not
     K - 1), which counts as a constant: the margin with a soft maximum, whose gradient goes to all the classes that are
     near, on a scale that does not depend on the network's. Invariant to the logits' shift and scale, and never
-    saturates: the gradient with respect to a_y is -3 / s however far y leads. Where all logits are equal, s is 1.
+    saturates: the gradient with respect to a_y is -t / s however far y leads. Where all logits are equal, s is 1.
 
     :param logits: Logits (B, K), K >= 2.
     :param y: Labels (B,), int64.
+    :param t: How sharp the maximum is: near 0 all other classes count alike, from about 10 on the largest alone.
     :return: (B,). Its values compare along the attack on one sample only roughly, as s moves.
     """
     spread = logits.detach().std(dim=1, correction=0, keepdim=True)
-    ahead = 3 * (logits - logits.gather(1, y[:, None])) / torch.where(spread == 0, torch.ones_like(spread), spread)
+    ahead = t * ((logits - logits.gather(1, y[:, None])) / _or_one(spread))
     return ahead.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
 
 

@@ -1,6 +1,6 @@
 """
-APGD, FAB and AutoAttack: against closed forms on linear networks, against APGD's algorithm written out, and, where its
-package is installed, against the authors' code.
+APGD, scheduled PGD, FAB and AutoAttack: against closed forms on linear networks, against the algorithms written out,
+and, where its package is installed, against the authors' code.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from art.defences.preprocessor import SpatialSmoothing
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import create_classifier
-from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary
+from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary, ScheduledPGD
 from art_mmc.attacks.auto_attack import _Square, remembering
 from art_mmc.attacks.auto_pgd import checkpoints
+from art_mmc.attacks.build import build_attack
 from art_mmc.attacks.fast_adaptive_boundary import project_onto_plane
 from art_mmc.attacks.white_box import Ball
 from art_mmc.evaluation.engine import beyond_ball, beyond_box
-from art_mmc.objectives import OBJECTIVES, margin
+from art_mmc.objectives import OBJECTIVES, margin, soft_margin
 from art_mmc.state import seeded
 from tests.conftest import left_alone
 from tests.planted import Around, Backbone, Hidden, Linear, digits, plain, undefended
 
 NORMS = [math.inf, 2]
-ALL = [AutoPGD, FastAdaptiveBoundary, AutoAttackStandard]
+STEPWISE = [AutoPGD, ScheduledPGD, FastAdaptiveBoundary]
+ALL = [*STEPWISE, AutoAttackStandard]
 BOXES = {"box": (0.0, 1.0), "no box": None}
 
 
@@ -156,17 +158,23 @@ def test_the_way_to_a_plane_in_the_box(norm, box):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize(
-    ("objective", "nb_targets"), [("cross_entropy", 0), ("margin", 0), ("dlr", 0), ("dlr", 1), ("margin", 1)]
+    ("cls", "settings"),
+    [
+        *((AutoPGD, {"objective": name}) for name in ("cross_entropy", "margin", "dlr")),
+        *((AutoPGD, {"objective": name, "nb_targets": 1}) for name in ("dlr", "margin")),
+        (ScheduledPGD, {}),
+        (ScheduledPGD, {"nb_targets": 1}),
+        (ScheduledPGD, {"objective": "margin", "sharpness": None}),
+    ],
 )
-def test_apgd_reaches_the_worst_case_of_a_linear_network(objective, nb_targets, box, norm):
+def test_ascent_reaches_the_worst_case_of_a_linear_network(cls, settings, box, norm):
     """Of four classes two have logits +-(w x + b) and the others lie far below: all objectives climb along w."""
     w = np.random.default_rng(5).normal(size=64) / 8
     bias = 2.5 - w.sum() / 2
     model = Linear(np.stack([w, -w, 0 * w, 0 * w]), np.array([bias, -bias, -40, -41]))
     classifier = plain(model, nb_classes=4, clip_values=BOXES[box])
     x, eps = images(), 0.2 if norm == math.inf else 0.4
-    attack = AutoPGD(classifier, norm, eps, objective=objective, nb_targets=nb_targets, seed=0, verbose=False)
-    x_adv = attack.generate(x, np.zeros(len(x)))
+    x_adv = cls(classifier, norm, eps, seed=0, verbose=False, **settings).generate(x, np.zeros(len(x)))
     flat = x.reshape(len(x), -1).astype(np.float64)
     want, _ = solved(flat, -w[None].repeat(len(x), 0), norm, BOXES[box], lambda _, way: way >= eps)
     got = (flat - x_adv.reshape(flat.shape)) @ w
@@ -255,6 +263,47 @@ def test_apgd_against_its_algorithm_written_out(norm):
         for each in zip(x, y, starts, strict=True)
     ]
     np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+def schedule_written_out(network, x, y, start, eps, norm, steps, sharpness, lengths):
+    """Scheduled PGD for one image, in float64, along the soft margin's gradient in closed form; the largest margin."""
+    network = copy.deepcopy(network).double()
+    x, z, margins = torch.tensor(x).double(), torch.tensor(start).double().clamp(0, 1), []
+    for k in range(steps + 1):
+        z = z.clone().requires_grad_(True)
+        a = network(z[None])[0]
+        row = a.detach().numpy()
+        margins.append(np.delete(row, y).max() - row[y])
+        t = sharpness[0] + (sharpness[1] - sharpness[0]) * k / steps
+        weights = np.exp(t * (row - row.max()) / row.std())
+        weights[y] = 0
+        weights /= weights.sum()
+        weights[y] = -1
+        (gradient,) = torch.autograd.grad((a * torch.tensor(weights)).sum(), z)
+        length = eps * (lengths[1] + (lengths[0] - lengths[1]) * (1 + np.cos(np.pi * k / steps)) / 2)
+        d = z.detach() + length * (gradient.sign() if norm == math.inf else gradient / gradient.norm()) - x
+        d = d.clamp(-eps, eps) if norm == math.inf else d * min(1, eps / d.norm().item())
+        z = (x + d).clamp(0, 1)
+    return max(margins)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("settings", [{}, {"sharpness": (2.0, 8.0), "lengths": (1.0, 0.1), "max_iter": 7}], ids=str)
+def test_scheduled_pgd_against_its_algorithm_written_out(norm, settings):
+    """The first start is the image, the second one a point of the ball; the better of the two is kept."""
+    classifier, (_, _, x, y) = undefended(), digits()
+    x, y, eps = x[:6], y[:6], 0.1 if norm == math.inf else 0.3
+    attack = ScheduledPGD(classifier, norm, eps, early_stop=False, nb_restarts=2, seed=3, verbose=False, **settings)
+    got = margin(torch.tensor(classifier.predict(attack.generate(x, y))), torch.tensor(y))
+    how = (eps, norm, attack.max_iter, attack.sharpness, attack.lengths)
+    want = [
+        max(
+            schedule_written_out(classifier.model, each, k, start, *how)
+            for start in (each, each + eps * attack._noise(each.shape, [3, i, 1, 0]))
+        )
+        for i, (each, k) in enumerate(zip(x, y, strict=True))
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 # ----------------------------------------------------------------------------------------------- the authors' code
@@ -357,11 +406,11 @@ def test_the_world_stays_as_it_was(cls, short):
     assert "predict" not in vars(classifier)
 
 
-@pytest.mark.parametrize("cls", [AutoPGD, FastAdaptiveBoundary])
+@pytest.mark.parametrize("cls", STEPWISE)
 @pytest.mark.parametrize("nb_targets", [0, 3])
 def test_an_image_does_not_depend_on_the_others_and_a_seed_repeats(cls, nb_targets):
     classifier, (x, y) = undefended(), some()
-    settings = {"eps": 0.05, "nb_targets": nb_targets, "nb_restarts": 2}
+    settings = {"eps": 0.05, "nb_targets": nb_targets, "nb_restarts": 3}
     whole = quick(cls, classifier, **settings).generate(x, y)
     np.testing.assert_array_equal(whole, quick(cls, classifier, **settings).generate(x, y))
     parts = quick(cls, classifier, **settings, batch_size=5).generate(x, y)
@@ -400,7 +449,7 @@ def test_labels_and_images_that_are_misclassified(cls, short):
     np.testing.assert_array_equal(quick(cls, classifier).generate(x, (predicted + 1) % 10), x)
 
 
-@pytest.mark.parametrize("cls", [AutoPGD, FastAdaptiveBoundary])
+@pytest.mark.parametrize("cls", STEPWISE)
 def test_targets_of_the_users(cls):
     classifier, (x, y) = undefended(), some()
     targets = (y + 1) % 10
@@ -546,6 +595,26 @@ def test_an_objective_of_the_users():
         quick(AutoPGD, classifier, objective=lambda logits, labels: logits).generate(x, y)
 
 
+def test_sharpness_is_for_an_objective_that_takes_it():
+    classifier, (x, y) = undefended(), some()
+    by_name, by_function, sharper = (
+        quick(ScheduledPGD, classifier, objective=each).generate(x, y)
+        for each in ("soft_margin", soft_margin, lambda logits, labels, t: soft_margin(logits, labels, 3 * t))
+    )
+    np.testing.assert_array_equal(by_name, by_function)
+    assert not np.array_equal(by_name, sharper)
+    with pytest.raises(ValueError, match="sharpness: expected None for objective 'dlr', which takes none"):
+        quick(ScheduledPGD, classifier, objective="dlr")
+
+
+def test_by_its_name_it_maximises_the_objective_of_its_classifier():
+    classifier, (x, y) = undefended(), some()
+    settings = {"eps": 0.1, "steps": 8}
+    for objective, options in {"soft_margin": {}, "margin": {"objective": "margin", "sharpness": None}}.items():
+        built = build_attack("scheduled-pgd", classifier.with_objective(objective), **settings)
+        np.testing.assert_array_equal(built.generate(x, y), quick(ScheduledPGD, classifier, **options).generate(x, y))
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_parameters_are_arts(cls):
     attack = quick(cls, undefended())
@@ -563,10 +632,15 @@ def test_parameters_are_arts(cls):
 COMMON = [("norm", 1), ("eps", 0), ("eps", math.nan), ("eps", 2.0), ("batch_size", 0), ("seed", -1), ("verbose", None)]
 STEPS = [("max_iter", 1.5), ("nb_restarts", 0), ("nb_targets", -1), ("targeted", "yes"), ("early_stop", 1)]
 REFUSED = [(cls, *each) for cls in ALL for each in COMMON]
-REFUSED += [(cls, *each) for cls in (AutoPGD, FastAdaptiveBoundary) for each in STEPS]
+REFUSED += [(cls, *each) for cls in STEPWISE for each in STEPS]
 REFUSED += [(FastAdaptiveBoundary, *each) for each in [("alpha_max", 1.1), ("eta", 0.9), ("beta", 1)]]
 REFUSED += [(FastAdaptiveBoundary, "early_stop", True), (FastAdaptiveBoundary, "targeted", True)]
-REFUSED += [(AutoPGD, *each) for each in [("objective", "margn"), ("objective", 3), ("eps", None)]]
+REFUSED += [
+    (cls, *each)
+    for cls in (AutoPGD, ScheduledPGD)
+    for each in [("objective", "margn"), ("objective", 3), ("eps", None)]
+]
+REFUSED += [(ScheduledPGD, *each) for each in [("sharpness", 3.0), ("sharpness", (1, -1)), ("lengths", (math.inf, 0))]]
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), REFUSED)
@@ -577,6 +651,6 @@ def test_parameters_out_of_range(cls, name, value):
 
 def test_a_network_with_a_single_output_is_refused():
     single = plain(Linear(np.ones((1, 64)), np.zeros(1)), nb_classes=2)
-    for cls in (AutoPGD, FastAdaptiveBoundary):
+    for cls in STEPWISE:
         with pytest.raises(ValueError, match="single output"):
             quick(cls, single).generate(images(2), np.zeros(2))

@@ -415,6 +415,7 @@ CLASSES = {
     "mim": (evasion.MomentumIterativeMethod, {"steps": 2, "step_size": 0.05}),
     "apgd": (evasion.AutoProjectedGradientDescent, {"steps": 3, "step_size": 0.2}),
     "auto-pgd": (attacks.AutoPGD, {"steps": 3}),
+    "scheduled-pgd": (attacks.ScheduledPGD, {"steps": 3}),
     "fab": (attacks.FastAdaptiveBoundary, {"steps": 5, "options": {"nb_targets": 3}}),
     "square": (evasion.SquareAttack, {"steps": 2}),
     "spsa": (attacks.SPSA, {"steps": 1, "step_size": 0.05, "options": {"nb_samples": 2}}),

@@ -4,6 +4,8 @@ What an attacker maximises: values, signs, invariances and ties.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -64,15 +66,15 @@ def rescaled_cross_entropy_oracle(logits, y):
     return np.array(values), np.array(gradients)
 
 
-def soft_margin_oracle(logits, y):
-    """Values and gradients, the deviation being a constant: 3 / s times (softmax over the others, -1 at y)."""
+def soft_margin_oracle(logits, y, t=3):
+    """Values and gradients, the deviation being a constant: t / s times (softmax over the others, -1 at y)."""
     values, gradients = [], []
     for row, k in zip(logits.double().numpy(), y.tolist(), strict=True):
         s = np.sqrt(np.mean((row - row.mean()) ** 2))
-        terms = np.exp(3 * (row - row.max()) / s)
+        terms = np.exp(t * (row - row.max()) / s)
         terms[k] = 0
-        values.append(np.log(terms.sum()) + 3 * row.max() / s - 3 * row[k] / s)
-        gradients.append(3 / s * (terms / terms.sum() - np.eye(len(row))[k]))
+        values.append(np.log(terms.sum()) + t * row.max() / s - t * row[k] / s)
+        gradients.append(t / s * (terms / terms.sum() - np.eye(len(row))[k]))
     return np.array(values), np.array(gradients)
 
 
@@ -99,14 +101,15 @@ def test_margin_and_dlr_by_hand():
 
 
 SCALED = {rescaled_cross_entropy: rescaled_cross_entropy_oracle, soft_margin: soft_margin_oracle}
+SHARPER = {partial(soft_margin, t=t): partial(soft_margin_oracle, t=t) for t in (0.5, 8)}
 
 
 @pytest.mark.parametrize("nb_classes", [2, 3, 10, 200])
-@pytest.mark.parametrize("objective", SCALED)
+@pytest.mark.parametrize("objective", SCALED | SHARPER)
 def test_value_and_gradient_of_those_with_a_scale_that_counts_as_a_constant(objective, nb_classes):
     """The scale's own derivative is left out, so finite differences are no oracle here."""
     logits, y = make(nb_classes, batch=64)
-    values, gradients = SCALED[objective](logits, y)
+    values, gradients = (SCALED | SHARPER)[objective](logits, y)
     leaf = logits.clone().requires_grad_(True)
     result = objective(leaf, y)
     result.sum().backward()
@@ -172,6 +175,7 @@ TIES = {
     "second and third equal": [3.0, 2.0, 2.0, 1.0],
     "huge and equal": [1e4, 1e4, 1e4, 1e4],
     "huge and opposite": [1e4, -1e4, -1e4, 1e4],
+    "all but equal": [1e-40, 0.0, 0.0, 0.0],
 }
 
 
@@ -184,6 +188,9 @@ def test_ties_give_numbers(objective):
             value.sum().backward()
             assert torch.isfinite(value).all(), name
             assert torch.isfinite(logits.grad).all(), name
+    for dtype in (torch.bfloat16, torch.float16):
+        low = torch.tensor(list(TIES.values()), dtype=dtype)
+        assert torch.isfinite(objective(low, torch.zeros(len(low), dtype=torch.int64))).all()
 
 
 @pytest.mark.parametrize("objective", [margin, dlr, targeted_dlr])

@@ -108,6 +108,7 @@ LUGGAGE = {
         for name, file in [
             ("AutoPGD", "auto_pgd"),
             ("FastAdaptiveBoundary", "fast_adaptive_boundary"),
+            ("ScheduledPGD", "scheduled_pgd"),
         ]
     },
     "AutoAttackStandard": _WHITE_BOX

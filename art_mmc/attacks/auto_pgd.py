@@ -6,22 +6,15 @@ APGD: projected gradients whose step follows the progress, on any objective, tow
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks.white_box import Ball, Network, WhiteBoxAttack, per_sample
-from art_mmc.checks import unknown_name
-from art_mmc.objectives import OBJECTIVES, Objective, margin
+from art_mmc.attacks.white_box import Ball, Found, ObjectiveAttack, Question, per_sample
+from art_mmc.objectives import Objective
 
 #: share of a window's steps that must go up, and weight of the last step against the momentum
 _RHO, _MOMENTUM = 0.75, 0.75
-
-#: points x' (B, ...) and their numbers in the whole (B,) -> values to be maximised (B,), their gradients (B, ...), and
-#: whether x' is an example, bool (B,)
-Question = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def checkpoints(max_iter: int) -> list[int]:
@@ -43,7 +36,7 @@ def checkpoints(max_iter: int) -> list[int]:
 
 def auto_pgd(
     question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, eps: float, max_iter: int, early_stop: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Found:
     """
     Maximise in a ball: steps of 2 eps at first, along the gradient (its sign in L-inf) and with a quarter of the last
     step's momentum. At each checkpoint a step that has gone up in less than three quarters of the steps since the last
@@ -58,11 +51,12 @@ def auto_pgd(
     :param eps: Radius of the ball.
     :param max_iter: Number of steps.
     :param early_stop: Whether a sample is left alone once an example is found.
-    :return: The best points (B, ...), examples before others; whether each is one, bool (B,); the largest values (B,).
+    :return: The best points and their values.
     """
     rows = torch.arange(len(x), device=x.device)
-    values, gradients, hit = question(start, rows)
-    kept, kept_hit, kept_values = start.clone(), hit.clone(), values.clone()
+    values, gradients, hit, _ = question(start, rows)
+    found = Found(start, early_stop)
+    found.see(rows, start, hit, values)
     point, previous = start, start
     best, best_values, best_gradients = start, values, gradients
     step = torch.full_like(values, 2 * eps)
@@ -71,7 +65,7 @@ def auto_pgd(
     leave_at = range(max_iter) if x.device.type == "cpu" else due  # elsewhere looking means waiting
     for number in range(max_iter):
         if early_stop and number in leave_at:
-            going = ~kept_hit[rows]
+            going = ~found.hit[rows]
             if not going.all():
                 rows = rows[going]
                 if not len(rows):
@@ -98,19 +92,14 @@ def auto_pgd(
             ahead = ball.project(ahead, clean, eps)
         previous, point = point, ahead
         before = values
-        values, gradients, hit = question(point, rows)
+        values, gradients, hit, _ = question(point, rows)
         ups = ups + (values > before)
         better = values > best_values
         best, best_gradients = (
             torch.where(per_sample(better, best), new, old) for new, old in ((point, best), (gradients, best_gradients))
         )
         best_values = torch.where(better, values, best_values)
-        gain = (hit & ~kept_hit[rows]) | ((hit == kept_hit[rows]) & (values > kept_values[rows]))
-        if early_stop:
-            gain &= ~kept_hit[rows]
-        kept[rows] = torch.where(per_sample(gain, point), point, kept[rows])
-        kept_values[rows] = torch.where(gain, values, kept_values[rows])
-        kept_hit[rows] |= hit
+        found.see(rows, point, hit, values)
         if number + 1 in due:
             stalled = (ups < _RHO * (number + 1 - window_start)) | (~halved & (best_values <= reference))
             step = torch.where(stalled, step / 2, step)
@@ -120,10 +109,10 @@ def auto_pgd(
             )
             values = torch.where(stalled, best_values, values)
             ups, halved, reference, window_start = torch.zeros_like(ups), stalled, best_values, number + 1
-    return kept, kept_hit, kept_values
+    return found
 
 
-class AutoPGD(WhiteBoxAttack):
+class AutoPGD(ObjectiveAttack):
     """
     APGD: projected gradient steps of 2 eps at first, that are halved where they stop to make progress, with a momentum
     and without a step size to choose (:func:`auto_pgd`). On any objective: `AutoPGD(classifier, objective="dlr")` is
@@ -139,10 +128,6 @@ class AutoPGD(WhiteBoxAttack):
 
     | Paper link: https://arxiv.org/abs/2003.01690
     """
-
-    attack_params = WhiteBoxAttack.attack_params + ["objective"]
-
-    eps: float  # needed, where the base has None for no ball
 
     def __init__(
         self,
@@ -185,50 +170,5 @@ class AutoPGD(WhiteBoxAttack):
         self.objective = objective
         self._check_params()
 
-    def _attack(
-        self,
-        network: Network,
-        ball: Ball,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        targets: torch.Tensor | None,
-        directions: torch.Tensor,
-        start: int,
-        values: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        aims, sign = (y, -1 if self.targeted else 1) if targets is None else (targets, -1)
-        objective = self._objective(aimed=sign < 0)
-        clean = ball.boxed(x)
-
-        def question(x_adv: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            def worth(logits: torch.Tensor) -> torch.Tensor:
-                found = objective(logits, aims[rows])
-                if found.shape != rows.shape:
-                    raise ValueError(
-                        f"objective: expected one value a sample, shape {tuple(rows.shape)}, got shape "
-                        f"{tuple(found.shape)}."
-                    )
-                return sign * found
-
-            logits, found, gradients = network.gradients(x_adv, worth)
-            return found, gradients, self._reached(logits, y[rows])
-
-        first = ball.project(clean + self.eps * directions, clean, self.eps)
-        points, hit, best = auto_pgd(question, ball, clean, first, self.eps, self.max_iter, self.early_stop)
-        if targets is not None:
-            best = margin(network.logits(points), y)
-        return points, hit, best
-
-    def _objective(self, aimed: bool) -> Objective:
-        if callable(self.objective):
-            return self.objective
-        return OBJECTIVES["targeted_dlr" if aimed and self.objective == "dlr" else self.objective]
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        if self.eps is None:
-            raise ValueError("eps: expected a positive number, got None.")
-        if isinstance(self.objective, str) and self.objective not in OBJECTIVES:
-            raise unknown_name("objective", self.objective, OBJECTIVES)
-        if not isinstance(self.objective, str) and not callable(self.objective):
-            raise ValueError(f"objective: expected a name or a function, got {self.objective!r}.")
+    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
+        return auto_pgd(question, ball, x, start, self.eps, self.max_iter, self.early_stop)

@@ -15,7 +15,15 @@ import numpy as np
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
-from art_mmc.attacks import SPSA, AutoPGD, CarliniL2, FastAdaptiveBoundary, GaussianNoise, RandomRotation
+from art_mmc.attacks import (
+    SPSA,
+    AutoPGD,
+    CarliniL2,
+    FastAdaptiveBoundary,
+    GaussianNoise,
+    RandomRotation,
+    ScheduledPGD,
+)
 from art_mmc.checks import check_name
 
 
@@ -70,6 +78,12 @@ def _auto_pgd(classifier: Any, **settings: Any) -> EvasionAttack:
     return AutoPGD(classifier, **{"objective": classifier.attack_values, **settings})
 
 
+def _scheduled_pgd(classifier: Any, **settings: Any) -> EvasionAttack:
+    if classifier.objective != "soft_margin":  # which alone has a sharpness
+        settings = {"objective": classifier.attack_values, "sharpness": None, **settings}
+    return ScheduledPGD(classifier, **settings)
+
+
 def _jsma(classifier: Any, pixels: int | None = None, **settings: Any) -> EvasionAttack:
     if pixels is not None:  # ART goes on, two at a time, while their share is up to gamma
         settings["gamma"] = min(1.0, (pixels - 0.01) / math.prod(classifier.input_shape))
@@ -80,11 +94,12 @@ _STEPS = ("norm", "eps", "eps_step", "max_iter", "targeted", "verbose")
 _SEARCH = ("learning_rate", "max_iter", "targeted", "verbose")
 
 #: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
-#: rebuild the classifier and drop the view. "auto-pgd" is this package's APGD, on its classifier's objective. BIM is
-#: PGD from the input itself, in either norm. "ead" is ART's ElasticNet with beta 0, which is the L2 attack of Carlini
-#: and Wagner but for its steps, for inputs in a box; "cw-adam" has the steps of their code too. ART's own of that
-#: name, "cw", goes along a gradient that vanishes where a pixel is black or white, and hardly moves on MNIST. SPSA
-#: climbs its classifier's objective; JSMA takes "pixels", a number, in the place of "gamma".
+#: rebuild the classifier and drop the view. "auto-pgd" is this package's APGD, on its classifier's objective,
+#: "scheduled-pgd" likewise; it has a step rule of its own. BIM is PGD from the input itself, in either norm. "ead" is
+#: ART's ElasticNet with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in a box;
+#: "cw-adam" has the steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a
+#: pixel is black or white, and hardly moves on MNIST. SPSA climbs its classifier's objective; JSMA takes "pixels", a
+#: number, in the place of "gamma".
 METHODS: dict[str, Method] = {
     "fgsm": Method(_fgsm, ("norm", "eps", "targeted")),
     "pgd": Method(evasion.ProjectedGradientDescent, _STEPS, (("num_random_init", 1),), watched=True),
@@ -92,6 +107,7 @@ METHODS: dict[str, Method] = {
     "mim": Method(evasion.MomentumIterativeMethod, _STEPS, watched=True),
     "apgd": Method(evasion.AutoProjectedGradientDescent, _STEPS, (("nb_random_init", 1),), watched=True),
     "auto-pgd": Method(_auto_pgd, ("norm", "eps", "max_iter", "targeted", "seed", "verbose")),
+    "scheduled-pgd": Method(_scheduled_pgd, ("norm", "eps", "max_iter", "targeted", "seed", "verbose")),
     "fab": Method(FastAdaptiveBoundary, ("norm", "eps", "max_iter", "seed", "verbose"), aims=False),
     "square": Method(
         _square, ("norm", "eps", "max_iter", "verbose"), (("nb_restarts", 1),), white_box=False, aims=False
@@ -124,7 +140,8 @@ def build_attack(
     An attack by its name. Of the settings it gets those that it has.
 
     :param method: Name in :data:`METHODS`.
-    :param classifier: What is attacked: any ART `PyTorchClassifier`, for SPSA and "auto-pgd" one of this package's.
+    :param classifier: What is attacked: any ART `PyTorchClassifier`; for SPSA, "auto-pgd" and "scheduled-pgd" one of
+           this package's.
     :param eps: Radius of the ball.
     :param norm: Norm of the ball, infinity or 2.
     :param steps: Number of steps, or of queries for Square.

@@ -19,10 +19,17 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, number, whole
-from art_mmc.objectives import margin
+from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, number, unknown_name, whole
+from art_mmc.objectives import OBJECTIVES, Objective, margin
 
 logger = logging.getLogger(__name__)
+
+#: values to be maximised (B,), their gradients (B, ...), whether the point is an example, bool (B,), and by how much
+#: the logits say so (B,)
+Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+#: points (B, ...) and their numbers in the whole (B,), and what else the objective takes by name
+Question = Callable[..., Answer]
 
 
 class Network:
@@ -153,6 +160,35 @@ def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     :return: The values in a shape that broadcasts against it.
     """
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+class Found:
+    """
+    The best point of each sample on an attack's way: an example before any other, then that of the larger value.
+
+    :param start: Points (B, ...) from which the attack goes out.
+    :param early_stop: Whether the first example is the best.
+    """
+
+    def __init__(self, start: torch.Tensor, early_stop: bool) -> None:
+        self.points, self.early_stop = start.clone(), early_stop
+        self.hit = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        self.values = torch.full_like(start.flatten(1)[:, 0], -torch.inf)
+
+    def see(self, rows: torch.Tensor, points: torch.Tensor, hit: torch.Tensor, values: torch.Tensor) -> None:
+        """
+        :param rows: Which samples these are, (M,).
+        :param points: Where they are, (M, ...).
+        :param hit: Whether that is an example, bool (M,).
+        :param values: What it is worth, (M,).
+        """
+        before = self.hit[rows]
+        better = (hit & ~before) | ((hit == before) & (values > self.values[rows]))
+        if self.early_stop:
+            better &= ~before
+        self.points[rows] = torch.where(per_sample(better, points), points, self.points[rows])
+        self.values[rows] = torch.where(better, values, self.values[rows])
+        self.hit[rows] |= hit
 
 
 class WhiteBoxAttack(EvasionAttack):
@@ -325,8 +361,10 @@ class WhiteBoxAttack(EvasionAttack):
         :param y: Classes to be left, or reached, (B,).
         :return: Whether they are, bool (B,), by more than rounding in another order of the operations explains.
         """
-        ahead = margin(logits, y) * (-1 if self.targeted else 1)
-        return ahead > ROUNDING * logits.abs().amax(dim=1)
+        return self._lead(logits, y) > ROUNDING * logits.abs().amax(dim=1)
+
+    def _lead(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return margin(logits, y) * (-1 if self.targeted else 1)
 
     def _check_params(self) -> None:
         super()._check_params()
@@ -347,3 +385,71 @@ class WhiteBoxAttack(EvasionAttack):
             raise ValueError(
                 f"nb_targets: expected 0 for a targeted attack, whose targets are y, got {self.nb_targets}."
             )
+
+
+class ObjectiveAttack(WhiteBoxAttack):
+    """Base of attacks that maximise an objective in a ball, towards several classes in turn if asked."""
+
+    attack_params = WhiteBoxAttack.attack_params + ["objective"]
+
+    eps: float  # needed, where the base has None for no ball
+    objective: str | Objective
+
+    @abstractmethod
+    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
+        """
+        :param question: What to maximise.
+        :param ball: Norm and box.
+        :param x: Inputs (B, ...), in the box.
+        :param start: Random points of the ball, (B, ...).
+        :param first: Whether it is the first start.
+        :return: What was found.
+        """
+
+    def _attack(
+        self,
+        network: Network,
+        ball: Ball,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        targets: torch.Tensor | None,
+        directions: torch.Tensor,
+        start: int,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        aims, sign = (y, -1 if self.targeted else 1) if targets is None else (targets, -1)
+        objective = self._objective(aimed=sign < 0)
+        clean = ball.boxed(x)
+
+        def question(x_adv: torch.Tensor, rows: torch.Tensor, **settings: float) -> Answer:
+            def worth(logits: torch.Tensor) -> torch.Tensor:
+                found = objective(logits, aims[rows], **settings)
+                if found.shape != rows.shape:
+                    raise ValueError(
+                        f"objective: expected one value a sample, shape {tuple(rows.shape)}, got shape "
+                        f"{tuple(found.shape)}."
+                    )
+                return sign * found
+
+            logits, found, gradients = network.gradients(x_adv, worth)
+            return found, gradients, self._reached(logits, y[rows]), self._lead(logits, y[rows])
+
+        random = ball.project(clean + self.eps * directions, clean, self.eps)
+        found = self._maximise(question, ball, clean, random, start == 0)
+        # what was found on the way to another class compares by the margin
+        worth = found.values if targets is None else margin(network.logits(found.points), y)
+        return found.points, found.hit, worth
+
+    def _objective(self, aimed: bool) -> Callable[..., torch.Tensor]:
+        if callable(self.objective):
+            return self.objective
+        return OBJECTIVES["targeted_dlr" if aimed and self.objective == "dlr" else self.objective]
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if self.eps is None:
+            raise ValueError("eps: expected a positive number, got None.")
+        if isinstance(self.objective, str) and self.objective not in OBJECTIVES:
+            raise unknown_name("objective", self.objective, OBJECTIVES)
+        if not isinstance(self.objective, str) and not callable(self.objective):
+            raise ValueError(f"objective: expected a name or a function, got {self.objective!r}.")
