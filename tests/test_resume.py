@@ -66,6 +66,29 @@ def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
     assert descriptions[0] == descriptions[1]
 
 
+def test_a_run_of_another_device_goes_on(data, tmp_path, caplog):
+    """The state of a CUDA generator is 16 bytes long, a CPU's 5056: of a GPU's file the CPU takes all but that."""
+    first = make_trainer("mmc-pgd-ema-best", tmp_path)
+    stop_at(first, BATCHES + 2)
+    with pytest.raises(TrainingInterrupted):
+        fit(first, data)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    saved["training"]["noise"] = torch.arange(16, dtype=torch.uint8)
+    saved["training"]["processes"][0]["cuda"] = torch.arange(16, dtype=torch.uint8)
+    torch.save(saved, tmp_path / "last.pt")
+    second = make_trainer("mmc-pgd-ema-best", tmp_path)
+    fit(second, data, resume=True)
+    assert "another kind of device" in caplog.text
+    whole = make_trainer("mmc-pgd-ema-best")
+    fit(whole, data)
+    assert second.history[0]["loss"] == whole.history[0]["loss"]
+    # the order of the images is the same, random starts are others
+    assert [record["loss"] for record in second.history] == pytest.approx(
+        [record["loss"] for record in whole.history], rel=0.05
+    )
+    assert second.history[-1]["loss"] != whole.history[-1]["loss"]
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
     whole = make_trainer(setting)

@@ -19,7 +19,7 @@ Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 def _uniform(x: torch.Tensor, generator: torch.Generator, low: float, high: float, columns: int = 1) -> torch.Tensor:
     """Numbers uniform in [low, high), (B, columns), drawn on the generator's device."""
     draws = torch.rand(len(x), columns, generator=generator, device=generator.device)
-    return (low + (high - low) * draws).to(x.device)
+    return (low + (high - low) * draws).to(x.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RandomShift:
         most = [int(self.pixels * side) if self.pixels < 1 else int(self.pixels) for side in (height, width)]
         mode = {"nearest": "replicate", "zero": "constant", "reflect": "reflect"}[self.fill]
         padded = functional.pad(x, (most[1], most[1], most[0], most[0]), mode=mode)
-        draws = torch.rand(2, len(x), generator=generator, device=generator.device).to(x.device)
+        draws = torch.rand(2, len(x), generator=generator, device=generator.device).to(x.device, non_blocking=True)
         rows = (draws[0] * (2 * most[0] + 1)).long()[:, None] + torch.arange(height, device=x.device)
         columns = (draws[1] * (2 * most[1] + 1)).long()[:, None] + torch.arange(width, device=x.device)
         batch = torch.arange(len(x), device=x.device)[:, None, None]

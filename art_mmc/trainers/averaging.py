@@ -34,7 +34,7 @@ class WeightAverage:
         self._decay = decay
         self._start = start
         self._average: AveragedModel | None = None
-        self._count = 0  # of weights in the average: its own number is on the device
+        self._count = 0  # of weights in the average
 
     def after_step(self) -> None:
         """Add the weights after a step to an exponential average that has begun."""
@@ -98,13 +98,17 @@ class WeightAverage:
             self._count = int(self._average.n_averaged)
 
     def _new(self) -> AveragedModel:
-        return AveragedModel(copied(self._network), multi_avg_fn=self._towards if self._kind == "ema" else None)
+        return AveragedModel(copied(self._network))
 
     def _update(self, average: AveragedModel) -> None:
-        average.update_parameters(self._network)
+        if self._kind == "swa" or not self._count:
+            average.update_parameters(self._network)
+        else:  # a step of the exponential average; torch's would look at its own number, and wait for the device
+            decay = min(self._decay, (1 + self._count) / (10 + self._count))
+            step = get_ema_multi_avg_fn(decay)
+            step(list(average.module.parameters()), list(self._network.parameters()), None)
+            with torch.no_grad():
+                for ours, present in zip(average.module.buffers(), self._network.buffers(), strict=True):
+                    ours.copy_(present)
+            average.n_averaged += 1
         self._count += 1
-
-    def _towards(self, average: Any, present: Any, number: Any) -> None:
-        """A step of the exponential average towards the present weights."""
-        decay = min(self._decay, (1 + self._count) / (10 + self._count))
-        get_ema_multi_avg_fn(decay)(average, present, number)

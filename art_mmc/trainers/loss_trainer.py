@@ -773,7 +773,13 @@ class LossTrainer(Trainer):
         if training.get("loss"):
             self._own_loss.load_state_dict(training["loss"])
         self._order.set_state(training["order"].cpu())
-        self._noise.set_state(training["noise"].cpu())
+        other_device = training["noise"].shape != self._noise.get_state().shape
+        if other_device:
+            told = "The run was begun on another kind of device: it goes on with other random numbers for crafting."
+            logger.warning(told)
+            self._noise.manual_seed(self._noise.initial_seed() + len(position.history))
+        else:
+            self._noise.set_state(training["noise"].cpu())
         processes, (rank, size) = training["processes"], world()
         if len(processes) != size:
             told = (
@@ -787,7 +793,7 @@ class LossTrainer(Trainer):
         own = processes[rank]
         position.totals = own["totals"]
         torch.set_rng_state(own["torch"].cpu())
-        if own["cuda"] is not None:
+        if own["cuda"] is not None and not other_device:
             torch.cuda.set_rng_state(own["cuda"].cpu(), self._device)
         name, keys, *rest = own["numpy"]
         np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
