@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +200,9 @@ def test_report():
         "10 test images of mnist, 0.1 of the papers' epochs, on cpu (Abacus 1), 2 threads",
         "| PC + LC | PGD-40 | 0.2 | 50.2 | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |",
         "| PC + LC | BIM-10 | 0.2 | 48.6 | not run |  |  | **10.0 (1.8 to 40.4)** | 0.2 |",
-        "| PC + LC | art_mmc checkpoint pc.pt |  | 90.0",
+        "| PC + LC | art_mmc checkpoint pc.pt | lenet5, 100 epochs |  | 90.0",
         "| Training | 0.1 of the papers' epochs; given: PC + LC |",
-        "| CE | lenet5, recipe li2021-mnist, 10 of 100 epochs | 12 |",
+        "| CE | lenet5, recipe li2021-mnist, 10 of 100 epochs | lenet5, 100 epochs | 12 |",
         "PC + LC: **broken**. The worst case is 10.0 % of 10 samples.",
         *(f"- {note}" for note in TABLE1.notes),
     ):
@@ -337,6 +338,39 @@ def test_black_box_tables_craft_on_the_paper_s_substitute(watched, reproduce, na
     assert found.provenance["substitute"].startswith(f"{substitute}, recipe li2021-{name}, {recipe.nb_epochs} of ")
 
 
+def test_rows_that_the_table_lacks_have_its_columns_and_no_figure():
+    """RCE by the baseline's recipe, its figures beside none of the paper's."""
+    table = get_published("pang2020-table1")
+    row = table.method("rce")
+    assert (row.defence, row.recipe, row.options) == ("rce", table.method("sce").recipe, {})
+    cells = table.columns("cifar10", "rce")
+    assert [(each.attack, each.eps) for each in cells] == [(e.attack, e.eps) for e in table.select("cifar10", "sce")]
+    assert {(each.method, each.shown) for each in cells} == {("rce", "")}
+    assert table.columns("cifar10", "mmc") == table.select("cifar10", "mmc")
+    data = dataset("cifar10", 3, 32)
+    assert [each.key for each in check_reproduction(table, data, ["mmc", "rce"], {})] == ["mmc", "rce"]
+    assert [each.key for each in check_reproduction(table, data, None, {"isce": "x"})][-2:] == ["at-mmc", "isce"]
+    lacking = replace(made(), results=(*made().results, Reproduced("gce", "lenet5", 1.0, protocol())))
+    lines = [line for line in paper_table(lacking).splitlines() if line.startswith("| guided")]
+    assert len(lines) == 14
+    assert "| PGD-40 | 0.2 |  | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |" in lines[8] + lines[9]
+
+
+def test_a_second_suite_joins_the_worst_case():
+    """The paper's attacks leave 1 of 10 at eps 0.2, the second suite another one: nothing stands."""
+    second = replace(RECORD, attacks=(attack("APGD", "margin", 0.2, "0111111111"),), suite="strong")
+    joined = Reproduced("pc", "pc.pt", None, protocol(), second)
+    assert joined.whole.worst_case(0.2).correct == 0
+    assert joined.whole.worst_case(0.1).correct == 4
+    assert (joined.whole.verdict, joined.whole.suite) == (second.verdict, "strong")
+    found = replace(made(), results=(joined,), provenance={**made().provenance, "second": "strong"})
+    row = next(each for each in paper_rows(found) if (each.cell.attack, each.cell.eps) == ("PGD-40", 0.2))
+    assert (row.ours.value, row.worst.accuracy) == (60.0, 0.0)  # ours is the paper's attack alone
+    text = reproduction_report(found)
+    assert "| Worst case | over the attacks of li2021-table1 and of strong |" in text
+    assert Reproduction.from_dict(found.to_dict()).results[0].whole.worst_case(0.2).correct == 0
+
+
 def test_small_trains_the_twin(watched, reproduce):
     reproduce("li2021-table1", dataset("cifar10", 3, 32), defence=["sce"], small=True)
     _, _, recipe, options = watched[0]
@@ -362,7 +396,7 @@ def test_what_does_not_fit_is_refused():
     for table, arguments, message in (
         ("li2021-table1", (mnist, []), "no row of li2021-table1 is chosen"),
         ("li2021-table1", (mnist, ["sce"], {"pc"}), "a checkpoint for pc, which is not among the chosen"),
-        ("li2021-table1", (mnist, None, {"gce"}), "unknown method of li2021-table1 'gce'"),
+        ("li2021-table1", (mnist, None, {"gec"}), "unknown method of li2021-table1 'gec'. Did you mean 'gce'"),
         ("li2021-table1", (mnist, None, (), -1), "budget: expected a positive number"),
         ("pang2021-table16", (cifar10, ["rice2020"]), "Rice et al. 2020, WRN-34-20 is not trained here: give a netw"),
     ):
@@ -405,17 +439,78 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     assert [each.cell.attack for each in rows if each.ours is None] == ["C&W, 100 steps"] * 2
     names = sorted(path.name for path in Path("here").iterdir())
     assert names == ["figures.csv", "report.json", "report.md", "sce.pt", "sce.run"]
-    # once more: the network is there, trained
-    monkeypatch.setattr(module, "assess", lambda classifier, *args, **kwargs: found.results[0].record)
+    # once more: the network is there, trained, and its row measured; the report keeps the other row
+    measured = []
+    monkeypatch.setattr(module, "assess", lambda *args, **kwargs: measured.append(kwargs["name"]) or sce.record)
     before = Path("here/sce.pt").read_bytes()
     status, _, err = run(*line.split(), "--defence", "sce", "--output", "here")
-    assert (status, err) == (0, "")
+    assert (status, err, measured) == (0, "", [])
     assert Path("here/sce.pt").read_bytes() == before
+    again = load_reproduction("here/report.json")
+    assert [each.to_dict() for each in again.results] == [each.to_dict() for each in found.results]
+    # another network in the row's place, its training told beside it: it is measured
+    with torch.no_grad():
+        pc.model.head.linear.weight.mul_(2)
+    pc.save_checkpoint("other.pt")
+    recipe = {"name": "li2021-mnist", "nb_epochs": 7, "batch_size": 64}
+    told = {"backbone": "lenet5", "training_seconds": 12.3, "provenance": {"recipe": recipe, "n_train": 120}}
+    Path("other.json").write_text(json.dumps({"defence": "pc", "clean_test_accuracy": {}, **told}))
+    line_of_pc = [*line.split(), "--defence", "pc", "--checkpoint", "pc=other.pt", "--output", "here"]
+    assert run(*line_of_pc)[0] == 0
+    assert measured == ["PC + LC"]
+    again = load_reproduction("here/report.json")
+    assert [each.method for each in again.results] == ["sce", "pc"]
+    assert again.results[1].source == (
+        "lenet5, recipe li2021-mnist, 7 of 100 epochs in batches of 64, 120 images, 12 s; art_mmc checkpoint other.pt"
+    )
+    # under other conditions nothing is kept
+    assert run(*line_of_pc, "--seed", "3")[0] == 0
+    assert [each.method for each in load_reproduction("here/report.json").results] == ["pc"]
     # with other settings the folder is in the way, and that is a line
-    status, _, err = run(*line.replace("0.01", "0.02").split(), "--defence", "sce", "--output", "here")
+    status, _, err = run(*line.split(), "--seed", "7", "--defence", "sce", "--output", "here")
     assert status == 2
     assert err.count("\n") == 1
     assert "here" in err
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "shape", "classes", "second"),
+    [
+        ("li2021-table1", "kmnist", (1, 28, 28), 10, "quick"),
+        ("li2021-table1", "fashion-mnist", (1, 28, 28), 10, None),
+        ("li2021-table1", "svhn", (3, 32, 32), 10, None),
+        ("li2021-table4", "cifar100", (3, 32, 32), 100, None),
+        ("li2021-table4", "tiny-imagenet", (3, 64, 64), 200, None),
+        ("pang2020-table3", "cifar100", (3, 32, 32), 100, None),
+    ],
+)
+def test_data_sets_of_the_tables_on_made_images(run, monkeypatch, tmp_path, table, name, shape, classes, second):
+    """Each table's line runs on its data set, here in a file that is called so, with a network that is given."""
+    for suite in (SUITES[table], SUITES["quick"]):
+        short = [lambda eps, norm, make=make: [replace(p, steps=1) for p in make(eps, norm)] for make in _plans(suite)]
+        monkeypatch.setitem(suites.SUITES, suite.name, replace(suite, once=(), plans=short[0], beside=short[1]))
+    monkeypatch.setattr(module, "RobustnessEvaluation", partial(module.RobustnessEvaluation, diagnostics=False))
+    x = np.random.default_rng(0).integers(0, 256, (classes, *shape), dtype=np.uint8)
+    y = np.arange(classes)
+    np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    create_classifier("sce", "cnn", input_shape=shape, nb_classes=classes).save_checkpoint(tmp_path / "net.pt")
+    row = next(each.key for each in get_published(table).methods if each.key.startswith("sce"))
+    line = f"reproduce {table} --dataset {name}.npz --defence {row} --checkpoint {row}=net.pt --nb-test 3 --device cpu"
+    line += f" --worst-case {second}" if second else ""
+    status, out, err = run(*line.split(), "--quiet", "--output", "here")
+    assert (status, err) == (0, "")
+    found = load_reproduction("here/report.json")
+    assert (found.dataset, found.provenance["n"]) == (name, 3)
+    (result,) = found.results
+    cells = [row for row in paper_rows(found) if row.cell.attack != CLEAN and "C&W" not in row.cell.attack]
+    assert cells
+    assert any(row.ours is not None for row in cells)
+    assert (result.second is not None) == (second is not None)
+    assert len(result.whole.attacks) > len(result.record.attacks) or second is None
+
+
+def _plans(suite):
+    return suite.plans, suite.beside
 
 
 def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_path, mnist_folder):

@@ -23,14 +23,15 @@ TABLE is one of pang2020-table1, -table2, -table3 (MMC), li2021-table1 to -table
 Tricks); pang2018-table2 and -table3 (RCE) are tables of detectors, and write what art-mmc detect writes.
 
 The paper's epochs take long: --epoch-share 0.1 trains a tenth of them, --small a smaller network besides. A killed run
-goes on where it was with the same command. Started by torchrun, it trains in several processes, and shares the batches
-of the attacks among them."""
+goes on where it was with the same command, and one with other rows adds them to the report in the same folder. Started
+by torchrun, it trains in several processes, and shares the batches of the attacks among them."""
 
 NOTES = """\
 examples:
   art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
   art-mmc reproduce li2021-table1 --data-dir ~/data --defence pc --checkpoint pc=runs/pc.pt
   art-mmc reproduce pang2020-table1 --data-dir ~/data --small --defence sce,mmc --quirk predicted_labels
+  art-mmc reproduce pang2020-table1 --dataset cifar10.npz --defence mmc --checkpoint mmc=mmc.pt --worst-case strong
 """
 
 
@@ -40,7 +41,7 @@ def run(settings: Reproduce) -> int:
     from art_mmc.studies.reproduce import DETECTORS, prepare
 
     def line(result: Reproduced) -> str:
-        record = result.record
+        record = result.whole
         eps = record.eps[-1]
         status = "" if record.verdict is None else f", verdict: {record.verdict.status}"
         return (

@@ -8,13 +8,15 @@ None of them is ours, and none is a statement about how robust a network is: see
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 from art_mmc.checks import check_name
+from art_mmc.defences import DEFENCES
 
 #: attack of the row without an attack, and units
 CLEAN = "clean"
@@ -138,9 +140,21 @@ class PublishedTable:
         return f"{self.authors}, {self.venue}, {self.number}, {self.link}"
 
     def method(self, key: str) -> Method:
-        """The row of a short name; ValueError for an unknown one, with the nearest known one."""
-        rows = {each.key: each for each in self.methods}
+        """
+        The row of a short name; for a table of robust accuracies also a row that it lacks, a defence by its name, which
+        is trained as the table's others are. ValueError for an unknown name, with the nearest known one.
+        """
+        rows, like = {each.key: each for each in self.methods}, self.baseline
+        for name, row in DEFENCES.items() if self.suite is not None else ():
+            rows.setdefault(
+                name, Method(name, f"{row.title}, not in the table", name, like.recipe, backbone=like.backbone)
+            )
         return rows[check_name(f"method of {self.name}", key, rows)]
+
+    @property
+    def baseline(self) -> Method:
+        """The first row that trains a defence as it is."""
+        return next((each for each in self.methods if each.key in DEFENCES), self.methods[0])
 
     def select(self, dataset: str, method: str | None = None) -> list[Cell]:
         """
@@ -149,6 +163,13 @@ class PublishedTable:
         :return: The figures, in the order of the table.
         """
         return [each for each in self.cells if each.dataset == dataset and method in (None, each.method)]
+
+    def columns(self, dataset: str, method: str) -> list[Cell]:
+        """The same for a row; for one that the table lacks, the columns of the baseline without a figure."""
+        if method in {each.key for each in self.methods}:
+            return self.select(dataset, method)
+        like = self.select(dataset, self.baseline.key)
+        return [replace(each, method=method, value=math.nan, text="", source="", verified=True) for each in like]
 
     def find(self, dataset: str, method: str, attack: str, eps: float | None = None) -> Cell:
         """

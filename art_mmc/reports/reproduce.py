@@ -14,9 +14,9 @@ from art_mmc.evaluation import headline
 from art_mmc.published import DISTANCE, UNVERIFIED_NOTE, PublishedTable, get_published
 from art_mmc.reports.evaluate import protocol_section
 from art_mmc.reports.render import page
-from art_mmc.reports.tables import csv_bytes, device_text, format_eps, table, with_interval
+from art_mmc.reports.tables import NONE, csv_bytes, device_text, format_eps, table, with_interval
 from art_mmc.reports.write import load, report, write_files
-from art_mmc.studies.reproduce import PaperRow, Reproduction, paper_rows
+from art_mmc.studies.reproduce import PaperRow, Reproduced, Reproduction, method_recipe, paper_rows
 
 #: name of the file with one row a published figure
 FIGURES_CSV = "figures.csv"
@@ -61,26 +61,34 @@ def paper_text(reproduction: Reproduction) -> str:
 
 
 def _headline(reproduction: Reproduction) -> str:
-    return headline(*(each.record for each in reproduction.results))
+    return headline(*(each.whole for each in reproduction.results))
 
 
 def _networks_table(reproduction: Reproduction, published: PublishedTable) -> str:
-    def worst(each: Any) -> str:
-        eps = each.record.eps[-1]
-        return f"{with_interval(each.record.worst_case(eps))} at {format_eps(eps)}"
+    def worst(each: Reproduced) -> str:
+        eps = each.whole.eps[-1]
+        return f"{with_interval(each.whole.worst_case(eps))} at {format_eps(eps)}"
+
+    def theirs(each: Reproduced) -> str:
+        method = published.method(each.method)
+        if method.defence is None or method.recipe_for(reproduction.dataset) is None:
+            return NONE
+        recipe = method_recipe(method, reproduction.dataset)
+        return f"{method.backbone_for(reproduction.dataset) or recipe.backbone}, {recipe.nb_epochs} epochs"
 
     return table(
         reproduction.results,
         [
             ("Method", lambda each: published.method(each.method).label),
             ("Network", lambda each: each.source),
+            ("The paper's", theirs),
             ("Training, s", lambda each: "" if each.training_seconds is None else f"{each.training_seconds:.0f}"),
             ("Clean, %", lambda each: with_interval(each.record.clean)),
             ("Worst case, %", worst),
-            ("Attacks, s", lambda each: f"{each.record.seconds:.0f}"),
-            ("Verdict", lambda each: "" if each.record.verdict is None else each.record.verdict.status),
+            ("Attacks, s", lambda each: f"{each.whole.seconds:.0f}"),
+            ("Verdict", lambda each: "" if each.whole.verdict is None else each.whole.verdict.status),
         ],
-        left=2,
+        left=3,
     )
 
 
@@ -105,7 +113,7 @@ def reproduction_report(reproduction: Reproduction) -> str:
         notes=[*published.notes, *([] if verified else [UNVERIFIED_NOTE])],
         figures=paper_table(reproduction),
         networks=_networks_table(reproduction, published),
-        verdicts=[(label, each.record.verdict) for label, each in labelled if each.record.verdict is not None],
+        verdicts=[(label, each.whole.verdict) for label, each in labelled if each.whole.verdict is not None],
         protocol=protocol_section(reproduction.results[0].record),
     )
 

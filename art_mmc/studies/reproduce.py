@@ -5,9 +5,11 @@ beside the published ones, with the worst case that the paper lacks. What `art-m
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,26 @@ from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
 from art_mmc.evaluation.codec import Record
 from art_mmc.evaluation.records import reading
+from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import find_network
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
 from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study, settled
 from art_mmc.studies.evaluate import assess
+from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Detect, Reproduce
 from art_mmc.studies.setup import (
     SAME_COMMAND,
     Job,
     TrainedDefence,
     build_classifier,
+    choose_test_images,
     load_data,
     load_network,
     machine,
     train_defence,
 )
-from art_mmc.trainers import Recipe, get_recipe
+from art_mmc.studies.train import is_summary
+from art_mmc.trainers import RECIPES, Recipe, get_recipe
 
 #: published attacks that are several of ours, of which the worst case counts
 PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}
@@ -50,13 +56,21 @@ SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
 class Reproduced(Record):
     """
     One row of the table, ours: how the network came about, in words; the seconds of its training, None for one that was
-    given; and what the attacks left.
+    given; what the paper's attacks left; and what those of a second suite did, if there was one.
     """
 
     method: str
     source: str
     training_seconds: float | None
     record: RobustnessRecord
+    second: RobustnessRecord | None = None
+
+    @cached_property
+    def whole(self) -> RobustnessRecord:
+        """What all attacks left, with the verdict of the second suite, if there was one."""
+        if self.second is None:
+            return self.record
+        return replace(self.second, attacks=(*self.record.attacks, *self.second.attacks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +123,9 @@ def paper_rows(reproduction: Reproduction) -> list[PaperRow]:
     usual = get_suite(str(table.suite)).eps_for(reproduction.dataset) or ()
     omitted = [eps for eps in usual if not any(_same(eps, each) for each in reproduction.provenance["eps"])]
     return [
-        PaperRow(table.method(each.method), cell, ours_of(each.record, cell), _worst(each.record, cell))
+        PaperRow(table.method(each.method), cell, ours_of(each.record, cell), _worst(each.whole, cell))
         for each in reproduction.results
-        for cell in table.select(reproduction.dataset, each.method)
+        for cell in table.columns(reproduction.dataset, each.method)
         if cell.eps is None or not any(_same(eps, cell.eps) for eps in omitted)
     ]
 
@@ -184,14 +198,14 @@ def check_reproduction(
 ) -> list[Method]:
     """
     Which rows a reproduction is about: by default those that have figures on the data set and can be trained or are
-    given, as checkpoints are. ValueError for what does not fit together.
+    given, as checkpoints are, and of defences that the table lacks those that are given. ValueError for what does not
+    fit together.
     """
     with_figures = {cell.method for cell in table.select(dataset.name)}
-    for key in given:
-        table.method(key)
+    more = [row for row in map(table.method, given) if row not in table.methods]
     if methods is None:
         possible = (each for each in table.methods if each.key in given or each.defence is not None)
-        rows = [each for each in possible if each.key in with_figures]
+        rows = [*(each for each in possible if each.key in with_figures), *more]
     else:
         rows = [table.method(key) for key in methods]
     if not rows:
@@ -200,7 +214,7 @@ def check_reproduction(
     if unused:
         raise ValueError(f"a checkpoint for {unused[0]}, which is not among the chosen rows.")
     for each in rows:
-        if each.key not in with_figures:
+        if each.key not in with_figures and each in table.methods:
             raise ValueError(f"{table.name} has no figures of '{each.key}' on {dataset.name}.")
         if each.key not in given:
             recipe = method_recipe(each, dataset.name, budget, small)
@@ -223,21 +237,26 @@ def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
         raise ValueError(f"{table.name} has nothing that could be attacked")
     if table.suite is not None and settings.attack_share is not None:
         raise ValueError("--attack-share is for tables of detectors; the suites have the papers' iterations")
-    for option, value in (("--eps", settings.eps), ("--quirk", settings.quirk)):
+    for option, value in (("--eps", settings.eps), ("--quirk", settings.quirk), ("--worst-case", settings.second)):
         if table.suite is None and value:
             raise ValueError(f"{option} is no option of a table of detectors; see art-mmc detect")
-    name = settings.dataset or table.datasets[0]
+    file = settings.dataset if str(settings.dataset).lower().endswith(".npz") else None
+    name = Path(file).stem if file else settings.dataset or table.datasets[0]
     if name not in table.datasets:
         raise ValueError(f"--dataset: {table.name} has figures for {', '.join(table.datasets)}, not for '{name}'")
     files = _files(settings.checkpoint or [])
-    dataset = load_data(settings, name)
+    if settings.second is not None:
+        get_suite(settings.second)
+    dataset = load_data(settings, file or name)
+    if file:  # the table's data set in a file of the user's
+        dataset = replace(dataset, name=name)
     rows = check_reproduction(table, dataset, settings.defence, files, settings.epoch_share, settings.small)
     networks = _Networks(
         settings,
         device_type,
         dataset,
         Path(settings.output or f"runs/reproduce-{table.name}-{name}").expanduser(),
-        {key: (load_network(file, dataset, None, device_type), file.name) for key, file in files.items()},
+        {key: (load_network(file, dataset, None, device_type), file) for key, file in files.items()},
     )
     return _of_detectors(table, rows, networks) if table.suite is None else _of_accuracies(table, rows, networks)
 
@@ -261,8 +280,8 @@ class _Networks:
     device_type: str
     dataset: Dataset
     folder: Path
-    #: row -> ((classifier, what the file was), the file's name)
-    given: Mapping[str, tuple[tuple[PyTorchClassifier, str], str]]
+    #: row -> ((classifier, what the file was), the file)
+    given: Mapping[str, tuple[tuple[PyTorchClassifier, str], Path]]
 
     def recipe(self, row: Method) -> Recipe:
         return method_recipe(row, self.dataset.name, self.settings.epoch_share, self.settings.small)
@@ -309,7 +328,7 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
         for row in rows:
             if row.key in networks.given:
                 (classifiers[row.key], _), file = networks.given[row.key]
-                sources[row.key] = {"checkpoint": file}
+                sources[row.key] = {"checkpoint": file.name}
             else:
                 trained = networks.train(row)
                 classifiers[row.key], sources[row.key] = trained.classifier, trained.source
@@ -322,14 +341,35 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
     settings, dataset, folder = networks.settings, networks.dataset, networks.folder
     suite = get_suite(str(table.suite))
     radii = list(settings.eps or suite.eps_for(dataset.name) or ())
-    common: dict[str, Any] = {
-        "quirks": settings.quirk or (),
+    suites = list(dict.fromkeys([suite.name, settings.second or suite.name]))
+
+    def attacks(name: str, **more: Any) -> RobustnessEvaluation:
+        quirks = settings.quirk or () if name == suite.name else ()
+        common: dict[str, Any] = {
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "verbose": not settings.quiet,
+        }
+        return RobustnessEvaluation(name, radii, quirks=quirks, **common, **more)
+
+    for each in suites:
+        attacks(each)  # says now what is wrong
+    n = len(choose_test_images(dataset, settings.nb_test, settings.seed))
+    conditions: dict[str, Any] = {
+        "n": n,
+        "n_test": len(dataset.y_test),
+        "n_train": len(dataset.y_train),
+        "suite": suite.name,
+        "eps": radii,
+        "quirks": list(settings.quirk or ()),
+        "second": settings.second,
+        "budget": settings.epoch_share,
+        "small": settings.small,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "verbose": not settings.quiet,
     }
-    RobustnessEvaluation(suite.name, radii, **common)  # says now what is wrong
-    states = {row.key: folder / f"{row.key}.state" for row in rows}
+    states = {(row.key, each): folder / f"{row.key}.{each}.state" for row in rows for each in suites}
+    before = _finished(folder, table.name, dataset.name, conditions)
 
     def run(on_result: Callable[[Reproduced], None] | None = None) -> Reproduction:
         substitutes: list[PyTorchClassifier] | None = None
@@ -339,40 +379,58 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
             # trained as the table's baseline is
             substitutes = [networks.fit("substitute", "sce", recipe, backbone, settings.seed + 1, {}).classifier]
             crafted_on = f"{backbone}, {_epochs(recipe, dataset.name)}"
-        results: list[Reproduced] = []
+        results = dict(before)
         for row in rows:
             classifier: PyTorchClassifier
             if row.key in networks.given:
                 (classifier, kind), file = networks.given[row.key]
-                source, seconds = f"{kind} {file}", None
+                source, seconds = f"{_told(file, dataset.name)}{kind} {file.name}", None
             else:
                 trained = networks.train(row)
                 classifier, seconds = trained.classifier, trained.seconds
                 source = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
-            evaluation = RobustnessEvaluation(
-                suite.name, radii, substitutes=substitutes, folder=states[row.key], **common
-            )
-            found = assess(classifier, dataset, evaluation, nb_test=settings.nb_test, curves=0, name=row.label)
-            results.append(Reproduced(row.key, source, seconds, found))
+            old = before.get(row.key)
+            if old is None or old.record.provenance["fingerprint"]["classifier"] != identity(classifier):
+                evaluations = [attacks(each, substitutes=substitutes, folder=states[row.key, each]) for each in suites]
+                options: dict[str, Any] = {"nb_test": settings.nb_test, "curves": 0, "name": row.label}
+                records = [assess(classifier, dataset, each, **options) for each in evaluations]
+                results[row.key] = Reproduced(row.key, source, seconds, *records)
             if on_result is not None:
-                on_result(results[-1])
-        conditions = {
-            "n": results[0].record.clean.n,
-            "n_test": len(dataset.y_test),
-            "n_train": len(dataset.y_train),
-            "suite": suite.name,
-            "eps": radii,
-            "quirks": list(settings.quirk or ()),
-            "budget": settings.epoch_share,
-            "small": settings.small,
-            "batch_size": settings.batch_size,
-            "seed": settings.seed,
-            "substitute": crafted_on,
-            **machine(classifier.device),
-        }
-        return Reproduction(table.name, dataset.name, conditions, tuple(results))
+                on_result(results[row.key])
+        order = [each.key for each in table.methods]
+        shown = sorted(results.values(), key=lambda each: (order.index(each.method) if each.method in order else 99))
+        facts = {**conditions, "substitute": crafted_on, **machine(classifier.device)}
+        return Reproduction(table.name, dataset.name, facts, tuple(shown))
 
     return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=tuple(states.values()))
+
+
+def _finished(folder: Path, table: str, dataset: str, conditions: Mapping[str, Any]) -> dict[str, Reproduced]:
+    """The rows that are in the folder's report already, measured under the same conditions."""
+    try:
+        found = Reproduction.from_dict(json.loads((folder / "report.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none of this command's
+        return {}
+    if (found.table, found.dataset) != (table, dataset):
+        return {}
+    trained_by = ("budget", "small", "n_train")  # each row's own words say it
+    same = all(found.provenance.get(key) == value for key, value in conditions.items() if key not in trained_by)
+    return {each.method: each for each in found.results} if same else {}
+
+
+def _told(file: Path, dataset: str) -> str:
+    """What `art-mmc train` wrote beside a network on how it was trained, in words."""
+    document = beside(file, ".json")
+    if not (document.is_file() and is_summary(document)):
+        return ""
+    found = json.loads(document.read_bytes())
+    facts, recipe = found["provenance"], found["provenance"]["recipe"]
+    known = recipe["name"].removesuffix("-small")
+    full = f" of {RECIPES[known].nb_epochs}" if known in RECIPES else ""
+    return (
+        f"{found['backbone']}, recipe {recipe['name']}, {recipe['nb_epochs']}{full} epochs in batches of "
+        f"{recipe['batch_size']}, {facts['n_train']} images, {found['training_seconds']:.0f} s; "
+    )
 
 
 def _epochs(recipe: Recipe, dataset: str) -> str:

@@ -310,16 +310,25 @@ class Report:
 class Reproduce(Machine, Data):
     """`art-mmc reproduce`."""
 
-    dataset: str | None = _data("one of the table's data sets (default: the first)", "NAME")
+    dataset: str | None = _data(
+        "one of the table's data sets (default: the first), or a file that is called so, e.g. cifar10.npz", "NAME"
+    )
     table: str = flag("the table, e.g. pang2020-table1", "TABLE", option="")
-    defence: list[str] | None = _networks("rows of the table, e.g. sce,mmc (default: all)", "NAME[,NAME]", **NAMES)
+    defence: list[str] | None = _networks(
+        "rows of the table, e.g. sce,mmc, or defences that it lacks (default: all that it has)", "NAME[,NAME]", **NAMES
+    )
     checkpoint: list[str] | None = _networks(
-        "a trained network for a row; can be repeated", "NAME=FILE", action="append"
+        "a trained network for a row, a file or one of the package; can be repeated", "NAME=FILE", action="append"
     )
     epoch_share: float = _networks("share of the paper's epochs (1)", "SHARE", positive, 1.0, old="--budget")
     small: bool = _networks("train the recipe's scaled-down twin", default=False)
     eps: list[float] | None = _attacks("some of the paper's radii, e.g. 8/255 (default: all)", "EPS[,EPS]", **NUMBERS)
     quirk: list[str] | None = _attacks(f"do as the paper's code does: {_QUIRKS}", "NAME", **NAMES)
+    second: str | None = _attacks(
+        "a suite whose attacks join the worst case, e.g. strong (default: the suite of the paper alone)",
+        "SUITE",
+        option="--worst-case",
+    )
     attack_share: float | None = _attacks(
         "tables of detectors: share of the paper's iterations of C&W (0.02)", "SHARE", part
     )
