@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from art_mmc.bench.subjects import images
-from art_mmc.reports import json_bytes, load_robustness, write_files
+from art_mmc.reports import json_bytes, load_robustness
 from art_mmc.reports.tables import between, device_text, table, versions_text, with_interval
+from art_mmc.state import write_atomically
 from art_mmc.studies.history import beside
 from art_mmc.studies.setup import machine
 
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
             done[name] = run(command, limit, args.quick)
             facts = machine(torch.device("cuda" if torch.cuda.is_available() and not args.quick else "cpu"))
             text = summary(folder, done, facts, args.quick).encode()
-            write_files(folder, {"parts.json": json_bytes(done), "report.md": text})
+            write_atomically({parts_json: json_bytes(done), folder / "report.md": text})
     print((folder / "report.md").read_text(encoding="utf-8"))
     return int(any(part["status"] == "failed" for part in done.values()))
 

@@ -22,8 +22,9 @@ from art_mmc.cli.evaluate import run
 from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.pretrained import FOLDER
-from art_mmc.reports import json_bytes, load_robustness, write_files, write_robustness
+from art_mmc.reports import json_bytes, load_robustness, write_robustness
 from art_mmc.reports.tables import norm_name
+from art_mmc.state import write_atomically
 from art_mmc.studies.flags import NUMBERS
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Evaluate
@@ -113,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
         "logits": classifier.predict(fixed_inputs(classifier.input_shape)).tolist(),
         "evaluation": evaluated(record),
     }
-    files = write_files(args.package, {f"{args.name}.pt": content, f"{args.name}.json": json_bytes(card)})
+    place = args.package / args.name
+    files = write_atomically({place.with_suffix(".pt"): content, place.with_suffix(".json"): json_bytes(card)})
     print(f"wrote {', '.join(map(str, files))}")
 
 
