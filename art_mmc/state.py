@@ -101,11 +101,16 @@ def untouched(
                 parameter.grad = gradient
 
 
+#: processes and folders whose locks they hold
+_HELD: set[tuple[int, str]] = set()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """
     Around work that writes to a folder, which is made if need be: BlockingIOError when another process is at it. The
-    operating system lets go of the lock when the process ends, however it does, and no file is left.
+    operating system lets go of the lock when the process ends, however it does, and no file is left. A process that
+    holds it already goes on.
     """
     try:
         import fcntl
@@ -113,6 +118,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     make_folder(folder)
+    own = os.getpid(), str(folder.resolve())
+    if own in _HELD:
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -123,8 +132,10 @@ def locked(folder: Path) -> Iterator[None]:
             ) from err
         except OSError:  # a file system without locks
             pass
+        _HELD.add(own)
         yield
     finally:
+        _HELD.discard(own)
         os.close(handle)
 
 

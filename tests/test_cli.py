@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -25,7 +27,6 @@ from art_mmc.defences import DEFENCES
 from art_mmc.evaluation import ATTACKS
 from art_mmc.models import BACKBONES
 from art_mmc.reports import load_report, markdown_report, text_table
-from art_mmc.state import locked
 from art_mmc.studies import compare as comparison
 from art_mmc.studies.compare import prepare
 from art_mmc.studies.history import find_history
@@ -653,7 +654,17 @@ def test_an_unfinished_run_is_kept_unless_told_otherwise(tiny, run, monkeypatch)
 
 def test_of_two_runs_at_once_to_one_place_the_second_is_refused(tiny, run):
     more = ("--dataset", tiny, "--epochs", 1, "--quiet", "--output")
-    with locked(Path("net.run")), locked(Path("out")):
+    with contextlib.ExitStack() as stack:
+        for place in (Path("net.run"), Path("out")):  # as another process holds them
+            place.mkdir()
+            handle = os.open(place, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        data = load_dataset(tiny)
+        own = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
+        trainer = LossTrainer(own, folder="net.run")
+        with pytest.raises(BlockingIOError, match="another run is writing there"):
+            trainer.fit(data.x_train, data.y_train, nb_epochs=1)
         for line in (("train", "--defence", "sce", *more, "net.pt"), ("compare", "--defence", "sce", *more, "out")):
             status, _, err = run(*line)
             assert status == 2

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from art_mmc.distributed import (
     world,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
+from art_mmc.state import locked
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
@@ -227,6 +228,7 @@ class LossTrainer(Trainer):
         :raises ValueError: For data that does not fit, or a checkpoint of another run.
         :raises TypeError: For unknown arguments, or a scheduler without a step or on another optimizer.
         :raises FloatingPointError: When the training diverges.
+        :raises BlockingIOError: When another process trains into the folder.
         :raises TrainingInterrupted: After Ctrl-C with a folder: the batch is finished and the state saved.
         """
         if kwargs:
@@ -314,7 +316,7 @@ class LossTrainer(Trainer):
             check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
         try:
-            with self._randomness(), self._classifier.training(), self._fast_network(job):
+            with self._own_folder(), self._randomness(), self._classifier.training(), self._fast_network(job):
                 saved = self._read(job) if resume else None
                 position = Position() if saved is None else Position(**saved["training"]["position"])
                 self.seconds = self._spent = position.spent or 0.0
@@ -410,6 +412,10 @@ class LossTrainer(Trainer):
                 f"the classifier is on {self._device}, but process {rank} trains on cuda:{torch.cuda.current_device()}:"
                 " call art_mmc.distributed.join() before you make the classifier."
             )
+
+    def _own_folder(self) -> AbstractContextManager[None]:
+        """No other process may write to the folder meanwhile."""
+        return contextlib.nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
