@@ -99,6 +99,8 @@ def whole(name: str, value: Any, least: int | None = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name}: expected a whole number{bound}, got {value!r}.")
+    if value >= 2**63:
+        raise ValueError(f"{name}: expected a whole number below 2**63, got {value!r}.")
     return int(value)
 
 

@@ -260,6 +260,7 @@ MISTAKES = {
     "train --defence mmc --lr 0": "argument --lr: expected a positive number, got '0'",
     "train --defence mmc --lr fast": "argument --lr: expected a positive number, got 'fast'",
     "train --defence mmc --batch-size 0": "argument --batch-size: expected a whole number of at least 1",
+    f"train --defence mmc --batch-size 1{'0' * 20}": "batch_size: expected a whole number below 2**63, got 1000",
     "train --defence mmc --validation 1": "argument --validation: expected a share in [0, 1), got '1'",
     "train --defence mmc --validation 0.001": "size: expected 10 to",
     "train --defence mmc --eps 0.1": "--eps and its like are settings of --adversarial",

@@ -100,6 +100,7 @@ REFUSED = [
     (lambda: trainer().fit(X, Y, (X, 0 * EYE)), "validation labels: expected one-hot rows or probabilities"),
     (lambda: trainer().fit(X, Y, X), "validation_data: expected a pair (inputs, labels)"),
     (lambda: trainer().fit(X, Y, (X * NAN, Y)), "validation inputs has NaN"),
+    (lambda: trainer().fit(X, Y, batch_size=10**20), "batch_size: expected a whole number below 2**63, got 1000"),
     (lambda: trainer().fit(X, Y, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
     *(
         (lambda given=given: trainer(**given), message)
