@@ -268,6 +268,7 @@ MISTAKES = {
     "train --defence mmc --set scael=3": "Did you mean 'scale'?",
     f"train --defence mmc --set scale=1{'0' * 400}": "scale: expected a positive number, got 1000",
     "train --defence mmc --factory usersnets:plain": "the last layer of the backbone is linear with 10 outputs",
+    "train --defence mmc --factory usersnets": "--factory: expected module:function, got 'usersnets'",
     "compare --factory usersnets:pair": "--factory usersnets:pair: wrap_backbone: expected one tensor of features",
     "compare --factory usersnets:backbone --backbone cnn": "--factory takes the place of --backbone",
     "train --defence mmc --factory usersnets:backbone --activation silu": "--activation is for the backbones of this",

@@ -78,6 +78,7 @@ REFUSED = [
             ({"backbone": net(10)}, "model: the last layer of the backbone is linear with 10 outputs"),
             ({"backbone": net(1000)}, "model: the last layer of the backbone is linear with 1000 outputs"),
             ({"backbone": net(5), "name": "sce"}, "model: the last layer of the backbone is linear with 5 outputs"),
+            ({"backbone": net(32, nn.ReLU()).half()}, "model: the backbone is in float16, in which training diverges"),
             (
                 {"backbone": Pair()},
                 "wrap_backbone: expected one tensor of features (B, d), the module returned a tuple",

@@ -253,6 +253,11 @@ class LossDefendedClassifier(PyTorchClassifier):
             dim = None if dim is None else whole("embedding_dim", dim)
             backbone: Any = wrap_backbone(model, input_shape)
             check_no_classes(backbone, nb_classes)
+            if any(each.dtype == torch.float16 for each in backbone.parameters()):
+                raise ValueError(
+                    "model: the backbone is in float16, in which training diverges: model.float(), and for speed "
+                    "arithmetic='bfloat16', and precision='bfloat16' of a trainer."
+                )
             if dim is None and row.head.needs_signed_features and not backbone.linear_output:
                 dim = backbone.out_features
             head, row_loss = row.build(dim or backbone.out_features, nb_classes, **options)

@@ -88,7 +88,7 @@ def _from_toml(path: str) -> list[str]:
     try:
         with open(path, "rb") as file:
             options = tomllib.load(file)
-    except tomllib.TOMLDecodeError as err:
+    except ValueError as err:  # no TOML, or no text
         raise ValueError(f"--config {path}: {err}") from None
     argv: list[str] = []
     for name, value in options.items():

@@ -137,6 +137,8 @@ def load_run(settings: Training, networks: Sequence[Path] = ()) -> tuple[Dataset
         recipe = recipe.scaled(settings.epochs)
     if settings.factory and settings.backbone:
         raise ValueError("--factory takes the place of --backbone: leave one of them out")
+    if settings.factory and ":" not in settings.factory:
+        raise ValueError(f"--factory: expected module:function, got '{settings.factory}'")
     chosen = settings.factory or settings.backbone
     return dataset, recipe, chosen or default_backbone(dataset.input_shape, recipe)
 
