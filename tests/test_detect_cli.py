@@ -12,6 +12,7 @@ import pytest
 from art_mmc import load_dataset
 from art_mmc.data import Dataset
 from art_mmc.evaluation import AttackError
+from art_mmc.evaluation.codec import encode
 from art_mmc.reports.detect import (
     TITLES,
     auc_table,
@@ -203,9 +204,37 @@ def test_default_radius():
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def test_detect_trains_attacks_and_writes(run, tiny):
-    status, out, err = run("detect", "--dataset", tiny, *QUICK, "--attack", "fgsm,cw-wb,pgd-wb", "--output", "found")
+def test_detect_trains_attacks_and_writes(run, tiny, monkeypatch):
+    """Once interrupted after six batches, which do not run again and are read as they were."""
+    line, part, made = (
+        ("detect", "--dataset", tiny, *QUICK, "--attack", "fgsm,cw-wb,pgd-wb", "--output", "found"),
+        [],
+        [],
+    )
+    whole = detect._Run.part
+
+    def stops(self, attempt, first):
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        made.append(whole(self, attempt, first))
+        return made[-1]
+
+    monkeypatch.setattr(detect._Run, "part", stops)
+    told = "art-mmc: interrupted; the same command goes on from the last finished batch\n"
+    assert run(*line) == (130, "", told)
+    read = detect._Part.read
+    monkeypatch.setattr(detect._Part, "read", lambda kept: part.append(read(kept)) or part[-1])
+    monkeypatch.setattr(detect._Run, "part", lambda self, *batch: made.append(whole(self, *batch)) or made[-1])
+    status, out, err = run(*line)
     assert (status, err) == (0, "")
+    assert (len(part), len(made)) == (6, 10)  # of each network five: PGD-wb is another one for each detector
+    for one, other in zip(part, made, strict=False):
+        np.testing.assert_array_equal(one.outputs.logits, other.outputs.logits)
+        assert json.dumps(encode(one.settings)) == json.dumps(encode(other.settings))
+        assert {name: list(values) for name, values in one.goals.items()} == {
+            k: list(v) for k, v in other.goals.items()
+        }
+    assert sorted(path.name for path in Path("found").iterdir()) == ["report.json", "report.md", "roc.png"]
     study = load_study("found/report.json")
     assert study.classifiers == ["sce", "rce"]
     assert study.detectors == ["confidence", "non-me", "kernel-density"]

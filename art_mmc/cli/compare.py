@@ -18,7 +18,8 @@ USAGE = "art-mmc compare [options]"
 
 ABOUT = """\
 Train defences from the same seed by the same recipe, attack each on the same test images, print a table and write
-report.md, report.json and curves.png."""
+report.md, report.json and curves.png. A killed run leaves what it has in DIR/state: the same command with --resume goes
+on from there."""
 
 NOTES = """\
 The table gives the percentage of test images that are classified correctly, clean and under four columns an eps: FGSM;

@@ -90,7 +90,7 @@ class StateFolder:
             moved = np.flatnonzero(~outcome.standing)
             return {**vars(outcome), "index": index, "moved": moved, "examples": outcome.examples[moved]}
 
-        return self._kept(f"{plan:03d}-{number:04d}", run, facts, partial(self._read, index, x[index]))
+        return self.kept(f"{plan:03d}-{number:04d}", run, facts, partial(self._read, index, x[index]))
 
     @staticmethod
     def _read(index: np.ndarray, x: np.ndarray, kept: Mapping[str, np.ndarray]) -> Outcome:
@@ -117,19 +117,19 @@ class StateFolder:
             examples = zip(kept["examples"], kept["classes"].tolist(), strict=True)
             return (diagnostics, dict(zip(kept["index"].tolist(), examples, strict=True))), float(kept["seconds"])
 
-        return self._kept(f"diagnostic-{number:04d}", run, facts, read)
+        return self.kept(f"diagnostic-{number:04d}", run, facts, read)
 
     def count(self, name: str, run: Callable[[], tuple[int, float]]) -> tuple[int, float]:
         """A number of samples and its seconds, as :meth:`batch`; the name says all that decides it."""
         name = f"curve-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        return self._kept(
+        return self.kept(
             name,
             run,
             lambda result: {"count": result[0], "seconds": result[1]},
             lambda kept: (int(kept["count"]), float(kept["seconds"])),
         )
 
-    def _kept(
+    def kept(
         self,
         name: str,
         run: Callable[[], T],

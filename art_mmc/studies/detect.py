@@ -4,6 +4,7 @@ Detectors of several classifiers under the attacks of the RCE paper, on the same
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +24,16 @@ from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.distributed import check_same, in_main_process, progress, share_out, world
-from art_mmc.evaluation.codec import FLAGS, Record, array
+from art_mmc.evaluation.codec import FLAGS, Record, array, encode
 from art_mmc.evaluation.detection import DetectionRecord
 from art_mmc.evaluation.engine import check_examples
 from art_mmc.evaluation.records import Share
-from art_mmc.evaluation.robustness import identity, identity_of_data
+from art_mmc.evaluation.robustness import StateFolder, identity, identity_of_data
 from art_mmc.pretrained import find_network
 from art_mmc.state import Stream, derived_seed, seeded
 from art_mmc.studies.settings import Detect
 from art_mmc.studies.setup import (
+    SAME_COMMAND,
     Job,
     build_classifier,
     choose_test_images,
@@ -199,11 +201,16 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
                 seed=settings.seed,
                 device_type=device_type,
                 verbose=not settings.quiet,
+                folder=state / f"{name}.run",
+                resume=True,
             )
             classifiers[name], sources[name] = trained.classifier, trained.source
-        return run_detection_study(classifiers, dataset, wanted, sources, on_attack)
+        return run_detection_study(classifiers, dataset, wanted, sources, on_attack, state)
 
-    return Job(dataset, Path(settings.output).expanduser(), run)
+    folder = Path(settings.output).expanduser()
+    state = folder / "state"
+    places = [state / place for name in (*classifiers, *defences) for place in (name, f"{name}.run")]
+    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=(*places, state))
 
 
 def run_detection_study(
@@ -212,6 +219,7 @@ def run_detection_study(
     wanted: Detect,
     sources: Mapping[str, Any] | None = None,
     on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None,
+    folder: Path | None = None,
 ) -> DetectionStudy:
     """
     Fit detectors on training images, attack the same test images of each classifier, and score them; the settings are
@@ -220,7 +228,8 @@ def run_detection_study(
 
     Several processes, once they have met, must all call this with the same: they share the batches of all attacks on a
     classifier, and each gets the study that one process would have got; seconds are added up. AttackError when an
-    attack leaves its ball or the box.
+    attack leaves its ball or the box. In `folder` the finished batches of each classifier are kept, from which a killed
+    study goes on.
     """
     fitted = {name: _create(wanted, classifier) for name, classifier in classifiers.items()}
     seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
@@ -264,7 +273,16 @@ def run_detection_study(
             run = _Run(name, classifier, fitted[name], clean, x, y, outputs, wanted)
             attempts = run.attempts()
             # no attack waits for another: the batches of all of them are shared out at once
-            parts = share_out([partial(run.part, each, first) for each in attempts for first in each.starts])
+            about = {"classifier": identity(classifier), "data": identity_of_data(x, y), "settings": repr(wanted)}
+            state = None if folder is None else _state(folder / name, about)
+
+            def part(number: int, attempt: _Attempt, first: int, run: _Run = run, state: Any = state) -> _Part:
+                made = partial(run.part, attempt, first)
+                file = f"{number:03d}-{first // attempt.batch_size:04d}"
+                return made() if state is None else state.kept(file, made, _Part.facts, _Part.read)
+
+            numbered = enumerate(attempts)
+            parts = share_out([partial(part, i, each, first) for i, each in numbered for first in each.starts])
             for title, group in groupby(attempts, lambda attempt: attempt.title):
                 some: list[DetectionRecord] = []
                 for attempt in group:
@@ -295,6 +313,10 @@ def run_detection_study(
     return DetectionStudy(provenance, tuple(records), tuple(white_box_records))
 
 
+def _state(folder: Path, about: dict[str, Any]) -> StateFolder:
+    return in_main_process(lambda: StateFolder(folder, about))
+
+
 @dataclass(frozen=True, eq=False)
 class _Attempt:
     """An attack, to be scored by some of the detectors; its batches do not depend on others."""
@@ -323,6 +345,19 @@ class _Part(NamedTuple):
     settings: dict[str, Any]
     seconds: float
     goals: dict[str, np.ndarray]
+
+    def facts(self) -> dict[str, Any]:
+        """For a file of arrays."""
+        features = {} if self.outputs.features is None else {"features": self.outputs.features}
+        told = {"settings": json.dumps(encode(self.settings)), "seconds": self.seconds}
+        return {"logits": self.outputs.logits, **features, **told, **{f"goal {k}": v for k, v in self.goals.items()}}
+
+    @classmethod
+    def read(cls, kept: Mapping[str, Any]) -> _Part:
+        """What :meth:`facts` gave."""
+        outputs = NetworkOutputs(kept["logits"], kept.get("features"))
+        goals = {name.removeprefix("goal "): kept[name] for name in kept if name.startswith("goal ")}
+        return cls(outputs, json.loads(str(kept["settings"])), float(kept["seconds"]), goals)
 
 
 @dataclass(frozen=True, eq=False)
