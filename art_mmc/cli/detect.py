@@ -19,7 +19,8 @@ ABOUT = """\
 Train defences or load them, fit detectors on clean training images, attack test images with the attacks of the reverse
 cross-entropy paper and with two that know the detector, and write report.md, report.json and roc.png.
 
-A killed run leaves what it has in DIR/state: the same command goes on from the last finished batch. Started by torchrun, the same command trains in several processes, and shares the batches of the attacks among them."""
+A killed run leaves what it has in DIR/state: the same command goes on from the last finished batch. Started
+by torchrun, it trains in several processes, and shares the batches of the attacks among them."""
 
 NOTES = """\
 The table gives the area under the ROC curve x 100, of the images that are right when clean and wrong after the attack:
