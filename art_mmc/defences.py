@@ -18,7 +18,7 @@ from art_mmc.objectives import OBJECTIVES
 
 #: what fells these losses: none of them changes the decision rule "largest logit", so an attack on the difference of
 #: logits sees through all of them
-ADAPTIVE = ("margin", "cross_entropy", "dlr")
+ADAPTIVE = ("soft_margin", "margin", "cross_entropy", "dlr")
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,11 @@ _ROWS = (
 
 #: name -> row
 DEFENCES: dict[str, Defence] = {row.name: row for row in _ROWS}
+
+
+def adaptive_objective(row: Defence | None) -> str:
+    """What an attacker of a network climbs who is told nothing else; None for a network of no row."""
+    return (ADAPTIVE if row is None else row.objectives)[0]
 
 
 def get_defence(name: str) -> Defence:

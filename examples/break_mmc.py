@@ -7,6 +7,7 @@ Why a robust accuracy can be an illusion: MMC on the digits that come with sciki
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from art_mmc.evaluation import (
     RobustnessEvaluation,
     headline,
 )
-from art_mmc.reports import evaluation_table, figure_png, json_bytes, new_figure, style_panel, write_files
+from art_mmc.reports import evaluation_table, figure_png, json_bytes, new_figure, style_panel
+from art_mmc.state import write_atomically
 from art_mmc.studies.setup import machine
 
 EPS = [0.05, 0.1, 0.15, 0.2]
@@ -29,7 +31,7 @@ EPS = [0.05, 0.1, 0.15, 0.2]
 SHOWN = {
     PGD_CROSS_ENTROPY: ("PGD on the cross-entropy", "#CC6677", (0, (6, 1.5, 1.2, 1.5))),
     PGD_LOSS: ("PGD on MMC's own loss", "#332288", (0, (3.2, 1.6))),
-    PGD_ADAPTIVE: ("PGD on the margin", "#117733", "-"),
+    PGD_ADAPTIVE: ("PGD on the soft margin", "#117733", "-"),
     WORST_CASE: ("worst case of all attacks", "#2b2b2b", "-"),
 }
 
@@ -53,7 +55,7 @@ def train(data):
 def zero_gradients(classifier, x, y) -> dict:
     """Objective -> percent of the images at which its gradient is exactly zero."""
     shares = {}
-    for objective in ("cross_entropy", "loss", "margin"):
+    for objective in ("cross_entropy", "loss", "soft_margin"):
         gradient = classifier.with_objective(objective).loss_gradient(x, y)
         shares[objective] = 100 * float((gradient == 0).reshape(len(x), -1).all(axis=1).mean())
     return shares
@@ -71,7 +73,7 @@ At eps {eps}, {record.get(PGD_LOSS, eps).steps} steps of the same attack leave
 
   {left[PGD_CROSS_ENTROPY]:5.1f} %  when it climbs the cross-entropy, as most attack libraries do,
   {left[PGD_LOSS]:5.1f} %  when it climbs MMC's own loss, as in the paper,
-  {left[PGD_ADAPTIVE]:5.1f} %  when it climbs the margin between the best wrong logit and the right one;
+  {left[PGD_ADAPTIVE]:5.1f} %  when it climbs the soft margin between the best wrong logits and the right one;
 
   {left[WORST_CASE]:5.1f} %  of the images withstand all of the attacks: the worst case: {headline(record)}.
 
@@ -81,7 +83,7 @@ cross-entropy is exactly 0, and so is its gradient: there the attack has no dire
 
   {dead["cross_entropy"]:5.1f} %  of the images have no gradient of the cross-entropy,
   {dead["loss"]:5.1f} %  none of MMC's own loss,
-  {dead["margin"]:5.1f} %  none of the margin.
+  {dead["soft_margin"]:5.1f} %  none of the soft margin.
 
 The own loss has a gradient, but it asks for the wrong thing: to be far from the right center, not to be nearer to
 another one. A defence must be attacked where its decision is made: at the difference of the logits.
@@ -110,7 +112,7 @@ def picture(record, dead):
         bars.bar(i, share, color=colour, width=0.62)
         bars.text(i, share + 2, f"{share:.0f} %", ha="center", fontsize=9.5)
     bars.set(ylim=(0, 104), yticks=range(0, 101, 25), xlim=(-0.6, 2.6))
-    bars.set_xticks(range(3), ["cross-\nentropy", "own\nloss", "margin"])
+    bars.set_xticks(range(3), ["cross-\nentropy", "own\nloss", "soft\nmargin"])
     bars.set_title("Images with a zero gradient, %", fontsize=10.5, loc="left")
     style_panel(bars)
     figure.suptitle(f"MMC on digits, {record.clean.n} test images", fontsize=12.5, fontweight="bold", x=0.02, ha="left")
@@ -137,7 +139,7 @@ def main() -> None:
             "record": record.to_dict(),
         }
         contents = {"break-mmc.png": figure_png(picture(record, dead)), "break-mmc.json": json_bytes(document)}
-        print("wrote", *write_files(sys.argv[1], contents))
+        print("wrote", *write_atomically({Path(sys.argv[1], name): each for name, each in contents.items()}))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main() -> None:
     print(f"  FGSM                            {accuracy(FastGradientMethod(classifier, eps=eps).generate(x, y))}")
     with classifier.using_objective("loss"):
         print(f"  PGD on MMC's own loss           {accuracy(pgd.generate(x, y))}")
-    print(f"  PGD on the margin (the default) {accuracy(pgd.generate(x, y))}")
+    print(f"  PGD on the soft margin, default {accuracy(pgd.generate(x, y))}")
     deep_fool = DeepFool(classifier, max_iter=50, verbose=False).generate(x[:50])
     distance = torch.linalg.vector_norm(torch.from_numpy(deep_fool - x[:50]).flatten(1), dim=1).median()
     print(f"DeepFool, no bound: median L2 distance {distance:.2f} over 50 images")

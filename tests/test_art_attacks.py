@@ -212,13 +212,12 @@ def linear(objective: str, digits: Digits) -> tuple[LossDefendedClassifier, torc
     return LossDefendedClassifier(network, loss, (1, 8, 8), 10, objective=objective), layer
 
 
-@pytest.mark.parametrize("objective", ["adaptive", "margin"])
-def test_fgsm_on_a_linear_margin_is_the_worst_case(objective, digits):
+def test_fgsm_on_a_linear_margin_is_the_worst_case(digits):
     """
     On logits W x + b with one dominant runner-up the gradient of the margin is w_r - w_y, so that FGSM with eps moves
     by eps sign(w_r - w_y): by Hoelder's inequality no other step in the ball gains more than eps ||w_r - w_y||_1.
     """
-    classifier, layer = linear(objective, digits)
+    classifier, layer = linear("margin", digits)
     x, y = np.full((10, 1, 8, 8), 0.5, np.float32), np.arange(10)
     logits = classifier.predict(x)
     masked = logits.copy()
@@ -255,7 +254,7 @@ def test_attack_climbs_the_objective_that_is_set(cls, classifier, digits, easy, 
         assert asked
         assert set(asked) == {objective}
         asked.clear()
-    np.testing.assert_array_equal(results["adaptive"], results["margin"])
+    np.testing.assert_array_equal(results["adaptive"], results["soft_margin"])
 
 
 @pytest.mark.parametrize("name", ["mmc", "pc", "rce"])

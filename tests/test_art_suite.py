@@ -29,7 +29,7 @@ DIFFERENCES: dict[str, dict[str, str]] = {
     "accelerate": _NAME,
     "default": {
         **_NAME,
-        r"test_deeplearning_common\.test_(compute_loss|loss_gradient)$": "the objective is the margin, not the loss",
+        r"test_deeplearning_common\.test_(compute_loss|loss_gradient)$": "it is the soft margin, not the loss",
         r"test_momentum_iterative_method\.test_images(_targeted)?$": "mean changes of the loss' gradients to 0.3 %",
         r"test_adversarial_trainer_fbf_pytorch_fit_and_predict$": "accuracy of training on the loss' examples, exactly",
     },

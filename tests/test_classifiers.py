@@ -103,7 +103,7 @@ def objective_in_float64(
         ranked = torch.sort(logits.detach(), dim=1).values
         scaled = logits / (ranked[:, -1:] - ranked[:, -2:-1])  # a constant: no gradient goes through it
         values = torch.logsumexp(scaled, dim=1) - scaled[torch.arange(len(y)), labels]
-    elif objective == "soft_margin":
+    elif objective in ("adaptive", "soft_margin"):
         scale = 3 / np.std(logits.detach().numpy(), axis=1)  # a constant too
         values = torch.logsumexp(torch.tensor(scale)[:, None] * others, dim=1) - torch.tensor(scale) * true
     elif objective in ("dlr", "targeted_dlr"):
@@ -1218,7 +1218,11 @@ def test_base_class_with_a_loss_of_ones_own(batch):
     logits = classifier.predict(x)
     true = logits[np.arange(7), y]
     rival = np.where(one_hot(y) == 1, -np.inf, logits).max(axis=1)
+    adaptive = classifier.compute_loss(x, y)
+    classifier.objective = "margin"
     np.testing.assert_allclose(classifier.compute_loss(x, y), rival - true, atol=1e-6)
+    classifier.objective = "soft_margin"
+    np.testing.assert_array_equal(classifier.compute_loss(x, y), adaptive)
     classifier.objective = "loss"
     # each false logit within 1 of the true one costs the difference; over the number of classes
     expected = (np.maximum(0, 1 - true[:, None] + logits) * (1 - one_hot(y))).sum(axis=1) / 10

@@ -130,19 +130,19 @@ def saturated_mmc(scale: float = 20.0, epochs: int = 40) -> LossDefendedClassifi
 PLANTED = {
     "detached": (
         lambda: around(before=lambda x: x.detach()),
-        {"zero gradients of margin", "unbounded attack", "black box better", "planted examples found"},
+        {"zero gradients of soft_margin", "unbounded attack", "black box better", "planted examples found"},
     ),
     "zero gradients": (
         lambda: around(before=lambda x: Hidden.apply(x, 0.0)),
-        {"zero gradients of margin", "unbounded attack", "black box better", "planted examples found"},
+        {"zero gradients of soft_margin", "unbounded attack", "black box better", "planted examples found"},
     ),
     "zero gradients behind": (
         lambda: around(behind=lambda x: Hidden.apply(x, 0.0)),
-        {"zero gradients of margin", "unbounded attack", "black box better"},
+        {"zero gradients of soft_margin", "unbounded attack", "black box better"},
     ),
     "quantised input": (
         lambda: around(before=lambda x: torch.round(x * 16) / 16),
-        {"zero gradients of margin", "unbounded attack", "planted examples found"},
+        {"zero gradients of soft_margin", "unbounded attack", "planted examples found"},
     ),
     "softmax outputs": (
         lambda: around(behind=lambda logits: (12 * logits).softmax(dim=1)),
@@ -175,7 +175,7 @@ def test_saturated_mmc():
     found = evaluate(saturated_mmc())
     assert found.verdict.status in (BROKEN, UNTRUSTWORTHY)
     assert {"zero gradients of cross_entropy", "gap of cross-entropy"} <= flagged(found)
-    assert "zero gradients of margin" not in flagged(found)
+    assert "zero gradients of soft_margin" not in flagged(found)
     reasons = " ".join(found.verdict.reasons)
     assert "the cross-entropy hides the gradient" in reasons
     assert "'cross_entropy' is exactly zero for" in reasons
@@ -681,7 +681,9 @@ def test_gaps_with_the_suite_s_figures():
     assert (difference_interval(sure, np.arange(100) < 40)) == pytest.approx((0.1047, 0.2553), abs=1e-4)
     assert of(sure, ZERO_SHARE + 0.01).flagged
     assert of(sure, ZERO_SHARE + 0.01).value == pytest.approx(0.18)
-    said = "PGD with 7 steps on the own loss leaves 58.0 % of 100 samples, on the adaptive objective 'margin' 40.0 %"
+    said = (
+        "PGD with 7 steps on the own loss leaves 58.0 % of 100 samples, on the adaptive objective 'soft_margin' 40.0 %"
+    )
     assert f"{said}: the own loss hides the gradient." in of(sure, 1.0).sentence
     assert not of(unsure, 1.0).flagged
     assert not of(sure, ZERO_SHARE).flagged

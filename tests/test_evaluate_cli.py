@@ -428,7 +428,7 @@ def test_curves_of_a_linear_model_are_known():
     """Samples at distances 0.25, 0.15 and 0.05: PGD on any objective fells exactly those nearer than eps."""
     classifier, x, y = linear(1.0)
     curves = measure_curves(classifier, x, y, [0.1, 0.2], steps=(1, 20), steps_over_eps=20)
-    assert curves.objectives == ("loss", "cross_entropy", "margin")
+    assert curves.objectives == ("loss", "cross_entropy", "soft_margin")
     assert curves.eps == pytest.approx((0.05, 0.1, 0.15, 0.2, 0.3, 0.4))
     assert (curves.n, curves.clean, curves.at) == (6, 6, 0.2)
     for objective in curves.objectives:
@@ -443,7 +443,7 @@ def test_zero_gradients_are_counted_where_the_softmax_saturates():
     classifier, x, y = linear(20.0)
     curves = measure_curves(classifier, x, y, 0.02, samples=6, steps=(1,), steps_over_eps=1)
     assert curves.zero["cross_entropy"][0] == 2
-    assert curves.zero["margin"] == (0,) * 7
+    assert curves.zero["soft_margin"] == (0,) * 7
 
 
 def test_curves_round_trip_and_repeat():

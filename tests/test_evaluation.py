@@ -273,7 +273,7 @@ def test_worst_case_is_below_every_attack_and_falls_with_eps(record):
 def test_what_a_record_says(record, mmc):
     assert [(each.attack, each.eps) for each in record.attacks] == [(a, e) for a in ATTACKS for e in EPS]
     fgsm, own, adaptive = (record.get(attack, 0.1) for attack in ATTACKS)
-    assert (fgsm.objective, own.objective, adaptive.objective) == ("margin", "loss", mmc.row.objectives[0])
+    assert (fgsm.objective, own.objective, adaptive.objective) == ("soft_margin", "loss", mmc.row.objectives[0])
     assert (fgsm.steps, own.steps, adaptive.steps) == (1, 8, 8)
     assert fgsm.eps_step == 0.1
     assert own.eps_step == pytest.approx(0.1 * 2.5 / 8)

@@ -147,7 +147,7 @@ def test_a_substitute_learns_the_answers(substitute):
         undefended(), x, y
     )
     by_hand = MomentumIterativeMethod(
-        substitute.with_objective("margin"), eps=0.2, eps_step=0.05, max_iter=10, batch_size=100, verbose=False
+        substitute.with_objective("adaptive"), eps=0.2, eps_step=0.05, max_iter=10, batch_size=100, verbose=False
     )
     x_adv = by_hand.generate(x[found.clean.standing], y[found.clean.standing])
     right = undefended().predict(x_adv).argmax(axis=1) == y[found.clean.standing]

@@ -46,7 +46,7 @@ from art_mmc.classifiers.fitting import (
     weighted_loss,
     with_reduction,
 )
-from art_mmc.defences import Defence, get_defence
+from art_mmc.defences import Defence, adaptive_objective, get_defence
 from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.base import check_input_shape, check_no_classes
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
@@ -631,7 +631,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         name = self._objective if name is None else name
         single = outputs.ndim == 1 or outputs.shape[1] == 1
         if name == "adaptive":
-            name = self.row.objectives[0] if self.row else "loss" if single else "margin"
+            name = "loss" if single and not self.row else adaptive_objective(self.row)
         if name == "loss":
             return self._training_loss(outputs, y, reduction)
         if single:

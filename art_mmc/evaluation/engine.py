@@ -19,6 +19,7 @@ from art_mmc.attacks.auto_attack import remembering
 from art_mmc.checks import ROUNDING
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double, own_attributes, share_network
+from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import share_out
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
@@ -95,9 +96,8 @@ class Target:
 
     @property
     def adaptive(self) -> str:
-        """The objective that the defence's row names first; the margin for any other network."""
-        row = getattr(self.classifier, "row", None)
-        return row.objectives[0] if row else "margin"
+        """The objective that the defence's row names first; the soft margin for any other network."""
+        return adaptive_objective(getattr(self.classifier, "row", None))
 
     @property
     def image_size(self) -> tuple[int, int] | None:

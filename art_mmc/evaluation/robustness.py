@@ -30,6 +30,7 @@ from art.evaluations.evaluation import Evaluation
 import art_mmc
 from art_mmc.checks import box_unit, check_images, check_labels, check_radii, check_seed, indices, whole
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import check_same, in_main_process, progress
 from art_mmc.evaluation import budget
 from art_mmc.evaluation.diagnostics import PLANTED, SAMPLES, Examination, Part, judge
@@ -442,7 +443,7 @@ def evaluate_robustness(
 ) -> RobustnessRecord:
     """
     Attack a classifier in L-inf with true labels: FGSM and PGD on the adaptive objective of the defence's row (the
-    margin, for a loss of the user's own), and PGD on the training loss. For more attacks, and a verdict, see
+    soft margin, for a loss of the user's own), and PGD on the training loss. For more attacks, and a verdict, see
     :class:`RobustnessEvaluation`.
 
     PGD has one random start and steps of 2.5 eps / steps, but no less than eps / 10: far enough to cross the ball, and
@@ -468,7 +469,7 @@ def evaluate_robustness(
         raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
     whole("steps", steps)
     radii = check_radii(eps, clip_values=classifier.clip_values)
-    adaptive = classifier.row.objectives[0] if classifier.row else "margin"
+    adaptive = adaptive_objective(classifier.row)
     plans = [
         replace(plan, objective=adaptive) if plan.objective == "adaptive" else plan
         for attack in ATTACKS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, headline
+from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord, headline
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import (
@@ -42,7 +42,7 @@ def flattery_sentences(comparison: Comparison) -> list[str]:
             own, adaptive = (record.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE))
             sentences.append(
                 f"{name}: its own loss flatters it by {lead:.1f} points at eps {format_eps(eps)}: PGD on its "
-                f"training loss leaves {format_percent(own.accuracy)} %, PGD on the {adaptive.objective} objective "
+                f"training loss leaves {format_percent(own.accuracy)} %, PGD on the {_in_words(adaptive)} objective "
                 f"{format_percent(adaptive.accuracy)} %."
             )
     return sentences
@@ -55,7 +55,11 @@ def _headline(comparison: Comparison) -> str:
 def _objectives(comparison: Comparison) -> dict[str, str]:
     """Defence -> the objective that PGD adaptive climbed."""
     eps = comparison.eps[0]
-    return {each.defence: str(each.robustness.get(PGD_ADAPTIVE, eps).objective) for each in comparison.results}
+    return {each.defence: _in_words(each.robustness.get(PGD_ADAPTIVE, eps)) for each in comparison.results}
+
+
+def _in_words(record: AttackRecord) -> str:
+    return str(record.objective).replace("_", " ")
 
 
 def text_table(comparison: Comparison, width: int = 120) -> str:
@@ -124,7 +128,7 @@ def three_numbers_table(comparison: Comparison, eps: float) -> str:
 
     def adaptive(each: DefenceResult) -> str:
         record = each.robustness.get(PGD_ADAPTIVE, eps)
-        return f"{format_percent(record.accuracy)} ({record.objective})"
+        return f"{format_percent(record.accuracy)} ({_in_words(record)})"
 
     return table(
         comparison.results,

@@ -51,7 +51,7 @@ FORMAT = "art_mmc.robustness"
 ATTACKS_CSV, EXAMPLES_NPZ = "attacks.csv", "examples.npz"
 
 #: the columns that stand side by side in every table: their names, and the objectives that they are about
-COLUMNS = {"own loss": ("loss",), "cross-entropy": ("cross_entropy",), "margin": ("adaptive", "margin")}
+COLUMNS = {"own loss": ("loss",), "cross-entropy": ("cross_entropy",), "margin": ("adaptive", "soft_margin", "margin")}
 
 #: what a verdict means
 MEANINGS = {

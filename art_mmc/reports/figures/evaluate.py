@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STYLES: dict[str, tuple[str, str, Any, str]] = {
     "loss": ("own loss", COLOURS[0], DASHES, "s"),
     "cross_entropy": ("cross-entropy", COLOURS[1], (0, (6, 1.5, 1.2, 1.5)), "^"),
-    "margin": ("margin", COLOURS[2], "-", "o"),
+    **{name: (name.replace("_", " "), COLOURS[2], "-", "o") for name in ("soft_margin", "margin")},
 }
 
 #: how markers look, and lines that may touch the frame
