@@ -119,3 +119,11 @@ def test_examples_run(script: Path, tmp_path, monkeypatch, capsys):
     for text in expected:
         assert text in said
     assert not list(tmp_path.iterdir())
+
+
+def test_the_map_names_places_that_are_there():
+    (part,) = re.findall(r"## Where things are\n(.*)", TEXT, re.DOTALL)
+    places = re.findall(r"`((?:art_mmc|tests)/[^`]*)`", part)
+    assert all((ROOT / place).exists() for place in places)
+    folders = {path.name for path in (ROOT / "art_mmc").iterdir() if (path / "__init__.py").is_file()}
+    assert folders <= {place.split("/")[1] for place in places}
