@@ -1,8 +1,6 @@
 """
-Training in two processes, started by torchrun as a user would, against one process.
-
-Run as a script this file is what the two processes do; the tests look at what they left behind. Networks are float64
-where two curves are compared, so that rounding stays far below what any wrong share of a batch would do.
+Training in two processes against one process; the tests look at what the two left behind. Networks are float64 where
+two curves are compared, so that rounding stays far below what any wrong share of a batch would do.
 """
 
 from __future__ import annotations
@@ -173,7 +171,7 @@ def idle_parameter(data):
 
 
 def work(out: Path):
-    """Everything that the tests look at, in one start of the processes: importing ART takes most of the time."""
+    """Everything that the tests look at, in one start of the processes."""
     torch.set_num_threads(1)
     data = load_dataset("digits")
     results = {}
@@ -236,19 +234,14 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ended(out):
-    """How torchrun ended: the last thing that happens is an error in one of the processes."""
-    process = torchrun(__file__, out)
-    try:
-        _, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
-    return process.returncode, err
+    """How the processes ended: the last thing that happens is an error in one of them."""
+    return forked(lambda: work(out), out / "said")
 
 
 @pytest.fixture(scope="module")
 def ranks(ended, out):
     files = [out / f"rank{rank}.pt" for rank in (0, 1)]
-    assert all(file.is_file() for file in files), ended[1]
+    assert all(file.is_file() for file in files), ended
     return [torch.load(file, weights_only=False) for file in files]
 
 
@@ -410,9 +403,32 @@ def test_a_parameter_that_plays_no_part_is_named(ranks):
 
 
 def test_an_error_in_one_process_ends_all(ended):
-    status, err = ended
-    assert status != 0
-    assert "RuntimeError: planted" in err
+    first, second = ended
+    assert first.status != 0
+    assert second.status == 1
+    assert "RuntimeError: planted" in second.err
+
+
+@pytest.mark.processes
+def test_torchrun_starts_them_and_ends_all_where_one_fails(tmp_path):
+    """As a user does."""
+    (tmp_path / "script.py").write_text(
+        "import torch\n"
+        "from art_mmc.distributed import process_group, total\n"
+        "with process_group('cpu') as here:\n"
+        "    both = total(torch.tensor([1, here.rank]))\n"
+        "    print(both.tolist() if here.is_main else '', flush=True)\n"
+        "    assert here.is_main, 'planted'\n"
+        "    total(both)\n"  # waits for the other
+    )
+    process = torchrun(tmp_path / "script.py")
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert "[2, 1]" in out
+    assert "planted" in err
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -475,7 +491,3 @@ def test_the_command_line(tmp_path):
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-6)
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     load_classifier(two)
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

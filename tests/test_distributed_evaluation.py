@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from art_mmc import create_classifier, load_classifier, load_dataset
-from art_mmc.classifiers import SoftmaxClassifier
+from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.cli import main
 from art_mmc.distributed import in_main_process, main_process_first, process_group, share_out, world
 from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
@@ -28,6 +28,8 @@ from art_mmc.evaluation.curves import measure_curves
 from art_mmc.studies.detect import run_detection_study, settled
 from art_mmc.studies.settings import Detect
 from tests.training import forked
+
+pytestmark = pytest.mark.usefixtures("short_control")
 
 EPS, N, BATCH = 0.1, 70, 16  # five batches of what is classified correctly, the last one a small one
 
@@ -53,7 +55,7 @@ DETECTION = {
     "quiet": True,
 }
 
-COMMAND = ("--suite", "quick", "--nb-test", "40", "--batch-size", "16", "--curves", "0", "--eps", "0.1")
+COMMAND = ("--suite", "quick", "--nb-test", "20", "--batch-size", "8", "--curves", "0", "--eps", "0.1")
 COMMAND += ("--device", "cpu", "--quiet")
 
 
@@ -72,7 +74,7 @@ class Noisy(nn.Module):
 def noisy_classifier():
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return SoftmaxClassifier(Noisy(), input_shape=(1, 8, 8), nb_classes=10, clip_values=(0.0, 1.0))
+        return LossDefendedClassifier(Noisy(), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0.0, 1.0))
 
 
 def evaluate(classifier, n=N, plans=PLANS, **settings):

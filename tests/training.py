@@ -68,6 +68,8 @@ def stop_at(trainer, batch, rank=0):
 
 #: seconds after which processes that wait for each other have failed
 LIMIT = 600
+#: seconds that the others have when one has failed
+GRACE = 20
 
 
 class Ended(NamedTuple):
@@ -86,8 +88,7 @@ def forked(
 ) -> list[Ended]:
     """
     Two processes that do some work, with torchrun's environment; one has none of it. `meanwhile` gets their numbers.
-    Only what ends by itself in all of them can be done so: where one may wait for another that has failed, torchrun
-    itself is needed.
+    Some seconds after one has failed the others are ended, as torchrun does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
@@ -123,6 +124,7 @@ def forked(
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     ended[pid] = os.waitstatus_to_exitcode(status)
+                    deadline = min(deadline, time.monotonic() + (LIMIT if ended[pid] == 0 else GRACE))
             time.sleep(0.02)
     finally:
         for pid in set(pids) - set(ended):
