@@ -61,6 +61,13 @@ def test_a_row_is_complete(name):
     assert get_defence(name) is row
 
 
+def test_a_row_can_not_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DEFENCES["mmc"].objectives = ("cross_entropy",)
+    with pytest.raises(TypeError):
+        DEFENCES["mmlda"].defaults["temperature"] = 5.0
+
+
 @pytest.mark.parametrize("objectives", [("cross_entropy",), (), ("cross_entropy", "cross_entropy")], ids=str)
 def test_a_row_with_nothing_but_cross_entropy_is_refused(objectives):
     message = "defence 'flattered' needs an adaptive objective besides plain cross-entropy: .* flattering number"
