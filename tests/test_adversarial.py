@@ -351,6 +351,7 @@ class TestAdversarialLossTrainer:
         assert crafted == ["PCLogitConstraintLoss"] * 2
         assert [record["stage"] for record in trainer.history] == ["warm-up", "pc"]
 
+    @pytest.mark.thorough
     def test_the_best_weights_are_those_of_the_best_robust_epoch(self, data):
         validation = (data.x_test[:100], data.y_test[:100])
         trainer = train(data, n=400, epochs=5, validation=validation, keep="best")
@@ -407,6 +408,7 @@ class TestAdversarialLossTrainer:
         judges[1].fit(x, y, (x, y), nb_epochs=1)
         assert judges[1].history[0]["val_robust_accuracy"] == judges[1].robust_accuracy(x, y)
 
+    @pytest.mark.thorough
     def test_catastrophic_overfitting_is_called_out(self, data, caplog):
         class Overfitted(FGSM):
             """One step against a network that reacts to the size of the step alone: plays the blinded attack."""

@@ -157,6 +157,7 @@ def test_trainer_learns_from_scratch(name, digits):
     assert accuracy(classifier, digits.x_test, digits.y_test) > 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("logit_norm", [1.0, 15.0])
 def test_trades_on_isce_needs_small_logits(logit_norm, digits):
     """The reason that the table gives, and the way round."""
@@ -166,6 +167,7 @@ def test_trades_on_isce_needs_small_logits(logit_norm, digits):
     assert (accuracy(classifier, digits.x_test, digits.y_test) > 0.8) == (logit_norm == 1.0)
 
 
+@pytest.mark.thorough
 def test_training_raises_robustness(trained, digits):
     """Adversarial training does what it is there for."""
 

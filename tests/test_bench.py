@@ -229,6 +229,7 @@ def test_a_step_shows():
     assert math.isnan(worst_step((1,), (1.0,)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [f"{each}-{('samples', 'classes')[i % 2]}" for i, each in enumerate(SUBJECTS)])
 def test_every_subject_is_measured(name):
     points = measure_curve(name, asdict(QUICK))

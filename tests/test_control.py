@@ -92,8 +92,7 @@ def test_a_network_that_folds_copies_into_its_batch_is_looked_at_like_any():
     assert found <= 0.2 * planted
 
 
-@pytest.mark.parametrize("plan", [LINF, L2], ids=["Linf", "L2"])
-@pytest.mark.parametrize("network", [undefended, adversarially_trained])
+@pytest.mark.parametrize(("network", "plan"), [(undefended, LINF), (adversarially_trained, L2)], ids=["Linf", "L2"])
 def test_random_points_do_not_find_it(network, plan):
     """2,000 points in each ball and on its edge, drawn anew: all are the clean class, the planted point is not."""
     target = Target(network(), images(4))

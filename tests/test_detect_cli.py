@@ -204,6 +204,7 @@ def test_default_radius():
 # ------------------------------------------------------------------------------------------------------------ command
 
 
+@pytest.mark.thorough
 def test_detect_trains_attacks_and_writes(run, tiny, monkeypatch):
     """Once interrupted after six batches, which do not run again and are read as they were."""
     line, part, made = (

@@ -90,6 +90,7 @@ def test_paper_attacks(name, defended):
         np.testing.assert_array_equal(craft(name, defended.classifier, x).x, crafted.x)
 
 
+@pytest.mark.thorough
 def test_carlini_succeeds_at_the_default_share(defended):
     """An area over the images that were easy to fool tells nothing of a detector."""
     crafted = craft("cw", defended.classifier, defended.x[:8], Detect.attack_share)

@@ -93,6 +93,7 @@ QUICK = ["--suite", "quick", "--nb-test", "24", "--eps", "0.1", "--device", "cpu
 # ------------------------------------------------------------------------------------------------------------- evaluate
 
 
+@pytest.mark.thorough
 def test_evaluate_writes_the_report_that_it_prints(run, monkeypatch):
     monkeypatch.setattr(assessment_module, "measure_curves", partial(measure_curves, steps=(1, 3), steps_over_eps=3))
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -133,6 +134,7 @@ def test_evaluate_writes_the_report_that_it_prints(run, monkeypatch):
         assert (kept["predictions"][fallen] != kept["y"][fallen]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("file", "options", "kind"),
     [

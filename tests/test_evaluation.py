@@ -1062,6 +1062,7 @@ def test_verdicts_of_an_honest_network(whole):
     )
 
 
+@pytest.mark.thorough
 def test_a_second_run_is_the_same_whatever_the_global_state(whole):
     plans = [*BATCHES, plan_of("square", independent=False), plan_of("deepfool", steps=20)]
     with seeded(99):
@@ -1072,6 +1073,7 @@ def test_a_second_run_is_the_same_whatever_the_global_state(whole):
 # ------------------------------------------------------------------------------------------------- step sizes (PC + LC)
 
 
+@pytest.mark.thorough
 def test_no_fixed_step_beats_the_suite_on_a_network_trained_by_pc():
     """The attack's step size decides how robust PC looks; the suite has several, and aims at each class."""
     classifier = trained_by_pc()
@@ -1274,6 +1276,7 @@ def test_eps_beyond_the_range_is_refused_in_its_unit():
         RobustnessEvaluation("quick", 256, verbose=False).evaluate(classifier, 255 * x, y)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_no_pass_of_the_network_is_larger_than_the_batch(size):
     """Attacks by queries, the diagnostics, the planted examples, the substitute and the curves among them."""

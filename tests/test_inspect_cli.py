@@ -29,6 +29,7 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_report_on_two_networks(folder, run):
     state = np.random.get_state()[1].copy()
     status, out, err = run("inspect", folder / "sce.pt", folder / "mmc.pt", *QUICK, "--output", "out", "--threads", "1")

@@ -116,6 +116,7 @@ def test_a_true_class_of_certainty_still_has_a_gradient(key):
     np.testing.assert_allclose(leaf.grad.numpy(), reference.grad.numpy(), rtol=1e-4, atol=tolerance)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("key", ["sce-weighted", "pc+lc-code-soft"])
 def test_compiled_without_a_break(key):
     logits, y = batch(10)

@@ -21,6 +21,7 @@ PYTHON = [code for language, code in BLOCK.findall(TEXT) if language == "python"
 SHELL = [line for language, code in BLOCK.findall(TEXT) if language == "bash" for line in code.strip().splitlines()]
 
 
+@pytest.mark.thorough
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
@@ -96,6 +97,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("script", [*(ROOT / "examples").glob("[!r]*.py")], ids=lambda path: path.name)
+@pytest.mark.thorough
 @pytest.mark.usefixtures("short_control")
 def test_examples_run(script: Path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -245,7 +245,7 @@ def test_labels_of_crowded_radii_are_left_out():
     assert radius_labels([0, 0.01, 0.29, 0.3]) == ["0", "", "", "0.3"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 11])
+@pytest.mark.parametrize("count", [1, 4, 11])
 def test_pictures_of_any_number_of_defences(comparison, count):
     many = Comparison(comparison.provenance, (comparison.results * 4)[:count])
     png = curves_png(many)

@@ -407,6 +407,7 @@ def test_what_does_not_fit_is_refused():
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.thorough
 def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     """One network trained, one from a file; a second run goes on from what the first left."""
     (tmp_path / "data").symlink_to(mnist_folder)

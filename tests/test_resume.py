@@ -89,7 +89,13 @@ def test_a_run_of_another_device_goes_on(data, tmp_path, caplog):
     assert second.history[-1]["loss"] != whole.history[-1]["loss"]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        each if each in ("mmc-pgd-ema-best", "pc-warm-up-recipe") else pytest.param(each, marks=pytest.mark.thorough)
+        for each in SETTINGS
+    ],
+)
 def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
     whole = make_trainer(setting)
     fit(whole, data)

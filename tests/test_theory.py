@@ -616,6 +616,7 @@ def test_principal_components_and_where_they_put_the_centers(rng):
     assert len(feature_figure([map_features(*clusters(rng, n=4, classes=25, dim=30))]).axes[0].texts) == 0
 
 
+@pytest.mark.thorough
 def test_tsne_embeds_the_centers_among_their_points(rng):
     z, y = clusters(rng, n=25)
     centers = 8 * np.eye(3, 4)

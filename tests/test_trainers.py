@@ -48,6 +48,7 @@ class TestLossTrainer:
         assert isinstance(trainer, Trainer)
         assert type(trainer) is TRAINERS[name]
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         "name", [each if each in ("mmc", "pc") else pytest.param(each, marks=pytest.mark.contract) for each in DEFENCES]
     )

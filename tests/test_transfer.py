@@ -173,6 +173,7 @@ def test_a_substitute_is_the_same_by_its_seed_and_leaves_the_world(monkeypatch):
     assert not torch.equal(next(other_seed.model.parameters()), next(substitute.model.parameters()))
 
 
+@pytest.mark.thorough
 def test_a_substitute_asks_for_answers_alone():
     """The gradients of a network that has none are no hindrance."""
     target = Target(around(before=lambda x: x.detach()), digits()[2])
