@@ -596,7 +596,7 @@ def test_options_are_carried_over():
 def test_compiled_network_gives_the_same(digits: Digits):
     network = unsettle(Normed())
     plain = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    compiled = accelerate(plain, "margin", compile="eager")
+    compiled = accelerate(plain, "adaptive", compile="eager")
     x, y = digits.x_test[:9], digits.y_test[:9]
     for _ in range(2):
         np.testing.assert_allclose(compiled.predict(x), plain.predict(x), rtol=1e-4, atol=1e-4)
