@@ -23,7 +23,7 @@ from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.pretrained import FOLDER
 from art_mmc.reports import json_bytes, load_robustness, write_robustness
-from art_mmc.reports.tables import norm_name
+from art_mmc.reports.tables import norm_name, short_name
 from art_mmc.state import write_atomically
 from art_mmc.studies.flags import NUMBERS
 from art_mmc.studies.history import beside
@@ -100,7 +100,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     if not (work / "report.json").is_file():
         run(settings)
-    record = replace(load_robustness(work / "report.json"), inputs=None, examples=None, index=None)
+    record = load_robustness(work / "report.json")
+    facts = {**record.provenance, "dataset": short_name(str(record.provenance["dataset"]))}
+    record = replace(record, provenance=facts, inputs=None, examples=None, index=None)
     write_robustness(record, args.results / f"evaluate-{args.name}")
     content = compressed(args.file)
     classifier = load_classifier(args.file, device_type="cpu")
@@ -114,8 +116,8 @@ def main(argv: list[str] | None = None) -> None:
         "logits": classifier.predict(fixed_inputs(classifier.input_shape)).tolist(),
         "evaluation": evaluated(record),
     }
-    place = args.package / args.name
-    files = write_atomically({place.with_suffix(".pt"): content, place.with_suffix(".json"): json_bytes(card)})
+    endings = {".pt": content, ".json": json_bytes(card)}
+    files = write_atomically({args.package / f"{args.name}{ending}": each for ending, each in endings.items()})
     print(f"wrote {', '.join(map(str, files))}")
 
 

@@ -77,7 +77,10 @@ def test_the_recorded_worst_case(network):
     """200 images, the smallest radius: the two 95 % intervals meet."""
     card = pretrained_card(network)
     found, recorded = card["evaluation"], card["evaluation"]["worst_case"][0]
-    data = load_dataset(found["dataset"], os.environ.get("ART_MMC_DATA"))
+    place = os.environ.get("ART_MMC_DATA")
+    data = load_dataset(
+        os.path.join(place or "", found["dataset"]) if ".npz" in found["dataset"] else found["dataset"], place
+    )
     evaluation = RobustnessEvaluation(found["suite"], [recorded["eps"]], seed=found["seed"], verbose=False)
     record = assess(load_pretrained(network), data, evaluation, nb_test=200, curves=0)
     low, high = record.worst_case(recorded["eps"]).interval

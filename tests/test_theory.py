@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +21,7 @@ from scipy.stats import multivariate_normal
 
 from art_mmc.data import Dataset
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
+from art_mmc.pretrained import find_network
 from art_mmc.reports.figures.inspect import (
     boundary_figure,
     density_figure,
@@ -71,8 +71,6 @@ from art_mmc.theory import (
 from art_mmc.theory.density import binned
 from tests.conftest import left_alone
 from tests.planted import Linear, plain
-
-EXAMPLES = Path(__file__).parents[1] / "examples" / "results"
 
 
 @pytest.fixture
@@ -727,7 +725,7 @@ def test_rank_figure_stacks_to_a_hundred(rng, classes):
 
 
 def test_histories_of_recorded_trainings(tmp_path):
-    paths = {name: EXAMPLES / f"train-mnist-{name}.json" for name in ("sce", "mmc", "pc")}
+    paths = {name: find_history(find_network(f"{name}-mnist")) for name in ("sce", "mmc", "pc")}
     histories = {name: read_history(path) for name, path in paths.items()}
     recorded = json.loads(paths["mmc"].read_text())["history"]
     assert [r["loss"] for r in histories["mmc"]] == [r["loss"] for r in recorded]

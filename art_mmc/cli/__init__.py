@@ -31,6 +31,7 @@ examples:
   art-mmc compare --dataset my.npz --eps 4/255,8/255 --backbone resnet20
   art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
   art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
+  art-mmc evaluate mmc-mnist                           a trained network of the package on real images; see art-mmc zoo
   art-mmc evaluate mmc.pt --suite strong               attacks, diagnostics and a verdict; any network of your own too
   art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
 """
