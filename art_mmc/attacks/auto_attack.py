@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from art.attacks.attack import EvasionAttack
-from art.attacks.evasion import SquareAttack
+from art.attacks.evasion.square_attack import SquareAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
@@ -181,14 +181,17 @@ class AutoAttackStandard(EvasionAttack):
         if dimensions != 4:
             logger.warning("Square is for images, and the inputs have %d dimensions: it is left out.", dimensions)
             return attacks
+        attacks["Square"] = _Square(self._square_view(), max_iter=_QUERIES, p_init=0.8, nb_restarts=1, **quiet)
+        return attacks
+
+    def _square_view(self) -> Any:
         view = self._double()
         if view is self.estimator:
             view = self.estimator._view()
         if view.clip_values is None:
             view._clip_values = np.array([-math.inf, math.inf], dtype=ART_NUMPY_DTYPE)
         view.predict = remembering(view.predict)
-        attacks["Square"] = _Square(view, max_iter=_QUERIES, p_init=0.8, nb_restarts=1, **quiet)
-        return attacks
+        return view
 
     def _double(self) -> Any:
         from art_mmc.classifiers.accelerate import on_double  # here: one that is only named brings no classifiers along

@@ -281,7 +281,7 @@ class SPSA(QueryAttack):
         :return: What the attack climbs, (M,), float64.
         """
         # differences of near values are taken: float64, though the predictions are float32
-        values = lead(predictions, y) if self.objective == "margin" else self._of_tensors(predictions, y)
+        values = lead(predictions, y) if self.objective == "margin" else self._given_values(predictions, y)
         if values.shape != y.shape:
             raise ValueError(f"objective: expected one value a sample, shape {y.shape}, got shape {values.shape}.")
         if not np.isfinite(values).all():
@@ -289,7 +289,7 @@ class SPSA(QueryAttack):
             raise ValueError(f"objective: gave NaN or infinite values for {bad} of {len(values)} samples.")
         return -values if self.targeted else values
 
-    def _of_tensors(self, predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _given_values(self, predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
         import torch  # here: predictions come from any framework
 
         from art_mmc.objectives import OBJECTIVES
@@ -361,13 +361,7 @@ class SPSA(QueryAttack):
         check_name("optimizer", self.optimizer, ("adam", "sign"))
         if self.momentum != 0 and not (positive_number(self.momentum) and self.momentum < 1):
             raise ValueError(f"The argument `momentum` has to be in the range [0, 1), got {self.momentum!r}.")
-        if isinstance(self.objective, str):
-            if self.objective != "margin":
-                from art_mmc.objectives import OBJECTIVES
-
-                check_name("objective", self.objective, OBJECTIVES)
-        elif not callable(self.objective):
-            raise ValueError(f"The argument `objective` has to be a name or a function, got {self.objective!r}.")
+        self._check_objective()
         for name in ("random_start", "early_stop", "return_best", "clip_samples"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"The argument `{name}` has to be of type bool, got {getattr(self, name)!r}.")
@@ -376,3 +370,12 @@ class SPSA(QueryAttack):
                 "The argument `max_queries_per_forward` has to be an integer of at least 1, got "
                 f"{self.max_queries_per_forward!r}."
             )
+
+    def _check_objective(self) -> None:
+        if isinstance(self.objective, str):
+            if self.objective != "margin":
+                from art_mmc.objectives import OBJECTIVES
+
+                check_name("objective", self.objective, OBJECTIVES)
+        elif not callable(self.objective):
+            raise ValueError(f"The argument `objective` has to be a name or a function, got {self.objective!r}.")

@@ -48,6 +48,7 @@ class Network:
         self.view = view._without_probabilities()
         #: whether a gradient was NaN or infinite, bool (); looked at seldom, so that nobody waits for the device
         self.broken = torch.zeros((), dtype=torch.bool, device=self.view.device)
+        self.device, self.crafting = self.view.device, self.view.crafting
 
     def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         points: Any = x if self.view.all_framework_preprocessing else x.cpu().numpy()
@@ -273,9 +274,9 @@ class WhiteBoxAttack(EvasionAttack):
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)
         name = type(self).__name__
-        with network.view.crafting(), torch.enable_grad():
+        with network.crafting(), torch.enable_grad():
             parts = [
-                network.logits(torch.tensor(x_adv[first : first + self.batch_size], device=network.view.device)).cpu()
+                network.logits(torch.tensor(x_adv[first : first + self.batch_size], device=network.device)).cpu()
                 for first in range(0, len(x), self.batch_size)
             ]
             logits = torch.cat(parts)
@@ -293,7 +294,7 @@ class WhiteBoxAttack(EvasionAttack):
                 left = np.flatnonzero(~reached if self.early_stop else values < np.inf)
                 for first in range(0, len(left), self.batch_size):
                     index = left[first : first + self.batch_size]
-                    clean = torch.tensor(x[index], dtype=torch.float32, device=network.view.device)
+                    clean = torch.tensor(x[index], dtype=torch.float32, device=network.device)
                     noise = [self._noise(x.shape[1:], [seed, int(i), start, aim]) for i in index]
                     found, hit, value = self._attack(
                         network,

@@ -1,0 +1,2 @@
+class ARTTestException(Exception):
+    pass
