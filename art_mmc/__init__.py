@@ -8,6 +8,8 @@ line cost nothing.
 
 from art_mmc._attach import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-__getattr__, __dir__, __all__ = attach(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(
+    __name__, __file__, {"Classifier": "art_mmc.classifiers", "Trainer": "art_mmc.trainers"}
+)

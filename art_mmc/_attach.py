@@ -8,22 +8,32 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(
+    package: str, file: str, made: Mapping[str, str] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """
     :param package: The package's `__name__`.
     :param file: Its `__file__`; beside it lies `__init__.pyi`, a line `from MODULE import NAME as NAME` a name.
+    :param made: Ending of a name -> module that has the classes made from a table, those too that the stub lacks.
     :return: Its `__getattr__`, `__dir__` and `__all__`.
     """
     with open(os.path.join(os.path.dirname(file), "__init__.pyi"), encoding="utf-8") as stub:
         homes = {line.split()[3]: line.split()[1] for line in stub if line.startswith("from ")}
 
     def get(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        return getattr(importlib.import_module(homes[name]), name)
+        home = homes.get(name) or next((module for end, module in (made or {}).items() if name.endswith(end)), None)
+        missing = AttributeError(f"module '{package}' has no attribute '{name}'")
+        if home is None:
+            raise missing
+        try:
+            return getattr(importlib.import_module(home), name)
+        except AttributeError:
+            if name in homes:
+                raise
+            raise missing from None
 
     return get, lambda: sorted([*vars(sys.modules[package]), *homes]), sorted(homes)

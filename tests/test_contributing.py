@@ -1,0 +1,38 @@
+"""The pages for contributors: the diffs fit today's sources, the changelog's first entry is the version."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+import art_mmc
+from tests.readme import ROOT
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DIFFS = dict(re.findall(r"## An? (.*?)\n.*?```diff\n(.*?)```", PAGE, re.DOTALL))
+
+
+def test_every_addition_is_shown():
+    assert list(DIFFS) == ["loss", "attack", "detector", "published table", "data set"]
+
+
+@pytest.mark.parametrize("title", DIFFS)
+def test_a_diff_fits_the_sources(title):
+    command = ["git", "apply", "--check", "--recount", "-C1", "-"]
+    done = subprocess.run(command, input=DIFFS[title], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loss_takes_four_files_and_eighty_lines_with_the_line_of_the_readme():
+    added = [line for line in DIFFS["loss"].splitlines() if line.startswith("+") and not line.startswith("+++")]
+    assert len(added) + 1 <= 80
+    assert DIFFS["loss"].count("+++ b/") + 1 <= 4
+
+
+def test_the_changelog_begins_with_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text, re.MULTILINE)
+    assert entries[0] == art_mmc.__version__
+    assert entries == sorted(entries, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
