@@ -497,36 +497,84 @@ TRAINERS: dict[str, Trainer] = {
 }
 
 
-#: what else of ART is run on them: name -> kind, what a user should know
+_ON_LOGITS = "takes the logits for probabilities"
+_WITH_CROSS_ENTROPY = (
+    "around `classifier.model` with `CrossEntropyLoss()`: in `fit` ART turns one-hot labels into indices only for "
+    "losses that it knows, and fails on any other, its own class included"
+)
+_DISTANCE = "the size of the loss and of its gradient is another for each loss: not to be compared"
+
+#: what else of ART is run on them and on ART's own class: name -> kind, what a user should know
 OTHERS: dict[str, tuple[str, str]] = {
+    "BinaryInputDetector": ("detector", "its detector is a classifier of two classes, one of these too"),
+    "BinaryActivationDetector": ("detector", '`layer="embedding"`; its detector has `clip_values=None`'),
+    "SubsetScanningDetector": ("detector", '`layer="embedding"`'),
+    "BeyondDetectorPyTorch": (
+        "detector",
+        "asks for a self-supervised network with `backbone`, `projector`, `classifier`",
+    ),
+    "ActivationDefence": ("detector of poison", "activations of the layer before the logits"),
+    "SpectralSignatureDefense": ("detector of poison", "as ActivationDefence"),
+    "ProvenanceDefense": (
+        "detector of poison",
+        "trains clones; `perf_func` is a function of rows; ART: tells samples by their values, and takes images of few "
+        "grey levels for the same",
+    ),
+    "RONIDefense": ("detector of poison", "as ProvenanceDefense; ART: for tables alone (roni.py:153)"),
+    "adversarial_accuracy": ("metric", ""),
+    "empirical_robustness": ("metric", ""),
+    "loss_sensitivity": ("metric", f"of the objective; {_DISTANCE}"),
+    "loss_gradient_check": ("metric", "of the objective"),
+    "clever_u": ("metric", "by `class_gradient` of the logits: scales with them"),
+    "clever_t": ("metric", "as clever_u"),
+    "PDTP": ("metric", f"{_ON_LOGITS}: `classifier.with_probabilities(10)` has some"),
+    "SHAPr": ("metric", _ON_LOGITS),
     "BullseyePolytopeAttackPyTorch": ("poisoning", '`feature_layer="embedding"`'),
     "FeatureCollisionAttack": ("poisoning", '`feature_layer="embedding"`'),
     "GradientMatchingAttack": ("poisoning", "matches gradients of the training loss"),
     "HiddenTriggerBackdoor": ("poisoning", '`feature_layer="embedding"`'),
     "PoisoningAttackCleanLabelBackdoor": ("poisoning", "its PGD follows the objective"),
     "SleeperAgentAttack": ("poisoning", "as GradientMatchingAttack"),
-    "MembershipInferenceBlackBox": ("membership inference", "takes the logits for probabilities"),
-    "MembershipInferenceBlackBox, nn": ("membership inference", "takes the logits for probabilities"),
+    "MembershipInferenceBlackBox": ("membership inference", _ON_LOGITS),
+    "MembershipInferenceBlackBox, nn": ("membership inference", _ON_LOGITS),
     "MembershipInferenceBlackBox, loss": ("membership inference", 'by `compute_loss`: `objective="loss"` for the loss'),
+    "MembershipInferenceBlackBoxRuleBased": ("membership inference", "by the predicted class alone"),
     "LabelOnlyDecisionBoundary": ("membership inference", ""),
     "ShadowModels": ("membership inference", "trains clones; fixed centers stay as they are"),
-    "AttributeInferenceMembership": ("attribute inference", "for tables: on a `torch.nn.Linear` of six columns"),
+    "AttributeInferenceBlackBox": ("attribute inference", "for tables: on a network of six columns"),
+    "AttributeInferenceMembership": ("attribute inference", "for tables: on a network of six columns"),
     "MIFace": ("model inversion", "`class_gradient` of the logits"),
     "CopycatCNN": ("extraction", ""),
     "KnockoffNets": ("extraction", ""),
     "PyTorchRandomizedSmoothing": ("wrapper", "around `classifier.model` and its loss; `certify` needs statsmodels"),
-    **{
-        f"Py{name}": (
-            "wrapper",
-            "around `classifier.model` with `CrossEntropyLoss()`: in `fit` ART turns one-hot labels into indices only "
-            "for losses that it knows, and fails on any other, its own class included",
-        )
-        for name in ("TorchMACER", "TorchSmoothAdv", "TorchSmoothMix")
-    },
+    **dict.fromkeys(("PyTorchMACER", "PyTorchSmoothAdv", "PyTorchSmoothMix"), ("wrapper", _WITH_CROSS_ENTROPY)),
     "EnsembleClassifier": ("wrapper", "means of logits and of the objectives' gradients"),
     "DeepPartitionEnsemble": ("wrapper", ""),
     "QueryEfficientGradientEstimationClassifier": ("wrapper", "estimates gradients of the logits"),
     "EoTImageRotationPyTorch": ("expectation over transformation", "as `preprocessing_defences`; three samples"),
+}
+
+#: of those, what fails on ours and on ART's own class alike
+OTHERS_FAIL: dict[str, Failure] = {}
+
+#: what takes a PyTorch classifier by its type and is nothing for one
+NO_CLASSIFIER: dict[str, str] = {
+    **dict.fromkeys(("AttributeInferenceBaseline", "AttributeInferenceBaselineTrueLabel"), "takes no classifier"),
+    "BackdoorAttackDGMTrailTensorFlowV2": "for TensorFlow's generators",
+    **dict.fromkeys(
+        (
+            "BadDetGlobalMisclassificationAttack",
+            "BadDetObjectDisappearanceAttack",
+            "BadDetObjectGenerationAttack",
+            "BadDetRegionalMisclassificationAttack",
+            "PoisoningAttackBackdoor",
+        ),
+        "takes no classifier",
+    ),
+    "FunctionallyEquivalentExtraction": "for a network of one layer of ReLUs on tables; its search did not end in a "
+    "minute on one of eight",
+    "HiddenTriggerBackdoorKeras": "for Keras",
+    "HiddenTriggerBackdoorPyTorch": "what HiddenTriggerBackdoor runs",
 }
 
 
@@ -590,6 +638,37 @@ def evasion_attacks() -> dict[str, bool]:
     }
 
 
+def other_attacks() -> list[str]:
+    """
+    :return: The names of ART's attacks of other kinds that take a PyTorch classifier by its type, and of its detectors.
+    """
+    import importlib
+    import inspect
+    import pkgutil
+
+    from art.attacks.attack import Attack as Base
+    from art.defences.detector.evasion import EvasionDetector
+    from art.defences.detector.poison import PoisonFilteringDefence
+
+    from art_mmc import create_classifier
+
+    for name in ("art.attacks.poisoning", "art.attacks.inference", "art.attacks.extraction"):
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+            if "audio" not in module.name:  # asks for a package for sounds
+                importlib.import_module(module.name)
+    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
+    found, left = [], [Base]
+    while left:
+        for cls in left.pop().__subclasses__():
+            left.append(cls)
+            foreign = not cls.__module__.startswith("art.") or ".evasion" in cls.__module__ or inspect.isabstract(cls)
+            wanted = getattr(cls, "_estimator_requirements", None)
+            if not foreign and wanted is not None and cls.is_estimator_valid(classifier, wanted):
+                found.append(cls.__name__)
+    detectors = EvasionDetector.__subclasses__() + PoisonFilteringDefence.__subclasses__()
+    return sorted({*found, *(cls.__name__ for cls in detectors if cls.__module__.startswith("art."))})
+
+
 def trainers() -> list[str]:
     """
     :return: The names of ART's trainers.
@@ -619,6 +698,9 @@ def to_markdown() -> str:
         when = entry.fails.when
         return "no" if when == "always" else f"not with {when}".replace("with no ", "without ")
 
+    def on_arts(entry: Attack) -> str:
+        return "behind a softmax" if entry.view else runs(entry)
+
     def reason(entry: Attack | Trainer) -> str:
         return entry.fails.reason if entry.fails is not None else ""
 
@@ -626,23 +708,31 @@ def to_markdown() -> str:
         "# What of ART runs on the nine classifiers",
         "",
         "Written by `python -m tests.art_support` from what the tests run, with ART 1.20; a test compares. *The "
-        "objective* is the classifier's `objective`: the defence's adaptive one unless told otherwise.",
+        "objective* is the classifier's `objective`: the defence's adaptive one unless told otherwise. *ART's* is "
+        "ART's own `PyTorchClassifier` on a network of the same kind.",
         "",
         "## Evasion attacks",
         "",
-        "| attack | runs | climbs | remarks |",
-        "|---|---|---|---|",
+        "| attack | runs | on ART's | climbs | remarks |",
+        "|---|---|---|---|---|",
     ]
     for name, entry in sorted(ATTACKS.items()):
-        lines.append(f"| {name} | {runs(entry)} | {entry.climbs} | {sentence(reason(entry), entry.note)} |")
+        about = sentence(reason(entry), entry.note)
+        lines.append(f"| {name} | {runs(entry)} | {on_arts(entry)} | {entry.climbs} | {about} |")
     others = [name for name, fits in evasion_attacks().items() if not fits]
     lines += ["", f"For other kinds of estimators: {', '.join(others)}.", "", "## Trainers", ""]
-    lines += ["| trainer | runs | remarks |", "|---|---|---|"]
+    lines += ["| trainer | runs | on ART's | remarks |", "|---|---|---|---|"]
     for name, entry in sorted(TRAINERS.items()):
         refused = [f"{', '.join(each.names)}: {each.reason}" for each in entry.refuses.values()]
-        lines.append(f"| {name} | {runs(entry)} | {sentence(reason(entry), entry.note, *refused)} |")
-    lines += ["", "## Poisoning, inference, extraction, wrappers", "", "| class | kind | remarks |", "|---|---|---|"]
-    lines += [f"| {name} | {kind} | {note} |" for name, (kind, note) in OTHERS.items()]
+        lines.append(f"| {name} | {runs(entry)} | {runs(entry)} | {sentence(reason(entry), entry.note, *refused)} |")
+    lines += ["", "## Detectors, metrics, poisoning, inference, extraction, wrappers", ""]
+    lines += ["| class | kind | runs | on ART's | remarks |", "|---|---|---|---|---|"]
+    for name, (kind, note) in OTHERS.items():
+        fails = OTHERS_FAIL.get(name)
+        both = "yes | yes" if fails is None else "no | no"
+        lines.append(f"| {name} | {kind} | {both} | {sentence(fails.reason if fails else '', note)} |")
+    without = [f"{name} ({why})" for name, why in NO_CLASSIFIER.items()]
+    lines += ["", f"Nothing for them: {', '.join(without)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,7 @@ from art.defences.trainer import (
     DPInstaHideTrainer,
     Trainer,
 )
+from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import LossDefendedClassifier, create_classifier
@@ -124,6 +125,17 @@ def test_trainer_runs(trainer, variant, name, own, digits):
     again.optimizer.param_groups[0]["lr"] = 1e-3  # FBF's ends at 0
     again.fit(x, y, nb_epochs=1)
     assert not np.array_equal(again.predict(x[:4]), own.predict(x[:4]))
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("trainer", BUILD)
+def test_on_art_s_own_class(trainer, trained, digits):
+    network = copy.deepcopy(trained["sce"].model)
+    optimizer, loss = torch.optim.SGD(network.parameters(), lr=0.001), torch.nn.CrossEntropyLoss()
+    classifier = PyTorchClassifier(network, loss, (1, 8, 8), 10, optimizer, clip_values=(0, 1), device_type="cpu")
+    built = BUILD[trainer](classifier, TRAINERS[trainer].variants[0])
+    built.fit(digits.x_train[:64].copy(), one_hot(digits.y_train[:64]), batch_size=64, nb_epochs=1)
+    assert np.isfinite(classifier.predict(digits.x_test[:8])).all()
 
 
 @pytest.mark.parametrize(("trainer", "variant", "name"), cases(refused=True))
