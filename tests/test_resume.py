@@ -7,11 +7,13 @@ import csv
 import os
 import shutil
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
+from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from art_mmc import load_classifier
 from art_mmc.classifiers import LossDefendedClassifier
@@ -314,6 +316,30 @@ def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, 
     train(copy.deepcopy(first), resume=True)
     with pytest.raises(RunMismatchError, match=rf"{name}\S*: was .*, is "):
         train(OTHERS[name](), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (lambda optimizer: StepLR(optimizer, 5, 0.1), lambda optimizer: StepLR(optimizer, 5, 0.2)),
+        (partial(StepLR, step_size=5), partial(StepLR, step_size=6)),
+        (partial(StepLR, step_size=5), partial(ExponentialLR, gamma=5)),
+    ],
+)
+def test_a_run_goes_on_with_no_other_scheduler_or_array_outside_the_network(first, other, data, tmp_path):
+    def train(scheduler, mean, resume):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        pair = (np.full((1, 8, 8), mean, np.float32), np.ones((1, 8, 8), np.float32))
+        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, preprocessing=pair)
+        trainer = LossTrainer(classifier, folder=tmp_path, seed=0, verbose=False)
+        trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=1, scheduler=scheduler, resume=resume)
+
+    train(first, 0.1, False)
+    train(first, 0.1, True)
+    with pytest.raises(RunMismatchError, match="scheduler"):
+        train(other, 0.1, True)
+    with pytest.raises(RunMismatchError, match="arrays"):
+        train(first, 0.2, True)
 
 
 def test_what_tells_a_network_with_processing_outside_it_is_plain():

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def identity(classifier: Any) -> dict[str, Any]:
             "processing": [{"step": type(each).__name__, **scalars(vars(each))} for each in parts],
             "options": {**options, **(loss.options() if isinstance(loss, Loss) else {})},
         }
+        if sums := [arrays(vars(each)) for each in parts if arrays(vars(each))]:
+            about["arrays"] = sums
     if about.get("backbone") is None:
         about["layers"] = {
             plain_name(name): f"{type(module).__name__}({module.extra_repr()})"
@@ -102,6 +105,15 @@ def identity(classifier: Any) -> dict[str, Any]:
             if not any(True for _ in module.children())
         }
     return json.loads(json.dumps(about))
+
+
+def arrays(values: dict[str, Any]) -> dict[str, int]:
+    """Checksums of those of some settings that are arrays."""
+    return {
+        name: zlib.crc32(np.ascontiguousarray(each).data)
+        for name, each in values.items()
+        if isinstance(each, np.ndarray) and each.dtype != object
+    }
 
 
 def scalars(values: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from art_mmc.checks import check_name, indices
+from art_mmc.classifiers.checkpoint import scalars
 from art_mmc.losses.base import Loss
 
 #: losses that take class indices; any other gets rows, as from ART
@@ -160,6 +161,18 @@ def is_made(scheduler: Any) -> bool:
     if not made and not callable(scheduler):
         raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
     return made
+
+
+def described_scheduler(scheduler: Any) -> dict[str, Any]:
+    """What tells a scheduler, or what makes one, from others: its names and numbers, plain data."""
+    if is_made(scheduler):
+        return {"scheduler": type(scheduler).__name__, **scalars(vars(scheduler))}
+    settings = scalars(getattr(scheduler, "keywords", {}))
+    while hasattr(scheduler, "func"):
+        scheduler = scheduler.func
+    code = getattr(scheduler, "__code__", None)
+    numbers = [each for each in code.co_consts if isinstance(each, (int, float, str))] if code else []
+    return {"made by": getattr(scheduler, "__qualname__", type(scheduler).__name__), "constants": numbers, **settings}
 
 
 def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batches: int) -> bool:

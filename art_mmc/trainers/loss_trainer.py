@@ -26,6 +26,7 @@ from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.classifiers.fitting import (
     check_weights,
     counted,
+    described_scheduler,
     explained,
     is_made,
     step_scheduler,
@@ -701,6 +702,8 @@ class LossTrainer(Trainer):
         if self.recipe is None:
             optimizer = self._classifier.optimizer
             about["optimizer"] = {"optimizer": type(optimizer).__name__, **scalars(optimizer.defaults)}
+        if job.scheduler is not None:
+            about["scheduler"] = described_scheduler(job.scheduler)
         return about
 
     def __repr__(self) -> str:
@@ -754,6 +757,9 @@ class LossTrainer(Trainer):
             described = {name: value for name, value in (saved["config"] or {}).items() if name in now["network"]}
             before = {**before, "network": {**now["network"], **described}}
             now = {name: value for name, value in now.items() if name in before}
+        # what versions before this one did not write down
+        now["network"] = {k: v for k, v in now["network"].items() if k in before["network"] or k != "arrays"}
+        now = {name: value for name, value in now.items() if name in before or name != "scheduler"}
         if self._extends:  # by epochs alone
             before, now = (
                 {**each, "stages": [], "trainer": _EPOCHS.sub("", each["trainer"])} for each in (before, now)
