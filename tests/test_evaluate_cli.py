@@ -22,7 +22,9 @@ from art_mmc.cli.run import UsageError, failures
 from art_mmc.data import Dataset
 from art_mmc.evaluation import (
     BROKEN,
+    FIRST_LOOK,
     HOLDS,
+    NOT_CONVERGED,
     UNTRUSTWORTHY,
     AttackError,
     AttackPlan,
@@ -215,6 +217,8 @@ def test_a_first_look_keeps_to_a_budget(run, monkeypatch):
     ("verdict", "least", "status", "said"),
     [
         (HOLDS, 0.05, 0, "passed"),
+        (FIRST_LOOK, 0.05, 0, "passed"),
+        (NOT_CONVERGED, 0.05, 1, "failed, the verdict is not converged"),
         (HOLDS, 0.1, 0, "passed"),  # the worst case is 1 of 10
         (HOLDS, 0.11, 1, "failed, the worst case at eps 0.2 is 0.100"),
         (UNTRUSTWORTHY, 0.05, 1, "failed, the verdict is untrustworthy"),

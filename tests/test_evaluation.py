@@ -962,7 +962,8 @@ def test_two_classes():
     classifier = linear_classifier(2)
     y = classifier.predict(x).argmax(axis=1)
     found = RobustnessEvaluation("quick", 0.02, verbose=False, diagnostics=False).evaluate(classifier, x, y)
-    assert [each.attack for each in found.attacks] == [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE]
+    names = [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE, "APGD soft margin"]
+    assert [each.attack for each in found.attacks] == names
 
 
 # ------------------------------------------------------------------------------------------------- the whole record
@@ -992,6 +993,7 @@ def test_json_round_trip_of_everything(whole):
     assert again.class_accuracy(0.1) == whole.class_accuracy(0.1)
     names = {"attack", "objective", "eps", "eps_step", "steps", "n", "correct", "accuracy", "interval", "seconds"}
     names |= {"norm", "restarts", "targets", "labels", "bounded", "black_box", "gradients", "queries", "attacked"}
+    names |= {"round"}
     assert set(data["attacks"][0]) == names | {"distances", "standing"}
     assert data["attacks"][0]["correct"] == data["attacks"][0]["standing"].count("1")
     assert [each.black_box for each in again.attacks] == [False, False, True, False, True, False]

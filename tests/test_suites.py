@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from art_mmc import LossDefendedClassifier, load_dataset
+from art_mmc import load_dataset
 from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     HOLDS,
@@ -23,8 +23,9 @@ from art_mmc.evaluation import (
     Verdict,
     get_suite,
 )
+from art_mmc.evaluation.records import gains
 from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
-from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, robustness_report
+from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, report_files, robustness_report
 from art_mmc.studies.evaluate import assess
 from tests.planted import Linear, digits, plain, undefended
 
@@ -57,7 +58,7 @@ def test_each_plan_of_each_suite_builds_and_runs(name, quirks):
     x, y = x[:4], y[:4]
     plans = suite.build([0.05, 0.1], quirks=suite.quirks if quirks else (), image_size=(8, 8))
     found = RobustnessEvaluation(
-        [shortened(plan) for plan in plans], diagnostics=False, verbose=False, substitutes=[undefended()]
+        [shortened(plan) for plan in plans], diagnostics=False, converged=0, verbose=False, substitutes=[undefended()]
     ).evaluate(undefended(), x, y)
     assert [each.attack for each in found.attacks] == [plan.name for plan in plans]
     assert all(each.attacked.any() or each.standing.sum() == 0 for each in found.attacks[:1])
@@ -84,20 +85,10 @@ def test_each_suite_runs_in_full(name):
 @pytest.mark.parametrize("name", ["quick", "standard", "strong"])
 def test_our_suites_in_either_norm(name, norm):
     _, _, x, y = digits()
-    x = np.pad(x[:6], ((0, 0), (0, 0), (1, 1), (1, 1)))  # ART's Square in the 2-norm needs ten pixels
-    model = torch.nn.Sequential(torch.nn.ZeroPad2d(-1), undefended().model)
-    plans = SUITES[name].build([0.1 if norm == math.inf else 0.5], norm, image_size=(10, 10))
-    assert ("Square" in {plan.name for plan in plans}) == (name != "quick")
-    found = RobustnessEvaluation(
-        [shortened(plan) for plan in plans], diagnostics=False, verbose=False, substitutes=[undefended_padded(model)]
-    ).evaluate(undefended_padded(model), x, y[:6])
+    plans = SUITES[name].build([0.1 if norm == math.inf else 0.5], norm)
+    evaluation = RobustnessEvaluation([shortened(plan) for plan in plans], diagnostics=False, verbose=False)
+    found = evaluation.evaluate(undefended(), x[:6], y[:6])
     assert {each.norm for each in found.attacks if each.bounded} == {norm}
-
-
-def undefended_padded(model: torch.nn.Module) -> LossDefendedClassifier:
-    return LossDefendedClassifier(
-        model, torch.nn.CrossEntropyLoss(), (1, 10, 10), 10, optimizer=undefended().optimizer, device_type="cpu"
-    )
 
 
 # ------------------------------------------------------------ the papers' tables
@@ -221,7 +212,8 @@ def test_the_minimum_norm_attacks_find_something():
     x = np.round(x[:40])
     plans = [
         AttackPlan("FGSM", "fgsm", "margin", 0.1),
-        *SUITES["strong"].once,
+        AttackPlan("DeepFool", "deepfool", steps=50, options={"epsilon": 0.02}),
+        AttackPlan("C&W", "ead", steps=50, step_size=0.05, options={"binary_search_steps": 5, "initial_const": 0.1}),
         AttackPlan("ART's", "cw", steps=30, step_size=0.05, options={"initial_const": 1.0}),
     ]
     found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(undefended(), x, y[:40])
@@ -296,6 +288,60 @@ def test_an_assessment_keeps_what_was_left_out_and_the_protocol():
     assert record.provenance["protocol"][-1] == ["radii", "-", "0.01: not the paper's"]
     assert f"so few classes: {targeted.name}." in attacks_table(record)
     assert protocol_section(record)
+
+
+# ------------------------------------------------------------ rounds
+
+
+def in_rounds(number: int, step: float) -> AttackPlan:
+    return AttackPlan(f"round {number}", "fgsm", "margin", 0.1, step_size=step, independent=False, round=number)
+
+
+def test_rounds_go_on_while_they_find_something(tmp_path):
+    """A first round that finds nothing is the last; one that breaks a share of the samples is followed by another."""
+    _, _, x, y = digits()
+    x, y = x[:50], y[:50]
+    lazy = [AttackPlan("none", "bim", "margin", 0.1, steps=1, step_size=1e-6), in_rounds(1, 1e-6), in_rounds(2, 0.1)]
+    lazy = [replace(plan, method="bim") for plan in lazy]
+    busy = [
+        lazy[0],
+        replace(lazy[2], round=1, step_size=0.05),
+        replace(lazy[2], name="last"),
+        replace(lazy[2], round=3),
+    ]
+
+    def run(plans, **settings):
+        evaluation = RobustnessEvaluation(plans, diagnostics=False, verbose=False, **settings)
+        return evaluation.evaluate(undefended(), x, y)
+
+    assert [each.attack for each in run(lazy).attacks] == ["none", "round 1"]
+    assert [each.attack for each in run(lazy, converged=0).attacks] == ["none", "round 1", "round 2"]
+    found = run(busy, folder=tmp_path)
+    broken = gains(found.attacks, 0.1)
+    assert len(broken) == 3
+    assert broken[0] > 0
+    assert sum(broken) == found.attacks[0].correct - found.worst_case(0.1).correct
+    assert [each.attack for each in run(busy, converged=0.9).attacks] == ["none", "round 2"]
+    again = run(busy, folder=tmp_path)  # from the batches that are kept
+    assert [each.to_dict() for each in again.attacks] == [each.to_dict() for each in found.attacks]
+    # the curve: each attack's gradients are added up, and what stands never rises
+    curve = found.progress(0.1)
+    assert curve[0] == (0, found.clean.correct)
+    assert curve[-1] == (found.worst_case(0.1).gradients, found.worst_case(0.1).correct)
+    assert all(one[0] <= other[0] and one[1] >= other[1] for one, other in zip(curve, curve[1:], strict=False))
+    assert found.to_dict()["progress"] == [
+        {"eps": 0.1, "points": [{"gradients": spent, "correct": left} for spent, left in curve]}
+    ]
+    assert "progress.png" in report_files(found)
+    assert "progress.png" not in report_files(run(lazy[:1]))
+
+
+def test_settings_of_rounds():
+    for settings, match in (({"converged": 1.0}, r"converged: .* in \[0, 1\)"), ({"rounds": 0}, "rounds: expected")):
+        with pytest.raises(ValueError, match=match):
+            RobustnessEvaluation("strong", 0.1, **settings)
+    assert {plan.round for plan in SUITES["strong"].build([0.1], rounds=3)} == {0, 1, 2, 3}
+    assert {plan.round for name in ("quick", "standard") for plan in SUITES[name].build([0.1])} == {0}
 
 
 # ------------------------------------------------------------ quirks

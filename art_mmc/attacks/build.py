@@ -49,6 +49,11 @@ class Method:
     white_box: bool = True
     aims: bool | None = None
 
+    @property
+    def packs(self) -> bool:
+        """Whether it goes through its restarts and targets by itself, without those samples that it has broken."""
+        return "nb_restarts" in self.takes
+
 
 def _fgsm(classifier: Any, eps: float, **settings: Any) -> EvasionAttack:
     return evasion.FastGradientMethod(classifier, eps=eps, **{"eps_step": eps, **settings})
@@ -92,6 +97,7 @@ def _jsma(classifier: Any, pixels: int | None = None, **settings: Any) -> Evasio
 
 _STEPS = ("norm", "eps", "eps_step", "max_iter", "targeted", "verbose")
 _SEARCH = ("learning_rate", "max_iter", "targeted", "verbose")
+_PACKS = ("norm", "eps", "max_iter", "nb_restarts", "nb_targets", "seed", "verbose")
 
 #: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
 #: rebuild the classifier and drop the view. "auto-pgd" is this package's APGD, on its classifier's objective,
@@ -106,9 +112,9 @@ METHODS: dict[str, Method] = {
     "bim": Method(_bim, _STEPS, watched=True),
     "mim": Method(evasion.MomentumIterativeMethod, _STEPS, watched=True),
     "apgd": Method(evasion.AutoProjectedGradientDescent, _STEPS, (("nb_random_init", 1),), watched=True),
-    "auto-pgd": Method(_auto_pgd, ("norm", "eps", "max_iter", "targeted", "seed", "verbose")),
-    "scheduled-pgd": Method(_scheduled_pgd, ("norm", "eps", "max_iter", "targeted", "seed", "verbose")),
-    "fab": Method(FastAdaptiveBoundary, ("norm", "eps", "max_iter", "seed", "verbose"), aims=False),
+    "auto-pgd": Method(_auto_pgd, (*_PACKS, "targeted")),
+    "scheduled-pgd": Method(_scheduled_pgd, (*_PACKS, "targeted")),
+    "fab": Method(FastAdaptiveBoundary, (*_PACKS, "targeted"), (("early_stop", True),)),
     "square": Method(
         _square, ("norm", "eps", "max_iter", "verbose"), (("nb_restarts", 1),), white_box=False, aims=False
     ),
@@ -132,6 +138,8 @@ def build_attack(
     steps: int = 1,
     step_size: float = 0.0,
     targeted: bool = False,
+    restarts: int = 1,
+    targets: int = 0,
     batch_size: int = 128,
     seed: int = 0,
     **options: Any,
@@ -147,6 +155,8 @@ def build_attack(
     :param steps: Number of steps, or of queries for Square.
     :param step_size: Length of a step, or learning rate.
     :param targeted: Whether labels are classes to be reached.
+    :param restarts: Number of starts, for attacks that go through them by themselves.
+    :param targets: How many classes to aim at in turn, for attacks that choose them by themselves; 0 for none.
     :param batch_size: Inputs in one pass at most.
     :param seed: Seed, for attacks that take one; the others draw from the global states.
     :param options: More arguments of the attack, by ART's names.
@@ -161,6 +171,8 @@ def build_attack(
         "learning_rate": step_size,
         "max_iter": steps,
         "targeted": targeted,
+        "nb_restarts": restarts,
+        "nb_targets": targets,
         "seed": seed,
         "verbose": False,
     }

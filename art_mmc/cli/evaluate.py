@@ -17,8 +17,8 @@ USAGE = "art-mmc evaluate CHECKPOINT [options]"
 
 ABOUT = """\
 Attack a trained network by a suite of attacks, look for the symptoms of masked gradients, and give a verdict: broken,
-untrustworthy, or holds so far. Prints own loss, cross-entropy, margin and worst case side by side; writes report.md,
-report.json, attacks.csv, pictures, and examples.npz with the adversarial images.
+untrustworthy, a first look, not converged, or holds so far. Prints own loss, cross-entropy, margin and worst case side
+by side; writes report.md, report.json, attacks.csv, pictures, and examples.npz with the adversarial images.
 
 CHECKPOINT is a file that art-mmc train wrote, or the name of a network that art-mmc zoo lists; or a TorchScript file;
 or, with --factory, a state dict of a network of your own. The latter two must take images in [0, 1] and give logits;
@@ -30,8 +30,9 @@ torchrun, the same command shares the batches of each attack among several proce
 added up. Choose --batch-size so that each process has some of them."""
 
 NOTES = """\
-suites: quick (seconds), standard, strong (the one to quote), and the papers' protocols with their settings, each with
-an adaptive attack beside it: pang2020-table1 to -table3, li2021-table1 to -table5, pang2018-rce, pang2021-tricks.
+suites: quick (a first look), standard, strong (the one to quote: it goes on in rounds until they find little), and the
+papers' protocols with their settings, each with an adaptive attack beside it: pang2020-table1 to -table3,
+li2021-table1 to -table5, pang2018-rce, pang2021-tricks.
 
 exit status: 0; 1 for what --fail-under asks; 2 for a mistake in the command or an attack that crashed; 130 for Ctrl-C.
 
@@ -58,7 +59,7 @@ def run(settings: Evaluate) -> int:
 
 def _failed(record: RobustnessRecord, least: float, fewest: int) -> int:
     """The exit status for --fail-under."""
-    from art_mmc.evaluation import HOLDS
+    from art_mmc.evaluation import FIRST_LOOK, HOLDS
     from art_mmc.reports import format_eps
 
     eps, n = record.eps[-1], record.clean.n
@@ -67,7 +68,7 @@ def _failed(record: RobustnessRecord, least: float, fewest: int) -> int:
     problems = [f"the worst case at eps {format_eps(eps)} is {worst:.3f}"] if worst < least else []
     if n < fewest:
         problems.append(f"{n} images say too little, at least {fewest} are needed (--min-n)")
-    if status != HOLDS:
+    if status not in (FIRST_LOOK, HOLDS):
         problems.append("there is no verdict" if status is None else f"the verdict is {status}")
     print(f"--fail-under {least:g}: {'failed, ' + ' and '.join(problems) if problems else 'passed'}")
     return 1 if problems else 0

@@ -23,23 +23,37 @@ from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import progress, share_out
 from art_mmc.evaluation.binarisation import positive_control
-from art_mmc.evaluation.engine import Target, beyond_ball, beyond_box, distances, run_plan, timed
+from art_mmc.evaluation.engine import Substitutes, Target, beyond_ball, beyond_box, distances, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import (
     BROKEN,
     DIAGNOSTICS,
+    FIRST_LOOK,
     HOLDS,
+    NOT_CONVERGED,
     UNTRUSTWORTHY,
     AttackRecord,
     Diagnostic,
     RobustnessRecord,
     Verdict,
+    further,
+    gains,
 )
-from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, crossing, fits, headline
+from art_mmc.evaluation.suites import (
+    CONVERGED,
+    PGD_ADAPTIVE,
+    PGD_CROSS_ENTROPY,
+    PGD_LOSS,
+    QUOTE,
+    SUITES,
+    crossing,
+    fits,
+    headline,
+)
 from art_mmc.state import Stream, derived_seed, seeded
 
-#: samples on which the diagnostics run, and inputs in which an example is planted
-SAMPLES, PLANTED = 128, 24
+#: samples on which the diagnostics run, fewer for a first look, and inputs in which an example is planted, at most
+SAMPLES, FEW, PLANTED = 64, 24, 24
 
 #: samples on which gradients are compared with differences, and directions for each; pairs between which the border of
 #: two classes is looked for, and steps of that search, down to float32's own; a short way beside an example, as a share
@@ -100,6 +114,7 @@ class Examination:
     :param pristine: Makes predictions (N, K) of inputs by a copy of the classifier that was asked nothing yet; None
            where it can't be copied.
     :param planted: Plant examples in so many of them, at most.
+    :param substitutes: Gives the classifiers on which a transfer attack crafts; None for no such attack.
     """
 
     def __init__(
@@ -113,6 +128,7 @@ class Examination:
         batch_size: int = 256,
         pristine: Callable[[np.ndarray], np.ndarray] | None = None,
         planted: int = PLANTED,
+        substitutes: Substitutes | None = None,
     ) -> None:
         self.planted = planted
         self.target, self.record, self.seed, self.batch_size = target, record, seed, batch_size
@@ -124,7 +140,7 @@ class Examination:
         self.x, self.y = x[self.index], y[self.index]
         #: which of the samples stand in the worst case
         self.standing = record.worst_case(self.eps).standing[self.index]
-        self.pristine = pristine
+        self.pristine, self.substitutes = pristine, substitutes
         self._known: dict[str, np.ndarray] = {}
         self._points: np.ndarray | None = None
         #: number of each sample that was broken in the ball -> its example and the class that it is taken for
@@ -331,18 +347,18 @@ class Examination:
 
     def gap(self, objective: str) -> Diagnostic:
         """
-        How far an attack that the papers report overstates: PGD on the own loss or on the cross-entropy, beside PGD on
-        the adaptive objective. From the suite's own figures where it has them, else measured on the samples.
+        How far an attack that the papers report overstates: on the own loss or on the cross-entropy, beside the same on
+        the adaptive objective. From the suite's own figures where it has them, else PGD measured on the samples.
 
         That another attack finds more is no fault of the network, and the worst case has it. It is a reason for
         distrust where the objective's gradient vanishes, and the gap is no matter of chance.
 
         :param objective: "loss" or "cross_entropy".
         """
-        kind, name = FLATTERING[objective]
+        kind, figure = FLATTERING[objective]
         by_name = {each.attack: each for each in self.record.attacks if each.eps == self.eps}
-        if name in by_name and PGD_ADAPTIVE in by_name:
-            steps, other, adaptive = by_name[name].steps, by_name[name].standing, by_name[PGD_ADAPTIVE].standing
+        if figure in by_name and PGD_ADAPTIVE in by_name:
+            steps, other, adaptive = by_name[figure].steps, by_name[figure].standing, by_name[PGD_ADAPTIVE].standing
         else:
             steps = 20
             other, adaptive = (self._left(self._pgd(self.eps, each)) for each in (objective, "adaptive"))
@@ -403,10 +419,10 @@ class Examination:
         box = self._box()
         width = np.broadcast_to(np.asarray(box[1]) - np.asarray(box[0]), self.x.shape[1:]).astype(np.float64)
         eps = float(width.max() if self.norm == math.inf else np.sqrt((width**2).sum()))
-        plan = AttackPlan("PGD", "pgd", "adaptive", max(eps, self.eps), self.norm, 100, (eps / 10, eps / 4), 2)
+        plan = AttackPlan("APGD", "auto-pgd", "adaptive", max(eps, self.eps), self.norm, 100, restarts=2)
         left, chance = float(self._left(plan).mean()), 1 / self.target.classifier.nb_classes
         sentence = (
-            f"With eps {eps:.4g}, where any input is allowed, PGD adaptive with 100 steps leaves {_percent(left)}; "
+            f"With eps {eps:.4g}, where any input is allowed, APGD adaptive with 100 steps leaves {_percent(left)}; "
             f"chance is {_percent(chance)}"
         )
         return found("unbounded attack", left, chance, sentence, "the attack fails, not the network holds")
@@ -453,16 +469,32 @@ class Examination:
                 withstood &= ~fell
         if not any(each.black_box and each.eps == self.eps for each in inside):
             plan = AttackPlan("Square with 300 queries", "square", None, self.eps, self.norm, 300)
-            if not fits(plan, self.target.classifier.nb_classes, self.target.image_size):
+            about = self.target.classifier.nb_classes, self.target.image_size
+            if not fits(plan, *about):
                 plan = AttackPlan("SPSA", "spsa", "margin", self.eps, self.norm, 20, self.eps / 5)
             names.append(plan.name)
             fallen |= self.standing & ~self._left(plan, self.standing)
+            transfer = AttackPlan("MIM", "mim", "adaptive", self.eps, self.norm, 40, self.eps / 10, transfer=True)
+            if fallen.any():
+                self._in_full([plan, transfer] if self.substitutes and fits(transfer, *about) else [plan])
         missed = float((tried & withstood & fallen).mean())
         sentence = (
             f"{_percent(missed)} of {self.n} samples withstand all attacks with gradients and fall to one without "
             f"({', '.join(dict.fromkeys(names))})"
         )
         return found("black box better", missed, BLACK_BOX, sentence, "the gradients are masked")
+
+    def _in_full(self, plans: Sequence[AttackPlan]) -> None:
+        """Attack all the samples of the evaluation that stand, what a few of them have shown to be worth it."""
+        standing = self.record.worst_case(self.eps).standing.copy()
+        standing[list(self.found)] = False
+        for number, plan in enumerate(plans):
+            seed = derived_seed(self.seed, Stream.DIAGNOSTIC_ATTACK, 2, number)
+            given = self.target, self.all_x, self.all_y, plan, standing, seed, self.batch_size
+            record, examples, classes = run_plan(*given, self.substitutes or tuple)
+            for i in np.flatnonzero(standing & ~record.standing):
+                self.found[int(i)] = examples[i], int(classes[i])
+            standing = record.standing
 
     def control(self) -> Diagnostic:
         """Whether the attack finds examples that are known to be there."""
@@ -506,14 +538,18 @@ class Examination:
             "predict of its own": lambda: [self.own_methods()],
             "stored examples fail": lambda: [self.examples()],
         }
+        suite = SUITES.get(self.record.suite)
+        gained: dict[str, Callable[[], list[Diagnostic]]] = {
+            "gain of more steps": lambda: [self.more_steps()],
+            "gain of restarts": lambda: [self.restarts()],
+        }
         if self.n:
             parts |= {
                 f"zero gradients of {self.target.adaptive}": lambda: [self.zero_gradients(self.target.adaptive)],
                 **{f"gap of {FLATTERING[each][0]}": partial(self._flattered, each) for each in FLATTERING},
-                "gain of more steps": lambda: [self.more_steps()],
-                "gain of restarts": lambda: [self.restarts()],
+                **({} if suite is not None and (suite.look or suite.rounds) else gained),
                 "unbounded attack": lambda: [self.unbounded()],
-                **{f"rise with eps of {each}": partial(self._ordered, each) for each in ("adaptive", "loss")},
+                "rise with eps of adaptive": lambda: [self.monotone("adaptive"), self.one_step("adaptive")],
                 "black box better": lambda: [self.black_box()],
                 "planted examples found": lambda: [self.control()],
                 "memory of questions": lambda: [self.memory()],
@@ -562,16 +598,13 @@ class Examination:
             return None
         standing = self.record.worst_case(self.eps).standing.copy()
         attacked = np.zeros_like(standing)
-        attacked[self.index] = standing[self.index]
+        attacked[[*self.index, *self.found]] = standing[[*self.index, *self.found]]
         standing[list(self.found)] = False
         return AttackRecord(DIAGNOSTICS, None, self.eps, 0.0, 0, 0.0, standing, attacked, self.norm)
 
     def _flattered(self, objective: str) -> list[Diagnostic]:
         gap = self.gap(objective)
         return [gap, self.zero_gradients(objective, gap if objective == "loss" else None)]
-
-    def _ordered(self, objective: str) -> list[Diagnostic]:
-        return [self.monotone(objective), self.one_step(objective)]
 
 
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:
@@ -599,17 +632,21 @@ def difference_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, floa
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
-def judge(record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classes: int) -> Verdict:
+def judge(
+    record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classes: int, converged: float = CONVERGED
+) -> Verdict:
     """
     The verdict on the worst case at the largest radius.
 
     Broken: the clean accuracy is no better than chance, or the worst case is at chance, or it is less than half of what
     the papers' kind of attack (untargeted, on the own loss or the cross-entropy) leaves and 20 points below that.
-    Untrustworthy: a diagnostic is flagged. Else it holds so far, by its figure.
+    Untrustworthy: a diagnostic is flagged. Else it is a first look, where the suite is made for no more; not converged,
+    where the last round of attacks still broke more than a share of the samples; or it holds so far, by its figure.
 
     :param record: What the attacks found.
     :param diagnostics: What the diagnostics found.
     :param nb_classes: Number of classes K.
+    :param converged: The share of the samples below which a round of attacks has found little.
     :return: The verdict.
     """
     eps, chance = record.eps[-1], 1 / nb_classes
@@ -644,10 +681,23 @@ def judge(record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classe
         return Verdict(BROKEN, (*reasons, *flagged))
     if flagged:
         return Verdict(UNTRUSTWORTHY, (*flagged, f"Not to be relied on: {figure}{_deadliest(record, eps)}."))
+    status = HOLDS
     reasons = [f"No diagnostic is flagged, and {figure}{_deadliest(record, eps)}."]
+    if found := gains(record.attacks, eps):
+        more = [_percent(count / worst.n) for count in further(found, worst.correct)]
+        reasons.append(
+            f"The last of {len(found)} rounds of attacks, about as much work as all before it, broke {found[-1]} of "
+            f"{worst.n} samples ({_percent(found[-1] / worst.n)}); as much again would break another {more[0]} "
+            f"by estimate (95 % interval {more[1]} to {more[2]})."
+        )
+        if found[-1] >= converged * worst.n:
+            status = NOT_CONVERGED
+    suite = SUITES.get(record.suite)
+    if suite is not None and suite.look:
+        status = FIRST_LOOK
     if headline(record.suite) != QUOTE:
         reasons.append(f"The suite '{record.suite}' is no last word: its worst case is {headline(record.suite)}.")
-    return Verdict(HOLDS, tuple(reasons))
+    return Verdict(status, tuple(reasons))
 
 
 def _alone(record: RobustnessRecord, eps: float) -> list[AttackRecord]:

@@ -21,15 +21,12 @@ from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double, own_attributes, share_network
 from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import share_out
-from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.plans import MOST_TARGETS, AttackPlan
 from art_mmc.evaluation.records import CLEAN, AttackRecord
 from art_mmc.objectives import margin
 from art_mmc.state import Stream, derived_seed, seeded
 
 T = TypeVar("T")
-
-#: classes that a plan with targets "all" aims at, the likeliest first, as in AutoAttack
-MOST_TARGETS = 9
 
 
 class AttackError(RuntimeError):
@@ -306,7 +303,7 @@ def attack_batch(
     if not sources:
         raise AttackError(f"{_called(plan)} needs a substitute to craft on.")
     for source_index, source in enumerate(sources):
-        for restart in range(plan.restarts):
+        for restart in range(1 if plan.packs else plan.restarts):
             for round_index, aims in enumerate(_aims(plan, shown, logits, target.classifier.nb_classes, seed)):
                 live = np.flatnonzero(outcome.standing)
                 if not len(live):
@@ -349,7 +346,7 @@ def _aims(
     plan: AttackPlan, y: np.ndarray, logits: np.ndarray | None, nb_classes: int, seed: int
 ) -> Iterator[np.ndarray | None]:
     """The labels that a targeted attack aims at, (B,), one round after another; None once for an untargeted one."""
-    if plan.targets is None or logits is None:
+    if plan.targets is None or logits is None or (plan.packs and plan.targets == "all"):
         yield None
     elif plan.targets == "random":
         others = np.random.default_rng(derived_seed(seed, Stream.TARGETS)).integers(0, nb_classes - 1, len(y))
@@ -523,7 +520,10 @@ def run_plan(
         seconds,
         after,
         attacked,
-        **{name: getattr(plan, name) for name in ("norm", "restarts", "targets", "labels", "bounded", "black_box")},
+        **{
+            name: getattr(plan, name)
+            for name in ("norm", "restarts", "targets", "labels", "bounded", "black_box", "round")
+        },
         gradients=gradients,
         queries=queries,
         distances=None if plan.bounded else np.where(attacked & ~after, distances(examples, x, 2), math.nan),

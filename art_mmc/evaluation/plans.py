@@ -21,6 +21,9 @@ from art_mmc.checks import check_name, unknown_name
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.objectives import OBJECTIVES
 
+#: classes that a plan with targets "all" aims at, the likeliest first, as in AutoAttack
+MOST_TARGETS = 9
+
 
 @dataclass(frozen=True)
 class AttackPlan:
@@ -42,6 +45,8 @@ class AttackPlan:
            a misclassified sample may be pushed onto the right class.
     :param samples: Attack at most so many samples; None for all. The first ones of those that are attacked: that are
            classified correctly when clean, or, with labels "predicted", of all.
+    :param round: Number of the round that it is part of, from 1, in a suite that goes on until a round finds little; 0
+           for what runs in any case.
     :param independent: Whether it attacks all that were classified correctly when clean, which figures to compare need;
            else only what still stands, which is faster and gives the same worst case.
     :param transfer: Whether it crafts on the substitutes and not on the classifier: a black-box attack.
@@ -61,6 +66,7 @@ class AttackPlan:
     targets: str | None = None
     labels: str = "true"
     samples: int | None = None
+    round: int = 0
     independent: bool = True
     transfer: bool = False
     every_point: bool = True
@@ -110,6 +116,11 @@ class AttackPlan:
         """The steps of the restarts, in turn."""
         return self.step_size if isinstance(self.step_size, tuple) else (self.step_size,)
 
+    @property
+    def packs(self) -> bool:
+        """Whether the attack goes through restarts and "all" targets by itself, without what it has broken."""
+        return METHODS[self.method].packs
+
     def build(self, view: LossDefendedClassifier, restart: int, batch: int, seed: int) -> EvasionAttack:
         """
         :param view: The classifier, aimed at the objective.
@@ -119,6 +130,7 @@ class AttackPlan:
         :return: The attack; its own random starts are one.
         """
         step = self.step_sizes[restart % len(self.step_sizes)]
+        every = self.packs and self.targets == "all"
         return build_attack(
             self.method,
             view,
@@ -126,7 +138,9 @@ class AttackPlan:
             norm=self.norm,
             steps=self.steps,
             step_size=step,
-            targeted=self.targets is not None,
+            targeted=self.targets is not None and not every,
+            restarts=self.restarts,
+            targets=MOST_TARGETS if every else 0,
             batch_size=batch,
             seed=seed,
             **self.options,

@@ -5,11 +5,12 @@ What an evaluation found, sample by sample; every figure follows from these reco
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2, poisson
 
 from art_mmc.evaluation.codec import FLAGS, Record, array, unwritten
 
@@ -76,6 +77,8 @@ class AttackRecord(Record):
     :param queries: Samples times passes forward without a gradient.
     :param distances: For an attack without a ball, the 2-norm of each sample's perturbation (N,), NaN where it failed.
     :param black_box: Whether it took no gradients of the classifier.
+    :param round: Number of the round that it was part of, from 1, in a suite that goes on until a round finds little; 0
+           for what ran in any case.
     """
 
     DERIVED = ("n", "correct", "accuracy", "interval")
@@ -97,6 +100,7 @@ class AttackRecord(Record):
     queries: int = 0
     distances: np.ndarray | None = array(default=None)
     black_box: bool = False
+    round: int = 0
 
     @property
     def n(self) -> int:
@@ -126,6 +130,19 @@ class AttackRecord(Record):
         return float(self.standing[part].mean()) if part.any() else math.nan
 
 
+def gains(attacks: Sequence[AttackRecord], eps: float) -> tuple[int, ...]:
+    """
+    :param attacks: What attacks found, in their order.
+    :param eps: A radius.
+    :return: How many samples each round at this radius broke; () without rounds.
+    """
+    rounds: dict[int, int] = {}
+    for each in attacks:
+        if each.round and each.eps == eps and each.attacked is not None:
+            rounds[each.round] = rounds.get(each.round, 0) + int((each.attacked & ~each.standing).sum())
+    return tuple(rounds.values())
+
+
 @dataclass(frozen=True)
 class Diagnostic(Record):
     """
@@ -145,7 +162,32 @@ class Diagnostic(Record):
     sentence: str
 
 
-BROKEN, UNTRUSTWORTHY, HOLDS = ("broken", "untrustworthy", "holds so far")
+#: what a verdict says, the best last; FIRST_LOOK where no attack of the suite is thorough enough to say more
+BROKEN, UNTRUSTWORTHY, FIRST_LOOK, NOT_CONVERGED, HOLDS = (
+    "broken",
+    "untrustworthy",
+    "a first look",
+    "not converged",
+    "holds so far",
+)
+
+
+def further(gains: Sequence[int], standing: int) -> tuple[float, float, float]:
+    """
+    What as much work again, and so twice as much in all, would break, by what rounds of doubled work broke: the last
+    round's gain times its ratio to the one before, and no more than that gain. The interval is by Poisson: below, what
+    so rare a thing falls short of once in forty times; above, the largest mean of which one would see no more than the
+    last gain once in forty times.
+
+    :param gains: How many samples each round broke, at least one round.
+    :param standing: How many samples stand.
+    :return: The estimate and its 95 % interval, in samples.
+    """
+    last = gains[-1]
+    falls = min(1.0, last / gains[-2]) if len(gains) > 1 and gains[-2] else 1.0
+    estimate = min(last * falls, standing)
+    high = min(float(chi2.ppf(0.975, 2 * last + 2)) / 2, standing)
+    return estimate, min(float(poisson.ppf(0.025, estimate)) if estimate else 0.0, high), high
 
 
 @dataclass(frozen=True)
@@ -153,7 +195,7 @@ class Verdict(Record):
     """
     The judgement on a robust accuracy.
 
-    :param status: "broken", "untrustworthy" or "holds so far".
+    :param status: "broken", "untrustworthy", "a first look", "not converged" or "holds so far".
     :param reasons: Sentences, each with the figure, the attack and the objective.
     """
 
@@ -287,6 +329,20 @@ class RobustnessRecord(Record):
             queries=sum(record.queries for record in inside),
         )
 
+    def progress(self, eps: float) -> list[tuple[int, int]]:
+        """
+        :param eps: A radius that was measured.
+        :return: After each attack in the ball how many gradients it took so far, and how many samples stand; the clean
+                 ones first.
+        """
+        standing, gradients = self.clean.standing, 0
+        points = [(0, self.clean.correct)]
+        for each in self.attacks:
+            if each.bounded and each.eps <= eps:
+                standing, gradients = standing & each.standing, gradients + each.gradients
+                points.append((gradients, int(standing.sum())))
+        return points
+
     def class_accuracy(self, eps: float) -> dict[int, tuple[int, int]]:
         """
         :param eps: A radius that was measured.
@@ -310,7 +366,11 @@ class RobustnessRecord(Record):
             counts = self.class_accuracy(eps).items()
             classes.append({"eps": eps, "classes": [{"class": k, "correct": c, "n": n} for k, (c, n) in counts]})
         worst = [self.worst_case(eps).to_dict() for eps in self.eps]
-        return {**super().to_dict(), "worst_case": worst, "class_accuracy": classes}
+        curve = [
+            {"eps": eps, "points": [{"gradients": spent, "correct": left} for spent, left in self.progress(eps)]}
+            for eps in self.eps
+        ]
+        return {**super().to_dict(), "worst_case": worst, "class_accuracy": classes, "progress": curve}
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,12 +28,12 @@ from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 
 import art_mmc
-from art_mmc.checks import box_unit, check_images, check_labels, check_radii, check_seed, indices, whole
+from art_mmc.checks import box_unit, check_images, check_labels, check_radii, check_seed, indices, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import check_same, in_main_process, progress
 from art_mmc.evaluation import budget
-from art_mmc.evaluation.diagnostics import PLANTED, SAMPLES, Examination, Part, judge
+from art_mmc.evaluation.diagnostics import FEW, PLANTED, SAMPLES, Examination, Part, judge
 from art_mmc.evaluation.engine import (
     Outcome,
     Target,
@@ -42,8 +42,8 @@ from art_mmc.evaluation.engine import (
     run_plan,
 )
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord
-from art_mmc.evaluation.suites import FGSM, PGD_ADAPTIVE, PGD_LOSS, figures, get_suite
+from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord, gains
+from art_mmc.evaluation.suites import CONVERGED, FGSM, PGD_ADAPTIVE, PGD_LOSS, ROUNDS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
 from art_mmc.state import Stream, derived_seed, seeded, write_atomically
 
@@ -174,6 +174,8 @@ class RobustnessEvaluation(Evaluation):
         *,
         quirks: Sequence[str] = (),
         diagnostics: bool = True,
+        converged: float = CONVERGED,
+        rounds: int = ROUNDS,
         substitutes: Sequence[PyTorchClassifier] | None = None,
         batch_size: int = 256,
         seed: int = 0,
@@ -189,6 +191,9 @@ class RobustnessEvaluation(Evaluation):
         :param norm: Norm of the ball, infinity or 2; for plans of your own it is theirs.
         :param quirks: What a paper's code did differently, by name; see :data:`.QUIRKS`.
         :param diagnostics: Whether to look for masked gradients and to judge, at the largest radius.
+        :param converged: Share of the samples below which a round has found so little that there is no other one, for a
+               suite that goes on in rounds; in [0, 1).
+        :param rounds: Rounds at most, each about as dear as all that came before.
         :param substitutes: Classifiers on which transfer attacks craft; None for one that is trained on the evaluated
                inputs and the classifier's answers to them.
         :param batch_size: Samples that are attacked at once, and inputs in one pass of the network, at most.
@@ -225,6 +230,7 @@ class RobustnessEvaluation(Evaluation):
         self.eps = check_radii(eps, norm, None)
         self.norm, self.quirks = norm, tuple(quirks)
         self.diagnostics = diagnostics
+        self.converged, self.rounds = number("converged", converged, 0, 1, "[)"), whole("rounds", rounds)
         self.substitutes = substitutes
         self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), check_seed(seed), verbose
         self.folder = None if folder is None else Path(folder)
@@ -274,7 +280,7 @@ class RobustnessEvaluation(Evaluation):
             if self.suite is not None:
                 size = target.image_size
                 plans = self.suite.build(
-                    radii, self.norm, classifier.nb_classes, self.quirks, size, left_out, clip_values=box
+                    radii, self.norm, classifier.nb_classes, self.quirks, size, left_out, box, self.rounds
                 )
             found = self._run(target, x, y, list(plans or ()), pristine)
             about: dict[str, Any] = {"left_out": left_out} if left_out else {}
@@ -302,6 +308,10 @@ class RobustnessEvaluation(Evaluation):
         substitutes = _Substitutes(self, target, x, max(plan.eps for plan in plans))
         with progress(self.verbose, total=len(plans), desc="attacks", unit="attack") as bar:
             for number, plan in enumerate(plans):
+                bar.update()
+                before = gains(records, plan.eps)[: plan.round - 1] if plan.round > 1 else (len(x),)
+                if len(before) < plan.round - 1 or before[-1] < self.converged * len(x):
+                    continue  # the round before has found too little
                 bar.set_postfix_str(plan.name + (f", eps {plan.eps:.4g}" if plan.bounded else ""))
                 record, x_adv, classes = run_plan(
                     target,
@@ -319,7 +329,6 @@ class RobustnessEvaluation(Evaluation):
                     new = ~fallen & ~record.standing
                     examples[new], predictions[new] = x_adv[new], classes[new]
                     fallen |= new
-                bar.update()
         found = RobustnessRecord(
             clean,
             tuple(records),
@@ -333,20 +342,13 @@ class RobustnessEvaluation(Evaluation):
         if not self.diagnostics:
             return found
         samples, planted = SAMPLES, PLANTED
-        if found.suite == "quick":  # a first look, which keeps to a budget on large networks
+        if self.suite is not None and self.suite.look:  # it keeps to a budget on large networks
             cost = budget.operations(target.classifier, x)
-            samples = budget.affordable(cost, budget.DIAGNOSTICS, SAMPLES // 2, 4)
-            planted = budget.affordable(cost, budget.PLANTED, PLANTED, 1)
+            samples = budget.affordable(cost, budget.DIAGNOSTICS, FEW, 4)
+            planted = budget.affordable(cost, budget.PLANTED, FEW // 2, 1)
+        seed = derived_seed(self.seed, Stream.DIAGNOSTICS)
         examination = Examination(
-            target,
-            x,
-            y,
-            found,
-            derived_seed(self.seed, Stream.DIAGNOSTICS),
-            samples,
-            self.batch_size,
-            pristine,
-            planted,
+            target, x, y, found, seed, samples, self.batch_size, pristine, planted, substitutes=substitutes
         )
         diagnostics = tuple(examination.run(None if state is None else state.part, self.verbose))
         more = examination.record_of_found()
@@ -354,7 +356,7 @@ class RobustnessEvaluation(Evaluation):
             for i, (example, taken_for) in examination.found.items():
                 examples[i], predictions[i] = example, taken_for
             found = replace(found, attacks=(*found.attacks, more))
-        verdict = judge(found, diagnostics, target.classifier.nb_classes)
+        verdict = judge(found, diagnostics, target.classifier.nb_classes, self.converged)
         return replace(found, diagnostics=diagnostics, verdict=verdict, diagnostics_seconds=examination.seconds)
 
     def _fingerprint(self, target: Target, x: np.ndarray, y: np.ndarray, plans: list[AttackPlan]) -> dict[str, Any]:
@@ -365,6 +367,7 @@ class RobustnessEvaluation(Evaluation):
             "attacks": hashlib.sha256("\n".join(map(repr, plans)).encode()).hexdigest()[:32],
             "substitutes": [] if self.substitutes is None else [identity(each) for each in self.substitutes],
             "seed": self.seed,
+            "converged": self.converged,
             "batch_size": self.batch_size,
             "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
         }

@@ -1,6 +1,6 @@
 """
-Suites of attacks: three of ours, and the papers' protocols with their exact settings, each followed by the adaptive
-attack that the paper lacks.
+Suites of attacks: three of ours, in which each attack stands for what it breaks in its time that the others leave, and
+the papers' protocols with their exact settings, each followed by the adaptive attack that the paper lacks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_name, check_radii, unknown_name
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.records import UNTRUSTWORTHY, RobustnessRecord
+from art_mmc.evaluation.records import NOT_CONVERGED, UNTRUSTWORTHY, RobustnessRecord
 
 #: quirks of the papers' code that a protocol can be run with
 QUIRKS = {
@@ -33,6 +33,9 @@ BOUND = "an upper bound; art-mmc evaluate CHECKPOINT --suite strong gives a bett
 #: of a paper's suite, what substitutes are where they were given, and where none were
 GIVEN = "the substitutes are those that were given, see the provenance"
 DISTILLED = "the substitute is a small network of ours that was trained on this network's answers for these images"
+
+#: share of the samples below which a round of a suite has found little, and rounds at most, each as dear as all before
+CONVERGED, ROUNDS = 0.002, 2
 
 #: (eps, norm) -> plans
 Plans = Callable[[float, float], list[AttackPlan]]
@@ -55,6 +58,8 @@ class Suite:
     :param beside: (eps, norm) -> what we put beside the paper's plans at this radius.
     :param quirks: Those of :data:`QUIRKS` that the paper's code has.
     :param quotable: Whether its worst case is :data:`QUOTE`; that of any other is a :data:`BOUND`.
+    :param look: Whether it is for a first look, whose verdict never says that a figure holds.
+    :param rounds: (eps, norm, number) -> the plans of a round, for a suite that goes on until one finds little.
     :param protocol: For a paper's suite (part, what is exactly the paper's, what is not).
     """
 
@@ -66,6 +71,8 @@ class Suite:
     beside: Plans = _none
     quirks: tuple[str, ...] = ()
     quotable: bool = False
+    look: bool = False
+    rounds: Callable[[float, float, int], list[AttackPlan]] | None = None
     protocol: tuple[tuple[str, str, str], ...] = ()
 
     def eps_for(self, dataset: str) -> tuple[float, ...] | None:
@@ -83,6 +90,7 @@ class Suite:
         image_size: tuple[int, int] | None = (28, 28),
         left_out: list[str] | None = None,
         clip_values: Any = UNIT_BOX,
+        rounds: int = ROUNDS,
     ) -> list[AttackPlan]:
         """
         :param eps: The radii, ascending, in the unit of the inputs.
@@ -94,6 +102,7 @@ class Suite:
         :param left_out: A list that takes the names of the plans that are left out.
         :param clip_values: The box of the inputs; None for none. Settings of papers, which are those of inputs in
                [0, 1], go by its width.
+        :param rounds: Number of rounds at most, for a suite that has some.
         :return: The plans, in the order in which they run.
         :raises ValueError: For a quirk that is unknown or not this paper's, a norm that is not the paper's, radii out
                 of range, or a paper's settings for a box that is not equally wide everywhere.
@@ -105,7 +114,9 @@ class Suite:
             unit = box_width(clip_values) if self.eps is None else box_unit(clip_values, f"suite '{self.name}'")
         plans: list[AttackPlan] = []
         for radius in eps:
-            made = self.plans(radius / unit, norm), self.beside(radius / unit, norm)
+            share = radius / unit
+            more = [each for number in range(rounds) if self.rounds for each in self.rounds(share, norm, number + 1)]
+            made = self.plans(share, norm), self.beside(share, norm) + more
             own, beside = ([replace(_in_unit(plan, unit), eps=radius) for plan in each] for each in made)
             plans += [_with_quirks(plan, quirks) for plan in own] + beside
         plans += [_with_quirks(_in_unit(plan, unit), quirks) for plan in self.once]
@@ -203,44 +214,46 @@ def _after(plans: Sequence[AttackPlan]) -> list[AttackPlan]:
     return [replace(plan, independent=False) for plan in plans]
 
 
-def _all_targets(eps: float, norm: float, steps: int, share: float) -> AttackPlan:
+def _apgd(name: str, objective: str, eps: float, norm: float, steps: int, **settings: Any) -> AttackPlan:
+    return AttackPlan(name, "auto-pgd", objective, eps, norm, steps, **settings)
+
+
+def _towards(eps: float, norm: float, steps: int, targets: int, objective: str = "margin") -> AttackPlan:
     """
-    PGD towards each other class. Where the untargeted margin follows the runner-up into a dead end, as on networks
-    trained by PC, a few large steps towards another class find what a hundred do not find.
+    APGD towards each of the likeliest other classes. Where the untargeted attack follows the runner-up into a dead end,
+    as on networks trained by PC, a few steps towards another class find what hundreds do not find.
     """
-    return AttackPlan("PGD margin, all targets", "pgd", "margin", eps, norm, steps, share * eps, targets="all")
+    name = f"APGD {'DLR' if objective == 'targeted_dlr' else objective}, {targets} targets"
+    options = MappingProxyType({"nb_targets": targets})
+    return _apgd(name, objective, eps, norm, steps, targets="all", options=options)
 
 
 def _quick(eps: float, norm: float) -> list[AttackPlan]:
-    return figures(eps, norm, 20) + _after([_all_targets(eps, norm, 5, 0.5)])
+    rest = [_apgd("APGD soft margin", "soft_margin", eps, norm, 100), _towards(eps, norm, 25, 4)]
+    return figures(eps, norm, 20) + _after(rest)
 
 
 def _standard(eps: float, norm: float) -> list[AttackPlan]:
-    rest = [
-        _all_targets(eps, norm, 10, 0.25),
-        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 40, 2 * eps),
-        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 40, (eps, eps / 4), restarts=2),
-        AttackPlan("PGD rescaled cross-entropy", "pgd", "rescaled_cross_entropy", eps, norm, 40, eps / 2),
-        AttackPlan("Square", "square", None, eps, norm, 300),
-    ]
-    return figures(eps, norm, 40) + _after(rest)
+    rest = [_apgd("APGD soft margin", "soft_margin", eps, norm, 100), _towards(eps, norm, 60, 4)]
+    return figures(eps, norm, 20) + _after(rest)
 
 
 def _strong(eps: float, norm: float) -> list[AttackPlan]:
-    steps = (eps, eps / 2, eps / 4, eps / 10)  # no single one is right for every network
-    rest = [
-        _all_targets(eps, norm, 5, 0.5),
-        AttackPlan("APGD margin", "apgd", "margin", eps, norm, 50, 2 * eps, restarts=2),
-        AttackPlan("APGD DLR", "apgd", "dlr", eps, norm, 50, 2 * eps),
-        AttackPlan("PGD margin, restarts", "pgd", "margin", eps, norm, 50, steps, restarts=4),
-        AttackPlan("PGD rescaled CE, restarts", "pgd", "rescaled_cross_entropy", eps, norm, 50, steps[1:3], restarts=2),
-        AttackPlan("PGD own loss, large steps", "pgd", "loss", eps, norm, 40, eps / 2),
-        AttackPlan("APGD margin, all targets", "apgd", "margin", eps, norm, 20, 2 * eps, targets="all"),
-        AttackPlan("transfer", "mim", "adaptive", eps, norm, 40, eps / 10, transfer=True),
-        AttackPlan("Square", "square", None, eps, norm, 1000),
-        AttackPlan("SPSA", "spsa", "margin", eps, norm, 20, eps / 5, samples=32),
+    rest = [_apgd("APGD soft margin", "soft_margin", eps, norm, 100), _towards(eps, norm, 100, 4)]
+    return figures(eps, norm, 20) + _after(rest)
+
+
+def _round(eps: float, norm: float, number: int) -> list[AttackPlan]:
+    """What `strong` does again from new starts, with more targets and then more steps, until it finds little."""
+    targets, share = (4, 4) if number == 1 else (9, 2 ** (number - 1))
+    objective = "targeted_dlr" if number % 2 else "margin"
+    options = MappingProxyType({"nb_targets": targets})
+    plans = [
+        _apgd("APGD soft margin", "soft_margin", eps, norm, 50 * 2**number),
+        _towards(eps, norm, 25 * share, targets, objective),
+        AttackPlan(f"FAB, {targets} targets", "fab", None, eps, norm, 5 * share, targets="all", options=options),
     ]
-    return figures(eps, norm, 40) + _after(rest)
+    return [replace(plan, name=f"{plan.name}, round {number}", round=number) for plan in _after(plans)]
 
 
 def _carlini_wagner(name: str, steps: int, rate: float, const: float, rounds: int = 9, **settings: Any) -> AttackPlan:
@@ -259,12 +272,6 @@ def _papers_carlini(name: str, steps: int, rate: float, const: float, **settings
     fista = _carlini_wagner(f"{name}, by FISTA", steps, rate, const, **settings)
     options = MappingProxyType({**fista.options, "abort_early": True})
     return replace(fista, name=name, method="cw-adam", options=options), fista
-
-
-_MINIMUM_NORM = (
-    AttackPlan("DeepFool", "deepfool", steps=50, samples=100, options=MappingProxyType({"epsilon": 0.02})),
-    _carlini_wagner("C&W L2", 50, 0.05, 0.1, 5, samples=32),
-)
 
 
 # ------------------------------------------------------------------------------------------------ the papers' protocols
@@ -447,13 +454,13 @@ _LI2021_TRANSFER = (
 )
 
 _ROWS = (
-    Suite("quick", "own loss, cross-entropy and margin with 20 steps; seconds", _quick),
-    Suite("standard", "40 steps, restarts, APGD, Square; for a first answer", _standard, once=_MINIMUM_NORM),
+    Suite("quick", "own loss, cross-entropy, soft margin, each target; seconds, a first look", _quick, look=True),
+    Suite("standard", "the same with more steps, and the margin; for a first answer", _standard),
     Suite(
         "strong",
-        "several objectives, restarts, step sizes, APGD, all targets, transfer, Square, SPSA; the one to quote",
+        "several objectives, restarts, all targets, FAB, in rounds until they find little; the one to quote",
         _strong,
-        once=_MINIMUM_NORM,
+        rounds=_round,
         quotable=True,
     ),
     Suite(
@@ -608,18 +615,22 @@ def headline(*of: str | RobustnessRecord) -> str:
     """
     :param of: Records, or names of their suites, one for each record in a report; also of a suite not known here.
     :return: What the worst case is: :data:`QUOTE` where all suites are meant for that, else a :data:`BOUND`; both where
-             they differ. Of a record whose verdict is that it can't be trusted it is none to quote.
+             they differ. Of a record whose verdict is that it can't be trusted, or still falls, it is none to quote.
     """
     names = [each if isinstance(each, str) else each.suite for each in of]
     quotable = [name in SUITES and SUITES[name].quotable for name in names]
     if not any(quotable):
         return BOUND
-    trusted = [isinstance(each, str) or _trusted(each) for each, quoted in zip(of, quotable, strict=True) if quoted]
-    words = QUOTE if all(trusted) else f"{QUOTE} but where the verdict is {UNTRUSTWORTHY}" if any(trusted) else DOUBTED
+    doubts = [_doubt(each) for each, quoted in zip(of, quotable, strict=True) if quoted]
+    known = " or ".join(sorted({doubt for doubt in doubts if doubt}, reverse=True))
+    words = QUOTE if not known else DOUBTED if all(doubts) else f"{QUOTE} but where the verdict is {known}"
     if all(quotable):
         return words
     return f"under the suite {names[quotable.index(True)]} {words}, under any other {BOUND}"
 
 
-def _trusted(record: RobustnessRecord) -> bool:
-    return record.verdict is None or record.verdict.status != UNTRUSTWORTHY
+def _doubt(of: str | RobustnessRecord) -> str | None:
+    """The verdict for which a record's figure is none to quote."""
+    if isinstance(of, str) or of.verdict is None or of.verdict.status not in (UNTRUSTWORTHY, NOT_CONVERGED):
+        return None
+    return of.verdict.status

@@ -18,7 +18,9 @@ from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import (
     BROKEN,
     CLEAN,
+    FIRST_LOOK,
     HOLDS,
+    NOT_CONVERGED,
     SUITES,
     UNTRUSTWORTHY,
     AttackRecord,
@@ -57,12 +59,15 @@ COLUMNS = {"own loss": ("loss",), "cross-entropy": ("cross_entropy",), "margin":
 MEANINGS = {
     BROKEN: "The worst case is at chance, or far below what the attacks that papers report leave.",
     UNTRUSTWORTHY: "There are signs that the attacks fail where the network does not hold.",
+    FIRST_LOOK: "Nothing speaks against the figure but that little was tried; a longer suite will lower it.",
+    NOT_CONVERGED: "The attacks still broke samples when their time was up; more work will lower the figure.",
     HOLDS: "Nothing speaks against the figure; a better attack may still lower it.",
 }
 
 #: captions of the pictures, in the order of the report
 CAPTIONS = {
     "eps.png": "accuracy over eps under each objective",
+    "progress.png": "accuracy left over the gradients spent",
     "steps.png": "accuracy over the number of steps under each objective",
     "zero-gradients.png": "share of exactly zero gradients",
     "examples.png": "clean and adversarial images and their difference",

@@ -54,6 +54,7 @@ def robustness_pictures(record: RobustnessRecord) -> dict[str, bytes]:
         figures["eps.png"] = eps_figure(record, curves)
         figures["steps.png"] = steps_figure(record, curves)
         figures["zero-gradients.png"] = zero_gradient_figure(record, curves)
+    figures["progress.png"] = progress_figure(record)
     figures["examples.png"] = examples_figure(record)
     if record.labels is not None and record.predictions is not None:
         figures["confusion.png"] = confusion_figure(record)
@@ -136,6 +137,28 @@ def steps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     panel.set_xticks(steps, [str(count) for count in steps])
     panel.minorticks_off()
     _legend(panel)
+    return figure
+
+
+def progress_figure(record: RobustnessRecord) -> Figure | None:
+    """
+    What is left at the largest radius over the gradients spent, attack by attack and round by round; None for a suite
+    without rounds.
+    """
+    eps = record.eps[-1]
+    rounds = [each.round for each in record.attacks if each.bounded and each.eps <= eps]
+    if not any(rounds):
+        return None
+    how = f"all attacks at eps {format_eps(eps)} in turn; a filled mark ends a round"
+    figure, panel = _titled(record, "Accuracy over the work spent", how, 7.2, 3.9)
+    spent, left = np.array(record.progress(eps), dtype=float).T / record.clean.n
+    panel.step(spent, 100 * left, where="post", color=INK, linewidth=1.9, zorder=3)
+    ends = [
+        i for i, (this, after) in enumerate(zip(rounds, [*rounds[1:], 0], strict=True), 1) if this and this != after
+    ]
+    panel.plot(spent[ends], 100 * left[ends], "o", color=COLOURS[0], markersize=7, zorder=4, **_MARKED)
+    style_panel(panel, "", "gradients for each image", "accuracy, %")
+    percent_axis(panel, 104)
     return figure
 
 
