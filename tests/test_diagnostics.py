@@ -352,7 +352,7 @@ def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
 def test_an_adversarially_trained_network_holds():
     found = evaluate(adversarially_trained(), "standard")
     assert flagged(found) == set()
-    assert found.verdict.status == (FIRST_LOOK if suite == "quick" else HOLDS)
+    assert found.verdict.status == HOLDS
     assert found.worst_case(EPS).accuracy > 0.6
     reason, *more = found.verdict.reasons
     assert ["'standard'" in each and BOUND in each for each in more] == [True]

@@ -67,7 +67,7 @@ def _bim(classifier: Any, norm: float, **settings: Any) -> EvasionAttack:
 
 def _square(classifier: Any, **settings: Any) -> EvasionAttack:
     if classifier.clip_values is None:  # ART's Square clips without asking
-        classifier.set_params(clip_values=(-np.inf, np.inf))
+        classifier._clip_values = np.array([-np.inf, np.inf], dtype=np.float32)
     height, width = classifier.input_shape[1:] if classifier.channels_first else classifier.input_shape[:2]
     # ART's first windows are of this share of the image, and must be smaller than its shorter side
     share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))

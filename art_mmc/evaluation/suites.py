@@ -162,7 +162,7 @@ def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) 
     if image_size is None and (plan.transfer or plan.method == "rotation"):
         return False
     need = {"dlr": 3, "targeted_dlr": 4}.get(plan.objective or "", 2)
-    return nb_classes >= need and not (plan.targets == "all" and nb_classes == 2)
+    return nb_classes >= need and not (plan.targets == "all" and nb_classes == 2 and plan.method != "fab")
 
 
 #: options in the unit of the inputs, and the constant of C&W, which weighs a loss against a squared distance
