@@ -160,7 +160,7 @@ def test_a_negative_seed_of_the_centers_comes_back(tmp_path):
 @pytest.mark.parametrize("defence", ["mmlda"])
 def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, monkeypatch):
     """More classes than the features have room for: centers are spread once, and global random numbers stay unused."""
-    backbone = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(INPUT_SHAPE)), 4))
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(INPUT_SHAPE)), 4), nn.Tanh())
     make = {"input_shape": INPUT_SHAPE, "nb_classes": 30, "device_type": "cpu"}
     classifier = create_classifier(defence, backbone, center_seed=5, **make)
     named = create_classifier(defence, "cnn", embedding_dim=4, **make)
