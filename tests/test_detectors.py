@@ -360,7 +360,7 @@ def attacked(trained, digits):
         detectors[name] = create_detector(name, classifier)
         detectors[name].fit(digits.x_train, digits.y_train, x_calibration=digits.x_test[200:400])
     x = digits.x_test[:100]
-    x_adv = FastGradientMethod(classifier, eps=0.2).generate(x, digits.y_test[:100])
+    x_adv = FastGradientMethod(classifier.with_objective("margin"), eps=0.2).generate(x, digits.y_test[:100])
     x_adv.setflags(write=False)
     return SimpleNamespace(classifier=classifier, detectors=detectors, x=x, x_adv=x_adv, y=digits.y_test[:100])
 
