@@ -5,7 +5,10 @@ runs.
 
 from __future__ import annotations
 
+import json
 import re
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +92,31 @@ def protocol_table() -> str:
     return "\n".join(lines)
 
 
+def objectives_table() -> str:
+    """The recorded run of examples/record_objectives.py on MNIST: some of its columns."""
+    from art_mmc.reports.tables import table
+
+    found = json.loads((RESULTS / "objectives" / "objectives.json").read_text(encoding="utf-8"))["left"]["mnist"]
+    titles = {
+        "clean": "Clean",
+        "ART's own class": "ART's own class",
+        "loss": "own loss",
+        "margin": "margin",
+        "soft_margin, t = 3": "soft margin, the default",
+        "ScheduledPGD": "`ScheduledPGD`",
+        "worst case known": "**worst case known**",
+    }
+
+    def shown(row: tuple[str, dict[str, float]], column: str) -> str:
+        cell = f"{row[1][column]:.1f}"
+        return f"**{cell}**" if column == "worst case known" else cell
+
+    return table(
+        list(found.items()),
+        [("Defence", itemgetter(0)), *((title, partial(shown, column=each)) for each, title in titles.items())],
+    )
+
+
 def speed_table() -> str:
     """The recorded run of `art-mmc bench`."""
     from art_mmc.bench import GROWTH_PNG, summary_table
@@ -105,6 +133,7 @@ BLOCKS = {
     "defences": defences_table,
     "evaluations": evaluations_table,
     "networks": networks_table,
+    "objectives": objectives_table,
     "protocol": protocol_table,
     "speed": speed_table,
 }
