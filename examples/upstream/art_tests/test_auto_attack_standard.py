@@ -28,6 +28,13 @@ from tests.utils import ARTTestException
 logger = logging.getLogger(__name__)
 
 
+@pytest.fixture()
+def fix_get_mnist_subset(get_mnist_dataset):
+    (x_train_mnist, y_train_mnist), (x_test_mnist, y_test_mnist) = get_mnist_dataset
+    n_train, n_test = 1000, 100
+    yield x_train_mnist[:n_train], y_train_mnist[:n_train], x_test_mnist[:n_test], y_test_mnist[:n_test]
+
+
 def correct(classifier, x, y):
     return np.argmax(classifier.predict(x), axis=1) == np.argmax(y, axis=1)
 
@@ -74,8 +81,9 @@ def test_generate_fab(art_warning, fix_get_mnist_subset, image_dl_estimator_for_
     """The nearest example: inside the ball a hair larger than its distance, outside one a hair smaller."""
     try:
         (_, _, x_test, y_test) = fix_get_mnist_subset
-        x, y = x_test[:3], y_test[:3]
         classifier = image_dl_estimator_for_attack(FastAdaptiveBoundary, from_logits=True)
+        right = correct(classifier, x_test, y_test)
+        x, y = x_test[right][:3], y_test[right][:3]
         common = {"norm": norm, "max_iter": 15, "nb_targets": 3, "seed": 0, "verbose": False}
 
         x_adv = FastAdaptiveBoundary(classifier, **common).generate(x, y)

@@ -33,6 +33,13 @@ from tests.utils import ARTTestException
 logger = logging.getLogger(__name__)
 
 
+@pytest.fixture()
+def fix_get_mnist_subset(get_mnist_dataset):
+    (x_train_mnist, y_train_mnist), (x_test_mnist, y_test_mnist) = get_mnist_dataset
+    n_train, n_test = 1000, 100
+    yield x_train_mnist[:n_train], y_train_mnist[:n_train], x_test_mnist[:n_test], y_test_mnist[:n_test]
+
+
 @pytest.mark.only_with_platform("pytorch")
 @pytest.mark.parametrize(
     "attack", [AutoProjectedGradientDescent, AutoConjugateGradient, RescalingAutoConjugateGradient]

@@ -31,6 +31,13 @@ logger = logging.getLogger(__name__)
 SMALL = {"max_iter": 8, "nb_samples": 64, "seed": 0, "verbose": False}
 
 
+@pytest.fixture()
+def fix_get_mnist_subset(get_mnist_dataset):
+    (x_train_mnist, y_train_mnist), (x_test_mnist, y_test_mnist) = get_mnist_dataset
+    n_train, n_test = 1000, 100
+    yield x_train_mnist[:n_train], y_train_mnist[:n_train], x_test_mnist[:n_test], y_test_mnist[:n_test]
+
+
 @pytest.mark.only_with_platform("pytorch")
 @pytest.mark.parametrize(("norm", "eps"), [(np.inf, 0.3), ("inf", 0.3), (2, 4.0)])
 def test_generate(art_warning, fix_get_mnist_subset, image_dl_estimator_for_attack, norm, eps):

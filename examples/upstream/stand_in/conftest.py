@@ -30,9 +30,9 @@ def digits():
 
 
 @pytest.fixture
-def fix_get_mnist_subset(digits):
+def get_mnist_dataset(digits):
     x, y = digits
-    return x[:1000].copy(), y[:1000].copy(), x[1000:1100].copy(), y[1000:1100].copy()
+    return (x[:1000].copy(), y[:1000].copy()), (x[1000:1100].copy(), y[1000:1100].copy())
 
 
 @pytest.fixture(scope="session")
