@@ -350,7 +350,7 @@ def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
 
 @pytest.mark.thorough
 def test_an_adversarially_trained_network_holds():
-    found = evaluate(adversarially_trained(), "standard")
+    found = evaluate(adversarially_trained(), "standard", n=100)
     assert flagged(found) == set()
     assert found.verdict.status == HOLDS
     assert found.worst_case(EPS).accuracy > 0.6
@@ -866,6 +866,14 @@ def test_what_a_further_round_would_break_by_hand(broken, converged, status, tol
     assert re.search(told, " ".join(found.reasons))
     quick = judge(RobustnessRecord(made("clean", 95), tuple(rounds(*broken)), 0, "quick"), [], 10, converged)
     assert quick.status in (BROKEN, FIRST_LOOK)
+
+
+def test_on_fewer_than_a_hundred_samples_nothing_is_said_to_hold():
+    for n, status in ((100, HOLDS), (99, FIRST_LOOK)):
+        records = [replace(each, standing=each.standing[:n]) for each in (made("clean", 95), made("PGD", 60, "margin"))]
+        found = judge(RobustnessRecord(records[0], (records[1],), 0, "strong"), [], 10)
+        assert found.status == status
+        assert any("99 samples say too little" in each for each in found.reasons) == (n == 99)
 
 
 def test_the_deadliest_attack_is_named():

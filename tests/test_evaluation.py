@@ -23,7 +23,7 @@ from art_mmc import LossDefendedClassifier, attacks, create_classifier
 from art_mmc.evaluation import (
     ATTACKS,
     FGSM,
-    HOLDS,
+    FIRST_LOOK,
     METHODS,
     PGD_ADAPTIVE,
     PGD_LOSS,
@@ -1058,7 +1058,7 @@ def test_figures_of_a_record(whole):
 
 
 def test_verdicts_of_an_honest_network(whole):
-    assert whole.verdict.status == HOLDS
+    assert whole.verdict.status == FIRST_LOOK  # on 60 samples it is said to hold by none
     assert whole.verdict.reasons[0].startswith(
         "No diagnostic is flagged, and the worst case over 4 attacks at eps 0.1 is"
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from art_mmc import load_dataset
+from art_mmc.attacks import auto_attack
 from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     HOLDS,
@@ -23,6 +24,7 @@ from art_mmc.evaluation import (
     Verdict,
     get_suite,
 )
+from art_mmc.evaluation.plans import MOST_TARGETS
 from art_mmc.evaluation.records import gains
 from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
 from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, report_files, robustness_report
@@ -37,6 +39,16 @@ def built(name: str, eps: float = 0.3, **settings) -> dict[str, AttackPlan]:
     plans = SUITES[name].build([eps], **settings)
     assert len({plan.name for plan in plans}) == len(plans)
     return {plan.name: plan for plan in plans}
+
+
+def test_autoattack_is_the_standard_version():
+    plans = built("autoattack")
+    steps, targets, queries = auto_attack._STEPS, auto_attack._TARGETS, auto_attack._QUERIES
+    assert [plans[name].steps for name in ("APGD-CE", "APGD-T", "FAB-T", "Square")] == [steps, steps, steps, queries]
+    assert [plans[name].objective for name in ("APGD-CE", "APGD-T")] == ["cross_entropy", "targeted_dlr"]
+    assert targets == MOST_TARGETS
+    assert [plans[name].targets for name in ("APGD-T", "FAB-T")] == ["all", "all"]
+    assert not any(plans[name].independent for name in ("APGD-CE", "APGD-T", "FAB-T", "Square"))
 
 
 def shortened(plan: AttackPlan) -> AttackPlan:

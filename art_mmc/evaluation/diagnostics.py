@@ -69,6 +69,9 @@ COMPARED, DIRECTIONS, PAIRS, HALVINGS, BESIDE = 16, 4, 16, 24, 1e-3
 NOISE, ZERO_SHARE, GAP, GAIN, RISE, BLACK_BOX, FOUND = 1e-4, 0.1, 0.1, 0.1, 0.05, 0.1, 0.9
 MEMORY, AGREEMENT, JUMP = 0.05, 0.5, 0.3
 
+#: fewest samples on which a figure may be said to hold: on 100 the 95 % interval of a half is 20 points wide
+FEWEST = 100
+
 #: a worst case this far below what the papers' kind of attack leaves, and less than this share of it: broken
 BROKEN_GAP, BROKEN_SHARE = 0.2, 0.5
 
@@ -640,8 +643,9 @@ def judge(
 
     Broken: the clean accuracy is no better than chance, or the worst case is at chance, or it is less than half of what
     the papers' kind of attack (untargeted, on the own loss or the cross-entropy) leaves and 20 points below that.
-    Untrustworthy: a diagnostic is flagged. Else it is a first look, where the suite is made for no more; not converged,
-    where the last round of attacks still broke more than a share of the samples; or it holds so far, by its figure.
+    Untrustworthy: a diagnostic is flagged. Else it is a first look, where the suite is made for no more, or on fewer
+    than :data:`FEWEST` samples; not converged, where the last round of attacks still broke more than a share of the
+    samples; or it holds so far, by its figure.
 
     :param record: What the attacks found.
     :param diagnostics: What the diagnostics found.
@@ -693,7 +697,9 @@ def judge(
         if found[-1] >= converged * worst.n:
             status = NOT_CONVERGED
     suite = SUITES.get(record.suite)
-    if suite is not None and suite.look:
+    if worst.n < FEWEST:
+        reasons.append(f"{worst.n} samples say too little for more than a first look: at least {FEWEST} are needed.")
+    if worst.n < FEWEST or (suite is not None and suite.look):
         status = FIRST_LOOK
     if headline(record.suite) != QUOTE:
         reasons.append(f"The suite '{record.suite}' is no last word: its worst case is {headline(record.suite)}.")

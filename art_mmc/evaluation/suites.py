@@ -256,6 +256,21 @@ def _round(eps: float, norm: float, number: int) -> list[AttackPlan]:
     return [replace(plan, name=f"{plan.name}, round {number}", round=number) for plan in _after(plans)]
 
 
+def _autoattack(eps: float, norm: float) -> list[AttackPlan]:
+    """
+    The four attacks of AutoAttack's standard version, with its steps, targets and queries, on what still stands.
+
+    | Paper link: https://arxiv.org/abs/2003.01690
+    """
+    plans = [
+        _apgd("APGD-CE", "cross_entropy", eps, norm, 100),
+        _apgd("APGD-T", "targeted_dlr", eps, norm, 100, targets="all"),
+        AttackPlan("FAB-T", "fab", None, eps, norm, 100, targets="all"),
+        AttackPlan("Square", "square", None, eps, norm, 5000),
+    ]
+    return figures(eps, norm, 20) + _after(plans)
+
+
 def _carlini_wagner(name: str, steps: int, rate: float, const: float, rounds: int = 9, **settings: Any) -> AttackPlan:
     """
     The L2 attack of Carlini and Wagner by ART's ElasticNet, of which it is the special case beta = 0: the constant goes
@@ -462,6 +477,11 @@ _ROWS = (
         _strong,
         rounds=_round,
         quotable=True,
+    ),
+    Suite(
+        "autoattack",
+        "AutoAttack's standard version: APGD-CE, APGD-T, FAB-T, Square with 5,000 queries, beside our figures",
+        _autoattack,
     ),
     Suite(
         "pang2020-table1",
