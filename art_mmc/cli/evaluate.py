@@ -30,9 +30,9 @@ torchrun, the same command shares the batches of each attack among several proce
 added up. Choose --batch-size so that each process has some of them."""
 
 NOTES = """\
-suites: quick (a first look), standard, strong (the one to quote: it goes on in rounds until they find little), autoattack
-(its standard version), and the papers' protocols with their settings, each with an adaptive attack beside it: pang2020-table1 to -table3,
-li2021-table1 to -table5, pang2018-rce, pang2021-tricks.
+suites: quick (a first look), standard, strong (the one to quote: it goes on in rounds until they find little),
+autoattack (its standard version), and the papers' protocols with their settings, each with an adaptive attack beside
+it: pang2020-table1 to -table3, li2021-table1 to -table5, pang2018-rce, pang2021-tricks.
 
 exit status: 0; 1 for what --fail-under asks; 2 for a mistake in the command or an attack that crashed; 130 for Ctrl-C.
 
