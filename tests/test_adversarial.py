@@ -288,6 +288,7 @@ class TestAdversarialLossTrainer:
         judge.fit(data.x_train[:700], data.y_train[:700], nb_epochs=5, batch_size=64)
         assert judge.robust_accuracy(x, y) > before + 0.05
 
+    @pytest.mark.thorough
     def test_each_setting_changes_the_weights(self, data):
         """A trick without an effect on the computation would be no trick."""
         validation = (data.x_test[:64], data.y_test[:64])

@@ -361,6 +361,7 @@ def plain(classifier: LossDefendedClassifier) -> PyTorchClassifier:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("eps", [0.2, 2.0])
 @pytest.mark.parametrize("name", ["base", "named"])

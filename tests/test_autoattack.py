@@ -406,6 +406,7 @@ def test_the_world_stays_as_it_was(cls, short):
     assert "predict" not in vars(classifier)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cls", STEPWISE)
 @pytest.mark.parametrize("nb_targets", [0, 3])
 def test_an_image_does_not_depend_on_the_others_and_a_seed_repeats(cls, nb_targets):

@@ -361,6 +361,7 @@ def computed(request, digits):
     return classifier
 
 
+@pytest.mark.thorough
 def test_copies_right_after_a_training(computed, digits):
     again = copy.deepcopy(computed)
     np.testing.assert_array_equal(again.predict(digits.x_test[:20]), computed.predict(digits.x_test[:20]))

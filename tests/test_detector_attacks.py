@@ -60,6 +60,7 @@ def craft(name: str, classifier: PyTorchClassifier, x: np.ndarray, budget: float
     return SimpleNamespace(x=x_adv, targets=targets, settings=settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", list(PAPER_ATTACKS))
 def test_paper_attacks(name, defended):
     x = defended.x[: 3 if name.startswith("cw") else 8]

@@ -378,6 +378,7 @@ def test_an_undefended_network_at_a_large_eps_is_broken():
     assert flagged(found) == set()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("norm", [math.inf, 2])
 def test_a_linear_model_with_a_certified_margin_holds(norm):
     rng = np.random.default_rng(3)

@@ -899,6 +899,7 @@ class Rounded(Preprocessor):
         return np.round(63 * x) / np.float32(63), y
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("settings", "suite"),
     [
@@ -1236,6 +1237,7 @@ def test_the_box_allows_for_rounding_and_for_nothing_else(box, inside, outside):
     assert not beyond_box(np.array([[1e30]]), None).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("box", "norm"),
     [

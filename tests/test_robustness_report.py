@@ -253,6 +253,7 @@ def test_csv_has_one_row_an_attack():
     assert (float(worst["low"]), float(worst["high"])) == (low, high)
 
 
+@pytest.mark.thorough
 def test_written_and_read_again(tmp_path):
     before = pictured()
     files = write_robustness(before, tmp_path / "new" / "folder")

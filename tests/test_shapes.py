@@ -217,6 +217,7 @@ SUITE_FOR = {
 }
 
 
+@pytest.mark.thorough
 def test_evaluation_names_what_does_not_apply(trained, kind, tmp_path, monkeypatch):
     monkeypatch.setattr("art_mmc.attacks.auto_attack._STEPS", 4)
     monkeypatch.setattr("art_mmc.attacks.auto_attack._QUERIES", 4)

@@ -60,6 +60,7 @@ def shortened(plan: AttackPlan) -> AttackPlan:
     return replace(plan, steps=min(plan.steps, 3), options=options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("quirks", [False, True], ids=["", "quirks"])
 @pytest.mark.parametrize("name", SUITES)
 def test_each_plan_of_each_suite_builds_and_runs(name, quirks):
@@ -218,6 +219,7 @@ def test_what_we_add_stands_beside_each_protocol(name):
         suite.build([0.1], 2)
 
 
+@pytest.mark.thorough
 def test_the_minimum_norm_attacks_find_something():
     """On images that are black and white, where ART's own attack of Carlini and Wagner stands still."""
     _, _, x, y = digits()
