@@ -785,7 +785,8 @@ def test_choice_of_test_images(tiny):
         choose_test_images(data, 0)
 
 
-def test_compare_hands_out_results_as_they_come(tiny):
+def test_compare_hands_out_results_as_they_come(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     seen = []
     settings = Compare(defence=["sce", "mmc"], dataset=str(tiny), eps=[0.1], epochs=1, steps=1, nb_test=30, quiet=True)
     found = prepare(settings).run(seen.append)

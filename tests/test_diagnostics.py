@@ -358,7 +358,7 @@ def test_an_adversarially_trained_network_holds():
     assert ["'standard'" in each and BOUND in each for each in more] == [True]
     worst = found.worst_case(EPS)
     low, high = worst.interval
-    assert f"at eps 0.1 is {100 * worst.accuracy:.1f} % of 60 samples" in reason
+    assert f"at eps 0.1 is {100 * worst.accuracy:.1f} % of {worst.n} samples" in reason
     assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %" in reason
     assert "alone leaves" in reason
 
