@@ -86,8 +86,9 @@ def test_the_classifier_s_patch_is_faster_with_the_same_examples(tmp_path):
     for name in ("before", "after"):
         patches.copy_of_art(tmp_path / name)
     patches.apply("pytorch_classifier", tmp_path / "after")
-    for job, least in (("ProjectedGradientDescent", 1.4), ("CarliniL2Method", 4.0)):
+    # C&W gives back as it was what it does not fool
+    for job, least, moved in (("ProjectedGradientDescent", 1.4, 1.0), ("CarliniL2Method", 4.0, 0.25)):
         ((_, before, after, same, changed),) = measure.measure(tmp_path, [job], rounds=3)
         assert same
-        assert changed == 1
+        assert changed >= moved
         assert before / after >= least
