@@ -19,7 +19,7 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, choice, number, unknown_name, whole
+from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, check_name, choice, number, whole
 from art_mmc.objectives import OBJECTIVES, Objective, margin
 
 logger = logging.getLogger(__name__)
@@ -450,7 +450,7 @@ class ObjectiveAttack(WhiteBoxAttack):
         super()._check_params()
         if self.eps is None:
             raise ValueError("eps: expected a positive number, got None.")
-        if isinstance(self.objective, str) and self.objective not in OBJECTIVES:
-            raise unknown_name("objective", self.objective, OBJECTIVES)
-        if not isinstance(self.objective, str) and not callable(self.objective):
+        if isinstance(self.objective, str):
+            check_name("objective", self.objective, OBJECTIVES)
+        elif not callable(self.objective):
             raise ValueError(f"objective: expected a name or a function, got {self.objective!r}.")
