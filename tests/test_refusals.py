@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
 import numpy as np
 import pytest
 import torch
+from art.data_generators import NumpyDataGenerator
 from art.defences.postprocessor import HighConfidence, ReverseSigmoid, Rounded
 from torch import nn
 
-from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier
 from art_mmc.data import split_validation
 from art_mmc.evaluation import RobustnessEvaluation, evaluate_robustness
+from art_mmc.losses import MMCLoss
 from art_mmc.models import wrap_backbone
 from art_mmc.trainers import FGSM, PGD, AdversarialLossTrainer, LossTrainer
+from tests.conftest import assert_same, traces
 
 X, Y = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32), np.arange(20) % 10
 EYE = np.eye(10, dtype=np.float32)[Y]
@@ -83,6 +87,43 @@ REFUSED = [
                 {"backbone": Pair()},
                 "wrap_backbone: expected one tensor of features (B, d), the module returned a tuple",
             ),
+            ({"backbone": nn.Conv2d(3, 4, 3)}, "wrap_backbone: the module refused inputs of shape (2, 1, 8, 8)"),
+            ({"backbone": "lenet"}, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
+            ({"backbone": 3}, "model: expected a torch.nn.Module, got int"),
+            ({"name": "mcm"}, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
+            ({"scal": 3.0}, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
+            ({"scale": -1.0}, "scale: expected a positive number"),
+            ({"use_amp": True}, "use_amp=True needs NVIDIA apex"),
+            ({"arithmetic": "fats"}, "unknown arithmetic 'fats'. Did you mean 'fast'"),
+            ({"compile": 3}, "compile: expected True, False or the name of a backend"),
+            ({"loss": MMCLoss()}, "the loss has temperature 1.0, the head 10.0"),
+            ({"name": "gce", "nb_classes": 2}, "defence 'gce' needs at least 3 classes, got 2"),
+        ]
+    ),
+    *(
+        (lambda cls=cls, given=given: cls(**{"input_shape": (1, 8, 8), "nb_classes": 10, **given}), message)
+        for cls, given, message in [
+            (
+                LossDefendedClassifier,
+                {"model": net(10), "loss": None, "scale": 3.0},
+                "scale: not to be given here, only",
+            ),
+            (
+                MMCClassifier,
+                {"model": make().model, "mean": 0.5, "scale": 3.0},
+                "mean, scale: not to be given here, the",
+            ),
+            (MMCClassifier, {"model": net(32), "nb_classes": None}, "input_shape and nb_classes are needed, e.g."),
+            (
+                MMCClassifier,
+                {"model": make("sce").model},
+                "the network's head is a LinearHead, defence 'mmc' needs a Fi",
+            ),
+            (
+                MMCClassifier,
+                {"model": make().model, "nb_classes": 4},
+                "nb_classes=4, but the network's head has 10 cla",
+            ),
         ]
     ),
     (lambda: base(Pair()).predict(X), "model: expected one tensor of logits (B, K), the network returned a tuple"),
@@ -91,6 +132,7 @@ REFUSED = [
     (lambda: base().predict(X, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
     (lambda: make().fit(X, Y, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
     (lambda: make().fit(X, Y, nb_epochs=-1), "nb_epochs: expected a whole number of at least 0, got -1"),
+    (lambda: make().fit_generator(NumpyDataGenerator(X, Y + 1, 20)), "y has labels from 1 to 10, expected 0 to 9"),
     (lambda: make().predict(255 * X), "x ranges from 0"),
     (lambda: make().loss_gradient(255 * X, Y), "x ranges from 0"),
     (lambda: make().fit(X, 0 * EYE), "y: expected one-hot rows or probabilities"),
@@ -134,6 +176,99 @@ REFUSED = [
 def test_what_is_wrong_is_refused_by_name(call, message):
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}"):
         call()
+
+
+NAN_AT_1 = np.where(np.arange(20).reshape(-1, 1, 1, 1) == 1, np.float32(NAN), X)
+#: what a classifier of "mmc" refuses
+OF_A_CLASSIFIER = [
+    (lambda c: setattr(c, "objective", "margn"), "unknown objective 'margn'. Did you mean"),
+    (lambda c: c.set_params(objective="own"), "unknown objective 'own'"),
+    (lambda c: c.set_params(model=copy.deepcopy(c.model), objectiv=1), "unknown parameter 'objectiv'"),
+    *(
+        (lambda c, model=model: c.set_params(model=model), message)
+        for model, message in [
+            (net(32), "expected a whole network with its head, a DefendedNet, got Sequential"),
+            (make("sce").model, "head is a LinearHead, defence 'mmc' needs a FixedCentersHead"),
+            (make(scale=5.0).model, "temperature 10.0, the head 2.5"),
+            (make(nb_classes=4).model, "nb_classes=10, but the network's head has 4 classes"),
+        ]
+    ),
+    (lambda c: c.set_params(clip_values=(1.0, 0.0)), "clip_values"),
+    (lambda c: c.set_params(loss=MMCLoss()), "the loss would not undo the head's temperature"),
+    (lambda c: c.set_params(use_amp=True), "use_amp=True needs NVIDIA apex"),
+    (lambda c: c.compute_loss(X, Y, "avg"), "unknown reduction 'avg'"),
+    (lambda c: c.load("absent"), "absent"),
+    (lambda c: c.fit(X, Y, scheduler="cosine"), "expected something with a step(), got str"),
+    (lambda c: c.fit(X * 255, Y), "far outside the clip_values (0, 1): scale the inputs (x / 255.0?)"),
+    (lambda c: c.fit(NAN_AT_1, Y), "infinite values in 1 of 20 samples (first: 1)"),
+    (lambda c: c.with_probabilities().with_probabilities(), "ends in a softmax already"),
+    *(
+        (lambda c, t=t: c.with_probabilities(t), "temperature: expected a positive number")
+        for t in (0, -1.0, math.inf, NAN, "1")
+    ),
+    *(
+        (lambda c, k=k: c.class_gradient(X[:7], label=k), "is out of range: expected 0 to 9")
+        for k in (10, -1, 1.5, "1", [0, 1], np.array(3), np.full((7, 1), 3), np.full(7, 10), [0, 1, 2, 3, 4, 5, -1])
+    ),
+    *(
+        (lambda c, layer=layer: c.get_activations(X, layer), message)
+        for layer, message in [
+            ("embeding", "unknown layer 'embeding'. Did you mean 'embedding'?"),
+            (5, "layer 5 is out of range: the network has 5 layers"),
+            (-6, "layer -6 is out of range"),
+            (None, "Layer must be of type str or int"),
+            (1.0, "Layer must be of type str or int"),
+            ("backbone.module.drop.x", "unknown layer"),
+        ]
+    ),
+    *(
+        (lambda c, call=call, x=x: call(c, x, np.zeros(max(len(x), 1), int)), message)
+        for x, message in [
+            (X[0], "x has shape (1, 8, 8), expected (N, 1, 8, 8); for a single sample pass x[None]"),
+            (
+                np.full((3, 1, 8, 8), 200, np.uint8),
+                "x holds integers up to 200: inputs are floats, in the papers in [0,",
+            ),
+        ]
+        for call in (
+            lambda c, x, y: c.predict(x),
+            lambda c, x, y: c.fit(x, y, nb_epochs=1),
+            lambda c, x, y: c.loss_gradient(x, y),
+            lambda c, x, y: c.compute_loss(x, y),
+            lambda c, x, y: c.class_gradient(x),
+            lambda c, x, y: c.get_activations(x, 0),
+        )
+    ),
+    *(
+        (lambda c, call=call, y=y: call(c, X[:3], y), message)
+        for y, message in [
+            (np.array([0, 4, 10]), "y has labels from 0 to 10, expected 0 to 9 (nb_classes=10)"),
+            (np.array([1, 2]), "y has 2 labels for 3 samples"),
+            (np.zeros((3, 7)), "y has shape (3, 7), expected (N,) indices or (N, 10) one-hot labels"),
+        ]
+        for call in (
+            lambda c, x, y: c.fit(x, y, nb_epochs=1),
+            lambda c, x, y: c.loss_gradient(x, y),
+            lambda c, x, y: c.compute_loss(x, y),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), OF_A_CLASSIFIER, ids=lambda value: value if type(value) is str else "")
+def test_what_a_classifier_refuses_changes_nothing(call, message):
+    classifier = make()
+    classifier.fit(X, Y, nb_epochs=1)
+    for i, module in enumerate(classifier.model.modules()):
+        module.training = i % 2 == 0
+
+    def state():
+        return {**traces(classifier._model), "objective": classifier.objective, "attributes": sorted(vars(classifier))}
+
+    before = state()
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=re.escape(message)):
+        call(classifier)
+    assert_same(before, state())
 
 
 def test_what_looks_like_it_and_is_right_passes():
