@@ -19,6 +19,11 @@ from typing import Any
 
 import numpy as np
 
+if sys.version_info >= (3, 11):
+    import tomllib as tomllib
+else:
+    import tomli as tomllib  # noqa: F401
+
 #: what the readers of idx, pickle, zip, .mat, .npy and .pt files raise on bytes that are cut short or changed
 READ_ERRORS = (
     AssertionError,
@@ -102,6 +107,12 @@ def whole(name: str, value: Any, least: int | None = 1) -> int:
     if value >= 2**63:
         raise ValueError(f"{name}: expected a whole number below 2**63, got {value!r}.")
     return int(value)
+
+
+def fraction(text: str) -> float:
+    """The number that "0.1" or "8/255" stands for; ValueError or ZeroDivisionError for none."""
+    over, slash, under = text.partition("/")
+    return float(over) / float(under if slash else 1)
 
 
 def check_seed(value: Any, name: str = "seed") -> int:

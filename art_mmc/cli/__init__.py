@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from art_mmc.checks import unknown_name
+from art_mmc.checks import tomllib, unknown_name
 from art_mmc.cli import bench, compare, detect, evaluate, inspect, listings, report, reproduce, train
 from art_mmc.cli.run import Parser, UsageError, add_verb, user_errors
 from art_mmc.studies.flags import from_args
@@ -82,10 +82,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _from_toml(path: str) -> list[str]:
     """The options that a TOML file holds, as on the command line, which comes after them and so overrides them."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
         with open(path, "rb") as file:
             options = tomllib.load(file)

@@ -15,7 +15,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import check_name
+from art_mmc.checks import check_name, fraction
 from art_mmc.defences import DEFENCES
 
 #: attack of the row without an attack, and units
@@ -195,8 +195,7 @@ def _read(text: str) -> PublishedTable:
     for values in data.pop("cells"):
         cell = dict(zip(columns, values, strict=True))
         if isinstance(cell["eps"], str):  # "8/255"
-            whole, part = cell["eps"].split("/")
-            cell["eps"] = int(whole) / int(part)
+            cell["eps"] = fraction(cell["eps"])
         # the figure in what is printed: the bound of "<=1", the mean of "53.94+-.10"
         value = float(cell["text"].removeprefix("<=").removeprefix("about ").partition("+-")[0])
         cells.append(Cell(**{**cell, "value": value, "source": sources[cell["source"]]}))

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from art_mmc.checks import fraction
+
 
 def flag(
     help: str,
@@ -88,11 +90,6 @@ def whole(low: int, high: int | None = None) -> Any:
     return _kind(int, f"a whole number {limit}", lambda value: low <= value <= (math.inf if high is None else high))
 
 
-def _fraction(text: str) -> float:
-    over, slash, under = text.partition("/")
-    return float(over) / float(under if slash else 1)
-
-
 def _several(kind: Callable[[str], Any], expected: str) -> dict[str, Any]:
     """A flag that can be repeated, each time with values between commas: what argparse is told."""
 
@@ -106,7 +103,7 @@ def _several(kind: Callable[[str], Any], expected: str) -> dict[str, Any]:
 
 
 _NUMBER = "a number such as 0.1 or 8/255"
-number = _kind(_fraction, _NUMBER)
+number = _kind(fraction, _NUMBER)
 positive = _kind(float, "a positive number", lambda value: 0 < value < math.inf)
 share = _kind(float, "a share in [0, 1)", lambda value: 0 <= value < 1)
 part = _kind(float, "a share in (0, 1]", lambda value: 0 < value <= 1)

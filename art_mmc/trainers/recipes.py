@@ -1,5 +1,6 @@
 """
-The papers' hyper-parameters, by name: "pang2020-mnist" and so on, `<first author><year>-<data set>`.
+The papers' hyper-parameters, by name: "pang2020-mnist" and so on, `<first author><year>-<data set>`. The values are in
+recipes.toml.
 
 A recipe says how to optimise, whatever the defence: the papers train their baselines by the same recipe as their own
 loss. Published values carry their source; what is ours says so.
@@ -10,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from art_mmc.checks import check_name, whole
+from art_mmc.checks import check_name, fraction, tomllib, whole
 from art_mmc.defences import DEFENCES
 
 #: names of the schedules
@@ -201,258 +203,6 @@ class Recipe:
         return torch.optim.lr_scheduler.LambdaLR(optimizer, at_step)
 
 
-_MMC = "Pang et al., ICLR 2020, and its released code"
-_PC = "Li et al., AAAI 2021, and its released code"
-_RCE = "Pang et al., NeurIPS 2018, and its released code"
-_MM = ("sce", "center", "mmlda", "lgm", "mmc")
-
-_DEFAULT = Recipe(
-    name="default",
-    description="small images in seconds; ours, of no paper",
-    source="art_mmc",
-    defences=tuple(DEFENCES),
-    backbone="cnn",
-    optimizer="adam",
-    rate=2e-3,
-    nb_epochs=40,
-    batch_size=64,
-    schedule="cosine",
-    warmup_epochs=20,
-)
-
-_MMC_CIFAR = Recipe(
-    name="pang2020-cifar10",
-    description="MMC and its baselines on CIFAR-10",
-    source=_MMC,
-    defences=_MM,
-    backbone="mmc-resnet32v2",
-    optimizer="sgd",
-    rate=0.01,
-    nb_epochs=200,
-    batch_size=50,
-    # the released schedule multiplies the rate in the epochs *after* those of index 100 and 150
-    milestones=(101, 151),
-    # Keras' L2 1e-4 is the gradient 2e-4 w; it is set on the kernels of the convolutions alone
-    weight_decay=2e-4,
-    decay="conv",
-    augmentation="shift-nearest-flip",
-    scaling="pixel-mean",
-)
-
-_MMC_FAST = replace(
-    _MMC_CIFAR.with_batch_size(512).scaled(60),
-    name="pang2020-cifar10-fast",
-    description="MMC and its baselines on CIFAR-10 in a few minutes of a GPU; batches, epochs and schedule are ours",
-    source=f"{_MMC}; ten times the batch at the rate of the linear scaling rule, scaled down by art_mmc",
-    schedule="cosine",
-    milestones=(),
-    rate_warmup=5.0,
-)
-
-_PC_GREY = Recipe(
-    name="li2021-mnist",
-    description="PC with logit constraint on grey images: 50 epochs of cross-entropy, then 50 of PC",
-    source=_PC,
-    defences=("sce", "pc"),
-    backbone="lenet5",
-    optimizer="adam",
-    rate=0.01,
-    nb_epochs=100,
-    batch_size=256,
-    # the schedule of the released Tiny ImageNet notebook, from its 150 epochs a stage to these 50; the paper has none,
-    # and at a constant rate the accuracy wanders by a point from epoch to epoch
-    milestones=(16, 33),
-    gamma=0.2,
-    warmup_epochs=50,
-    scaling="unit",
-)
-
-_PC_COLOUR = replace(
-    _PC_GREY,
-    name="li2021-cifar10",
-    # Tables 1, 3, 4 and 5 of the paper; its Table 2 has ResNet-56 on CIFAR-10
-    description="PC with logit constraint on colour images: 150 epochs of cross-entropy, then 150 of PC",
-    backbone="vgg13",
-    nb_epochs=300,
-    milestones=(49, 99),
-    warmup_epochs=150,
-)
-
-_RCE_CIFAR = Recipe(
-    name="pang2018-cifar10",
-    description="RCE and its baseline on CIFAR-10: 90,000 steps",
-    source=_RCE,
-    defences=("sce", "rce"),
-    backbone="rce-resnet32",
-    optimizer="sgd",
-    rate=0.1,
-    nb_epochs=230,  # 90,000 steps of 128 images; rate / 10 at steps 40,000, 60,000 and 80,000
-    batch_size=128,
-    milestones=(102, 153, 205),
-    weight_decay=2e-4,
-    decay="weights",
-    augmentation="crop-flip",
-    scaling="half",
-)
-
-_ALL = (
-    _DEFAULT,
-    _MMC_CIFAR,
-    _MMC_FAST,
-    replace(_MMC_CIFAR, name="pang2020-cifar100", description="MMC and its baselines on CIFAR-100"),
-    replace(
-        _MMC_CIFAR,
-        name="pang2020-mnist",
-        description="MMC and its baselines on MNIST, flips included, as released",
-        nb_epochs=40,
-        milestones=(31,),  # the second decay, after epoch index 40, comes too late for the README's 40 epochs
-    ),
-    Recipe(
-        name="pang2019-mnist",
-        description="MMC and MMLDA by the optimizer of their earlier releases; LeNet-5 and its 20 epochs are ours",
-        source="the released code until September 2019 (Adam 1e-3, batch 50, 180 epochs); scaled down by art_mmc",
-        defences=("mmlda", "mmc"),
-        backbone="lenet5",
-        optimizer="adam",
-        rate=1e-3,
-        nb_epochs=20,
-        batch_size=50,
-        milestones=(14,),
-        scaling="pixel-mean",
-    ),
-    _PC_GREY,
-    replace(_PC_GREY, name="li2021-fashion-mnist"),
-    replace(_PC_GREY, name="li2021-kmnist"),
-    _PC_COLOUR,
-    replace(_PC_COLOUR, name="li2021-svhn"),
-    replace(_PC_COLOUR, name="li2021-cifar100"),
-    replace(
-        _PC_COLOUR,
-        name="li2021-tiny-imagenet",
-        description="PC with logit constraint on Tiny ImageNet, with the released schedule and augmentation",
-        augmentation="rotate-crop-flip",
-    ),
-    _RCE_CIFAR,
-    replace(
-        _RCE_CIFAR,
-        name="pang2018-mnist",
-        description="RCE and its baseline on MNIST: 20,000 steps",
-        nb_epochs=43,
-        milestones=(21, 32),
-        augmentation=None,
-    ),
-    Recipe(
-        name="song2022-cifar10",
-        description="I-SCE and its baseline on CIFAR-10: 20,000 steps; without its standardisation of each image",
-        source="Song et al., Mathematics 2022, and its released code",
-        defences=("sce", "isce"),
-        backbone="isce-resnet32",
-        optimizer="sgd",
-        rate=0.1,
-        nb_epochs=51,
-        batch_size=128,
-        milestones=(26, 38),
-        augmentation="shift-nearest-flip",
-        # the release also standardises each image (its mean 0, its deviation 1) inside the network; that is left out
-        # here: it is no fixed scaling, and a perturbation would change the scale of the whole image
-        scaling="pixel-mean",
-    ),
-    Recipe(
-        name="chen2019-mnist",
-        description="GCE and its baseline on MNIST",
-        source="Chen et al., ICCV 2019, and its released code",
-        defences=("sce", "gce"),
-        backbone="lenet5",
-        optimizer="adam",
-        rate=1e-3,
-        nb_epochs=20,
-        batch_size=64,
-        betas=(0.9, 0.99),
-        scaling="unit",
-    ),
-)
-
-_BOT = "Pang et al., ICLR 2021 (Bag of Tricks for adversarial training), and its released code"
-
-_BAG_OF_TRICKS = Recipe(
-    name="pang2021-cifar10-at",
-    description="the Bag of Tricks baseline: PGD-10 with batch normalisation in evaluation mode while crafting",
-    source=_BOT,
-    defences=("sce",),
-    backbone="wrn-34-10",
-    optimizer="sgd",
-    rate=0.1,
-    nb_epochs=110,
-    batch_size=128,
-    milestones=(100, 105),
-    weight_decay=5e-4,
-    augmentation="reflect-crop-flip",
-    # train_cifar.py and normalize_PGDAT in eval_cifar.py subtract CIFAR-10's mean and divide by its deviation
-    scaling="channel",
-    attack="pgd",
-    attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255}),
-)
-
-_MMC_AT = replace(
-    _MMC_CIFAR,
-    name="pang2020-cifar10-at",
-    description="AT-10 of the MMC paper, untargeted: all examples adversarial, batch statistics while crafting",
-    defences=("sce", "mmc"),
-    attack="pgd",
-    attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255, "batch_norm": "train"}),
-)
-
-_ADVERSARIAL = (
-    _MMC_AT,
-    replace(
-        _MMC_AT,
-        name="pang2020-cifar10-at-targeted",
-        # the release draws the target from all classes, the true one included; here it is always another one
-        description="AT-10 of the MMC paper, targeted at a random other class",
-        attack_options=MappingProxyType({**_MMC_AT.attack_options, "targeted": "random"}),
-    ),
-    replace(
-        _PC_GREY,
-        name="li2021-mnist-at",
-        description="the PC paper's adversarial training on grey images: half of each batch by FGSM, eps 0.1 to 0.3",
-        attack="fgsm",
-        attack_options=MappingProxyType({"eps": 0.1, "eps_max": 0.3}),
-        adv_ratio=0.5,
-    ),
-    replace(
-        _PC_COLOUR,
-        name="li2021-cifar10-at",
-        description="the PC paper's adversarial training on CIFAR-10: half of each batch by 5-step PGD, eps 0 to 0.1",
-        attack="pgd",
-        attack_options=MappingProxyType({"eps": 0.1, "eps_min": 0.0, "steps": 5}),
-        adv_ratio=0.5,
-    ),
-    _BAG_OF_TRICKS,
-    replace(
-        _BAG_OF_TRICKS,
-        name="pang2021-cifar10-trades",
-        description="TRADES by the Bag of Tricks settings",
-        scaling="unit",  # normalize_TRADES in eval_cifar.py does nothing
-        attack="trades",
-        attack_options=MappingProxyType({"eps": 8 / 255, "steps": 10, "step_size": 2 / 255, "beta": 6.0}),
-    ),
-    Recipe(
-        name="madry2018-mnist-at",
-        description="PGD-40 at eps 0.3 on MNIST; LeNet-5 and its 20 epochs are ours",
-        source="Madry et al., ICLR 2018 (eps 0.3, 40 steps of 0.01); scaled down by art_mmc",
-        defences=("sce", "mmc"),
-        backbone="lenet5",
-        optimizer="adam",
-        rate=1e-3,
-        nb_epochs=20,
-        batch_size=128,
-        milestones=(15,),
-        scaling="unit",
-        attack="pgd",
-        attack_options=MappingProxyType({"eps": 0.3, "steps": 40, "step_size": 0.01}),
-    ),
-)
-
 #: what a scaled-down twin trains instead of a large network
 _SMALLER = {
     "wrn-34-10": "resnet20",
@@ -476,12 +226,29 @@ def _twin(recipe: Recipe) -> Recipe:
     )
 
 
-_PUBLISHED = _ALL + _ADVERSARIAL
+def _value(entry: Any) -> Any:
+    """An entry of the file as a recipe has it: 8 / 255 of "8/255", None of ""."""
+    if isinstance(entry, dict):
+        return MappingProxyType({name: _value(each) for name, each in entry.items()})
+    if isinstance(entry, str) and entry[:1].isdigit():
+        return fraction(entry)
+    return tuple(entry) if isinstance(entry, list) else None if entry == "" else entry
 
-#: name -> recipe; every one but the default has a twin with the ending "-small"
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (*_PUBLISHED, *(_twin(r) for r in _PUBLISHED if r is not _DEFAULT))
-}
+
+def _read(text: str) -> dict[str, Recipe]:
+    """The recipes of recipes.toml, by name, and after them the twins."""
+    recipes: dict[str, Recipe] = {}
+    for name, table in tomllib.loads(text).items():
+        given = {key: _value(entry) for key, entry in table.items() if key != "like"}
+        if "like" in table:
+            recipes[name] = replace(recipes[table["like"]], name=name, **given)
+        else:
+            recipes[name] = Recipe(name, **{"defences": tuple(DEFENCES), **given})
+    return recipes | {twin.name: twin for twin in map(_twin, list(recipes.values())[1:])}
+
+
+#: name -> recipe; every one but the default, the first, has a twin with the ending "-small"
+RECIPES: dict[str, Recipe] = _read(files(__package__).joinpath("recipes.toml").read_text("utf-8"))
 
 
 def get_recipe(name: str, dataset: str | None = None) -> Recipe:
