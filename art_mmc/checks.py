@@ -58,12 +58,8 @@ def users_place(err: BaseException, folder: str | None = None) -> str:
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """
-    The error for a name that no table holds; the caller raises it.
-
-    :param kind: What the name stands for, e.g. "defence".
-    :param name: The name that came.
-    :param known: The names that would have done.
-    :return: A ValueError with the nearest known name and the list of all.
+    The error, which the caller raises, for a name that no table holds, `kind` being what it stands for, e.g. "defence":
+    with the nearest known name and the list of all.
     """
     names = list(known)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.4)
@@ -80,13 +76,7 @@ def check_name(kind: str, name: Any, known: Iterable[str]) -> Any:
 
 
 def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """
-    :param name: Name of a parameter.
-    :param value: Its value.
-    :param choices: The values that it may have.
-    :return: The value.
-    :raises ValueError: For any other.
-    """
+    """The value of parameter `name`; ValueError if it is none of the choices."""
     known = list(choices)
     if value not in known:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
@@ -95,11 +85,7 @@ def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
 
 def whole(name: str, value: Any, least: int | None = 1) -> int:
     """
-    :param name: Name of a parameter.
-    :param value: Its value.
-    :param least: The smallest value that it may have, None for none.
-    :return: The value as an int.
-    :raises ValueError: When it is no whole number that large.
+    The value of parameter `name` as an int; ValueError when it is no whole number of at least `least`, None for any.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
@@ -124,13 +110,8 @@ def check_seed(value: Any, name: str = "seed") -> int:
 
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends: str = "()") -> float:
     """
-    :param name: Name of a parameter.
-    :param value: Its value.
-    :param low: Lower bound.
-    :param high: Upper bound.
-    :param ends: Whether the bounds themselves will do: "()", "(]", "[)" or "[]".
-    :return: The value as a float.
-    :raises ValueError: When it is no number between them.
+    The value of parameter `name` as a float; ValueError when it is no number between the bounds, which will do
+    themselves where `ends`, "()", "(]", "[)" or "[]", has them in.
     """
     plain = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
     plain = plain and not (isinstance(value, int) and abs(value) > sys.float_info.max)
@@ -146,10 +127,8 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
 
 def indices(y: Any) -> Any:
     """
-    Labels as class indices; for arrays and for tensors.
-
-    :param y: Labels (N,) or (N, 1), one-hot or probabilities (N, K), checked before.
-    :return: (N,): the labels themselves, or the likeliest class of each row.
+    Labels as class indices (N,), the likeliest of each row: of labels (N,) or (N, 1), one-hot or probabilities (N, K),
+    arrays or tensors, checked before.
     """
     if y.ndim == 1:
         return y
@@ -160,13 +139,8 @@ def check_images(
     x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
 ) -> None:
     """
-    Check a batch of inputs.
-
-    :param x: Inputs of shape (N, ...), N >= 1.
-    :param input_shape: Expected shape of one input, or None for any.
-    :param name: The name used in the message.
-    :param finite: Whether to look for NaN and infinity.
-    :raises ValueError: When x is empty, has another shape or holds NaN or infinity.
+    ValueError when there are no inputs x (N, ...), one is of another shape than `input_shape` (None for any), or where
+    `finite` one holds NaN or infinity; `name` is what the message calls them.
     """
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"{name} is empty (shape {x.shape}): at least one sample is needed.")
@@ -193,14 +167,9 @@ ROWS = 1e-2
 
 def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> np.ndarray:
     """
-    Check class labels given as indices, one-hot or as probabilities.
-
-    :param y: Labels (N,) or (N, 1) with integral values in [0, nb_classes), or (N, nb_classes), each row of sum 1.
-    :param nb_classes: Number of classes K.
-    :param name: The name used in the message.
-    :param length: Expected N, or None for any.
-    :return: Class indices (N,), int64; of probabilities the likeliest.
-    :raises ValueError: When y is empty, of another length or shape, or holds labels out of range.
+    Labels as class indices (N,), int64, of probabilities the likeliest: they are (N,) or (N, 1), whole and in [0,
+    nb_classes), or (N, nb_classes), each row of sum 1. ValueError when there are none, or not `length` of them, when
+    they are of another shape or out of range; `name` is what the message calls them.
     """
     if y.dtype == object:
         y = np.asarray(y.tolist())
@@ -273,19 +242,14 @@ def check_near(x: Any, clip_values: Any, widths: float) -> None:
 
 
 def box_width(clip_values: Any) -> float:
-    """
-    :param clip_values: Smallest and largest value of an input, numbers or arrays; None for no box.
-    :return: Width of the box where it is widest; infinity for none.
-    """
+    """Width of the box of the inputs, its bounds numbers or arrays, where it is widest; infinity for None, no box."""
     return math.inf if clip_values is None else float(np.max(np.subtract(clip_values[1], clip_values[0])))
 
 
 def box_unit(clip_values: Any, what: str) -> float:
     """
-    :param clip_values: Smallest and largest value of an input, numbers or arrays; None for no box.
-    :param what: What has settings for inputs in [0, 1], as the message names it.
-    :return: By how much they are to be multiplied: the width of the box; 1 for none.
-    :raises ValueError: When the box is not equally wide everywhere.
+    By how much settings for inputs in [0, 1] are to be multiplied: the width of the box; 1 for None, no box.
+    ValueError, which names `what` has such settings, when the box is not equally wide everywhere.
     """
     if clip_values is None:
         return 1.0
@@ -308,13 +272,8 @@ def _plain(value: Any, name: str) -> float:
 
 def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> float:
     """
-    Check an attack budget, which is in the unit of the inputs.
-
-    :param eps: The budget.
-    :param name: The name used in the message.
-    :param clip_values: The box of the inputs; None for any.
-    :return: The budget as a float.
-    :raises ValueError: When it is no positive number, or wider than the box.
+    An attack budget, in the unit of the inputs, as a float; ValueError when it is no positive number, or wider than
+    their box, None for any. `name` is what the message calls it.
     """
     value, width = _plain(eps, name), box_width(clip_values)
     if not 0 < value <= width * (1 + ROUNDING) or math.isinf(value):
@@ -349,13 +308,8 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
 
 def check_default_eps(eps: float, default: float, clip_values: Any, name: str = "eps") -> None:
     """
-    Refuse a default that was made for inputs in [0, 1] where they are in another box.
-
-    :param eps: The budget.
-    :param default: The default.
-    :param clip_values: The box of the inputs; None for any.
-    :param name: The name used in the message.
-    :raises ValueError: When it is the default and the box is wider or narrower than that of [0, 1].
+    ValueError for a budget that is the default, made for inputs in [0, 1], where their box is wider or narrower; `name`
+    is what the message calls it.
     """
     width = box_width(clip_values)
     if eps == default and math.isfinite(width) and not math.isclose(width, 1, rel_tol=ROUNDING):

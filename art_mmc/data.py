@@ -342,13 +342,9 @@ def _svhn_files(cls: Any, train: bool) -> dict[str, str | None]:
 @dataclass(frozen=True)
 class _TorchvisionSet:
     """
-    How to read one of torchvision's data sets whole.
-
-    :param class_name: Name of the class in `torchvision.datasets`.
-    :param files: Called with the class and True for the training split, gives the files that are read, relative to the
-        root, each with its MD5 sum or None.
-    :param labels: Attribute that holds the labels.
-    :param split: The class's argument for the training (True) or the test split.
+    How to read the data set of a class in `torchvision.datasets` whole: `files` gives for the class and True, for the
+    training split, the files that are read, relative to the root, each with its MD5 sum or None; `split` the class's
+    argument.
     """
 
     class_name: str

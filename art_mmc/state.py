@@ -43,9 +43,8 @@ class Stream(IntEnum):
 
 def derived_seed(seed: int, *parts: int) -> int:
     """
-    :param seed: A run's seed, a whole number from 0.
-    :param parts: What tells one use of it from another: a :class:`Stream`, the number of a batch.
-    :return: A seed below 2**32 that depends on all of them.
+    A seed below 2**32 that depends on a run's seed and on what tells one use of it from another: a :class:`Stream`, the
+    number of a batch.
     """
     return int(np.random.SeedSequence((seed, *parts)).generate_state(1)[0])
 
@@ -76,12 +75,8 @@ def untouched(
 ) -> Iterator[None]:
     """
     Around calls that set modes, leave gradients or draw random numbers, as ART's do: afterwards every module's own flag
-    is as before, and what else is asked for.
-
-    :param network: The network.
-    :param mode: Training (True) or evaluation mode (False) inside; None for each module's own.
-    :param gradients: Whether the parameters' gradients are put aside meanwhile.
-    :param randomness: Whether torch's global random state is put back.
+    is as before, and where asked for the parameters' gradients, which are put aside meanwhile, and torch's global
+    random state. `mode` is the mode inside, training (True) or evaluation; None for each module's own.
     """
     flags = [(module, module.training) for module in network.modules()]
     kept = [(parameter, parameter.grad) for parameter in network.parameters()] if gradients else []
@@ -158,11 +153,9 @@ def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
 
 def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
     """
-    Write files that belong together: all of them beside their places first, then renamed. A reader never sees half of
-    one, and whatever fails before the renaming leaves the old ones as they are.
-
-    :param files: Path -> its content, or what writes it to an open file. Folders are made if need be.
-    :return: The paths.
+    Write files that belong together, path -> its content or what writes it to an open file, and return their paths: all
+    of them beside their places first, then renamed. A reader never sees half of one, and whatever fails before the
+    renaming leaves the old ones as they are. Folders are made if need be.
     """
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp") for path in files}
     try:

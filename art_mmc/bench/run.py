@@ -20,9 +20,8 @@ GROUPS = (*dict.fromkeys(case.group for case in CASES.values()), "growth")
 
 def select(only: Sequence[str] | None = None) -> list[str]:
     """
-    :param only: Names of groups, cases and curves; None for all.
-    :return: Names of cases and curves, in the order of the tables.
-    :raises ValueError: For an unknown name, with the nearest known one.
+    Names of cases and curves, in the order of the tables: those of the groups, cases and curves named; None for all.
+    ValueError for an unknown name, with the nearest known one.
     """
     known = {**{name: case.group for name, case in CASES.items()}, **dict.fromkeys(CURVES, "growth")}
     for name in only or ():
@@ -39,18 +38,10 @@ def run_bench(
     on_result: Callable[[dict[str, Any]], object] = lambda so_far: None,
 ) -> dict[str, Any]:
     """
-    Run cases, one after the other.
-
-    :param only: Names of groups, cases and curves; None for all.
-    :param settings: How to measure; None for the defaults.
-    :param rounds: Rounds that count.
-    :param on_rows: Called with the rows of each case.
-    :param on_curve: Called with each curve.
-    :param on_result: Called after each case and curve with what will be returned, as far as it goes, so that minutes of
-           measuring are not lost to what comes last.
-    :return: Rows and curves with versions, processor and threads; plain data that JSON can hold.
-    :raises ValueError: For unknown names.
-    :raises RuntimeError: When contenders did not do the same work.
+    Run cases and curves, one after the other, those that :func:`select` gives, with so many rounds that count. Rows and
+    curves with versions, processor and threads; plain data that JSON can hold. It tells the rows of each case, each
+    curve, and after each of them what it will return, as far as it goes, so that minutes of measuring are not lost to
+    what comes last. RuntimeError when contenders did not do the same work.
     """
     settings = settings or Settings()
     bench: dict[str, Any] = {

@@ -82,9 +82,8 @@ def _calls_its_network(classifier: PyTorchClassifier) -> bool:
 
 class LastOutput(torch.nn.Module):
     """
-    The last output of a classifier's own wrapper of its network: what the classifier predicts by.
-
-    :param wrapper: Maps inputs (B, ...) to a list that ends in the logits (B, K).
+    The last output of a classifier's own wrapper of its network, which maps inputs (B, ...) to a list that ends in the
+    logits (B, K): what the classifier predicts by.
     """
 
     def __init__(self, wrapper: torch.nn.Module) -> None:

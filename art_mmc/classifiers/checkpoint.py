@@ -46,12 +46,8 @@ def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None
 
 def describe(classifier: Any) -> dict[str, Any]:
     """
-    What :func:`rebuild` needs to build a classifier's network and loss again.
-
-    :param classifier: A classifier of the table of defences.
-    :return: Plain data that JSON can hold.
-    :raises ValueError: For a classifier that can't be described: a loss of the user's own, or preprocessing outside the
-            network.
+    What :func:`rebuild` needs to build a classifier's network and loss again; plain data that JSON can hold. ValueError
+    for a classifier that can't be described: a loss of the user's own, or preprocessing outside the network.
     """
     row, net = classifier.row, classifier.model
     if row is None or type(net) is not DefendedNet or type(classifier.loss) is not row.loss:
@@ -171,12 +167,8 @@ def check_numbers(network: torch.nn.Module, path: str | os.PathLike[str]) -> Non
 
 def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    Read a checkpoint.
-
-    :param path: The file.
-    :return: Its entries, tensors on the CPU, "config" decoded.
-    :raises FileNotFoundError: When the file is not there.
-    :raises ValueError: When the file is damaged or of another kind.
+    The entries of a checkpoint, tensors on the CPU, "config" decoded. FileNotFoundError when the file is not there,
+    ValueError when it is damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -203,13 +195,9 @@ def rebuild(
     path: str | os.PathLike[str], backbone: torch.nn.Module | None = None
 ) -> tuple[DefendedNet, Loss, dict[str, Any]]:
     """
-    Build network and loss from a checkpoint.
-
-    :param path: The file.
-    :param backbone: A module of the same architecture, where the saved backbone was the user's own.
-    :return: The network with its weights, the loss, and the description.
-    :raises FileNotFoundError: When the file is not there.
-    :raises ValueError: When the file is damaged, of another kind, or needs a backbone.
+    Network with its weights, loss, and description, built from a checkpoint; where the saved backbone was the user's
+    own, on a module of the same architecture. FileNotFoundError when the file is not there; ValueError when it is
+    damaged, of another kind, or needs a backbone.
     """
     payload = read_payload(path)
     document, state = payload["config"], payload["state"]

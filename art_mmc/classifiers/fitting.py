@@ -102,14 +102,9 @@ def with_reduction(loss: Any, reduction: str | None) -> Any:
 
 def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """
-    A batch's loss, each sample's value times its weight before they are reduced as the loss' `reduction` says.
-
-    :param loss: The loss.
-    :param outputs: Logits (B, K).
-    :param y: Labels: indices (B,) or probabilities (B, K).
-    :param weights: One number a sample, (B,); None for the loss itself.
-    :return: The loss, a scalar, or (B,) for reduction "none".
-    :raises TypeError: For weights and a loss that gives no value a sample.
+    A batch's loss of logits (B, K) and labels, indices (B,) or probabilities (B, K): each sample's value times its
+    weight (B,), None for the loss itself, before they are reduced as the loss' `reduction` says; a scalar, or (B,) for
+    "none". TypeError for weights and a loss that gives no value a sample.
     """
     if weights is None:
         return loss(outputs, y)

@@ -42,9 +42,7 @@ _TELLING = 1.0
 
 
 def build_parser() -> Parser:
-    """
-    :return: The parser of the command line. Its errors are exceptions, which :func:`main` turns into a line.
-    """
+    """The parser of the command line. Its errors are exceptions, which :func:`main` turns into a line."""
     from art_mmc import __version__
 
     parser = Parser(prog="art-mmc", description=_DESCRIPTION, epilog=_EXAMPLES)

@@ -11,11 +11,7 @@ from art_mmc.studies.settings import Listing
 
 
 def add(commands: Any) -> None:
-    """
-    Add the command to the parser.
-
-    :param commands: What `add_subparsers` gave.
-    """
+    """Add the commands to what `add_subparsers` gave."""
     for name, run, text in (
         ("defences", _defences, "list the defences"),
         ("recipes", _recipes, "list the papers' hyper-parameters"),

@@ -141,12 +141,8 @@ class ScoreDetector(EvasionDetector):
 
     def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """
-        Learn from clean data.
-
-        :param z: Features (N, d), float64; (N, 0) where the detector needs none.
-        :param logits: Logits (N, K), float64.
-        :param y: Labels (N,), int64; predictions where no labels were given.
-        :return: What :meth:`_scores` needs, by name.
+        What :meth:`_scores` needs, by name, learnt from clean data: features (N, d), of width 0 where the detector
+        needs none, and logits (N, K), float64, and labels (N,), int64, predictions where none were given.
         """
         raise NotImplementedError
 
@@ -154,13 +150,9 @@ class ScoreDetector(EvasionDetector):
         self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
     ) -> torch.Tensor:
         """
-        Score features and logits, differentiably.
-
-        :param fitted: What :meth:`_fit` gave, on the device of `z`.
-        :param z: Features (B, d), float64; (B, 0) where the detector needs none.
-        :param logits: Logits (B, K), float64.
-        :param classes: Classes (B,), int64, that the inputs claim to be of: predicted ones, or an attacker's targets.
-        :return: Scores (B,), larger = more suspicious.
+        Scores (B,), larger = more suspicious, differentiably, by what :meth:`_fit` gave, on the same device, of
+        features (B, d), of width 0 where the detector needs none, and logits (B, K), float64, and the classes (B,),
+        int64, that the inputs claim to be of: predicted ones, or an attacker's targets.
         """
         raise NotImplementedError
 
@@ -519,16 +511,12 @@ class ScoreDetector(EvasionDetector):
         whole("seed", self.seed, 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """
-        :return: All that pickle needs; tensors on the CPU.
-        """
+        """All that pickle needs; tensors on the CPU."""
         tensors = self._tensors
         return {**self.__dict__, "_tensors": tensors and {name: tensor.cpu() for name, tensor in tensors.items()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """
-        :param state: As :meth:`__getstate__` gave it; the tensors go where the classifier is.
-        """
+        """As :meth:`__getstate__` gave it; the tensors go where the classifier is."""
         self.__dict__.update(state)
         if self._tensors is not None:
             self._tensors = {name: tensor.to(self.classifier.device) for name, tensor in self._tensors.items()}

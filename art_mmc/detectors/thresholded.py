@@ -21,14 +21,11 @@ REJECTED = -1
 
 class RejectingNet(torch.nn.Module):
     """
-    A network with one more logit, that of rejection: `max_k a_k + (s - T) / u` with the detector's score s, its
-    threshold T and its unit u, the spread of the clean scores. It is the largest exactly where s > T, and everything is
-    differentiable: an attacker sees the detector.
+    A network with one more logit, that of rejection: `max_k a_k + (s - T) / u` with the fitted detector's score s, a
+    threshold T and the detector's unit u, the spread of the clean scores. It is the largest exactly where s > T, and
+    everything is differentiable: an attacker sees the detector.
 
     | Paper link: https://arxiv.org/abs/1705.07263 (Section 2.4: a detector as one more class)
-
-    :param detector: The detector, fitted.
-    :param threshold: T.
     """
 
     def __init__(self, detector: ScoreDetector, threshold: float) -> None:
@@ -40,8 +37,8 @@ class RejectingNet(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        :param x: Inputs (B, C, H, W), of any floating type; cast to the network's own.
-        :return: Logits (B, K + 1), the last of which is that of rejection.
+        Inputs (B, C, H, W), cast to the network's own type, to logits (B, K + 1), the last of which is that of
+        rejection.
         """
         layer = find_layer(self.network, self.detector.layer) if self.detector.needs_features else None
         logits, z = logits_and_features(self.network, x, layer, training=None)
@@ -56,19 +53,12 @@ class RejectingNet(torch.nn.Module):
 
 @dataclass(frozen=True)
 class SelectiveRecord:
-    """
-    A classifier that rejects above a threshold.
-
-    :param threshold: The threshold.
-    :param n: Number of inputs.
-    :param accepted: Number of those with a score up to the threshold.
-    :param correct: Number of accepted ones that are classified correctly.
-    """
+    """A classifier that rejects above a threshold."""
 
     threshold: float
-    n: int
-    accepted: int
-    correct: int
+    n: int  # inputs
+    accepted: int  # those with a score up to the threshold
+    correct: int  # accepted ones that are classified correctly
 
     @property
     def coverage(self) -> float:

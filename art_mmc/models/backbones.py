@@ -38,19 +38,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class BackboneRow:
-    """
-    One row of the table.
+    """One row of the table."""
 
-    :param build: Builds the net from an input shape (C, H, W) and options; what a `partial` fixes is no option.
-    :param description: One line, the true depth included.
-    :param source: Where the net is from.
-    :param min_size: The least height and width of an input.
-    """
-
-    build: Callable[..., Backbone]
-    description: str
-    source: str
-    min_size: int
+    build: Callable[..., Backbone]  # from an input shape (C, H, W) and options; what a `partial` fixes is no option
+    description: str  # one line, the true depth included
+    source: str  # where the net is from
+    min_size: int  # the least height and width of an input
 
     def option_names(self) -> list[str]:
         """The names of the options that :func:`create_backbone` takes for this net."""

@@ -24,13 +24,10 @@ Activation = Callable[[], nn.Module]
 
 class Backbone(nn.Module):
     """
-    Layers in sequence with the attributes that heads and checkpoints need. There is no class count in it: the
+    Layers by name, in the order of the computation, to features of width `out_features`, with the attributes that heads
+    and checkpoints need: `linear_output` is True where the last layer is linear without an activation, so that the
+    features reach every point of R^d, as Max-Mahalanobis centers need. There is no class count in it: the
     classification layer is the head's.
-
-    :param out_features: Width d of the features.
-    :param linear_output: True where the last layer is linear without an activation, so that the features reach every
-        point of R^d, as Max-Mahalanobis centers need.
-    :param layers: The layers by name, in the order of the computation.
     """
 
     #: what `create_backbone` rebuilds the net from, plain data; None for a net that was built without it
@@ -49,11 +46,8 @@ class Backbone(nn.Module):
 
 class WrappedBackbone(nn.Module):
     """
-    A user's module with the attributes of a backbone; made by :func:`wrap_backbone`.
-
-    :param module: Maps inputs (B, ...) to features (B, d) or (B, ...), which are flattened.
-    :param out_features: Width d of the flattened features.
-    :param linear_output: Whether the features reach every point of R^d.
+    A user's module (B, ...) -> (B, d) or (B, ...), whose features are flattened, with the attributes of a
+    :class:`Backbone`; made by :func:`wrap_backbone`.
     """
 
     #: the module is the user's: there is nothing to rebuild it from

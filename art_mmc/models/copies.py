@@ -64,12 +64,10 @@ def copied(things: T) -> T:
 
 def draw_anew(things: Any) -> None:
     """
-    Draw all trained weights anew, in place, by the modules' own `reset_parameters` (or `_reset_parameters`, as torch's
-    attention calls it), weight norm, spectral norm and pruning included. Buffers that no module resets (fixed centers,
-    masks) and frozen parameters without such a method stay.
-
-    :param things: The network, or several things.
-    :raises ValueError: When there are trained parameters that no module draws anew; nothing is changed then.
+    Draw all trained weights of the network, or of several things, anew, in place, by the modules' own
+    `reset_parameters` (or `_reset_parameters`, as torch's attention calls it), weight norm, spectral norm and pruning
+    included. Buffers that no module resets (fixed centers, masks) and frozen parameters without such a method stay.
+    ValueError when there are trained parameters that no module draws anew; nothing is changed then.
     """
     networks = _networks(things)
     tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
@@ -153,11 +151,9 @@ def same_optimizer(
     A fresh optimizer of the same class with the same groups, their settings, and the same parameters left out. A rate
     that a schedule has changed is again the one from which it began.
 
-    :param optimizer: The optimizer.
-    :param old: The network and the loss whose parameters it has; others it may have besides.
-    :param new: The network and the loss whose parameters of the same names the fresh one has. What the network has of
-           other names joins the only group, or makes one of its own. None for the same ones.
-    :return: The optimizer.
+    It is over the parameters that network and loss in `new` (None for the same ones) have under the names of those in
+    `old`; others that the optimizer has stay. What the new network has of other names joins the only group, or makes
+    one of its own.
     """
     here = dict(_named(old if new is None else new))
     names: dict[int, list[str]] = {}

@@ -37,11 +37,8 @@ def logits_network(network: Any) -> nn.Module:
 
 def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Module:
     """
-    :param network: The network.
-    :param layer: Name of any of its modules, index of a direct child, or None for the embedding of a
-           :class:`.DefendedNet`.
-    :return: The module.
-    :raises ValueError: When there is no such layer.
+    The module of a name, of an index among the network's direct children, or for None the embedding of a
+    :class:`.DefendedNet`; ValueError when there is no such layer.
     """
     modules = dict(network.named_modules(remove_duplicate=False))
     if layer is None and EMBEDDING not in modules:

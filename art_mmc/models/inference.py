@@ -44,15 +44,11 @@ class Prepared:
 
     The input is copied first, since a network may work in place on it.
 
-    :param network: The network.
-    :param training: Mode of all modules: training mode (on copies of the buffers) or evaluation mode; None for each
-           module's own.
-    :param learning: Whether the graph of the outputs reaches the parameters; buffers are the network's own then.
-    :param fused: Whether plain `nn.Sequential` parts, and modules of classes with a `fused_forward`, run in fewer
-           operations, equal to within rounding.
-    :param recurrent: Whether batch normalisation and dropout are in evaluation mode though `training`.
-    :param watched: A module whose outputs are kept.
-    :raises ValueError: When a module to be watched is hidden in one that runs as a whole.
+    In training mode the doubles are on copies of the buffers, for `training` None each module is in its own mode; where
+    the call is `learning`, the graph of the outputs reaches the parameters, and buffers are the network's own. `fused`
+    has plain `nn.Sequential` parts, and modules of classes with a `fused_forward`, run in fewer operations, equal to
+    within rounding; `recurrent` leaves batch normalisation and dropout in evaluation mode though `training`; of a
+    module that is `watched` the outputs are kept. ValueError when that is hidden in one that runs as a whole.
     """
 
     def __init__(
@@ -86,10 +82,8 @@ class Prepared:
 
     def __call__(self, x: torch.Tensor, part: nn.Module | None = None, last: bool = False) -> Any:
         """
-        :param x: Inputs (B, ...), left alone.
-        :param part: Module of the network to run instead of all of it.
-        :param last: Whether in channels-last format.
-        :return: What the network gives.
+        What the network, or a module that is a part of it, gives for inputs (B, ...), which are left alone; `last` for
+        a pass in channels-last format.
         """
         self.seen.clear()
         run = self.network if part is None else self._doubles[id(part)]
@@ -300,11 +294,10 @@ def _folded(conv: Any, norm: Any) -> Callable[[torch.Tensor], torch.Tensor] | No
 
 class _Sequence:
     """
-    What `nn.Sequential.forward` computes. A convolution and the batch normalisation behind it, in evaluation mode, are
-    one convolution; a ReLU works in place where nobody else reads its input, and after a maximum pooling instead of
-    before it, which gives the same to the last bit. Modules with hooks run as they are.
-
-    :param sequence: The double of a sequence, its hooks in place at the first call.
+    What `forward` of an `nn.Sequential`, a double whose hooks are in place at the first call, computes. A convolution
+    and the batch normalisation behind it, in evaluation mode, are one convolution; a ReLU works in place where nobody
+    else reads its input, and after a maximum pooling instead of before it, which gives the same to the last bit.
+    Modules with hooks run as they are.
     """
 
     def __init__(self, sequence: Any) -> None:
@@ -373,14 +366,11 @@ def convolution_weights(modules: Iterable[nn.Module]) -> int:
 
 def favours_channels_last(weights: int, x: torch.Tensor) -> bool:
     """
-    Whether a network is faster on channels-last images, by a rule. On the CPU the format saves the convolutions from
-    rearranging their maps, but they rearrange their weights instead: it pays where the maps of a batch are the larger,
-    by 1.2 to 1.7 times for LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and
-    not for VGG-13. On a GPU it is the format of the half-precision units.
-
-    :param weights: Elements in the weights of its convolutions over images.
-    :param x: Images (B, C, H, W).
-    :return: Whether to use the format.
+    Whether a network, with so many elements in the weights of its convolutions over images, is faster on images (B, C,
+    H, W) in channels-last format, by a rule. On the CPU the format saves the convolutions from rearranging their maps,
+    but they rearrange their weights instead: it pays where the maps of a batch are the larger, by 1.2 to 1.7 times for
+    LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and not for VGG-13. On a
+    GPU it is the format of the half-precision units.
     """
     if x.ndim != 4:
         return False

@@ -52,14 +52,7 @@ class HeLinear(nn.Linear):
 
 
 class Residual(nn.Module):
-    """
-    One unit: `after(branch(h) + shortcut(h))` with `h = before(x)`.
-
-    :param branch: The residual branch.
-    :param shortcut: The way past it; None for the identity.
-    :param before: What both share; None for nothing.
-    :param after: What follows the sum; None for nothing.
-    """
+    """One unit: `after(branch(h) + shortcut(h))` with `h = before(x)`; None for the identity."""
 
     def __init__(
         self,
@@ -91,12 +84,8 @@ class Residual(nn.Module):
 
 class PadShortcut(nn.Module):
     """
-    Shortcut without parameters: smaller by average pooling, new channels of zeros, half of them on either side.
-
-    :param in_channels: Channels C of the input.
-    :param out_channels: Channels C' of the output.
-    :param stride: Stride of the pooling.
-    :param pool: Side of the pooling window; 1 takes every `stride`-th pixel, option A of the ResNet paper.
+    Shortcut without parameters: smaller by average pooling over windows of `pool` pixels' side (1 takes every
+    `stride`-th pixel, option A of the ResNet paper), new channels of zeros, half of them on either side.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, pool: int = 1) -> None:
@@ -114,11 +103,8 @@ class PadShortcut(nn.Module):
 @dataclass(frozen=True)
 class Layers:
     """
-    The layers that one net is made of.
-
-    :param activation: Makes the activation.
-    :param norm: Makes a normalisation from the number of channels.
-    :param bias: Whether convolutions have a bias.
+    The layers that one net is made of: what makes the activation, what makes a normalisation from the number of
+    channels, and whether convolutions have a bias.
     """
 
     activation: Activation
@@ -200,14 +186,10 @@ def global_pool() -> nn.Sequential:
 
 def cifar_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU) -> Backbone:
     """
-    ResNet for CIFAR with 6n + 2 layers, the head among them: basic units, option-A shortcuts, widths 16, 32, 64.
+    ResNet for CIFAR with 6n + 2 layers, the head among them: basic units, option-A shortcuts, widths 16, 32, 64; d =
+    64.
 
     | Paper link: https://arxiv.org/abs/1512.03385 (Section 4.2)
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :return: The net, d = 64.
     """
     layers = Layers(activation)
     return Backbone(
@@ -228,15 +210,10 @@ def mmc_resnet_v1(
 ) -> Backbone:
     """
     Version 1 of the MMC paper's ResNet: basic units, 1x1 projections, and a linear layer after the pooling, without
-    which features could not reach centers with negative coordinates. 6n + 2 layers and that linear one.
+    which features could not reach centers with negative coordinates. 6n + 2 layers and that linear one, to features of
+    width d: Max-Mahalanobis centers in closed form need d >= classes - 1.
 
     | Paper link: https://arxiv.org/abs/1905.10626
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :param out_features: Width d of the features; Max-Mahalanobis centers in closed form need d >= classes - 1.
-    :return: The net.
     """
     layers = _keras(activation)
     return Backbone(
@@ -254,15 +231,9 @@ def mmc_resnet_v2(
 ) -> Backbone:
     """
     Version 2 of the MMC paper's ResNet: pre-activation bottleneck units and a linear layer after the pooling. 9n + 2
-    layers and that linear one, although the release names it after 6n + 2.
+    layers and that linear one, although the release names it after 6n + 2; the width d as in :func:`mmc_resnet_v1`.
 
     | Paper link: https://arxiv.org/abs/1905.10626
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :param out_features: Width d of the features; Max-Mahalanobis centers in closed form need d >= classes - 1.
-    :return: The net.
     """
     layers = _keras(activation)
 
@@ -303,28 +274,18 @@ def _rce_layers(channels: int, blocks: int, activation: Activation) -> dict[str,
 def rce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
     """
     Pre-activation ResNet of the RCE paper with 6n + 2 layers, the head among them: basic units, leaky ReLU,
-    average-pooling shortcuts padded with zeros, widths 16, 32, 64.
+    average-pooling shortcuts padded with zeros, widths 16, 32, 64; d = 64.
 
     | Paper link: https://arxiv.org/abs/1706.00633
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :return: The net, d = 64.
     """
     return Backbone(64, False, **_rce_layers(input_shape[0], blocks, activation))
 
 
 def isce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
     """
-    The RCE ResNet with a linear layer after the pooling, as the I-SCE script has it.
+    The RCE ResNet with a linear layer after the pooling, as the I-SCE script has it; d = 64.
 
     | Paper link: https://doi.org/10.3390/math10193716
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param blocks: Units a stage, n.
-    :param activation: Makes the activation.
-    :return: The net, d = 64.
     """
     return Backbone(64, True, **_rce_layers(input_shape[0], blocks, activation), fc=nn.Linear(64, 64))
 
@@ -339,17 +300,11 @@ def wide_resnet(
 ) -> Backbone:
     """
     Pre-activation ResNet of basic units whose projections start from the activated map: PreActResNet-18 and the wide
-    ResNets of adversarial training, without the block that some releases build and never use.
+    ResNets of adversarial training, without the block that some releases build and never use. `stem` channels after the
+    stem, `widths` those of the stages; d = widths[-1].
 
     | Paper link: https://arxiv.org/abs/1603.05027 (PreActResNet)
     | Paper link: https://arxiv.org/abs/1605.07146 (wide ResNet)
-
-    :param input_shape: Shape (C, H, W) of one input.
-    :param stem: Channels after the stem.
-    :param widths: Channels of each stage.
-    :param blocks: Units a stage.
-    :param activation: Makes the activation.
-    :return: The net, d = widths[-1].
     """
     layers = Layers(activation)
     unit = pre_activation(layers, layers.basic, layers.projection, shared=True)

@@ -23,11 +23,8 @@ def pretrained_names() -> list[str]:
 def pretrained_card(name: str) -> dict[str, Any]:
     """
     What is known of a network: who trained it how, the size and checksum of its file, and what attacks leave of it.
-
-    :param name: One of :func:`pretrained_names`.
-    :return: Plain data: what `art-mmc train` writes beside a classifier ("defence", "backbone", "clean_test_accuracy",
-             "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
-    :raises ValueError: For an unknown name, with the nearest known one.
+    Plain data: what `art-mmc train` writes beside a classifier ("defence", "backbone", "clean_test_accuracy",
+    "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
     """
     check_name("pretrained network", name, pretrained_names())
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))

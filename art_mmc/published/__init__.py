@@ -30,29 +30,17 @@ UNVERIFIED_NOTE = "Figures with a star (*) are quoted from memory and could not 
 
 @dataclass(frozen=True)
 class Cell:
-    """
-    One published figure.
+    """One published figure."""
 
-    :param dataset: Name of the data set, as :func:`.load_dataset` takes it.
-    :param method: Name of the row in the table, a key of :attr:`PublishedTable.methods`.
-    :param attack: Name of the attack, as the suite of the same name calls it, or "clean".
-    :param eps: Radius, inputs being in [0, 1]; None without a ball.
-    :param value: The figure.
-    :param text: The figure as printed, e.g. "<=1" or "53.94+-.10".
-    :param unit: What it counts.
-    :param source: Where it was read.
-    :param verified: Whether it was read there, and not quoted from memory.
-    """
-
-    dataset: str
-    method: str
-    attack: str
-    eps: float | None
-    value: float
-    text: str
-    unit: str = ACCURACY
-    source: str = ""
-    verified: bool = True
+    dataset: str  # as :func:`.load_dataset` takes it
+    method: str  # the row, a key of :attr:`PublishedTable.methods`
+    attack: str  # as the suite of the same name calls it, or "clean"
+    eps: float | None  # radius, inputs being in [0, 1]; None without a ball
+    value: float  # the figure
+    text: str  # as printed, e.g. "<=1" or "53.94+-.10"
+    unit: str = ACCURACY  # what it counts
+    source: str = ""  # where it was read
+    verified: bool = True  # whether it was read there, and not quoted from memory
 
     @property
     def shown(self) -> str:
@@ -62,67 +50,38 @@ class Cell:
 
 @dataclass(frozen=True)
 class Method:
-    """
-    A row of a published table, and how it is trained here.
+    """A row of a published table, and how it is trained here."""
 
-    :param key: Short name, for the command line.
-    :param label: Name in the paper.
-    :param defence: Name of the defence; None where the package does not train it.
-    :param recipe: Name of the recipe, or its first part, the paper; see :func:`.get_recipe`. Or data set -> name, ""
-           for all others.
-    :param options: Options of the defence.
-    :param backbone: Name of the backbone, or data set -> name; None for the recipe's.
-    """
-
-    key: str
-    label: str
-    defence: str | None = None
-    recipe: str | Mapping[str, str] | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    backbone: str | Mapping[str, str] | None = None
+    key: str  # short name, for the command line
+    label: str  # name in the paper
+    defence: str | None = None  # None where the package does not train it
+    recipe: str | Mapping[str, str] | None = None  # see :func:`.get_recipe`; or data set -> recipe, "" for all others
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # of the defence
+    backbone: str | Mapping[str, str] | None = None  # or data set -> name; None for the recipe's
 
     def recipe_for(self, dataset: str) -> str | None:
-        """
-        :param dataset: Name of a data set.
-        :return: Name of the recipe, or its first part; None where the package does not train it.
-        """
+        """Name of the recipe for a data set, or its first part; None where the package does not train it."""
         return self.recipe.get(dataset, self.recipe[""]) if isinstance(self.recipe, Mapping) else self.recipe
 
     def backbone_for(self, dataset: str) -> str | None:
-        """
-        :param dataset: Name of a data set.
-        :return: Name of the backbone; None for the recipe's.
-        """
+        """Name of the backbone for a data set; None for the recipe's."""
         return self.backbone.get(dataset) if isinstance(self.backbone, Mapping) else self.backbone
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """
-    A table of a paper.
+    """A table of a paper."""
 
-    :param name: Its name here, that of the suite with its attacks if there is one.
-    :param title: What it shows.
-    :param authors: Authors and paper.
-    :param venue: Venue and year.
-    :param number: Which table of the paper it is.
-    :param link: Address of the paper.
-    :param methods: Its rows.
-    :param cells: Its figures.
-    :param suite: Name of the suite that measures ours; None where it is no table of robust accuracies.
-    :param notes: What a reader must know to compare.
-    """
-
-    name: str
-    title: str
-    authors: str
-    venue: str
-    number: str
-    link: str
-    methods: tuple[Method, ...]
-    cells: tuple[Cell, ...]
-    suite: str | None = None
-    notes: tuple[str, ...] = ()
+    name: str  # that of the suite with its attacks if there is one
+    title: str  # what it shows
+    authors: str  # and paper
+    venue: str  # and year
+    number: str  # which table of the paper it is
+    link: str  # address of the paper
+    methods: tuple[Method, ...]  # its rows
+    cells: tuple[Cell, ...]  # its figures
+    suite: str | None = None  # what measures ours; None where it is no table of robust accuracies
+    notes: tuple[str, ...] = ()  # what a reader must know to compare
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -157,11 +116,7 @@ class PublishedTable:
         return next((each for each in self.methods if each.key in DEFENCES), self.methods[0])
 
     def select(self, dataset: str, method: str | None = None) -> list[Cell]:
-        """
-        :param dataset: Name of a data set.
-        :param method: Short name of a row; None for all.
-        :return: The figures, in the order of the table.
-        """
+        """The figures of a data set, and of the row of that short name or of all, in the order of the table."""
         return [each for each in self.cells if each.dataset == dataset and method in (None, each.method)]
 
     def columns(self, dataset: str, method: str) -> list[Cell]:
@@ -172,14 +127,7 @@ class PublishedTable:
         return [replace(each, method=method, value=math.nan, text="", source="", verified=True) for each in like]
 
     def find(self, dataset: str, method: str, attack: str, eps: float | None = None) -> Cell:
-        """
-        :param dataset: Name of a data set.
-        :param method: Short name of a row.
-        :param attack: Name of an attack.
-        :param eps: Radius; None without a ball.
-        :return: The figure.
-        :raises ValueError: When the table has none.
-        """
+        """The figure of a row under an attack at a radius, None without a ball; ValueError when the table has none."""
         for each in self.select(dataset, method):
             same = each.eps is None if eps is None else each.eps is not None and abs(each.eps - eps) < 1e-6
             if each.attack == attack and same:

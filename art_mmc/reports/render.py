@@ -49,8 +49,6 @@ def _environment() -> Environment:
 
 def page(name: str, **facts: Any) -> str:
     """
-    :param name: Name of a page, "evaluate" say.
-    :param facts: What its template is about; a name that the template uses and that is missing is an error.
-    :return: The page in Markdown.
+    The page of a name, "evaluate" say, in Markdown; a name that its template uses and that `facts` lack is an error.
     """
     return _environment().get_template(f"{name}.md.j2").render(facts)

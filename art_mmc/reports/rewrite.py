@@ -35,14 +35,9 @@ KINDS = {
 
 def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     """
-    Reports made again from their JSON: one into the folder itself; of several each into a folder of its own there, and
-    a table of all evaluations side by side.
-
-    :param paths: Files report.json of the commands that :data:`KINDS` has; several of `art-mmc evaluate` alone.
-    :param folder: The folder.
-    :return: What to print, and the files.
-    :raises OSError: When a file can't be read.
-    :raises ValueError: When a file holds something else.
+    Reports made again from files report.json of the commands that :data:`KINDS` has, and what to print: one into the
+    folder itself; of several, all of `art-mmc evaluate`, each into a folder of its own there, and a table of all side
+    by side. OSError when a file can't be read, ValueError when it holds something else.
     """
     formats = [str(read_document(path)["format"]) for path in paths]  # all of them before anything is written
     if len(paths) == 1:

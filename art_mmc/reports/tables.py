@@ -85,12 +85,7 @@ def escaped(entry: str) -> str:
 
 
 def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """
-    :param header: Names of the columns.
-    :param rows: Their entries.
-    :param left: The first so many columns are words, aligned to the left; the others numbers.
-    :return: A Markdown table.
-    """
+    """A Markdown table; the first so many columns are words, aligned to the left, the others numbers."""
     alignment = ["---"] * left + ["---:"] * (len(header) - left)
     lines = [header, alignment, *([escaped(entry) for entry in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -113,11 +108,8 @@ def table(
     style: Literal["markdown", "text"] = "markdown",
 ) -> str:
     """
-    :param rows: What the rows are about.
-    :param columns: Title of each column, and the function that writes its entry of a row.
-    :param left: The first so many columns are words, aligned to the left; the others numbers.
-    :param style: "markdown", or "text" for the terminal.
-    :return: The table.
+    A table of rows: title of each column, and the function that writes its entry of a row. `left` as in
+    :func:`markdown_rows`; style "text" is for the terminal.
     """
     header, entries = [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
     return markdown_rows(header, entries, left) if style == "markdown" else text_rows(header, entries, left)

@@ -45,23 +45,15 @@ def check_report(folder: Path, names: Iterable[str] = (REPORT_JSON, REPORT_MD, *
 
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> list[Path]:
     """
-    Write files that belong together; see :func:`check_report` and :func:`.write_atomically`.
-
-    :param folder: The folder; made if need be.
-    :param contents: Name of each file -> its bytes.
-    :return: The files.
-    :raises ValueError: When something else is there.
+    Write files that belong together, name -> its bytes, to a folder, made if need be, and return their paths; see
+    :func:`check_report` and :func:`.write_atomically`. ValueError when something else is there.
     """
     check_report(Path(folder), contents)
     return write_atomically({Path(folder) / name: content for name, content in contents.items()})
 
 
 def json_bytes(document: Any) -> bytes:
-    """
-    :param document: Plain data.
-    :return: A JSON file.
-    :raises ValueError: For NaN or infinity, which JSON does not have.
-    """
+    """Plain data as a JSON file; ValueError for NaN or infinity, which JSON does not have."""
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
@@ -72,10 +64,8 @@ def report(page: str, document: Any, others: Mapping[str, bytes]) -> dict[str, b
 
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    :param path: A JSON file that this package wrote.
-    :return: Its content, a dictionary with "format".
-    :raises OSError: When it can't be read.
-    :raises ValueError: When the file holds something else.
+    The content of a JSON file that this package wrote, a dictionary with "format"; OSError when it can't be read,
+    ValueError when it holds something else.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -90,13 +80,8 @@ def load(
     path: str | os.PathLike[str], kind: str, command: str, from_dict: Callable[[dict[str, Any]], Record]
 ) -> Record:
     """
-    :param path: A report.json.
-    :param kind: The format that it is to have.
-    :param command: The command that writes this format.
-    :param from_dict: What makes a record of the document.
-    :return: The record.
-    :raises OSError: When the file can't be read.
-    :raises ValueError: When it holds something else.
+    The record that `from_dict` makes of a report.json of the format that `command` writes; OSError when it can't be
+    read, ValueError when it holds something else.
     """
     data = read_document(path)
     if data["format"] != kind:

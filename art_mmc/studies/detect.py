@@ -64,27 +64,17 @@ _MOST_CALIBRATION = 5000
 
 @dataclass(frozen=True, eq=False)
 class WhiteBoxRecord(Record):
-    """
-    What C&W-wb made of a classifier and its kernel density, input by input.
-
-    :param classifier: Name of the classifier.
-    :param settings: The attack's settings; plain data.
-    :param seconds: Time that it took.
-    :param seed: Seed of the targets.
-    :param hit: Whether the target is predicted, bool (N,).
-    :param passed: Whether the density is that of a typical clean input, f_2 = 0, bool (N,).
-    :param distortion: Root mean squared change of a pixel, in units of 1 / 255, (N,).
-    """
+    """What C&W-wb made of a classifier and its kernel density, input by input."""
 
     DERIVED = ("succeeded", "failed", "mean_distortion")
 
     classifier: str
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # the attack's; plain data
     seconds: float
-    seed: int
-    hit: np.ndarray = array(FLAGS)
-    passed: np.ndarray = array(FLAGS)
-    distortion: np.ndarray = array()
+    seed: int  # of the targets
+    hit: np.ndarray = array(FLAGS)  # whether the target is predicted, (N,)
+    passed: np.ndarray = array(FLAGS)  # whether the density is that of a typical clean input, f_2 = 0, (N,)
+    distortion: np.ndarray = array()  # root mean squared change of a pixel, in units of 1 / 255, (N,)
 
     @property
     def succeeded(self) -> Share:

@@ -89,16 +89,9 @@ def assess(
     about: Mapping[str, Any] | None = None,
 ) -> RobustnessRecord:
     """
-    Evaluate a classifier on test images of a data set.
-
-    :param classifier: The classifier.
-    :param dataset: The data set, whose images, in [0, 1], are put on the range of the classifier's `clip_values`.
-    :param evaluation: The evaluation.
-    :param nb_test: Number of test images, chosen by the evaluation's seed; None for all.
-    :param curves: Samples for the curves; 0 to leave them out.
-    :param name: What to call the classifier in reports; its defence or its class if empty.
-    :param about: More entries of the provenance.
-    :return: The record, with inputs and examples.
+    Evaluate a classifier, called `name` in reports (its defence or its class if empty), on test images of a data set,
+    `nb_test` of them by the evaluation's seed, or all, put on the range of its `clip_values`; with curves of so many.
+    The record has inputs and examples, and in its provenance the entries of `about`.
     """
     index = choose_test_images(dataset, nb_test, evaluation.seed)
     x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]

@@ -54,23 +54,14 @@ KNN, SHELL = "k nearest neighbours", "contour shells"
 
 @dataclass(frozen=True, eq=False)
 class BoundaryMeasure:
-    """
-    The MMLDA paper's robustness measure, by theory and as measured.
+    """The MMLDA paper's robustness measure RB, by theory and as measured."""
 
-    :param means: What the class means are: "head's centers", or "class means" of the training features.
-    :param covariance: "identity", or "measured" about the class means of the training features.
-    :param rb: RB by theory.
-    :param approximation: Half the smallest distance of two means.
-    :param limit: The most that the approximation can be at the largest norm of the means.
-    :param measured: Set of features -> the smallest, over pairs of classes, of the mean distance to their boundary.
-    """
-
-    means: str
-    covariance: str
-    rb: float
-    approximation: float
-    limit: float
-    measured: dict[str, float]
+    means: str  # "head's centers", or "class means" of the training features
+    covariance: str  # "identity", or "measured" about the class means of the training features
+    rb: float  # by theory
+    approximation: float  # half the smallest distance of two means
+    limit: float  # the most that the approximation can be at the largest norm of the means
+    measured: dict[str, float]  # set of features -> smallest, over pairs of classes, mean distance to their boundary
 
 
 @dataclass(frozen=True, eq=False)

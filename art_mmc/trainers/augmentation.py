@@ -24,20 +24,12 @@ def _uniform(x: torch.Tensor, generator: torch.Generator, low: float, high: floa
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """
-    Mirror left and right.
-
-    :param probability: Share of the images mirrored, in [0, 1].
-    """
+    """Mirror left and right that share of the images, in [0, 1]."""
 
     probability: float = 0.5
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        :param x: Images (B, C, H, W).
-        :param generator: Source of randomness.
-        :return: Images (B, C, H, W).
-        """
+        """Images (B, C, H, W) to images of that shape."""
         chosen = _uniform(x, generator, 0.0, 1.0) < self.probability
         return torch.where(chosen[:, :, None, None], x.flip(-1), x)
 
@@ -45,11 +37,9 @@ class RandomFlip:
 @dataclass(frozen=True)
 class RandomShift:
     """
-    Move each image by a whole number of pixels, uniform in [-pixels, pixels] in both directions.
-
-    :param pixels: Largest shift, or, below 1, the share of the image's side, rounded down.
-    :param fill: What comes in from outside: "nearest" (the edge repeated), "zero" or "reflect". With "zero" or
-           "reflect" and 4 pixels this is the usual pad-and-crop of CIFAR.
+    Move each image by a whole number of pixels, uniform in [-pixels, pixels] in both directions; below 1 `pixels` is
+    the share of the image's side, rounded down. `fill` is what comes in from outside: "nearest" (the edge repeated),
+    "zero" or "reflect". With "zero" or "reflect" and 4 pixels this is the usual pad-and-crop of CIFAR.
     """
 
     pixels: float = 4
@@ -60,11 +50,7 @@ class RandomShift:
             raise ValueError(f"fill: expected 'nearest', 'zero' or 'reflect', got {self.fill!r}.")
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        :param x: Images (B, C, H, W).
-        :param generator: Source of randomness.
-        :return: Images (B, C, H, W).
-        """
+        """Images (B, C, H, W) to images of that shape."""
         height, width = x.shape[-2:]
         most = [int(self.pixels * side) if self.pixels < 1 else int(self.pixels) for side in (height, width)]
         mode = {"nearest": "replicate", "zero": "constant", "reflect": "reflect"}[self.fill]
@@ -80,22 +66,16 @@ class RandomShift:
 @dataclass(frozen=True)
 class RandomAffine:
     """
-    Rotate, and crop a part that is scaled back to the image's size, by bilinear interpolation in one pass.
-
-    :param degrees: Rotation uniform in [-degrees, degrees].
-    :param least_area: Smallest share of the area cropped, in (0, 1]; the share is uniform in [least_area, 1], the
-           aspect ratio log-uniform in [3/4, 4/3] if anything is cropped.
+    Rotate by an angle uniform in [-degrees, degrees], and crop a part that is scaled back to the image's size, by
+    bilinear interpolation in one pass: its share of the area is uniform in [least_area, 1], its aspect ratio
+    log-uniform in [3/4, 4/3] if anything is cropped.
     """
 
     degrees: float = 0.0
     least_area: float = 1.0
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        :param x: Images (B, C, H, W).
-        :param generator: Source of randomness.
-        :return: Images (B, C, H, W); zeros come in from outside.
-        """
+        """Images (B, C, H, W) to images of that shape; zeros come in from outside."""
         draws = _uniform(x, generator, 0.0, 1.0, columns=5)
         angle = (2 * draws[:, 0] - 1) * math.radians(self.degrees)
         area = self.least_area + (1 - self.least_area) * draws[:, 1]
@@ -116,42 +96,25 @@ class RandomAffine:
 
 @dataclass(frozen=True)
 class Sometimes:
-    """
-    Apply an augmentation to a share of the images.
-
-    :param augmentation: The augmentation.
-    :param probability: Share of the images, in [0, 1].
-    """
+    """Apply an augmentation to a share of the images, in [0, 1]."""
 
     augmentation: Augmentation
     probability: float
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        :param x: Images (B, C, H, W).
-        :param generator: Source of randomness.
-        :return: Images (B, C, H, W).
-        """
+        """Images (B, C, H, W) to images of that shape."""
         chosen = _uniform(x, generator, 0.0, 1.0) < self.probability
         return torch.where(chosen[:, :, None, None], self.augmentation(x, generator), x)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """
-    One augmentation after the other.
-
-    :param steps: The augmentations in order.
-    """
+    """One augmentation after the other."""
 
     steps: Sequence[Augmentation]
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        :param x: Images (B, C, H, W).
-        :param generator: Source of randomness.
-        :return: Images (B, C, H, W).
-        """
+        """Images (B, C, H, W) to images of that shape."""
         for step in self.steps:
             x = step(x, generator)
         return x

@@ -17,15 +17,12 @@ from art_mmc.models.copies import copied
 
 class WeightAverage:
     """
-    The average of a network's weights over the steps or epochs of a training, with batch statistics of its own.
+    The average of the weights of a network under training, with batch statistics of its own: "ema", the exponential
+    average over steps, or "swa", the plain mean over epochs. The decay of the former, in [0, 1], grows up to there, as
+    (1 + t) / (10 + t) after t sets of weights: a full decay from the start would keep a short training at the weights
+    that it began with. The average begins after `start` epochs, with the weights after the first one at the earliest.
 
     | Paper link: https://arxiv.org/abs/1803.05407 (stochastic weight averaging)
-
-    :param network: The network under training.
-    :param kind: "ema" for the exponential average over steps, "swa" for the plain mean over epochs.
-    :param decay: Decay of the exponential average, in [0, 1]. It grows up to there, as (1 + t) / (10 + t) after t sets
-           of weights: a full decay from the start would keep a short training at the weights that it began with.
-    :param start: Epochs before the average begins; it begins with the weights after the first epoch at the earliest.
     """
 
     def __init__(self, network: torch.nn.Module, kind: str, decay: float = 0.999, start: int = 0) -> None:
@@ -42,11 +39,7 @@ class WeightAverage:
             self._update(self._average)
 
     def after_epoch(self, epochs: int) -> None:
-        """
-        Begin when the time has come; add the weights after an epoch to a plain mean.
-
-        :param epochs: Epochs finished.
-        """
+        """Begin when the time has come; add the weights, after so many finished epochs, to a plain mean."""
         if self._average is None and epochs >= max(1, self._start):
             self._average, self._count = self._new(), 0
             self._update(self._average)
@@ -55,9 +48,7 @@ class WeightAverage:
 
     def install(self, batches: Iterable[torch.Tensor]) -> None:
         """
-        Put the average, if it has begun, into the network.
-
-        :param batches: Inputs (B, C, H, W) by which the batch statistics are computed anew for it.
+        Put the average, if it has begun, into the network; batch statistics are computed anew on inputs (B, C, H, W).
         """
         if self._average is not None:
             self._network.load_state_dict(self._average.module.state_dict())
@@ -66,11 +57,7 @@ class WeightAverage:
 
     @contextmanager
     def installed(self, batches: Iterable[torch.Tensor]) -> Iterator[None]:
-        """
-        As :meth:`install`, for a while.
-
-        :param batches: As in :meth:`install`.
-        """
+        """As :meth:`install`, for a while."""
         if self._average is None:
             yield
             return
@@ -82,15 +69,11 @@ class WeightAverage:
             self._network.load_state_dict(before)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """
-        :return: The state, None before the beginning.
-        """
+        """The state, None before the beginning."""
         return None if self._average is None else self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """
-        :param state: What :meth:`state_dict` gave.
-        """
+        """Go on from what :meth:`state_dict` gave."""
         self._average = None
         if state is not None:
             self._average = self._new()

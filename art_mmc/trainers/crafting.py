@@ -30,18 +30,11 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CraftingContext:
-    """
-    What a strategy may know of the training around it.
+    """What a strategy may know of the training around it."""
 
-    :param draw: Gives numbers uniform in [0, 1) of a shape (B, ...), B being the samples to craft, from the trainer's
-           generator.
-    :param epoch: Epochs finished, as a fraction inside an epoch.
-    :param scale: Factor on eps, in [0, 1], for its warm-up.
-    """
-
-    draw: Draw
-    epoch: float = 0.0
-    scale: float = 1.0
+    draw: Draw  # numbers in [0, 1) of a shape (B, ...), B being the samples to craft, from the trainer's generator
+    epoch: float = 0.0  # epochs finished, as a fraction inside an epoch
+    scale: float = 1.0  # factor on eps, in [0, 1], for its warm-up
 
 
 def check_objective(name: Any) -> None:

@@ -44,8 +44,6 @@ def average_gradients(loss: Any) -> None:
 def synchronised(network: nn.Module) -> Iterator[None]:
     """
     Torch's synchronised layers in the places of batch normalisation, with the same parameters and buffers, for a while.
-
-    :param network: The network.
     """
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     places = [(m, name, child) for m in network.modules() for name, child in m._modules.items() if type(child) in kinds]
@@ -81,17 +79,14 @@ def _settle(trained: DistributedDataParallel, x: torch.Tensor) -> None:
 @contextmanager
 def data_parallel(network: nn.Module, loss: Any, example: torch.Tensor) -> Iterator[nn.Module]:
     """
-    Prepare a network for training by all processes: the center loss' centers, and on GPUs batch normalisation, follow
-    the whole batch, and gradients of what is computed through the module given are averaged over the processes
-    (`DistributedDataParallel`). All start from the main process' weights. Where there is one process, nothing changes.
+    Prepare a network, on its device and in training mode, for training by all processes through the module that is
+    given: the center loss' centers, and on GPUs batch normalisation, follow the whole batch, and gradients of what is
+    computed through that module are averaged over the processes (`DistributedDataParallel`); those of the loss' own
+    parameters are for :func:`average_gradients`. All start from the main process' weights; parameters and state keep
+    their names. Where there is one process, nothing changes. `example` are a few inputs (B, C, H, W).
 
-    Calls of the network itself stay in this process.
-
-    :param network: The network, on its device, in training mode; its parameters and state keep their names.
-    :param loss: The loss; gradients of its own parameters are for :func:`average_gradients`.
-    :param example: A few inputs (B, C, H, W).
-    :return: The module to train through.
-    :raises ValueError: When a trainable parameter has no part in the network's output.
+    Calls of the network itself stay in this process. ValueError when a trainable parameter has no part in the network's
+    output.
     """
     if world().size == 1:
         yield network

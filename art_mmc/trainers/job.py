@@ -48,48 +48,28 @@ class Position:
 
 @dataclass(frozen=True)
 class Step:
-    """
-    Where a step stands in the training.
+    """Where a step stands in the training."""
 
-    :param epoch: Epochs of the stage finished when it begins, a fraction.
-    :param end: The same when it ends.
-    :param samples: Samples in its batch, those of all processes.
-    :param weights: Weights of the samples of this process, (B,), or None.
-    """
-
-    epoch: float
-    end: float
-    samples: int
-    weights: torch.Tensor | None = None
+    epoch: float  # epochs of the stage finished when it begins, a fraction
+    end: float  # the same when it ends
+    samples: int  # in its batch, those of all processes
+    weights: torch.Tensor | None = None  # of the samples of this process, (B,), or None
 
 
 @dataclass(frozen=True)
 class Job:
-    """
-    What a call of `fit` works on.
-
-    :param classifier: The classifier that is trained.
-    :param batch_size: Samples in one step.
-    :param stages: Name, loss and epochs of each stage.
-    :param validation: Inputs and labels on which each epoch is judged, or None.
-    :param scheduler: What the caller gave.
-    :param scheduler_interval: Likewise.
-    :param x: Inputs (N, ...), float32 or, where that loses nothing, uint8, on the device; None with a generator.
-    :param y: Labels (N,) or (N, K), on the device; None with a generator.
-    :param sample_weight: Their weights (N,), on the device, or None.
-    :param generator: ART data generator from which the batches are drawn, or None.
-    """
+    """What a call of `fit` works on."""
 
     classifier: LossDefendedClassifier
-    batch_size: int
-    stages: list[tuple[str, torch.nn.Module, int]]
-    validation: tuple[np.ndarray, np.ndarray] | None
-    scheduler: Any
-    scheduler_interval: str | None
-    x: Any = None
-    y: Any = None
-    sample_weight: torch.Tensor | None = None
-    generator: Any = None
+    batch_size: int  # samples in one step
+    stages: list[tuple[str, torch.nn.Module, int]]  # name, loss and epochs of each
+    validation: tuple[np.ndarray, np.ndarray] | None  # inputs and labels on which each epoch is judged
+    scheduler: Any  # what the caller gave
+    scheduler_interval: str | None  # likewise
+    x: Any = None  # inputs (N, ...), float32 or, where that loses nothing, uint8, on the device; None with a generator
+    y: Any = None  # labels (N,) or (N, K), on the device; None with a generator
+    sample_weight: torch.Tensor | None = None  # weights (N,), on the device, or None
+    generator: Any = None  # ART data generator from which the batches are drawn, or None
 
     @property
     def steps(self) -> int:

@@ -465,11 +465,8 @@ class LossTrainer(Trainer):
 
     def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Loss of a batch, a scalar, and the logits by which its accuracy is counted.
-
-        :param x: Inputs (B, C, H, W), this process' part of the batch.
-        :param y: Labels (B,) or (B, K).
-        :param step: Where the step stands.
+        Loss of a batch, a scalar, and the logits by which its accuracy is counted, for this process' part of the inputs
+        (B, ...) and labels (B,) or (B, K).
         """
         logits = self._forward(x)
         return weighted_loss(self._classifier.loss, logits, y, step.weights), logits

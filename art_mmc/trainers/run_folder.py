@@ -39,10 +39,8 @@ class RunMismatchError(ValueError):
 class RunFolder:
     """
     Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
-    moment leaves the old one or the new one.
-
-    :param path: The folder; made at once, so that a folder that can't be written fails before the training.
-    :raises OSError: When the folder can't be made or written.
+    moment leaves the old one or the new one. The folder is made at once, so that one that can't be written fails, with
+    an OSError, before the training.
     """
 
     def __init__(self, path: Path) -> None:

@@ -147,9 +147,8 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
 def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
     """
     Log density over the quantile of the loss, several networks together: a network's losses are unlike another's, but
-    each has a lowest and a highest. Drawn are medians of tenths of the samples.
-
-    :param curves: Name of a network -> name of a panel -> "train" and "test", rows of loss and log density (2, N).
+    each has a lowest and a highest. Drawn are medians of tenths of the samples. Of each network, for each panel by its
+    name, "train" and "test": rows of loss and log density (2, N).
     """
     panels = list(next(iter(curves.values())))
     figure = _new_figure(4.9 * len(panels) + 0.2, 4.6, "Sample density over loss")
@@ -167,10 +166,8 @@ def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]])
 
 def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel: str) -> Figure:
     """
-    Log density against the training loss, one panel a network, one point a sample.
-
-    :param samples: Name of a network -> "train" and "test", rows of loss and log density (2, N).
-    :param ylabel: What the density is.
+    Log density, in the words of `ylabel`, against the training loss, one panel a network, one point a sample. Of each
+    network "train" and "test": rows of loss and log density (2, N).
     """
     title = "Sample density against the training loss"
     figure, panels = _by_network(list(samples), 5, 3.3, 1.0, title, "training loss", ylabel)
@@ -210,12 +207,8 @@ def boundary_figure(
 ) -> Figure:
     """
     Signed distances of features to the nearest boundary of their class, one panel a network: the share of the features
-    of each set, as steps.
-
-    :param distances: Name of a network -> name of a set, e.g. "train" -> distances (N,), positive on the right side.
-    :param limits: Name of a network -> the upper bound of the robustness measure in the same unit, for those that have
-           one.
-    :param xlabel: What the distance is.
+    of each set, e.g. "train", as steps. Of each network and set the distances (N,), positive on the right side; for
+    those networks that have one, the upper bound of the robustness measure in the same unit.
     """
     names, title = list(distances), "Distance to the nearest decision boundary"
     figure, panels = _by_network(names, 5.4, 3.0, 1.1, title, xlabel, "features, %")
@@ -243,10 +236,8 @@ def boundary_figure(
 
 def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """
-    Probability gaps, one row a network and set: the box from the first to the third quartile with the median, whiskers
-    from the 5th to the 95th percentile.
-
-    :param gaps: Name of a network -> name of a set -> gaps (N,).
+    Probability gaps (N,), one row a network and set: the box from the first to the third quartile with the median,
+    whiskers from the 5th to the 95th percentile.
     """
     rows = [
         (colour(k), f"{name}, {part}", part == "clean", values)

@@ -31,11 +31,8 @@ def colour(i: int) -> str:
 
 def new_figure(width: float, height: float, title: str = "", gaps: tuple[float, float] = (0.02, 0.03)) -> Figure:
     """
-    :param width: Width in inches.
-    :param height: Height in inches.
-    :param title: Title of the figure.
-    :param gaps: Gaps between panels as shares of a panel, across and down.
-    :return: An empty figure, laid out so that nothing overlaps.
+    An empty figure of so many inches, laid out so that nothing overlaps; gaps between panels as shares of a panel,
+    across and down.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -131,8 +128,8 @@ def legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
 
 def radius_labels(eps: Sequence[float]) -> list[str]:
     """
-    :param eps: Radii, ascending, the first one 0.
-    :return: The radii in words, empty where one would run into its neighbour to the right, or into the zero.
+    Radii, ascending, the first one 0, in words; empty where one would run into its neighbour to the right, or into the
+    zero.
     """
     labels: list[str] = []
     right = math.inf
