@@ -32,11 +32,8 @@ _STEPS, _TARGETS, _QUERIES = 100, 9, 5000
 
 def remembering(predict: Callable[..., np.ndarray], calls: int = 3) -> Callable[..., np.ndarray]:
     """
-    A `predict` that does not ask again for an input of the last calls: ART's Square asks for each point three times.
-
-    :param predict: Inputs (M, ...) -> predictions (M, K).
-    :param calls: How many calls to remember.
-    :return: The same function, for the cost of the inputs that are new.
+    A `predict`, inputs (M, ...) -> predictions (M, K), that does not ask again for an input of the last calls: ART's
+    Square asks for each point three times.
     """
     memory: deque[dict[bytes, np.ndarray]] = deque(maxlen=calls)
 
@@ -200,9 +197,7 @@ class AutoAttackStandard(EvasionAttack):
 
     def _predict(self, x: np.ndarray) -> np.ndarray:
         """
-        :param x: Inputs (N, ...).
-        :return: The classifier's own outputs (N, K).
-        :raises FloatingPointError: When they are not finite: NaN would pass for some class.
+        The classifier's own outputs (N, K); FloatingPointError when they are not finite: NaN would pass for some class.
         """
         outputs = self._double().predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
         if not np.isfinite(outputs).all():

@@ -19,13 +19,10 @@ _RHO, _MOMENTUM = 0.75, 0.75
 
 def checkpoints(max_iter: int) -> list[int]:
     """
-    After how many steps the progress is looked at: `w_j = ceil(p_j N)` with `p_0 = 0`, `p_1 = 0.22` and
-    `p_{j + 1} = p_j + max(p_j - p_{j - 1} - 0.03, 0.06)`.
+    After how many of N steps the progress is looked at, ascending, none above N: `w_j = ceil(p_j N)` from w_1 on, with
+    `p_0 = 0`, `p_1 = 0.22` and `p_{j + 1} = p_j + max(p_j - p_{j - 1} - 0.03, 0.06)`.
 
     | Paper link: https://arxiv.org/abs/2003.01690
-
-    :param max_iter: Number of steps N.
-    :return: The w_j from w_1, ascending, none above N.
     """
     last, next_one, found = 0, 22, []  # hundredths, which add up without rounding
     while next_one <= 100:

@@ -25,27 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 def whole_number(value: Any, least: int) -> bool:
-    """
-    :param value: A parameter.
-    :param least: Smallest value that will do.
-    :return: Whether it is a whole number that large.
-    """
+    """Whether a parameter is a whole number of at least `least`."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def positive_number(value: Any) -> bool:
-    """
-    :param value: A parameter.
-    :return: Whether it is a finite number above 0.
-    """
+    """Whether a parameter is a finite number above 0."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 < value < np.inf)
 
 
 def lead(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
-    :param predictions: Predictions (M, K).
-    :param y: Classes (M,).
-    :return: By how much another class leads over y, `max_{k != y} a_k - a_y`: (M,), float64.
+    By how much, in predictions (M, K), another class leads over those of y (M,), `max_{k != y} a_k - a_y`: (M,),
+    float64.
     """
     values, rows = predictions.astype(np.float64), np.arange(len(y))
     true = values[rows, y]
@@ -137,25 +129,17 @@ class QueryAttack(EvasionAttack):
         mask: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """
-        Attack one batch.
-
-        :param x: Inputs (B, ...), float32, a copy.
-        :param y: Classes (B,), or None for those that are predicted.
-        :param index: The images' places in the whole, (B,).
-        :param generators: A random stream for each image.
-        :param mask: Where x may be perturbed, bool of the shape of x; None for everywhere.
-        :return: Adversarial samples of the shape of x and, for each, whether it reached its aim, bool (B,).
+        Attack one batch of inputs (B, ...), float32, a copy, with classes (B,) or None for those that are predicted:
+        `index` (B,) are the images' places in the whole, `generators` a random stream for each, `mask`, bool of the
+        shape of x, says where x may be perturbed, None for everywhere. Adversarial samples of the shape of x and, for
+        each, whether it reached its aim, bool (B,).
         """
 
     def _query(self, x: np.ndarray, index: np.ndarray, most: int | None = None) -> np.ndarray:
         """
-        Ask for predictions, and count.
-
-        :param x: Inputs (M, ...).
-        :param index: Which image of the whole each stands for, (M,).
-        :param most: Inputs in one forward pass; None for the batch size.
-        :return: Predictions (M, K), as they come from the classifier.
-        :raises ValueError: Where they are not finite, or a single column.
+        Ask for predictions (M, K), as they come from the classifier, of inputs (M, ...), and count; `index` (M,) is
+        which image of the whole each stands for, `most` how many go through in one pass, None for the batch size.
+        ValueError where predictions are not finite, or a single column.
         """
         most = self.batch_size if most is None else most
         parts = []
@@ -177,16 +161,12 @@ class QueryAttack(EvasionAttack):
         return np.concatenate(parts)
 
     def _reached(self, predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """
-        :param predictions: Predictions (M, K).
-        :param y: Classes to be left, or reached, (M,).
-        :return: Whether they are, bool (M,).
-        """
+        """Whether predictions (M, K) have left the classes y (M,), or reached them, bool (M,)."""
         classes = predictions.argmax(axis=1)
         return classes == y if self.targeted else classes != y
 
     def _box(self) -> tuple[Any, Any]:
-        """:return: Smallest and largest values of an input, numbers or arrays."""
+        """Smallest and largest values of an input, numbers or arrays."""
         if self.estimator.clip_values is None:
             return -np.inf, np.inf
         low, high = self.estimator.clip_values
@@ -234,11 +214,7 @@ class TrialAttack(QueryAttack):
 
     @abstractmethod
     def _draw(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """
-        :param x: One input.
-        :param generator: Its random stream.
-        :return: It, perturbed at random; x itself stays as it is.
-        """
+        """One input, perturbed at random from its random stream; x itself stays as it is."""
 
     def _attack(
         self,

@@ -29,25 +29,15 @@ from art_mmc.checks import check_name
 
 @dataclass(frozen=True)
 class Method:
-    """
-    How an attack is built.
+    """How an attack is built."""
 
-    :param make: Its class, or a function that makes it, of a classifier and settings by ART's names.
-    :param takes: Those settings that it takes of :func:`build_attack`'s.
-    :param fixed: Settings of its own, which options may replace.
-    :param bounded: Whether it keeps to a ball.
-    :param watched: Whether each point at which it asks for a gradient is in the ball and may count.
-    :param white_box: Whether it takes gradients.
-    :param aims: Whether it aims at a class: True for always, False for never, None for as is asked.
-    """
-
-    make: Callable[..., EvasionAttack]
-    takes: tuple[str, ...]
-    fixed: tuple[tuple[str, Any], ...] = ()
-    bounded: bool = True
-    watched: bool = False
-    white_box: bool = True
-    aims: bool | None = None
+    make: Callable[..., EvasionAttack]  # the attack, of a classifier and settings by ART's names
+    takes: tuple[str, ...]  # of :func:`build_attack`'s settings
+    fixed: tuple[tuple[str, Any], ...] = ()  # settings of its own, which options may replace
+    bounded: bool = True  # whether it keeps to a ball
+    watched: bool = False  # whether each point at which it asks for a gradient is in the ball and may count
+    white_box: bool = True  # whether it takes gradients
+    aims: bool | None = None  # whether at a class: True for always, False for never, None for as is asked
 
     @property
     def packs(self) -> bool:

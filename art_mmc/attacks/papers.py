@@ -21,21 +21,13 @@ from art_mmc.state import derived_seed, seeded
 
 @dataclass(frozen=True)
 class PaperAttack:
-    """
-    An attack with the settings of the paper's released code.
+    """An attack with the settings of the paper's released code."""
 
-    :param title: Name in words.
-    :param method: Name in :data:`.METHODS`.
-    :param settings: Arguments of :func:`.build_attack`; steps and their length are by radius and budget.
-    :param targets: None, "least_likely" or "random" (any class but the predicted one).
-    :param has_eps: Whether it stays in an L-inf ball.
-    """
-
-    title: str
-    method: str
-    settings: Mapping[str, Any]
-    targets: str | None = None
-    has_eps: bool = False
+    title: str  # name in words
+    method: str  # name in :data:`.METHODS`
+    settings: Mapping[str, Any]  # of :func:`.build_attack`; steps and their length are by radius and budget
+    targets: str | None = None  # None, "least_likely" or "random" (any class but the predicted one)
+    has_eps: bool = False  # whether it stays in an L-inf ball
 
     def build(self, classifier: PyTorchClassifier, eps: float, budget: float, batch_size: int) -> EvasionAttack:
         """The attack, by ten steps of a tenth of the radius, or by a share of the paper's iterations."""
@@ -80,19 +72,13 @@ def craft_batch(
     seed: int,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """
-    Run an attack of :data:`PAPER_ATTACKS` on a batch, which depends on no other.
+    Run an attack of :data:`PAPER_ATTACKS` on a batch of inputs (B, C, H, W), no more than the batch size, which depends
+    on no other, with classes (B,) to aim at or, for an untargeted attack, to leave. Attacked inputs (B, C, H, W), and
+    the attack's settings, plain data.
 
-    :param name: Its name there.
-    :param classifier: The classifier.
-    :param x: Inputs (B, C, H, W), no more than the batch size.
-    :param labels: Classes to aim at, or, for an untargeted attack, to leave, (B,).
-    :param eps: Radius of the L-inf ball of FGSM, BIM and ILCM; the steps of the latter two are a tenth.
-    :param budget: Share, in (0, 1], of the iterations of the paper's C&W attacks.
-    :param objective: What FGSM, BIM and ILCM climb on a classifier of this package: the paper's cross-entropy, or
-           another one; a classifier of another kind has its training loss climbed.
-    :param batch_size: Inputs in one pass at most.
-    :param seed: Seed of the batch.
-    :return: Attacked inputs (B, C, H, W), and the attack's settings, plain data.
+    `eps` is the radius of FGSM, BIM and ILCM, the steps of the latter two a tenth of it; `budget` the share, in (0, 1],
+    of the iterations of the paper's C&W attacks; `objective` what FGSM, BIM and ILCM climb on a classifier of this
+    package, the paper's cross-entropy or another one: a classifier of another kind has its training loss climbed.
     """
     row = PAPER_ATTACKS[name]
     attack = row.build(classifier, eps, budget, batch_size)
@@ -112,10 +98,8 @@ def batch_seed(seed: int, first: int) -> int:
 
 def choose_targets(logits: np.ndarray, rule: str | None, seed: int = 0) -> np.ndarray | None:
     """
-    :param logits: Logits of the clean inputs (N, K).
-    :param rule: "least_likely", "random" (any class but the predicted one), or None.
-    :param seed: Seed of the random ones.
-    :return: Classes (N,), int64, or None.
+    The classes (N,), int64, of a rule, "least_likely" by the logits (N, K) of the clean inputs, or "random" (any class
+    but the predicted one); None for None.
     """
     if rule is None:
         return None

@@ -275,11 +275,7 @@ class SPSA(QueryAttack):
         return best, fooled
 
     def _values(self, predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """
-        :param predictions: Predictions (M, K).
-        :param y: Classes (M,).
-        :return: What the attack climbs, (M,), float64.
-        """
+        """What the attack climbs, (M,), float64, of predictions (M, K) and classes (M,)."""
         # differences of near values are taken: float64, though the predictions are float32
         values = lead(predictions, y) if self.objective == "margin" else self._given_values(predictions, y)
         if values.shape != y.shape:
@@ -299,11 +295,7 @@ class SPSA(QueryAttack):
             return function(torch.from_numpy(predictions).double(), torch.from_numpy(y)).double().cpu().numpy()
 
     def _noise(self, shape: tuple[int, ...], generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """
-        :param shape: (B, ...).
-        :param generators: A random stream for each image.
-        :return: Uniform points of the ball about zero, (B, ...), float32.
-        """
+        """Uniform points of the ball about zero, (B, ...), float32, from a random stream for each image."""
         if self.norm != 2:
             noise = np.stack([each.uniform(-1, 1, shape[1:]) for each in generators])
         else:
@@ -314,10 +306,8 @@ class SPSA(QueryAttack):
 
     def _step(self, gradient: np.ndarray, moments: np.ndarray, number: int) -> np.ndarray:
         """
-        :param gradient: Estimates (B, ...).
-        :param moments: Adam's two moments, (2, B, ...); updated.
-        :param number: Number of the step, from 1.
-        :return: A step of unit length (for Adam about) in the norm of the ball, of the shape of the gradient.
+        A step of unit length (for Adam about) in the norm of the ball by estimates (B, ...) of the gradient, the
+        `number`-th from 1; Adam's two moments (2, B, ...) are updated.
         """
 
         def square(values: np.ndarray) -> np.ndarray:

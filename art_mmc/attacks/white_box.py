@@ -34,9 +34,8 @@ Question = Callable[..., Answer]
 
 class Network:
     """
-    The network of a classifier on tensors, after the classifier's preprocessing.
-
-    :param classifier: Any ART `PyTorchClassifier`. What it holds stays as it is.
+    The network of any ART `PyTorchClassifier` on tensors, after the classifier's preprocessing. What the classifier
+    holds stays as it is.
     """
 
     def __init__(self, classifier: PyTorchClassifier) -> None:
@@ -69,10 +68,7 @@ class Network:
         return gradients
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Inputs (B, ...).
-        :return: Logits (B, K), without a graph.
-        """
+        """Logits (B, K) of inputs (B, ...), without a graph."""
         with torch.no_grad():
             return self._run(x)[1]
 
@@ -80,9 +76,8 @@ class Network:
         self, x: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        :param x: Inputs (B, ...).
-        :param function: Logits (B, K) -> values (B,).
-        :return: The logits, the values and their gradients with respect to x, (B, ...).
+        Logits (B, K) of inputs (B, ...), the values (B,) that a function gives for them, and the gradients of these
+        with respect to x, (B, ...).
         """
         leaf, logits = self._run(x)
         values = function(logits)
@@ -90,10 +85,7 @@ class Network:
         return logits.detach(), values.detach(), self._back(x, gradients)
 
     def class_gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        :param x: Inputs (B, ...).
-        :return: Logits (B, K) and their gradients with respect to x, (B, K, ...).
-        """
+        """Logits (B, K) of inputs (B, ...) and their gradients with respect to x, (B, K, ...)."""
         leaf, logits = self._run(x)
         parts = self.view._jacobian(logits.sum(dim=0), leaf).unbind(dim=1)
         return logits.detach(), torch.stack([self._back(x, each) for each in parts], dim=1)
@@ -102,11 +94,8 @@ class Network:
 @dataclass(frozen=True)
 class Ball:
     """
-    Where examples may lie: a ball about the inputs, cut off by the box.
-
-    :param norm: Infinity or 2.
-    :param low: Smallest values of an input; broadcasts against a batch.
-    :param high: Largest values.
+    Where examples may lie: a ball about the inputs, in the norm infinity or 2, cut off by the box, whose bounds
+    broadcast against a batch.
     """
 
     norm: float
@@ -114,28 +103,21 @@ class Ball:
     high: torch.Tensor
 
     def boxed(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        :param x: Points (B, ...).
-        :return: The nearest points of the box.
-        """
+        """The nearest points of the box."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
 
     def length(self, delta: torch.Tensor, norm: float | None = None) -> torch.Tensor:
         """
-        :param delta: Perturbations (B, ...).
-        :param norm: 1, 2 or infinity; None for that of the ball.
-        :return: Their norms, of a shape that broadcasts against them.
+        The norms of perturbations (B, ...), 1, 2 or infinity, None for that of the ball, in a shape that broadcasts
+        against them.
         """
         norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
         return per_sample(norms, delta)
 
     def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
         """
-        :param x_adv: Points (B, ...).
-        :param x: Inputs (B, ...), in the box.
-        :param eps: Radius.
-        :return: Points of the ball about x and of the box: the nearest of the ball, then the nearest of the box, which
-                 is a move towards x.
+        Points of the ball of radius eps about x and of the box: for each of x_adv (B, ...) the nearest of the ball,
+        then the nearest of the box, which is a move towards x, since that lies in the box.
         """
         delta = x_adv - x
         if self.norm == math.inf:
@@ -143,10 +125,7 @@ class Ball:
         return self.boxed(x + delta * (eps / self.length(delta).clamp_min(eps)))
 
     def direction(self, gradients: torch.Tensor) -> torch.Tensor:
-        """
-        :param gradients: (B, ...).
-        :return: The steps of length 1 that go up most; 0 where the gradient is.
-        """
+        """The steps of length 1 that go up most, by gradients (B, ...); 0 where the gradient is."""
         if self.norm == math.inf:
             return gradients.sign()
         largest = per_sample(gradients.flatten(1).abs().amax(dim=1), gradients)  # squares of small numbers would be 0
@@ -155,20 +134,14 @@ class Ball:
 
 
 def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """
-    :param values: One value a sample, (B,).
-    :param like: A batch (B, ...).
-    :return: The values in a shape that broadcasts against it.
-    """
+    """Values (B,) in a shape that broadcasts against a batch (B, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
 class Found:
     """
-    The best point of each sample on an attack's way: an example before any other, then that of the larger value.
-
-    :param start: Points (B, ...) from which the attack goes out.
-    :param early_stop: Whether the first example is the best.
+    The best point of each sample on an attack's way from its start (B, ...): an example before any other, the first one
+    where it is to stop early, then that of the larger value.
     """
 
     def __init__(self, start: torch.Tensor, early_stop: bool) -> None:
@@ -178,10 +151,8 @@ class Found:
 
     def see(self, rows: torch.Tensor, points: torch.Tensor, hit: torch.Tensor, values: torch.Tensor) -> None:
         """
-        :param rows: Which samples these are, (M,).
-        :param points: Where they are, (M, ...).
-        :param hit: Whether that is an example, bool (M,).
-        :param values: What it is worth, (M,).
+        Look at points (M, ...) of the samples `rows` (M,): whether each is an example, bool (M,), and what it is worth
+        (M,).
         """
         before = self.hit[rows]
         better = (hit & ~before) | ((hit == before) & (values > self.values[rows]))
@@ -330,18 +301,13 @@ class WhiteBoxAttack(EvasionAttack):
         values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Attack one batch once.
+        Attack one batch of inputs (B, ...), float32, once, `start` being which time it is, from 0: `y` (B,) are the
+        classes to be left, or for a targeted attack to be reached, `targets` (B,) other ones to aim at, None for none
+        in particular, `directions` random perturbations of length 1, and `values` (B,) what the images' best points so
+        far are worth, minus infinity for none.
 
-        :param network: The network.
-        :param ball: Norm and box.
-        :param x: Inputs (B, ...), float32.
-        :param y: Classes to be left, or for a targeted attack to be reached, (B,).
-        :param targets: Other classes to aim at, (B,); None for none in particular.
-        :param directions: Random perturbations of length 1, (B, ...).
-        :param start: Which start it is, from 0.
-        :param values: What the images' best points so far are worth, (B,), minus infinity for none.
-        :return: Points (B, ...), whether each is an example, bool (B,), and what it is worth (B,): of two examples,
-                 or two points that are none, the one that is worth more stays.
+        Points (B, ...), whether each is an example, bool (B,), and what it is worth (B,): of two examples, or two
+        points that are none, the one that is worth more stays.
         """
 
     def _ball(self, x: torch.Tensor) -> Ball:
@@ -358,9 +324,8 @@ class WhiteBoxAttack(EvasionAttack):
 
     def _reached(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """
-        :param logits: Logits (B, K).
-        :param y: Classes to be left, or reached, (B,).
-        :return: Whether they are, bool (B,), by more than rounding in another order of the operations explains.
+        Whether, by logits (B, K), the classes y (B,) are left, or reached, by more than rounding in another order of
+        the operations explains, bool (B,).
         """
         return self._lead(logits, y) > ROUNDING * logits.abs().amax(dim=1)
 
@@ -399,12 +364,8 @@ class ObjectiveAttack(WhiteBoxAttack):
     @abstractmethod
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
         """
-        :param question: What to maximise.
-        :param ball: Norm and box.
-        :param x: Inputs (B, ...), in the box.
-        :param start: Random points of the ball, (B, ...).
-        :param first: Whether it is the first start.
-        :return: What was found.
+        What was found in maximising the question's values about inputs (B, ...), in the box, from random points of the
+        ball; `first` for the first start.
         """
 
     def _attack(

@@ -31,8 +31,6 @@ class Planted(nn.Module):
     """
     The network up to its last linear layer, and for each sample of a batch a linear layer of its own with two classes:
     0 for the ball around a clean input, 1 for a planted point.
-
-    :param network: The network, (B, ...) -> (B, K).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -78,20 +76,14 @@ def positive_control(
     target: Target, x: np.ndarray, plan: AttackPlan, seed: int = 0, batch_size: int = 256
 ) -> tuple[int, int]:
     """
-    Plant an adversarial example in the ball of each image and see whether an attack finds one: the network's features
-    get a new linear layer that tells a point on the edge of the ball from many random ones there and inside. The test
-    is a hard one: layers that new random points get past are not planted.
+    Plant an adversarial example in the ball of each of a few images (M, ...) and see whether an attack, untargeted and
+    by one of :data:`METHODS`, finds one: the network's features get a new linear layer that tells a point on the edge
+    of the ball from many random ones there and inside. The test is a hard one: layers that new random points get past
+    are not planted. For how many images the attack found an example, and in how many balls one could be planted;
+    ValueError for another kind of attack.
 
     | Paper link: https://arxiv.org/abs/2206.13991 (binarisation test; the layer is trained by logistic regression there
-      and Fisher's discriminant, in closed form, here)
-
-    :param target: The classifier.
-    :param x: A few inputs (M, ...).
-    :param plan: The attack in question, untargeted, by one of :data:`METHODS`.
-    :param seed: Seed of the points and of the attack.
-    :param batch_size: Inputs in one pass of the network, at most.
-    :return: For how many images the attack found an example, and in how many balls one could be planted.
-    :raises ValueError: For another kind of attack.
+    and Fisher's discriminant, in closed form, here)
     """
     if plan.method not in METHODS or plan.targets is not None or plan.transfer:
         raise ValueError(f"plan: expected an untargeted one by {', '.join(METHODS)}, got '{plan.method}'.")

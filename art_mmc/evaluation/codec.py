@@ -46,9 +46,7 @@ class Record:
     VERSION: ClassVar[int] = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """
-        :return: Plain data that JSON can hold: infinity as "inf", NaN as null.
-        """
+        """Plain data that JSON can hold: infinity as "inf", NaN as null."""
         head = {} if self.FORMAT is None else {"format": self.FORMAT, "version": self.VERSION}
         own = {each.name: encode(getattr(self, each.name), _code(each)) for each in _written(self)}
         return {**head, **own, **{name: encode(getattr(self, name)) for name in self.DERIVED}}
@@ -56,10 +54,8 @@ class Record:
     @classmethod
     def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
         """
-        :param data: What :meth:`to_dict` gave, now or in an older version: what that did not write has its default.
-        :return: The record.
-        :raises KeyError: When what has no default is missing.
-        :raises ValueError: For a document of another kind or of a newer version.
+        The record of what :meth:`to_dict` gave, now or in an older version: what that did not write has its default.
+        KeyError when what has no default is missing, ValueError for a document of another kind or of a newer version.
         """
         if cls.FORMAT is not None and data.get("format", cls.FORMAT) != cls.FORMAT:
             raise ValueError(f"expected a document of format '{cls.FORMAT}', got '{data.get('format')}'.")

@@ -60,25 +60,14 @@ def measure_curves(
     verbose: bool = False,
 ) -> Curves:
     """
-    Measure the curves: PGD with one random start on the loss, the cross-entropy and the adaptive objective, with steps
-    of 2.5 eps / steps, but no less than eps / 10. Several processes share the points of the curves among them.
+    Measure the curves on the first so many inputs (N, ...) of any ART `PyTorchClassifier`: PGD with one random start on
+    the loss, the cross-entropy and the adaptive objective, with steps of 2.5 eps / steps, but no less than eps / 10;
+    over the radii that :func:`curve_radii` makes of the evaluation's, and over the numbers of steps at the largest of
+    them. Several processes share the points of the curves among them.
 
-    :param classifier: The classifier, any ART `PyTorchClassifier`.
-    :param x: Inputs (N, ...).
-    :param y: True labels: indices (N,) or one-hot (N, K).
-    :param eps: Radius or radii of the evaluation; see :func:`curve_radii`. The curve over steps is at the largest.
-    :param norm: Norm of the ball, infinity or 2.
-    :param samples: Look at the first so many samples.
-    :param steps: Numbers of steps of the second curve.
-    :param steps_over_eps: Steps of the first one.
-    :param batch_size: Samples that are attacked at once.
-    :param seed: Seed of random starts and points.
-    :param keep: Called as (name, run) for each point of a curve instead of `run()`, to keep its count and seconds or
-           take kept ones; the name says what decides them, but for the classifier and the data.
-    :param verbose: Whether to show a progress bar.
-    :return: The curves.
-    :raises ValueError: For bad inputs, labels, radii or numbers.
-    :raises AttackError: When an attack crashes or breaks its rules.
+    `keep` is called as (name, run) for each point of a curve instead of `run()`, to keep its count and seconds or take
+    kept ones; the name says what decides them, but for the classifier and the data. ValueError for bad inputs, labels,
+    radii or numbers; AttackError when an attack crashes or breaks its rules.
     """
     if samples < 1 or not steps or min(steps) < 1 or steps_over_eps < 1:
         raise ValueError("samples and steps: expected whole numbers of at least 1.")

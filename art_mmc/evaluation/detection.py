@@ -29,13 +29,8 @@ _SCORES, _FLAGS = ("clean_scores", "adversarial_scores"), ("clean_correct", "adv
 @dataclass(frozen=True)
 class AUC(Record):
     """
-    Area under the ROC curve: the probability that an adversarial input has a larger score than a clean one, ties
-    counting one half.
-
-    :param value: The area.
-    :param interval: Its 95 % bootstrap interval.
-    :param n_clean: Number of clean inputs.
-    :param n_adversarial: Number of adversarial inputs.
+    Area under the ROC curve, the probability that an adversarial input has a larger score than a clean one, ties
+    counting one half; with its 95 % bootstrap interval.
     """
 
     value: float
@@ -48,15 +43,10 @@ def auc_roc(
     clean: np.ndarray, adversarial: np.ndarray, paired: bool = False, seed: int = 0, draws: int = _DRAWS
 ) -> AUC | None:
     """
-    Area under the ROC curve with mid-ranks for ties, and its percentile bootstrap interval.
-
-    :param clean: Scores of clean inputs (N,), larger = more suspicious.
-    :param adversarial: Scores of adversarial inputs (M,).
-    :param paired: Whether adversarial[i] belongs to clean[i]: the bootstrap then draws pairs.
-    :param seed: Seed of the bootstrap.
-    :param draws: Number of its draws.
-    :return: The area, or None where one of the two is empty.
-    :raises ValueError: For scores that are not finite, or pairs of different numbers.
+    Area under the ROC curve with mid-ranks for ties, and its percentile bootstrap interval: of scores of clean inputs
+    (N,), larger = more suspicious, and of adversarial ones (M,); where they are `paired`, adversarial[i] belonging to
+    clean[i], the bootstrap draws pairs. None where one of the two is empty; ValueError for scores that are not finite,
+    or pairs of different numbers.
     """
     clean, adversarial = np.asarray(clean, float), np.asarray(adversarial, float)
     for name, scores in (("clean", clean), ("adversarial", adversarial)):
@@ -85,24 +75,7 @@ def auc_roc(
 
 @dataclass(frozen=True, eq=False)
 class DetectionRecord(Record):
-    """
-    One detector of one classifier under one attack, input by input.
-
-    :param classifier: Name of the classifier.
-    :param detector: Name of the detector.
-    :param attack: Name of the attack.
-    :param eps: Radius of its L-inf ball; None where there is none.
-    :param settings: The attack's settings; plain data.
-    :param seconds: Time that the attack took.
-    :param seed: Seed of the attack and of the bootstrap.
-    :param threshold: Score above which an input counts as adversarial.
-    :param false_positive_rate: Rate for which the threshold was set.
-    :param calibrated_on: Which clean data it was set on, in words.
-    :param clean_scores: Scores of the clean inputs (N,), kept to nine digits.
-    :param adversarial_scores: Scores of their attacked versions (N,), kept to nine digits.
-    :param clean_correct: Whether the clean inputs are classified correctly, bool (N,).
-    :param adversarial_correct: Whether the attacked ones are, bool (N,).
-    """
+    """One detector of one classifier under one attack, input by input; scores are kept to nine digits."""
 
     DERIVED = (
         "n",
@@ -116,17 +89,17 @@ class DetectionRecord(Record):
     classifier: str
     detector: str
     attack: str
-    eps: float | None
-    settings: dict[str, Any]
-    seconds: float
-    seed: int
-    threshold: float
-    false_positive_rate: float
-    calibrated_on: str
-    clean_scores: np.ndarray = array(DIGITS)
-    adversarial_scores: np.ndarray = array(DIGITS)
-    clean_correct: np.ndarray = array(FLAGS)
-    adversarial_correct: np.ndarray = array(FLAGS)
+    eps: float | None  # radius of the attack's L-inf ball; None where there is none
+    settings: dict[str, Any]  # the attack's; plain data
+    seconds: float  # that the attack took
+    seed: int  # of the attack and of the bootstrap
+    threshold: float  # score above which an input counts as adversarial
+    false_positive_rate: float  # for which the threshold was set
+    calibrated_on: str  # which clean data it was set on, in words
+    clean_scores: np.ndarray = array(DIGITS)  # (N,)
+    adversarial_scores: np.ndarray = array(DIGITS)  # of their attacked versions, (N,)
+    clean_correct: np.ndarray = array(FLAGS)  # whether they are classified correctly, (N,)
+    adversarial_correct: np.ndarray = array(FLAGS)  # whether the attacked ones are, (N,)
     _areas: dict[str, AUC | None] = field(default_factory=dict, init=False, repr=False)  # by protocol, once computed
 
     def __post_init__(self) -> None:
@@ -168,14 +141,11 @@ class DetectionRecord(Record):
 
     def auc(self, protocol: str = "paper") -> AUC | None:
         """
-        Area under the ROC curve.
+        Area under the ROC curve; None where no input is left.
 
-        :param protocol: "paper", that of the RCE paper's released code: of the inputs that are classified correctly
-               when clean and misclassified after the attack, the clean versions against the attacked ones, in pairs.
-               "usual": all clean inputs, also the misclassified ones, against all attacked inputs that are
-               misclassified.
-        :return: The area; None where no input is left.
-        :raises ValueError: For an unknown protocol.
+        By protocol "paper", that of the RCE paper's released code: of the inputs that are classified correctly when
+        clean and misclassified after the attack, the clean versions against the attacked ones, in pairs. "usual": all
+        clean inputs, also the misclassified ones, against all attacked inputs that are misclassified.
         """
         check_name("protocol", protocol, PROTOCOLS)
         if protocol not in self._areas:
@@ -187,9 +157,8 @@ class DetectionRecord(Record):
 
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
         """
-        The ROC curve by the paper's protocol.
-
-        :return: False-positive and true-positive rates, ascending; empty where no input is left.
+        The ROC curve by the paper's protocol: false-positive and true-positive rates, ascending; empty where no input
+        is left.
         """
         kept = self.kept
         if not kept.any():
@@ -236,8 +205,8 @@ class DetectionRecord(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: Plain data that JSON can hold: what the record is made of, and what follows from it, for readers
-                 without this package. Scores and flags are strings.
+        Plain data that JSON can hold: what the record is made of, and what follows from it, for readers without this
+        package. Scores and flags are strings.
         """
         areas = {protocol: encode(self.auc(protocol)) for protocol in PROTOCOLS}
         return {**super().to_dict(), "n_kept": int(self.kept.sum()), "auc": areas}

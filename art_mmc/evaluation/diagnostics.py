@@ -105,19 +105,11 @@ def found(
 
 class Examination:
     """
-    Looks for the symptoms at the largest radius, on a part of the samples that are classified correctly when clean.
-
-    :param target: The classifier.
-    :param x: Inputs (N, ...).
-    :param y: True labels (N,).
-    :param record: What the attacks found on them, with their examples.
-    :param seed: Seed of the attacks.
-    :param samples: Look at so many samples, at most.
-    :param batch_size: Inputs in one pass of the network, at most.
-    :param pristine: Makes predictions (N, K) of inputs by a copy of the classifier that was asked nothing yet; None
-           where it can't be copied.
-    :param planted: Plant examples in so many of them, at most.
-    :param substitutes: Gives the classifiers on which a transfer attack crafts; None for no such attack.
+    Looks for the symptoms at the largest radius, on a part of the samples that are classified correctly when clean, so
+    many at most; `record` is what the attacks found on them, with their examples. `pristine` makes predictions (N, K)
+    by a copy of the classifier that was asked nothing yet, None where it can't be copied; in `planted` of the samples
+    at most an example is planted; `substitutes` gives the classifiers on which a transfer attack crafts, None for no
+    such attack.
     """
 
     def __init__(
@@ -355,8 +347,6 @@ class Examination:
 
         That another attack finds more is no fault of the network, and the worst case has it. It is a reason for
         distrust where the objective's gradient vanishes, and the gap is no matter of chance.
-
-        :param objective: "loss" or "cross_entropy".
         """
         kind, figure = FLATTERING[objective]
         by_name = {each.attack: each for each in self.record.attacks if each.eps == self.eps}
@@ -530,10 +520,9 @@ class Examination:
 
     def run(self, keep: Keep | None = None, verbose: bool = False) -> list[Diagnostic]:
         """
-        :param keep: Called as (number, run) for each part instead of `run()`, to keep results or take kept ones.
-        :param verbose: Whether to show a progress bar.
-        :return: All the diagnostics; without samples that are classified correctly only those that need none. One that
-                 fails is flagged under its name, with the reason: it loses nothing of what the attacks have found.
+        All the diagnostics; without samples that are classified correctly only those that need none. One that fails is
+        flagged under its name, with the reason: it loses nothing of what the attacks have found. `keep` is called as
+        (number, run) for each part instead of `run()`, to keep results or take kept ones.
         """
         parts: dict[str, Callable[[], list[Diagnostic]]] = {
             "not deterministic": lambda: [self.determinism()],
@@ -644,14 +633,8 @@ def judge(
     Broken: the clean accuracy is no better than chance, or the worst case is at chance, or it is less than half of what
     the papers' kind of attack (untargeted, on the own loss or the cross-entropy) leaves and 20 points below that.
     Untrustworthy: a diagnostic is flagged. Else it is a first look, where the suite is made for no more, or on fewer
-    than :data:`FEWEST` samples; not converged, where the last round of attacks still broke more than a share of the
-    samples; or it holds so far, by its figure.
-
-    :param record: What the attacks found.
-    :param diagnostics: What the diagnostics found.
-    :param nb_classes: Number of classes K.
-    :param converged: The share of the samples below which a round of attacks has found little.
-    :return: The verdict.
+    than :data:`FEWEST` samples; not converged, where the last round of attacks still broke more than a share
+    `converged` of the samples; or it holds so far, by its figure.
     """
     eps, chance = record.eps[-1], 1 / nb_classes
     worst = record.worst_case(eps)

@@ -65,11 +65,8 @@ def _logarithm(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
 
 class Target:
     """
-    A classifier under attack: its own predictions, and views of its network for the attacks.
-
-    :param classifier: Any ART `PyTorchClassifier`.
-    :param x: Some inputs, by which to see whether the outputs are probabilities.
-    :raises TypeError: For another kind of classifier.
+    A classifier under attack, any ART `PyTorchClassifier`: its own predictions, and views of its network for the
+    attacks. Some inputs show whether its outputs are probabilities.
     """
 
     def __init__(self, classifier: PyTorchClassifier, x: np.ndarray) -> None:
@@ -167,14 +164,11 @@ def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
 
 class Watch:
     """
-    Stands on a view's methods while an attack runs: counts what it asks for, looks out for gradients that are no
-    numbers, which ART would replace by zeros, and keeps for each sample the first point at which it was misclassified.
-
-    :param view: The view; it is the attack's alone.
-    :param y: True labels of the samples that the attack gets, (B,).
-    :param keep: Whether to keep points; they are in the ball only if each point that the attack visits is.
-    :param remember: Whether an input that was predicted in one of the last three calls is not predicted again: ART's
-           Square asks for each point three times.
+    Stands on the methods of a view, which is the attack's alone, while an attack runs on samples with true labels (B,):
+    counts what it asks for, looks out for gradients that are no numbers, which ART would replace by zeros, and, to
+    `keep` them, for the first point at which each sample was misclassified; such points are in the ball only if each
+    that the attack visits is. To `remember` is not to predict again an input of one of the last three calls: ART's
+    Square asks for each point three times.
     """
 
     def __init__(self, view: LossDefendedClassifier, y: np.ndarray, keep: bool, remember: bool = False) -> None:
@@ -283,18 +277,9 @@ def attack_batch(
     batch_size: int = 256,
 ) -> Outcome:
     """
-    Run a plan on one batch.
-
-    :param target: The classifier.
-    :param x: Inputs (B, ...).
-    :param y: True labels (B,).
-    :param plan: The plan.
-    :param seed: Seed of this batch.
-    :param substitutes: Gives the classifiers on which a transfer attack crafts.
-    :param batch_size: Inputs in one pass at most, for attacks that ask for several a sample; at least B.
-    :return: What it made of the batch.
-    :raises AttackError: When the attack crashes, gives numbers that are none, or leaves the ball or the box.
-    :raises FloatingPointError: When the classifier's logits for its examples are not finite.
+    Run a plan on one batch of inputs (B, ...) with true labels (B,): what it made of it. `batch_size` is for attacks
+    that ask for several inputs a sample, at least B. AttackError when the attack crashes, gives numbers that are none,
+    or leaves the ball or the box; FloatingPointError when the classifier's logits for its examples are not finite.
     """
     logits = target.predict(x) if plan.targets is not None or plan.labels == "predicted" else None
     shown = y if plan.labels == "true" or logits is None else logits.argmax(axis=1)
@@ -392,15 +377,8 @@ def check_examples(
     x_adv: np.ndarray, x: np.ndarray, attack: str, eps: float | None, norm: float, clip_values: Any
 ) -> None:
     """
-    An attack that breaks its own rules says nothing about robustness.
-
-    :param x_adv: Examples (B, ...).
-    :param x: The clean inputs (B, ...).
-    :param attack: What the message calls the attack.
-    :param eps: Radius of the ball, infinity for none; None where neither ball nor box bind.
-    :param norm: Norm of the ball.
-    :param clip_values: The box, or None.
-    :raises AttackError: For numbers that are none, or examples outside the ball or the box.
+    AttackError for examples (B, ...) that are no numbers, or outside the box or the ball about the clean inputs, radius
+    infinity for none, None where neither binds: an attack that breaks its own rules says nothing about robustness.
     """
     if not np.isfinite(x_adv).all():
         raise AttackError(f"{attack} gave NaN or infinite values.")
@@ -467,22 +445,13 @@ def run_plan(
     on_batch: Callable[[int, np.ndarray, Callable[[], Outcome]], Outcome] | None = None,
 ) -> tuple[AttackRecord, np.ndarray, np.ndarray]:
     """
-    Run a plan on all samples that stand. Of several processes each runs some of the batches; a batch depends on its
-    number alone, so the outcome is that of one process. The record's seconds are those of all batches together, in
-    whichever process they ran.
+    Run a plan on all samples (N, ...) that stand, bool (N,); with labels "predicted" all are attacked. Of several
+    processes each runs some of the batches; a batch depends on its number alone, so the outcome is that of one process.
+    The record's seconds are those of all batches together, in whichever process they ran.
 
-    :param target: The classifier.
-    :param x: Inputs (N, ...).
-    :param y: True labels (N,).
-    :param plan: The plan.
-    :param standing: Which samples to attack, bool (N,); with labels "predicted" all are.
-    :param seed: Seed of this plan.
-    :param batch_size: Samples that are attacked at once.
-    :param substitutes: Gives the classifiers on which a transfer attack crafts; asked only when one runs.
-    :param on_batch: Called as (number, indices, run) for each batch instead of `run()`, to keep results or take kept
-           ones.
-    :return: The record; the examples (N, ...), clean where not attacked; the classes that they are taken for (N,),
-             -1 where not attacked.
+    `substitutes` are asked for only when a transfer attack runs; `on_batch` is called as (number, indices, run) for
+    each batch instead of `run()`, to keep results or take kept ones. The record; the examples (N, ...), clean where not
+    attacked; the classes that they are taken for (N,), -1 where not attacked.
     """
     chosen = (np.arange(len(x)) if plan.labels == "predicted" else np.flatnonzero(standing))[: plan.samples]
     after, attacked = standing.copy(), np.zeros_like(standing)

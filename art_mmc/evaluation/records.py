@@ -30,12 +30,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Share(Record):
-    """
-    A share of inputs.
-
-    :param count: How many have a property.
-    :param n: Of how many; at least 1.
-    """
+    """How many of n inputs, at least 1, have a property."""
 
     DERIVED = ("value", "interval")
 
@@ -131,11 +126,7 @@ class AttackRecord(Record):
 
 
 def gains(attacks: Sequence[AttackRecord], eps: float) -> tuple[int, ...]:
-    """
-    :param attacks: What attacks found, in their order.
-    :param eps: A radius.
-    :return: How many samples each round at this radius broke; () without rounds.
-    """
+    """How many samples each round of attacks, in their order, broke at a radius; () without rounds."""
     rounds: dict[int, int] = {}
     for each in attacks:
         if each.round and each.eps == eps and each.attacked is not None:
@@ -205,36 +196,21 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Curves(Record):
-    """
-    Counts of samples, by objective; the samples are the first ones of the evaluation.
+    """Counts of samples, by objective; the samples are the first ones of the evaluation."""
 
-    :param n: Number of samples, misclassified clean ones included.
-    :param clean: How many are classified correctly when clean.
-    :param eps: Radii of the curve over eps, ascending.
-    :param over_eps: Objective -> how many stand at each radius under PGD with `steps_over_eps` steps.
-    :param steps_over_eps: Its steps.
-    :param at: Radius of the curve over steps.
-    :param steps: Numbers of steps, ascending.
-    :param over_steps: Objective -> how many stand after so many steps of PGD at radius `at`.
-    :param zero: Objective -> of the `clean` samples, for how many the gradient is exactly zero: first at the clean
-           input, then at a random point of the ball of each radius.
-    :param norm: Norm of the ball, infinity or 2.
-    :param seed: Seed of random starts and points.
-    :param seconds: Time that it took, added up over the processes.
-    """
-
-    n: int
-    clean: int
-    eps: tuple[float, ...]
-    over_eps: dict[str, tuple[int, ...]]
-    steps_over_eps: int
-    at: float
-    steps: tuple[int, ...]
-    over_steps: dict[str, tuple[int, ...]]
+    n: int  # samples, misclassified clean ones included
+    clean: int  # how many are classified correctly when clean
+    eps: tuple[float, ...]  # radii of the curve over eps, ascending
+    over_eps: dict[str, tuple[int, ...]]  # how many stand at each radius under PGD
+    steps_over_eps: int  # its steps
+    at: float  # radius of the curve over steps
+    steps: tuple[int, ...]  # numbers of steps, ascending
+    over_steps: dict[str, tuple[int, ...]]  # how many stand after so many steps of PGD
+    #: of the `clean` samples, for how many the gradient is zero: at the input, then at a random point of each ball
     zero: dict[str, tuple[int, ...]]
-    norm: float = math.inf
-    seed: int = 0
-    seconds: float = 0.0
+    norm: float = math.inf  # of the ball, infinity or 2
+    seed: int = 0  # of random starts and points
+    seconds: float = 0.0  # that it took, added up over the processes
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -375,18 +351,11 @@ class RobustnessRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """
-    What an attack's figure is about.
+    """What an attack's figure is about."""
 
-    :param record: The attack.
-    :param part: Which samples it is about, bool (N,): all, or where the attack stops after so many samples, those up to
-           the last one that it took.
-    :param follows: Whether it ran only on what earlier attacks had left, so that its figure is theirs and its own.
-    """
-
-    record: AttackRecord
-    part: np.ndarray
-    follows: bool
+    record: AttackRecord  # the attack
+    part: np.ndarray  # samples it is about, bool (N,): all, or where it stops early those up to the last that it took
+    follows: bool  # whether it ran only on what earlier attacks had left, so that its figure is theirs and its own
 
     @property
     def n(self) -> int:
@@ -422,11 +391,7 @@ class Reading:
 
 
 def reading(clean: AttackRecord, attack: AttackRecord) -> Reading:
-    """
-    :param clean: The record without attack.
-    :param attack: An attack's record.
-    :return: What its figure is about.
-    """
+    """What the figure of an attack is about, beside the record without attack."""
     part, follows = np.ones(attack.n, bool), False
     if attack.attacked is not None:
         follows = bool((clean.standing & ~attack.attacked & ~attack.standing).any())

@@ -56,11 +56,8 @@ ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
 class StateFolder:
     """
     The finished batches of an evaluation and the parts of its diagnostics and curves, a file each, so that a killed run
-    goes on from the last one; also by another number of processes.
-
-    :param path: The folder.
-    :param fingerprint: What must be the same for the batches to be those of this evaluation.
-    :raises ValueError: When it holds those of another one, or a file is damaged.
+    goes on from the last one; also by another number of processes. ValueError when the folder holds those of another
+    fingerprint, or a file is damaged.
     """
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
