@@ -47,7 +47,6 @@ from art_mmc.evaluation.engine import (
     attack_batch,
     beyond_ball,
     beyond_box,
-    check_examples,
     derived_seed,
     run_plan,
 )
@@ -71,13 +70,13 @@ pytestmark = pytest.mark.usefixtures("short_control")
 EPS = (0.02, 0.05, 0.1)
 
 
-def linear_classifier(nb_classes: int, loss: torch.nn.Module | None = None) -> LossDefendedClassifier:
+def linear_classifier(nb_classes: int) -> LossDefendedClassifier:
     rng = np.random.default_rng(3)
     weight = rng.normal(size=(nb_classes, 16)).astype(np.float32)
     bias = -weight.sum(axis=1) / 2  # the classes meet in the middle of the box
     return LossDefendedClassifier(
         Linear(weight, bias),
-        loss or torch.nn.CrossEntropyLoss(),
+        torch.nn.CrossEntropyLoss(),
         input_shape=(1, 4, 4),
         nb_classes=nb_classes,
         device_type="cpu",
@@ -215,21 +214,6 @@ def test_all_targets_in_turn_find_exactly_what_no_certificate_covers(inner, obje
     assert not record.standing[radius < 0.99 * eps].any()
 
 
-def test_no_attack_beats_the_certificate_of_a_linear_model(inner):
-    classifier = linear_classifier(5)
-    logits = classifier.predict(inner)
-    y = logits.argmax(axis=1)
-    weight = classifier.model.weight.detach().numpy()
-    reach = np.abs(weight[y][:, None] - weight[None]).sum(axis=2)  # (N, K)
-    gaps = logits.max(axis=1, keepdims=True) - logits
-    found = evaluate_robustness(classifier, inner, y, EPS, steps=10, verbose=False)
-    for eps in EPS:
-        certified = np.all((gaps > eps * reach + 1e-5) | (np.arange(5) == y[:, None]), axis=1)
-        assert np.all(found.worst_case(eps).standing[certified])
-        # the margin follows the nearest class, though another may be easier to reach: a few in a hundred are missed
-        assert found.get(PGD_ADAPTIVE, eps).correct <= certified.sum() + 0.05 * len(y)
-
-
 def test_misclassified_clean_samples_count_as_wrong_and_are_not_attacked(inner, monkeypatch):
     classifier = linear_classifier(2)
     y = classifier.predict(inner).argmax(axis=1)
@@ -255,19 +239,6 @@ def test_nothing_is_left_to_attack(inner):
 
 
 # -------------------------------------------------------------------------------------------------------------- records
-
-
-def test_worst_case_is_below_every_attack_and_falls_with_eps(record):
-    assert record.eps == EPS
-    for i, eps in enumerate(EPS):
-        worst = record.worst_case(eps)
-        for attack in ATTACKS:
-            for smaller in EPS[: i + 1]:
-                assert not (worst.standing & ~record.get(attack, smaller).standing).any()
-        assert not (worst.standing & ~record.clean.standing).any()
-        if i:
-            assert not (worst.standing & ~record.worst_case(EPS[i - 1]).standing).any()
-    assert record.worst_case(EPS[-1]).correct < record.clean.correct
 
 
 def test_what_a_record_says(record, mmc):
@@ -346,37 +317,34 @@ def test_the_same_seed_gives_the_same_record_whatever_the_global_state(mmc, digi
     assert run(1) == first
 
 
-def test_the_classifier_s_own_objective_does_not_matter(mmc, digits, record):
+def test_objective_form_of_labels_and_order_of_radii_do_not_matter(mmc, digits, record):
+    y = np.eye(10, dtype=np.float32)[digits.y_test[:60]]
     with mmc.using_objective("loss"):
-        found = evaluate_robustness(mmc, digits.x_test[:60], digits.y_test[:60], EPS, steps=8, verbose=False)
+        found = evaluate_robustness(mmc, digits.x_test[:60], y, EPS[::-1], steps=8, verbose=False)
         assert mmc.objective == "loss"
+    assert found.eps == EPS
     for attack in ATTACKS:
         np.testing.assert_array_equal(found.get(attack, 0.1).standing, record.get(attack, 0.1).standing)
-
-
-def test_labels_as_indices_or_one_hot(mmc, digits, record):
-    y = np.eye(10, dtype=np.float32)[digits.y_test[:60]]
-    found = evaluate_robustness(mmc, digits.x_test[:60], y, EPS[::-1], steps=8, verbose=False)
-    assert found.eps == EPS
-    np.testing.assert_array_equal(found.worst_case(0.1).standing, record.worst_case(0.1).standing)
 
 
 # ------------------------------------------------------------------------------------------- attacks that misbehave
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "norm", "message"),
     [
-        (lambda x: x * np.nan, "gave NaN"),
-        (lambda x: np.clip(x + 0.1001, 0, 1), r"left the ball: L-inf distance 0\.1"),
-        (lambda x: x - 0.05, r"left the box: values from -0\.05"),
+        (lambda x: x * np.nan, math.inf, "gave NaN"),
+        (lambda x: np.clip(x + 0.1001, 0, 1), math.inf, r"left the ball: L-inf distance 0\.1"),
+        (lambda x: np.clip(x - 0.05, 0, 1), 2, r"left the ball: L2 distance 0\.[2-4]"),
+        (lambda x: x - 0.05, math.inf, r"left the box: values from -0\.05"),
+        (lambda x: x[:, :, :4], math.inf, r"gave shape \(\d+, 1, 4, 8\) for inputs of shape"),
     ],
-    ids=["NaN", "ball", "box"],
+    ids=["NaN", "ball", "L2 ball", "box", "shape"],
 )
-def test_an_attack_that_breaks_the_rules_raises(mmc, digits, monkeypatch, change, message):
+def test_an_attack_that_breaks_the_rules_raises(monkeypatch, change, norm, message):
     monkeypatch.setattr(FastGradientMethod, "generate", lambda self, x, y=None: change(x).astype(np.float32))
-    with pytest.raises(RuntimeError, match=rf"attack 'FGSM' at eps 0.1 {message}"):
-        evaluate_robustness(mmc, digits.x_test[:5], digits.y_test[:5], 0.1, steps=2, verbose=False)
+    with pytest.raises(AttackError, match=rf"attack 'the one' at eps 0.1 {message}"):
+        run([plan_of("fgsm", norm=norm)])
 
 
 def test_logits_that_are_no_numbers_raise(inner):
@@ -385,23 +353,6 @@ def test_logits_that_are_no_numbers_raise(inner):
         classifier.model.bias[0] = torch.nan
     with pytest.raises(FloatingPointError, match="logits are not finite"):
         evaluate_robustness(classifier, inner, np.zeros(300, int), 0.1, verbose=False)
-
-
-def test_a_loss_without_gradient_flatters_and_the_adaptive_objective_sees_through(inner):
-    """The planted defence: the training loss is constant, so PGD on it only walks at random."""
-
-    class Constant(torch.nn.Module):
-        reduction = "mean"
-
-        def forward(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            values = 0 * logits.sum(dim=1)
-            return values if self.reduction == "none" else values.mean()
-
-    classifier = linear_classifier(2, Constant())
-    y = classifier.predict(inner).argmax(axis=1)
-    found = evaluate_robustness(classifier, inner, y, 0.05, steps=5, verbose=False)
-    assert found.get(PGD_LOSS, 0.05).accuracy > found.get(PGD_ADAPTIVE, 0.05).accuracy + 0.1
-    assert found.worst_case(0.05).correct <= found.get(PGD_ADAPTIVE, 0.05).correct
 
 
 # ------------------------------------------------------------------------------------------- each attack, if it crashes
@@ -482,19 +433,6 @@ def test_each_method_fells_some_of_an_undefended_network(method):
         fell = found.clean.standing & ~found.attacks[1].standing
         assert (found.attacks[1].distances[fell] > 0).all()
         assert np.isnan(found.attacks[1].distances[~fell]).all()
-
-
-def test_an_example_of_another_shape(monkeypatch):
-    monkeypatch.setattr(FastGradientMethod, "generate", lambda self, x, y=None: x[:, :, :4])
-    with pytest.raises(AttackError, match=r"gave shape \(\d+, 1, 4, 8\) for inputs of shape"):
-        run([plan_of("fgsm")])
-
-
-def test_the_ball_of_the_2_norm(monkeypatch):
-    monkeypatch.setattr(FastGradientMethod, "generate", lambda self, x, y=None: np.clip(x - 0.05, 0, 1))
-    with pytest.raises(AttackError, match=r"left the ball: L2 distance 0\.[2-4]"):
-        run([plan_of("fgsm", norm=2)])
-    run([plan_of("fgsm", norm=2, eps=0.4)])
 
 
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "mim", "apgd", "cw", "ead", "deepfool"])
@@ -740,37 +678,29 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_record(tmp_path):
         ({"seed": 4}, "another seed"),
         ({"batch_size": 8}, "another batch_size"),
         ({"plans": BATCHES[:3]}, "another attacks"),
-        ({"classifier": "other weights"}, "another classifier"),
-        ({"classifier": "other box"}, "another classifier"),
+        ({"classifier": adversarially_trained}, "another classifier"),
+        ({"classifier": lambda: plain(undefended().model, clip_values=(-1.0, 1.0))}, "another classifier"),
         ({"n": 39}, "another data"),
-        ({"substitutes": "other"}, "another substitutes"),
+        ({"substitutes": lambda: [adversarially_trained()]}, "another substitutes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_folder_of_another_evaluation_is_refused(tmp_path, changes, named):
     plans = BATCHES[:1]
     run(plans, folder=tmp_path)
-    changes = dict(changes)
-    if changes.get("classifier") == "other weights":
-        changes["classifier"] = adversarially_trained()
-    elif changes.get("classifier") == "other box":
-        changes["classifier"] = plain(undefended().model, clip_values=(-1.0, 1.0))
-    if "substitutes" in changes:
-        changes["substitutes"] = [adversarially_trained()]
+    changes = {name: value() if callable(value) else value for name, value in changes.items()}
     with pytest.raises(ValueError, match=rf"holds another evaluation \({named}\): take another folder, or delete"):
         run(**{"plans": plans, "folder": tmp_path, **changes})
     run(plans, folder=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "overwritten", "empty", "of another batch", "of a shorter batch"])
+@pytest.mark.parametrize("damage", ["cut", "of another batch", "of a shorter batch"])
 def test_a_damaged_batch_is_named(tmp_path, damage):
     keeping(tmp_path, BATCHES[:1])
     file = tmp_path / "000-0001.npz"
     content = file.read_bytes()
     broken = {
         "cut": content[: len(content) // 2],
-        "overwritten": content[:100] + bytes(200) + content[300:],
-        "empty": b"",
         "of another batch": (tmp_path / "000-0000.npz").read_bytes(),
         "of a shorter batch": (tmp_path / "000-0002.npz").read_bytes(),
     }
@@ -1098,102 +1028,10 @@ def test_no_fixed_step_beats_the_suite_on_a_network_trained_by_pc():
     assert found["quick"].worst_case(eps).correct <= best + 1
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("ART_MMC_DATA"), reason="ART_MMC_DATA is not set")
-def test_no_fixed_step_beats_strong_on_mnist():
-    """PC + LC by its recipe, LeNet-5: the paper's PGD leaves half, more and larger steps far less, `strong` nothing."""
-    from art_mmc import create_trainer, load_dataset
-    from art_mmc.evaluation import BROKEN
-
-    data = load_dataset("mnist", os.environ["ART_MMC_DATA"])
-    with seeded(0):
-        classifier = create_classifier("pc", "lenet5", input_shape=(1, 28, 28), nb_classes=10)
-    create_trainer(classifier, "li2021-mnist", seed=0, verbose=False).fit(data.x_train, data.y_train)
-    x, y = data.x_test[:300], data.y_test[:300]
-    fixed = [AttackPlan(f"PGD {s}", "pgd", "margin", 0.2, steps=100, step_size=s) for s in (0.01, 0.02, 0.05, 0.1, 0.2)]
-    best = RobustnessEvaluation(fixed, diagnostics=False, verbose=False).evaluate(classifier, x, y)
-    for suite in ("quick", "strong"):
-        found = RobustnessEvaluation(suite, 0.2, verbose=False).evaluate(classifier, x, y)
-        assert found.worst_case(0.2).correct <= min(each.correct for each in best.attacks)
-        assert found.verdict.status == BROKEN
-
-
-# -------------------------------------------------------------------------------------------------------- own plans
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"suite": []}, "at least one plan with a ball"),
-        ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "at least one plan with a ball"),
-        ({"suite": [FIRST, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]}, "balls of one norm"),
-        ({"suite": [FIRST], "eps": 0.1}, "plans of your own have their radii"),
-        ({"suite": [FIRST], "quirks": ["eps256"]}, "plans of your own have their radii, and no quirks"),
-        ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
-        ({"suite": "quik", "eps": 0.1}, "unknown suite 'quik'. Did you mean 'quick'"),
-        ({"suite": "quick", "eps": 0.1, "norm": 1}, "norm: expected 2 or infinity"),
-        ({"suite": "quick", "eps": 0.1, "batch_size": 0}, "batch_size: expected"),
-        ({"suite": "quick", "eps": -1.0, "norm": 2}, "eps: expected positive numbers"),
-    ],
-)
-def test_bad_evaluations(changes, message):
-    with pytest.raises(ValueError, match=message):
-        RobustnessEvaluation(**changes)
-
-
-def test_bad_calls():
-    _, _, x, y = small()
-    evaluation = RobustnessEvaluation("quick", 0.1, verbose=False)
-    with pytest.raises(TypeError, match="expected an ART PyTorchClassifier, got str"):
-        evaluation.evaluate("net", x, y)
-    with pytest.raises(TypeError, match="unknown arguments: epsilon"):
-        evaluation.evaluate(undefended(), x, y, epsilon=1)
-    with pytest.raises(ValueError, match="x ranges from 0 to 16, beyond the classifier's clip_values"):
-        evaluation.evaluate(undefended(), 16 * x, y)
-    with pytest.raises(AttackError, match="needs a substitute"):
-        run([AttackPlan("transfer", "mim", None, 0.1, steps=1, step_size=0.1, transfer=True)], substitutes=[])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"method": "pgdd"}, "unknown attack method 'pgdd'. Did you mean 'pgd'"),
-        ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'"),
-        ({"targets": "every"}, "unknown targets 'every'"),
-        ({"labels": "mine"}, "unknown labels 'mine'"),
-        ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
-        ({"eps": 0.0}, "'A' needs an eps above 0, got 0.0"),
-        ({"eps": float("inf")}, "'A' needs an eps above 0"),
-        ({"steps": 0}, "at least 1"),
-        ({"restarts": 0}, "at least 1"),
-        ({"samples": 0}, "at least 1"),
-        ({"step_size": ()}, "at least 1"),
-        ({"method": "jsma", "eps": 0.0}, "jsma always aims at a class"),
-        ({"method": "square", "targets": "all"}, "square aims at no class"),
-        ({"method": "deepfool", "targets": "random"}, "deepfool aims at no class"),
-        ({"method": "square", "transfer": True}, "takes no gradients and needs no substitute"),
-        ({"method": "spsa", "objective": "loss"}, "SPSA climbs a function of the logits"),
-    ],
-)
-def test_bad_plans(changes, message):
-    with pytest.raises(ValueError, match=message):
-        AttackPlan(**{"name": "A", "method": "pgd", "objective": "margin", "eps": 0.1, **changes})
-
-
 def test_a_plan_shows_all_that_decides_the_outcome():
     plan = plan_of("cw")
     assert all(f"{name}=" in repr(plan) for name in vars(plan))
     assert "mappingproxy" not in repr(plan)
-
-
-def test_check_examples_knows_rounding():
-    x = np.zeros((1, 1, 2, 2), np.float32)
-    check_examples(x + np.float32(0.1), x, "A", 0.1, math.inf, (0.0, 1.0))
-    with pytest.raises(AttackError, match="left the ball: L-inf distance 0.10001"):
-        check_examples(x + np.float32(0.10001), x, "A", 0.1, math.inf, (0.0, 1.0))
-    with pytest.raises(AttackError, match="left the box: values from 5 to 5"):
-        check_examples(x + 5, x, "A", math.inf, math.inf, (0.0, 1.0))
-    check_examples(x + 5, x, "A", None, math.inf, (0.0, 1.0))  # the paper's noise has neither ball nor box
 
 
 @pytest.mark.parametrize("norm", [math.inf, 2])
@@ -1273,13 +1111,6 @@ def test_the_unit_of_the_inputs_does_not_matter(box, norm):
     assert (found.verdict and found.verdict.status) == (expected.verdict and expected.verdict.status)
 
 
-def test_eps_beyond_the_range_is_refused_in_its_unit():
-    classifier = plain(undefended().model, clip_values=(0.0, 255.0))
-    _, _, x, y = small()
-    with pytest.raises(ValueError, match=r"in \(0, 255\], inputs being in \[0, 255\], got 256$"):
-        RobustnessEvaluation("quick", 256, verbose=False).evaluate(classifier, 255 * x, y)
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_no_pass_of_the_network_is_larger_than_the_batch(size):
@@ -1301,29 +1132,3 @@ def test_no_pass_of_the_network_is_larger_than_the_batch(size):
 
 
 # ------------------------------------------------------------------------------------------------------- user's errors
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"eps": 8}, r"eps: expected a number in \(0, 1\], .* got 8; did you mean 8 / 255\?"),
-        ({"eps": [0.1, 0]}, "eps: expected a number"),
-        ({"eps": [float("nan")]}, "eps: expected a number"),
-        ({"eps": []}, "eps: expected at least one radius"),
-        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size: expected"),
-        ({"x": np.zeros((2, 8, 8), np.float32)}, r"expected \(N, 1, 8, 8\)"),
-        ({"x": np.full((2, 1, 8, 8), np.nan, np.float32)}, "NaN"),
-        ({"y": np.array([0, 10])}, "labels from 0 to 10"),
-        ({"y": np.array([0])}, "1 labels for 2 samples"),
-    ],
-)
-def test_bad_arguments(mmc, digits, changes, message):
-    arguments = {"x": digits.x_test[:2], "y": digits.y_test[:2], "eps": 0.1, "verbose": False, **changes}
-    with pytest.raises(ValueError, match=message):
-        evaluate_robustness(mmc, **arguments)
-
-
-def test_other_classifiers_are_refused():
-    with pytest.raises(TypeError, match="expected a LossDefendedClassifier, got str"):
-        evaluate_robustness("mmc", np.zeros((1, 1, 8, 8)), np.zeros(1, int), 0.1)

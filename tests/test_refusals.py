@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 
 from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier
 from art_mmc.data import split_validation
-from art_mmc.evaluation import RobustnessEvaluation, evaluate_robustness
+from art_mmc.evaluation import AttackError, AttackPlan, RobustnessEvaluation, evaluate_robustness
 from art_mmc.losses import MMCLoss
 from art_mmc.models import wrap_backbone
 from art_mmc.trainers import FGSM, PGD, AdversarialLossTrainer, LossTrainer
@@ -24,6 +25,7 @@ from tests.conftest import assert_same, traces
 X, Y = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32), np.arange(20) % 10
 EYE = np.eye(10, dtype=np.float32)[Y]
 NAN = math.nan
+PLAN = AttackPlan("first", "fgsm", "margin", 0.001)
 
 
 def net(width: int = 32, *after: nn.Module) -> nn.Module:
@@ -168,13 +170,87 @@ REFUSED = [
     (lambda: evaluation(suite=3), "suite: expected the name of one, or AttackPlans, got 3"),
     (lambda: evaluation(substitutes=[3]), "substitutes: expected ART PyTorchClassifiers, got int"),
     (lambda: evaluation().evaluate(make(), X, 0 * EYE), "y: expected one-hot rows or probabilities"),
+    *(
+        (lambda given=given: RobustnessEvaluation(**given), message)
+        for given, message in [
+            ({"suite": []}, "suite: expected at least one plan with a ball"),
+            ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "suite: expected at least one plan with a ball"),
+            (
+                {"suite": [PLAN, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]},
+                "suite: expected at least one plan with a ball, and balls of one norm",
+            ),
+            ({"suite": [PLAN], "eps": 0.1}, "eps and quirks: plans of your own have their radii"),
+            ({"suite": [PLAN], "quirks": ["eps256"]}, "eps and quirks: plans of your own have their radii, and no"),
+            ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
+            ({"suite": "quik", "eps": 0.1}, "unknown suite 'quik'. Did you mean 'quick'"),
+            ({"suite": "quick", "eps": 0.1, "norm": 1}, "norm: expected 2 or infinity"),
+            ({"suite": "quick", "eps": 0.1, "batch_size": 0}, "batch_size: expected"),
+            ({"suite": "quick", "eps": -1.0, "norm": 2}, "eps: expected positive numbers"),
+        ]
+    ),
+    *(
+        (lambda x=x: evaluation().evaluate(*x[:3], **dict(x[3:])), message)
+        for x, message in [
+            (("net", X, Y), "classifier: expected an ART PyTorchClassifier, got str"),
+            ((make(), X, Y, ("epsilon", 1)), "evaluate() got unknown arguments: epsilon"),
+            ((make(), 16 * X, Y), "x ranges from 0.00304003 to 15.992, beyond the classifier's clip_values"),
+        ]
+    ),
+    (
+        lambda: evaluation(suite=[replace(PLAN, transfer=True)], eps=None, substitutes=[]).evaluate(make(), X, Y),
+        "attack 'first' at eps 0.001 needs a substitute",
+    ),
+    (
+        lambda: evaluation(eps=256).evaluate(make(clip_values=(0, 255)), 255 * X, Y),
+        "eps: expected a number in (0, 255], inputs being in [0, 255], got 256",
+    ),
+    *(
+        (lambda given=given: AttackPlan(**{"name": "A", "method": "pgd", "eps": 0.1, **given}), message)
+        for given, message in [
+            ({"method": "pgdd"}, "unknown attack method 'pgdd'. Did you mean 'pgd'"),
+            ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'"),
+            ({"targets": "every"}, "unknown targets 'every'"),
+            ({"labels": "mine"}, "unknown labels 'mine'"),
+            ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
+            ({"eps": 0.0}, "attack 'A' needs an eps above 0, got 0.0"),
+            ({"eps": math.inf}, "attack 'A' needs an eps above 0"),
+            *(
+                ({name: 0}, "attack 'A': steps, step sizes, restarts and samples")
+                for name in ("steps", "restarts", "samples")
+            ),
+            ({"step_size": ()}, "attack 'A': steps, step sizes, restarts and samples are at least 1"),
+            ({"method": "jsma", "eps": 0.0}, "attack 'A': jsma always aims at a class"),
+            ({"method": "square", "targets": "all"}, "attack 'A': square aims at no class"),
+            ({"method": "deepfool", "targets": "random"}, "attack 'A': deepfool aims at no class"),
+            ({"method": "square", "transfer": True}, "attack 'A': square takes no gradients and needs no substitute"),
+            ({"method": "spsa", "objective": "loss"}, "attack 'A': SPSA climbs a function of the logits"),
+        ]
+    ),
+    *(
+        (
+            lambda given=given: evaluate_robustness(**{"classifier": make(), "x": X, "y": Y, "eps": 0.1, **given}),
+            message,
+        )
+        for given, message in [
+            ({"classifier": "mmc"}, "classifier: expected a LossDefendedClassifier, got str"),
+            ({"eps": 8}, "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 / 255?"),
+            ({"eps": [0.1, 0]}, "eps: expected a number"),
+            ({"eps": []}, "eps: expected at least one radius"),
+            ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+            ({"batch_size": 0}, "batch_size: expected"),
+            ({"x": X[:, 0]}, "x has shape (20, 8, 8), expected (N, 1, 8, 8)"),
+            ({"x": X * NAN}, "x has NaN"),
+            ({"y": Y + 1}, "y has labels from 1 to 10"),
+            ({"y": Y[:1]}, "y has 1 labels for 20 samples"),
+        ]
+    ),
     (lambda: split_validation(X, Y, 0.5, seed=-1), "seed: expected a whole number of at least 0, got -1"),
 ]
 
 
 @pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_what_is_wrong_is_refused_by_name(call, message):
-    with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}"):
+    with pytest.raises((ValueError, TypeError, AttackError), match=f"^{re.escape(message)}"):
         call()
 
 
