@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
+from art.data_generators import NumpyDataGenerator
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from art_mmc import load_classifier
@@ -316,6 +318,41 @@ def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, 
     train(copy.deepcopy(first), resume=True)
     with pytest.raises(RunMismatchError, match=rf"{name}\S*: was .*, is "):
         train(OTHERS[name](), resume=True)
+
+
+class Functional(torch.nn.Module):
+    """A backbone whose activation is no layer; with dropout that is always on its outputs are never twice the same."""
+
+    def __init__(self, activation=torch.relu, dropout=0.0):
+        super().__init__()
+        self.linear, self.activation, self.dropout = torch.nn.Linear(64, 32), activation, dropout
+
+    def forward(self, x):
+        return torch.nn.functional.dropout(self.activation(self.linear(x.flatten(1))), self.dropout)
+
+
+@pytest.mark.parametrize("source", ["arrays", "generator"])
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ({}, {"activation": torch.nn.functional.leaky_relu}),
+        ({"activation": torch.tanh}, {"activation": torch.sigmoid}),
+        ({"dropout": 0.5}, {"dropout": 0.2}),
+    ],
+)
+def test_a_run_goes_on_with_no_network_whose_forward_is_another(first, other, source, data, tmp_path):
+    def train(settings, resume=False):
+        trainer = LossTrainer(make("sce", Functional(**settings)), folder=tmp_path, seed=0, verbose=False)
+        x, y = data.x_train[:64], data.y_train[:64]
+        if source == "arrays":
+            return trainer.fit(x, y, nb_epochs=1, resume=resume)
+        return trainer.fit_generator(NumpyDataGenerator(x, y, 32), nb_epochs=1, resume=resume)
+
+    train(first)
+    train(first, resume=True)
+    refused = pytest.raises(RunMismatchError, match="its code is another")
+    with contextlib.nullcontext() if "dropout" in first else refused:
+        train(other, resume=True)
 
 
 @pytest.mark.parametrize(

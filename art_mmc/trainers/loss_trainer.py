@@ -46,7 +46,7 @@ from art_mmc.distributed import (
     world,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
-from art_mmc.state import locked
+from art_mmc.state import locked, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
@@ -61,6 +61,10 @@ BATCH_SIZE, NB_EPOCHS = 128, 20
 
 #: seconds after which a long epoch is saved in its middle
 SAVE_EVERY = 300.0
+
+#: by what share of their norm the logits of one network may differ on another machine, where not both are CPUs and
+#: where they are: TF32 makes up to 4e-3, float32 1e-5
+_SAME = (1e-2, 1e-3)
 
 #: what processes agree on after a step: to save the state, or to save it and stop
 SAVE, STOP = 1, 2
@@ -723,6 +727,7 @@ class LossTrainer(Trainer):
         processes = gather_objects({"totals": position.totals, **states})
         if not world().is_main:
             return
+        asked = job.watched()[0][:2].cpu().clone()
         training = {
             "fingerprint": plain(self._identity),
             "finished": finished,
@@ -735,6 +740,7 @@ class LossTrainer(Trainer):
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
             "processes": processes,
+            "answers": (asked, self._answers(asked)),
         }
         loss, self._classifier._loss = self._classifier._loss, self._own_loss
         try:
@@ -767,8 +773,23 @@ class LossTrainer(Trainer):
                 f"{self.folder.path} holds another run: {changes}. Take another folder, or do not resume."
             )
         load_state(self._classifier.model, saved["state"])
+        asked, before = saved["training"].get("answers", (None, None))
+        now = None if before is None else self._answers(asked)
+        on_cpu = self._device.type == "cpu" and saved["training"]["processes"][0]["cuda"] is None
+        if now is not None and (now - before).norm() > _SAME[on_cpu] * before.norm():
+            raise RunMismatchError(
+                f"{self.folder.path} holds another run: from the same weights the network computes other logits than "
+                "when they were saved, so its code is another. Take another folder, or do not resume."
+            )
         self.history = saved["training"]["position"]["history"]
         return saved
+
+    def _answers(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Logits (B, K) of the network in evaluation mode, on the CPU; None if they are not twice the same."""
+        network = self._classifier.model
+        with untouched(network, False, randomness=True), torch.no_grad():
+            first, second = (network(x.to(self._device, copy=True)).clone().float().cpu() for _ in range(2))
+        return first if torch.equal(first, second) else None
 
     def _restore(self, training: dict[str, Any], position: Position) -> None:
         """Optimizer, schedules, averages, totals and random states as they were saved."""
