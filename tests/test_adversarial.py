@@ -18,7 +18,6 @@ from art_mmc.cli import build_parser, main
 from art_mmc.trainers import (
     FGSM,
     PGD,
-    RECIPES,
     TRADES,
     AdversarialLossTrainer,
     ARTAttack,
@@ -56,7 +55,7 @@ def batch(data, n=64):
 
 @pytest.fixture(scope="module")
 def trained(data):
-    classifier = make()
+    classifier = make(backbone="dense")
     create_trainer(classifier, "default", seed=0, verbose=False).fit(data.x_train, data.y_train, nb_epochs=10)
     return classifier
 
@@ -225,49 +224,9 @@ class TestCrafting:
         with pytest.raises(ValueError, match="recipe 'li2021-cifar10-at' is for inputs of one range"):
             create_trainer(make(clip_values=uneven), "li2021-cifar10-at")
 
-    @pytest.mark.parametrize(
-        ("call", "message"),
-        [
-            (lambda: PGD(8).check((0, 1)), "did you mean 8 / 255"),
-            (lambda: PGD(0), "eps: expected a positive number"),
-            (lambda: AdversarialLossTrainer(make(), PGD(8)), "did you mean 8 / 255"),
-            (lambda: AdversarialLossTrainer(make(), PGD(0.1), validation_attack=PGD(8)), "did you mean 8 / 255"),
-            (lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), PGD(256)), r"in \(0, 255\], .* got 256$"),
-            (
-                lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), "pgd"),
-                "the default 0.0313725 is for inputs in .* clip_values are 255 apart: .* eps=8",
-            ),
-            (
-                lambda: AdversarialLossTrainer(make(clip_values=(0, 255)), FGSM(10, 0.3)),
-                r"eps_max=0.3 \(the default.* is below eps=10",
-            ),
-            (lambda: AdversarialLossTrainer(make(clip_values=(-1, 1)), "trades"), "the default 0.0313725"),
-            (lambda: AdversarialLossTrainer(make(), adv_ratio=0.0), "adv_ratio"),
-            (lambda: AdversarialLossTrainer(make(), eps_warmup=-1.0), "eps_warmup"),
-            (lambda: PGD(0.1, steps=0), "steps"),
-            (lambda: PGD(0.1, step_size=0.0), "step_size"),
-            (lambda: PGD(0.1, norm=1), "norm: expected 2 or infinity, got 1"),
-            (lambda: PGD(0.1, targeted="next"), "targeted: expected one of"),
-            (lambda: PGD(0.1, batch_norm="test"), "batch_norm"),
-            (lambda: PGD(0.1, eps_min=0.2), "eps_min"),
-            (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
-            (
-                lambda: FGSM(25.5),
-                r"eps_max=0.3 \(the default, for inputs in \[0, 1\]\) is below eps=25.5: give it in the same",
-            ),
-            (lambda: FastFGSM(2.0).check((0, 1)), "did you mean 2 / 255"),
-            (lambda: TRADES(0.1, beta=-1), "beta"),
-            (lambda: make_crafting("pdg"), "unknown training attack 'pdg'. Did you mean 'pgd'"),
-            (lambda: make_crafting("pgd", step=3), "Did you mean 'steps'"),
-        ],
-    )
-    def test_bad_settings(self, call, message):
-        with pytest.raises(ValueError, match=message):
-            call()
 
-
-def train(data, name="sce", attack="pgd", n=192, epochs=2, backbone="cnn", validation=None, options=None, **kwargs):
-    classifier = make(name, backbone, **(options or {}))
+def train(data, name="sce", attack="pgd", n=192, epochs=2, backbone="dense", validation=None, **kwargs):
+    classifier = make(name, backbone)
     strategy = make_crafting(attack, eps=0.1) if isinstance(attack, str) else attack
     trainer = AdversarialLossTrainer(classifier, strategy, **{"seed": 0, "verbose": False, **kwargs})
     trainer.fit(data.x_train[:n], data.y_train[:n], validation, nb_epochs=epochs, batch_size=64)
@@ -279,7 +238,7 @@ class TestAdversarialLossTrainer:
         "name", ["mmc", *(pytest.param(each, marks=pytest.mark.contract) for each in ("pc", "center"))]
     )
     def test_a_defence_becomes_more_robust(self, name, data):
-        classifier = make(name)
+        classifier = make(name, "dense")
         clean = create_trainer(classifier, "default", seed=0, verbose=False)
         clean.fit(data.x_train, data.y_train, nb_epochs=8)
         judge = AdversarialLossTrainer(classifier, PGD(0.1, steps=4), seed=0, verbose=False)
@@ -288,35 +247,12 @@ class TestAdversarialLossTrainer:
         judge.fit(data.x_train[:700], data.y_train[:700], nb_epochs=5, batch_size=64)
         assert judge.robust_accuracy(x, y) > before + 0.05
 
-    @pytest.mark.thorough
-    def test_each_setting_changes_the_weights(self, data):
-        """A trick without an effect on the computation would be no trick."""
-        validation = (data.x_test[:64], data.y_test[:64])
-        base = weights(train(data, backbone="normed").classifier)
-        assert torch.equal(base, weights(train(data, backbone="normed").classifier))
-        pgd = PGD(0.1)
-        changed = {
-            "seed": {"seed": 1},
-            "steps": {"attack": replace(pgd, steps=3)},
-            "objective": {"attack": replace(pgd, objective="margin")},
-            "targeted": {"attack": replace(pgd, targeted="random")},
-            "batch_norm": {"attack": replace(pgd, batch_norm="train")},
-            "tolerance": {"attack": replace(pgd, tolerance=0)},
-            "norm": {"attack": PGD(0.5, norm=2)},
-            "adv_ratio": {"adv_ratio": 0.5},
-            "eps_warmup": {"eps_warmup": 2},
-            "warmup_epochs": {"warmup_epochs": 1},
-            "augmentation": {"augmentation": "crop-flip"},
-            "ema": {"averaging": "ema", "averaging_decay": 0.5},
-            "swa": {"averaging": "swa"},
-            "precision": {"precision": "bfloat16"},
-            "trades": {"attack": "trades"},
-            "fast": {"attack": "fast"},
-            "fgsm": {"attack": "fgsm"},
-            "keep": {"keep": "best", "validation": validation, "recipe": replace(RECIPES["default"], rate=0.5)},
-        }
-        for name, kwargs in changed.items():
-            assert not torch.equal(base, weights(train(data, backbone="normed", **kwargs).classifier)), name
+    def test_lower_precision_and_augmentation_have_an_effect(self, data):
+        base, low, moved = (
+            weights(train(data, **each)) for each in ({}, {"precision": "bfloat16"}, {"augmentation": "crop-flip"})
+        )
+        assert 0 < (low - base).abs().max() < 0.1
+        assert not torch.equal(moved, base)
 
     def test_adversarial_share_of_a_batch(self, data):
         seen = []

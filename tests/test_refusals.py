@@ -19,8 +19,19 @@ from art_mmc.data import split_validation
 from art_mmc.evaluation import AttackError, AttackPlan, RobustnessEvaluation, evaluate_robustness
 from art_mmc.losses import MMCLoss
 from art_mmc.models import wrap_backbone
-from art_mmc.trainers import FGSM, PGD, AdversarialLossTrainer, LossTrainer
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    TRADES,
+    AdversarialLossTrainer,
+    FastFGSM,
+    LossTrainer,
+    MMCTrainer,
+    PCTrainer,
+    make_crafting,
+)
 from tests.conftest import assert_same, traces
+from tests.planted import plain
 
 X, Y = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32), np.arange(20) % 10
 EYE = np.eye(10, dtype=np.float32)[Y]
@@ -53,6 +64,10 @@ def base(network: nn.Module | None = None, **settings):
 
 def trainer(**settings):
     return LossTrainer(make(), verbose=False, **{"seed": 0, **settings})
+
+
+def adversarial(box, attack, **settings):
+    return AdversarialLossTrainer(make(clip_values=box), attack, **settings)
 
 
 def evaluation(**settings):
@@ -151,6 +166,11 @@ REFUSED = [
         (lambda given=given: trainer(**given), message)
         for given, message in [
             ({"averaging": "ema", "averaging_decay": NAN}, "averaging_decay: expected a number in [0, 1], got nan"),
+            ({"averaging": "mean"}, "averaging: expected one of"),
+            ({"precision": "float16"}, "precision: expected one of"),
+            ({"keep": "first"}, "keep: expected one of"),
+            ({"augmentation": "flop"}, "unknown augmentation 'flop'. Did you mean 'flip'"),
+            *(({"clip_gradient": value}, "clip_gradient: expected a positive number") for value in (0, -1.0, NAN)),
             ({"averaging_start": -1}, "averaging_start: expected a whole number of at least 0, got -1"),
             ({"patience": 0}, "patience: expected a whole number of at least 1, got 0"),
             ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
@@ -159,12 +179,76 @@ REFUSED = [
             ({"augmentation": 3}, "augmentation: expected a name or a function, got 3"),
         ]
     ),
-    (lambda: AdversarialLossTrainer(make(), validation_attack="pgd"), "validation_attack: expected a strategy"),
-    (lambda: PGD(0.1, steps=1.5), "steps: expected a whole number of at least 1, got 1.5"),
-    (lambda: PGD(0.1, objective="margn"), "unknown objective 'margn'. Did you mean 'margin'?"),
+    *(
+        (lambda given=given: trainer().fit(**{"x": X, "y": Y, **given}), message)
+        for given, message in [
+            ({"nb_epochs": 0}, "nb_epochs: expected a whole number of at least 1, got 0"),
+            ({"scheduler": 0.1}, "scheduler: expected something with a step"),
+            ({"epochs": 3}, "fit() got unknown arguments: epochs"),
+            ({"validation_data": (X[:2], np.array([0, 10]))}, "validation labels has labels from 0 to 10"),
+            ({"x": X * 255}, "x ranges from 0"),
+            ({"y": Y[:-1]}, "y has 19 labels for 20 samples"),
+        ]
+    ),
+    (lambda: LossTrainer(plain(net(10))), "classifier: expected a LossDefendedClassifier, got PyTorchClassifier"),
+    (lambda: MMCTrainer(make("sce")), "MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"),
+    (lambda: PCTrainer(make("pc"), warmup_epochs=-1), "warmup_epochs: expected a whole number of at least 0"),
+    *(
+        (lambda box=box, attack=attack, given=given: adversarial(box, attack, **given), message)
+        for box, attack, given, message in [
+            ((0, 1), "pgd", {"validation_attack": "pgd"}, "validation_attack: expected a strategy"),
+            (
+                (0, 1),
+                PGD(8),
+                {},
+                "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 / 255",
+            ),
+            (
+                (0, 1),
+                PGD(0.1),
+                {"validation_attack": PGD(8)},
+                "eps: expected a number in (0, 1], inputs being in [0, 1]",
+            ),
+            (
+                (0, 1),
+                FastFGSM(2.0),
+                {},
+                "eps: expected a number in (0, 1], inputs being in [0, 1], got 2; did you mean 2",
+            ),
+            ((0, 255), PGD(256), {}, "eps: expected a number in (0, 255], inputs being in [0, 255], got 256"),
+            (
+                (0, 255),
+                "pgd",
+                {},
+                "eps: the default 0.0313725 is for inputs in [0, 1], and the classifier's clip_values are 255",
+            ),
+            ((-1, 1), "trades", {}, "eps: the default 0.0313725"),
+            ((0, 1), "pgd", {"adv_ratio": 0.0}, "adv_ratio: expected"),
+            ((0, 1), "pgd", {"eps_warmup": -1.0}, "eps_warmup: expected"),
+        ]
+    ),
+    *(
+        (lambda given=given: PGD(**{"eps": 0.1, **given}), message)
+        for given, message in [
+            ({"eps": 0}, "eps: expected a positive number"),
+            ({"eps": "8/255"}, "eps: expected a number such as 0.1 or 8 / 255, got '8/255'"),
+            ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+            ({"steps": 1.5}, "steps: expected a whole number of at least 1, got 1.5"),
+            ({"step_size": 0.0}, "step_size: expected a positive number"),
+            ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
+            ({"targeted": "next"}, "targeted: expected one of"),
+            ({"batch_norm": "test"}, "batch_norm: expected one of"),
+            ({"eps_min": 0.2}, "eps_min"),
+            ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'?"),
+            ({"tolerance": -1}, "tolerance: expected a whole number of at least 0, got -1"),
+        ]
+    ),
     (lambda: FGSM(0.1, objective="margn"), "unknown objective 'margn'. Did you mean 'margin'?"),
-    (lambda: PGD(0.1, tolerance=-1), "tolerance: expected a whole number of at least 0, got -1"),
-    (lambda: PGD("8/255"), "eps: expected a number such as 0.1 or 8 / 255, got '8/255'"),
+    (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
+    (lambda: FGSM(25.5), "eps_max=0.3 (the default, for inputs in [0, 1]) is below eps=25.5: give it in the same"),
+    (lambda: TRADES(0.1, beta=-1), "beta: expected"),
+    (lambda: make_crafting("pdg"), "unknown training attack 'pdg'. Did you mean 'pgd'"),
+    (lambda: make_crafting("pgd", step=3), "unknown option of training attack 'pgd': 'step'. Did you mean 'steps'"),
     (lambda: evaluate_robustness(make(), X, Y, "much"), "eps: expected a number such as 0.1 or 8 / 255, got 'much'"),
     (lambda: evaluation(seed=1.5), "seed: expected a whole number of at least 0, got 1.5"),
     (lambda: evaluation(suite=3), "suite: expected the name of one, or AttackPlans, got 3"),

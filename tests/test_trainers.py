@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from art.defences.trainer import Trainer
-from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
 from art_mmc.defences import DEFENCES
@@ -37,8 +36,6 @@ from art_mmc.trainers import (
 )
 from art_mmc.trainers.augmentation import Chain, RandomAffine, RandomFlip, RandomShift, Sometimes
 from tests.training import make, weights
-
-FOREIGN = PyTorchClassifier(torch.nn.Linear(64, 10), torch.nn.CrossEntropyLoss(), (64,), 10)
 
 
 class TestLossTrainer:
@@ -174,48 +171,6 @@ class TestLossTrainer:
             monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
             LossTrainer(make(), verbose=verbose).fit(data.x_train[:64], data.y_train[:64], nb_epochs=1)
             assert ("sce" in capsys.readouterr().err) == (verbose and terminal)
-
-    @pytest.mark.parametrize(
-        ("arguments", "error", "message"),
-        [
-            ({"nb_epochs": 0}, ValueError, "nb_epochs: expected a whole number of at least 1, got 0"),
-            ({"batch_size": -1}, ValueError, "batch_size"),
-            ({"scheduler": 0.1}, TypeError, "scheduler: expected something with a step"),
-            ({"epochs": 3}, TypeError, "unknown arguments: epochs"),
-            ({"validation_data": (np.zeros((2, 1, 8, 8)), np.array([0, 10]))}, ValueError, "validation labels"),
-        ],
-        ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
-    )
-    def test_bad_arguments(self, arguments, error, message, data):
-        with pytest.raises(error, match=message):
-            LossTrainer(make(), verbose=False).fit(data.x_train[:20], data.y_train[:20], **arguments)
-
-    def test_bad_data(self, data):
-        trainer = LossTrainer(make(), verbose=False)
-        x, y = data.x_train[:20], data.y_train[:20]
-        for bad_x, bad_y, message in ((x * 255, y, "x / 255.0"), (x, y[:-1], "19 labels for 20 samples")):
-            with pytest.raises(ValueError, match=message):
-                trainer.fit(bad_x, bad_y)
-
-    @pytest.mark.parametrize(
-        ("call", "error", "message"),
-        [
-            (lambda: LossTrainer(FOREIGN), TypeError, "expected a LossDefendedClassifier, got PyTorchClassifier"),
-            (lambda: MMCTrainer(make("sce")), ValueError, "MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"),
-            (
-                lambda: LossTrainer(make(), augmentation="flop"),
-                ValueError,
-                "unknown augmentation 'flop'. Did you .*flip",
-            ),
-            (lambda: LossTrainer(make(), averaging="mean"), ValueError, "averaging: expected one of"),
-            (lambda: LossTrainer(make(), precision="float16"), ValueError, "precision"),
-            (lambda: LossTrainer(make(), keep="first"), ValueError, "keep"),
-            (lambda: PCTrainer(make("pc"), warmup_epochs=-1), ValueError, "warmup_epochs"),
-        ],
-    )
-    def test_bad_settings(self, call, error, message):
-        with pytest.raises(error, match=message):
-            call()
 
 
 class TestCompile:

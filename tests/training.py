@@ -38,11 +38,15 @@ class NormedNet(nn.Module):
         return self.drop(torch.relu(self.last_norm(self.fc(torch.relu(self.norm(self.conv(x))).flatten(1)))))
 
 
+def dense():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
+
+
 def make(name="sce", backbone="cnn", seed=0, dropout=0.1, **kwargs):
-    """A classifier of the digits with the same weights each time."""
+    """A classifier of the digits with the same weights each time; on a "normed" or "dense" network of its own too."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = NormedNet(dropout) if backbone == "normed" else backbone
+        network = NormedNet(dropout) if backbone == "normed" else dense() if backbone == "dense" else backbone
         return create_classifier(name, network, input_shape=(1, 8, 8), nb_classes=10, **kwargs)
 
 
