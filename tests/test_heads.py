@@ -181,12 +181,6 @@ def test_fixed_centers_come_from_the_geometry():
     assert torch.equal(FixedCentersHead(3, 7, center_seed=3).centers, max_mahalanobis_centers(7, 3, 10.0, seed=3))
 
 
-def test_fixed_centers_follow_the_default_device():
-    with torch.device("meta"):
-        head = FixedCentersHead(16, 10)
-    assert head.centers.device.type == "meta"
-
-
 # --------------------------------------------------------------------------------------------------- linear heads
 
 
@@ -207,8 +201,6 @@ def test_unit_norm_logits(nb_classes, norm):
     o = z.numpy() @ head.linear.weight.detach().double().numpy().T + head.linear.bias.detach().double().numpy()
     logits = head(z).detach()
     np.testing.assert_allclose(logits.numpy(), norm * o / np.sqrt((o**2).sum(axis=1, keepdims=True)), rtol=1e-10)
-    assert torch.equal(logits.argmax(dim=1), torch.from_numpy(o).argmax(dim=1))
-    assert (logits.amax(dim=1) - logits.amin(dim=1)).max() <= norm * 2**0.5 * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "gaussian"])

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from art_mmc import losses as L  # noqa: N812
 from art_mmc.defences import DEFENCES
-from art_mmc.heads import CenterTrackingHead, FixedCentersHead, GaussianMeansHead, ReversedLinearHead
+from art_mmc.heads import CenterTrackingHead, FixedCentersHead
 from tests.cases import CASES, FORMULAS, SOFT, batch, log_softmax, published, rce, sce
 
 CLASSES = [2, 10, 200]
@@ -382,81 +382,58 @@ def test_published_defaults():
 
 # ------------------------------------------------------------------------------------------------- what is refused
 
-OUT_OF_RANGE = {
-    "too large": ([0, 3], 0, 3),
-    "negative": ([-1, 2], -1, 2),
-    "ignored by torch": ([-100, 0], -100, 0),
-    "all ignored by torch": ([-100, -100], -100, -100),
-    "both": ([-2, 9], -2, 9),
-    "wraps around": ([-3, 0], -3, 0),
-}
-
-
-@pytest.mark.parametrize(("labels", "low", "high"), OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
-def test_labels_out_of_range(labels, low, high):
-    y = torch.tensor(labels)
-    for key in CASES:
-        for given in (y, y[:, None], y.float(), y.int()):
-            with pytest.raises(ValueError, match=f"labels from {low} to {high} do not fit logits with 3 classes"):
-                each(key)(batch(3, n=2)[0], given)
-        # with 200 classes torch's -100 would be a fine index from the end, and a label that its cross-entropy skips
-        if min(labels) == -100:
-            with pytest.raises(ValueError, match=f"labels from -100 to {high} do not fit logits with 200 classes"):
-                each(key)(batch(200, n=2)[0], y)
-
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         *(
-            (torch.zeros(shape), r"labels.*\(8, 3\)")
-            for shape in ((7,), (9, 3), (8, 2), (8, 4), (8, 3, 1), (8, 1, 1), ())
+            (torch.tensor(y), f"labels from {low} to {high} do not fit logits with 3 classes")
+            for y, low, high in (
+                ([0, 3], 0, 3),
+                ([[-1], [2]], -1, 2),
+                ([-100.0, -100.0], -100, -100),  # which torch's cross-entropy skips
+                ([-3, 0], -3, 0),
+            )
         ),
-        *((torch.tensor(y), "labels.*whole numbers from 0 to 2") for y in ([0.3] * 8, [math.nan] + [0.0] * 7)),
-        (torch.tensor([[0.0]] * 7 + [[math.inf]]), "labels.*whole numbers from 0 to 2"),
+        *(
+            (torch.zeros(shape), rf"labels.*\(2, 3\).*{re.escape(str(shape))}|{re.escape(str(shape))}.*\(2, 3\)")
+            for shape in ((7,), (9, 3), (2, 2), (2, 4), (2, 3, 1), (2, 1, 1), ())
+        ),
+        *(
+            (torch.tensor(y), "labels.*whole numbers from 0 to 2")
+            for y in ([0.3, 0.0], [math.nan, 0.0], [[math.inf]] * 2)
+        ),
     ],
-    ids=lambda value: str(tuple(value.shape)) if isinstance(value, torch.Tensor) else "",
+    ids=str,
 )
 def test_labels_that_do_not_fit(labels, message):
     for key in CASES:
-        with pytest.raises(ValueError, match=message) as info:
-            each(key)(batch(3)[0], labels)
-        assert "whole" in message or str(tuple(labels.shape)) in str(info.value)
+        with pytest.raises(ValueError, match=message):
+            each(key)(batch(3, n=2)[0], labels)
+        if "-100" in message:  # which of 200 classes would be a fine index from the end
+            with pytest.raises(ValueError, match="labels from -100 to -100 do not fit logits with 200 classes"):
+                each(key)(batch(200, n=2)[0], labels)
 
 
 def test_logits_and_reductions_that_do_not_fit():
-    for key in CASES:
-        for shape in ((8,), (8, 3, 1)) if key != "center" else ():
-            with pytest.raises(ValueError, match=r"expected logits \(B, K\)") as info:
-                each(key)(torch.zeros(shape), torch.zeros(8, dtype=torch.int64))
-            assert str(shape) in str(info.value)
-        for reduction in ("avg", "", None, "Mean"):
-            with pytest.raises(ValueError, match=f"reduction: expected one of none, mean, sum, got {reduction!r}"):
-                each(key, reduction)(*batch(3))
-
-
-def test_errors_that_are_no_labels_fault_come_through():
-    class Broken(L.Loss):
-        def per_sample(self, logits, y):
-            raise RuntimeError("broken")
-
-    with pytest.raises(RuntimeError, match="broken"):
-        Broken()(*batch(3))
+    for shape in ((8,), (8, 3, 1)):
+        with pytest.raises(ValueError, match=r"expected logits \(B, K\)"):
+            each("sce")(torch.zeros(shape), torch.zeros(8, dtype=torch.int64))
+    for reduction in ("avg", "", None, "Mean"):
+        with pytest.raises(ValueError, match=f"reduction: expected one of none, mean, sum, got {reduction!r}"):
+            each("mmc-code", reduction)(*batch(3))
 
 
 @pytest.mark.parametrize(
     ("loss", "options", "expected"),
     [
-        (L.MMCLoss, {"variant": "codes"}, "one of 'code', 'paper'"),
-        (L.MMLDALoss, {"variant": "Paper"}, "one of 'code', 'paper'"),
-        (L.PCLoss, {"variant": "x"}, "one of 'code', 'paper'"),
-        (L.PCLogitConstraintLoss, {"variant": "x"}, "one of 'code', 'paper'"),
-        (L.GuidedComplementEntropyLoss, {"variant": "x"}, "one of 'code', 'paper'"),
-        (L.LogitConstraintLoss, {"constraint": "firm"}, "one of 'soft', 'hard'"),
+        *(
+            (loss, {"variant": "codes"}, "one of 'code', 'paper'")
+            for loss in (L.MMCLoss, L.MMLDALoss, L.PCLoss, L.GuidedComplementEntropyLoss)
+        ),
         (L.PCLogitConstraintLoss, {"constraint": "firm"}, "one of 'soft', 'hard'"),
         (L.InferenceSoftmaxLoss, {"selector": "label"}, "one of 'pred', 'true'"),
         (L.PCLoss, {"xi": 1.5}, "a number in [0, 1]"),
-        (L.PCLoss, {"xi": -0.1}, "a number in [0, 1]"),
         (L.PCLogitConstraintLoss, {"lam": -1}, "a number of at least 0"),
         (L.CenterLoss, {"lam": -1}, "a number of at least 0"),
         (L.LGMLoss, {"alpha": -1}, "a number of at least 0"),
@@ -489,21 +466,12 @@ def test_gce_of_two_classes():
         L.GuidedComplementEntropyLoss(variant="paper")(logits, torch.tensor([0, 1, 0, 1]))
 
 
-def test_inference_softmax_clip():
-    """The clip acts, and takes the gradient of the predicted entry, exactly where its unit logit is above 0.9."""
-    a = torch.tensor([[5.0, 1.0, 0.0], [1.0, 0.9, 0.0]], dtype=torch.float64)
-    y = torch.tensor([0, 0])
-    clipped, plain = (L.InferenceSoftmaxLoss(clip=clip, reduction="none")(a, y) for clip in (True, False))
-    assert clipped[0] > plain[0] + 1e-2
-    assert clipped[1] == plain[1]
+def test_inference_softmax_clips_below_too():
     below = torch.tensor([[-5.0, -5.1, -5.2]], dtype=torch.float64)
     low = L.InferenceSoftmaxLoss(2.0, -0.1, reduction="none")
     t = below / below.norm()
     expected = -torch.log_softmax(torch.tensor([[-1.0, t[0, 1], t[0, 2]]], dtype=torch.float64), dim=1)[0, 0]
     torch.testing.assert_close(low(below, torch.tensor([0]))[0], expected, rtol=1e-12, atol=0)
-
-
-# ---------------------------------------------------------------------------------------------------- cross-entropy
 
 
 # ---------------------------------------------------------------------------------------------------- class weights
@@ -587,75 +555,6 @@ def test_mmc_is_the_squared_distance_to_the_center(variant, temperature):
     factor = 1.0 if variant == "code" else 0.5
     expected = [factor * sum((z[i].numpy() - head.centers[i].double().numpy()) ** 2) for i in range(8)]
     np.testing.assert_allclose(loss(head(z), y).numpy(), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 10.0])
-def test_mmlda_of_the_paper_is_softmax_of_inner_products(temperature):
-    """Equal norms cancel: -log softmax(z . mu)_y."""
-    head = FixedCentersHead(16, 10, temperature=temperature)
-    z, y = 0.1 * batch(16)[0], torch.arange(8)
-    expected = [-log_softmax(head.centers.double().numpy() @ z[i].numpy())[i] for i in range(8)]
-    value = L.MMLDALoss("paper", head.temperature, "none")(head(z), y)
-    # the centers' norms are equal to float32's digits, and enter as 100
-    np.testing.assert_allclose(value.numpy(), expected, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 5.0])
-def test_lgm_on_its_head(temperature):
-    """Equation (margin and likelihood) on features and means; the margin is in no logit."""
-    torch.manual_seed(0)
-    head = GaussianMeansHead(16, 10, temperature=temperature)
-    loss = L.LGMLoss(0.3, 0.1, temperature, "none")
-    z, y = 0.3 * batch(16)[0], torch.arange(8)
-    means = head.centers.detach().double().numpy()
-    expected = []
-    for z_i, k in zip(z.numpy(), y.tolist(), strict=True):
-        d = np.array([((z_i - mu) ** 2).sum() / 2 for mu in means])
-        others_sum = sum(math.exp(-d[j]) for j in range(10) if j != k)
-        enlarged = math.exp(-d[k] * (1 + 0.3))
-        expected.append(-math.log(enlarged / (enlarged + others_sum)) + 0.1 * d[k])
-    logits = head(z)
-    kept = logits.detach().clone()
-    np.testing.assert_allclose(loss(logits, y).detach().numpy(), expected, rtol=1e-12)
-    assert torch.equal(logits, kept)
-    head.train()
-    in_training = head(z)
-    head.eval()
-    assert torch.equal(in_training, head(z))
-
-
-@pytest.mark.parametrize("k", CLASSES)
-def test_rce_on_its_head_is_the_papers(k):
-    """`-R_y . log softmax(o)` with o = W z + b, and the prediction is the smallest o."""
-    torch.manual_seed(k)
-    head = ReversedLinearHead(16, k).double()
-    z, y = batch(16)[0], torch.arange(8) % k
-    o = (z @ head.linear.weight.T + head.linear.bias).detach()
-    expected = []
-    for o_i, k_i in zip(o.numpy(), y.tolist(), strict=True):
-        reverse = np.full(k, 1 / (k - 1))
-        reverse[k_i] = 0.0
-        expected.append(-reverse @ log_softmax(o_i))
-    logits = head(z)
-    value = L.ReverseCrossEntropyLoss("none")(logits, y)
-    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-12)
-    assert torch.equal(logits.argmax(dim=1), o.argmin(dim=1))
-
-
-@pytest.mark.parametrize("lead", [5.0, 8.0, 12.0])
-def test_rce_of_two_classes_keeps_its_digits(lead):
-    """With two classes RCE is log(1 + exp(-lead)), however small; a difference of sums would lose it in float32."""
-    value = L.ReverseCrossEntropyLoss("none")(torch.tensor([[lead, 0.0]]), torch.tensor([0]))
-    # log-softmax's own largest entry carries half a unit in the last place of 1
-    assert value.item() == pytest.approx(math.log1p(math.exp(-lead)), rel=1e-6, abs=2.0**-24)
-
-
-def test_rce_minimum():
-    """Level false classes and a true one far ahead: log(K - 1), nothing less."""
-    logits = torch.zeros(1, 10, dtype=torch.float64)
-    logits[0, 0] = 100.0
-    assert L.ReverseCrossEntropyLoss()(logits, torch.tensor([0])).item() == pytest.approx(math.log(9), rel=1e-14)
-    assert L.ReverseCrossEntropyLoss("none")(*batch(10, n=64)).min() > math.log(9)
 
 
 # ----------------------------------------------------------------------------------------------------- center loss

@@ -193,13 +193,10 @@ def test_ties_give_numbers(objective):
         assert torch.isfinite(objective(low, torch.zeros(len(low), dtype=torch.int64))).all()
 
 
-@pytest.mark.parametrize("objective", [margin, dlr, targeted_dlr])
-def test_tie_with_the_true_class_is_zero(objective):
-    for row in (TIES["all equal"], TIES["three largest equal"], TIES["two largest equal"]):
-        assert objective(torch.tensor([row]), torch.tensor([0])).tolist() == [0.0]
-
-
 def test_where_there_is_nothing_to_divide_by_it_is_the_margin():
+    for row in (TIES["all equal"], TIES["three largest equal"], TIES["two largest equal"]):
+        for objective in (margin, dlr, targeted_dlr):
+            assert objective(torch.tensor([row]), torch.tensor([0])).tolist() == [0.0]
     assert dlr(torch.tensor([TIES["three largest equal"]]), torch.tensor([3])).tolist() == [2.0]
     assert targeted_dlr(torch.tensor([[3.0, 3.0, 3.0, 3.0, 1.0]]), torch.tensor([4])).tolist() == [2.0]
 
@@ -224,18 +221,12 @@ def test_gradcheck(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_one_value_a_sample(objective):
-    """(B,), each sample's own, the same after permuting samples or classes, with the arguments left alone."""
-    nb_classes = 3 + (objective is targeted_dlr)  # from four classes on
-    logits, y = make(nb_classes)
+    """(B,), each sample's own, with the arguments left alone."""
+    logits, y = make(4)
     kept = logits.clone(), y.clone()
     values = objective(logits, y)
     assert values.shape == y.shape
     assert torch.equal(logits, kept[0])
     assert torch.equal(y, kept[1])
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(objective(logits[order], y[order]), values[order], rtol=1e-14, atol=0)
-    classes = torch.randperm(nb_classes, generator=torch.Generator().manual_seed(2))
-    permuted = objective(logits[:, classes], classes.argsort()[y])
-    torch.testing.assert_close(permuted, values, rtol=1e-12, atol=1e-14)
     for i in range(len(y)):
         torch.testing.assert_close(objective(logits[i : i + 1], y[i : i + 1])[0], values[i], rtol=1e-14, atol=0)
