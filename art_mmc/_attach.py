@@ -21,7 +21,9 @@ def attach(
     that has the classes made from a table, those too that the stub lacks.
     """
     with open(os.path.join(os.path.dirname(file), "__init__.pyi"), encoding="utf-8") as stub:
-        homes = {line.split()[3]: line.split()[1] for line in stub if line.startswith("from ")}
+        lines = stub.read().splitlines()
+    homes = {words[3]: words[1] for words in map(str.split, lines) if words[:1] == ["from"]}
+    listed = [*homes, *(line.split("(")[0][6:] for line in lines if line.startswith("class "))]
 
     def get(name: str) -> Any:
         home = homes.get(name) or next((module for end, module in (made or {}).items() if name.endswith(end)), None)
@@ -35,4 +37,8 @@ def attach(
                 raise
             raise missing from None
 
-    return get, lambda: sorted([*vars(sys.modules[package]), *homes]), sorted(homes)
+    return (
+        get,
+        lambda: sorted({*vars(sys.modules[package]), *listed}),
+        sorted(name for name in listed if name[0] != "_"),
+    )

@@ -64,7 +64,7 @@ for step in (
     "import art_mmc.attacks, art_mmc.detectors, art_mmc.losses",
     "from art.estimators.classification import PyTorchClassifier",
     "from art_mmc import MMCClassifier",
-    "import art_mmc.reports",
+    "from art_mmc.reports import write_report, write_robustness",
 ):
     exec(step)
     print(json.dumps(list(sys.modules)))

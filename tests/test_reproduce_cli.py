@@ -28,9 +28,9 @@ from art_mmc.reports import (
     paper_table,
     paper_text,
     reproduction_report,
-    rewrite,
     write_reproduction,
 )
+from art_mmc.reports.rewrite import rewrite
 from art_mmc.studies import reproduce as module
 from art_mmc.studies import setup as comparison
 from art_mmc.studies.reproduce import (

@@ -31,7 +31,6 @@ from art_mmc.reports import (
     load_robustness,
     records_table,
     report_files,
-    rewrite,
     robustness_report,
     verdict_text,
     write_robustness,
@@ -45,6 +44,7 @@ from art_mmc.reports.figures.evaluate import (
     steps_figure,
     zero_gradient_figure,
 )
+from art_mmc.reports.rewrite import rewrite
 from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, RECORD, attack, bits, pictured
 
 PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]

@@ -87,6 +87,8 @@ class LossDefendedClassifier(PyTorchClassifier):
     follows the loss. On its own training loss a defended network looks several times more robust than it is.
     """
 
+    __module__ = "art_mmc.classifiers"  # users, pickles and `repr` know it by this name
+
     estimator_params = PyTorchClassifier.estimator_params + ["objective", "arithmetic", "compile"]
 
     #: name of the row in the table of defences; None for a loss of the user's own
@@ -1158,6 +1160,7 @@ class LossDefendedClassifier(PyTorchClassifier):
 class _Kinship:
     """What the views of one classifier have in common."""
 
+    __module__ = "art_mmc.classifiers"
     takes_channels_last: bool | None = None
 
 

@@ -30,6 +30,8 @@ class OneHotLoss(torch.nn.Module):
            indices. A network with a single output gets the index itself, as from ART for binary cross-entropies.
     """
 
+    __module__ = "art_mmc.classifiers"
+
     def __init__(self, loss: Any) -> None:
         super().__init__()
         self.loss = loss

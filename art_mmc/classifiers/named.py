@@ -35,6 +35,7 @@ def _made(row: Defence) -> type[LossDefendedClassifier]:
 
 #: name of a defence -> its classifier
 CLASSIFIERS: dict[str, type[LossDefendedClassifier]] = {row.name: _made(row) for row in DEFENCES.values()}
+globals().update({cls.__name__: cls for cls in CLASSIFIERS.values()})  # type checkers read the stub beside this file
 
 
 def create_classifier(

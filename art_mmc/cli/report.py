@@ -26,7 +26,7 @@ examples:
 
 def run(settings: Report) -> None:
     """Write the reports, print what they say."""
-    from art_mmc.reports import rewrite
+    from art_mmc.reports.rewrite import rewrite
 
     with user_errors():
         output = Path(settings.output).expanduser()

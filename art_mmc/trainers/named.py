@@ -29,6 +29,7 @@ def _made(row: Defence) -> type[LossTrainer]:
 
 #: name of a defence -> its trainer
 TRAINERS: dict[str, type[LossTrainer]] = {row.name: _made(row) for row in DEFENCES.values()}
+globals().update({cls.__name__: cls for cls in TRAINERS.values()})  # type checkers read the stub beside this file
 
 
 def create_trainer(
