@@ -5,6 +5,7 @@ Reports of `art-mmc detect`: classifiers and detectors under attack.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from art_mmc.evaluation import BOUND
@@ -14,7 +15,7 @@ from art_mmc.published import UNVERIFIED_NOTE, get_published
 from art_mmc.reports.figures.detect import TITLES, roc_figure
 from art_mmc.reports.figures.style import figure_png
 from art_mmc.reports.render import page
-from art_mmc.reports.tables import NONE, between, format_percent, markdown_rows, table, text_rows
+from art_mmc.reports.tables import NONE, format_percent, markdown_rows, text_rows
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.detect import PAPER_DETECTORS, DetectionStudy
 
@@ -24,10 +25,6 @@ ROC_PNG = "roc.png"
 
 def _percent(value: AUC | Share | None) -> str:
     return NONE if value is None else format_percent(value.value)
-
-
-def _with_interval(value: AUC | Share | None) -> str:
-    return NONE if value is None else between(value.value, value.interval)
 
 
 def _area(record: DetectionRecord) -> str:
@@ -91,71 +88,6 @@ def joint_table(study: DetectionStudy) -> str:
     return markdown_rows(header, rows)
 
 
-def details_table(study: DetectionStudy) -> str:
-    """Markdown: everything with its interval, one row a record."""
-    return table(
-        study.records,
-        [
-            ("Classifier", lambda each: each.classifier),
-            ("Detector", lambda each: TITLES[each.detector]),
-            ("Attack", lambda each: each.attack),
-            ("n", lambda each: str(each.n)),
-            ("pairs", lambda each: str(int(each.kept.sum()))),
-            (
-                "AUC, paper's protocol",
-                lambda each: _with_interval(each.auc()) + ("" if each.conclusive else ", no evidence"),
-            ),
-            ("AUC, all inputs", lambda each: _with_interval(each.auc("usual"))),
-            ("detected of the pairs", lambda each: _with_interval(each.detection_rate)),
-            ("correct or detected", lambda each: _with_interval(each.correct_or_detected)),
-            ("correct and accepted", lambda each: _with_interval(each.correct_and_accepted)),
-            ("s", lambda each: f"{each.seconds:.1f}"),
-        ],
-        left=3,
-    )
-
-
-def thresholds_table(study: DetectionStudy) -> str:
-    """Markdown: the detectors on clean images: thresholds, false alarms, and what is left of the clean accuracy."""
-
-    def largest(classifier: str, detector: str) -> DetectionRecord:
-        """C&W-wb may be on fewer images."""
-        records = (study.get(classifier, detector, attack) for attack in study.attacks)
-        return max((each for each in records if each is not None), key=lambda each: each.n)
-
-    return table(
-        [largest(classifier, detector) for classifier in study.classifiers for detector in study.detectors],
-        [
-            ("Classifier", lambda each: each.classifier),
-            ("Detector", lambda each: TITLES[each.detector]),
-            ("threshold set on", lambda each: each.calibrated_on),
-            ("threshold", lambda each: f"{each.threshold:.4g}"),
-            ("false positives", lambda each: _with_interval(each.measured_false_positive_rate)),
-            ("clean", lambda each: _with_interval(Share(int(each.clean_correct.sum()), each.n))),
-            ("clean, accepted", lambda each: _with_interval(each.clean_correct_and_accepted)),
-        ],
-        left=3,
-    )
-
-
-def white_box_table(study: DetectionStudy) -> str:
-    """Markdown: C&W-wb against the kernel density, in the layout of the RCE paper's Table 3."""
-    return table(
-        study.white_box,
-        [
-            ("Classifier", lambda each: each.classifier),
-            ("n", lambda each: str(len(each.hit))),
-            ("f_2 > 0, %", lambda each: _with_interval(each.failed)),
-            ("target reached and f_2 = 0, %", lambda each: _with_interval(each.succeeded)),
-            (
-                "distortion of the latter",
-                lambda each: NONE if each.mean_distortion is None else f"{each.mean_distortion:.2f}",
-            ),
-            ("s", lambda each: f"{each.seconds:.1f}"),
-        ],
-    )
-
-
 def published_tables(study: DetectionStudy) -> str:
     """
     Markdown: what the RCE paper reports for this data set and these defences, marked where it could not be verified;
@@ -181,6 +113,15 @@ def published_tables(study: DetectionStudy) -> str:
     )
 
 
+def _longest(study: DetectionStudy) -> Iterable[DetectionRecord]:
+    """For each classifier and detector the first record on the most images: C&W-wb may be on fewer."""
+    records: dict[tuple[str, str], DetectionRecord] = {}
+    for each in study.records:
+        place = each.classifier, each.detector
+        records[place] = max(records.get(place, each), each, key=lambda record: record.n)
+    return records.values()
+
+
 def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str:
     """The whole report in Markdown; `picture` is the name of the picture, None for none."""
     return page(
@@ -192,10 +133,9 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
         areas=auc_table(study),
         inconclusive=inconclusive_note(study),
         joint=joint_table(study),
-        thresholds=thresholds_table(study),
-        white_box=white_box_table(study),
+        titles=TITLES,
+        thresholds=[(each, Share(int(each.clean_correct.sum()), each.n)) for each in _longest(study)],
         published=published_tables(study),
-        details=details_table(study),
     )
 
 

@@ -15,9 +15,9 @@ from art_mmc.data import Dataset
 from art_mmc.reports.figures import inspect as pictures
 from art_mmc.reports.figures.style import figure_png
 from art_mmc.reports.render import page
-from art_mmc.reports.tables import between, format_eps, format_percent, markdown_rows, table
+from art_mmc.reports.tables import between, table
 from art_mmc.reports.write import load, report, write_files
-from art_mmc.studies.inspect import KNN, SHELL, TEST, TRAIN, Inspection
+from art_mmc.studies.inspect import KNN, SHELL, Inspection
 from art_mmc.studies.setup import machine
 
 FORMAT = "art_mmc.inspection"
@@ -57,10 +57,6 @@ def _figures(inspections: Sequence[Inspection]) -> dict[str, bytes]:
     return {name: figure_png(figure) for name, figure in figures.items()}
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
 def _clean(each: Mapping[str, Any]) -> str:
     found = each["clean_accuracy"]
     return f"{between(found['accuracy'], found['interval'])}, n = {each['n_test']}"
@@ -81,68 +77,6 @@ def networks_table(networks: Sequence[Mapping[str, Any]], **style: Any) -> str:
     )
 
 
-def _density_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    header = ["Network", "Shells around", "Compactness, train", "test"]
-    for kind in ("Neighbours", "Shells"):
-        header += [f"{kind}, median, train", "test", "trend, train", "test"]
-    rows = []
-    for each in networks:
-        row = [each["name"], each["shell_centers"], *(_number(each["compactness_ratio"][p]) for p in (TRAIN, TEST))]
-        for kind in (KNN, SHELL):
-            sets = [each["log_density"][kind][part] for part in (TRAIN, TEST)]
-            trends = [found["correlation_with_loss"] for found in sets]
-            row += [f"{found['median']:.2f}" for found in sets]
-            row += ["" if trend is None else f"{trend:.2f}" for trend in trends]
-        rows.append(row)
-    return markdown_rows(header, rows, left=2)
-
-
-def _boundaries_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    header = ["Network", "Means", "Covariance", "RB", "Half distance", "Limit", "Measured, train", "test"]
-    rows = []
-    for each in networks:
-        for found in each["robustness_measure"]:
-            numbers = [
-                found["rb"],
-                found["approximation"],
-                found["limit"],
-                *(found["measured"][p] for p in (TRAIN, TEST)),
-            ]
-            rows.append([each["name"], found["means"], found["covariance"], *map(_number, numbers)])
-    return markdown_rows(header, rows, left=3)
-
-
-def _distances_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    parts = list(networks[0]["nearest_boundary"])
-    rows = []
-    for each in networks:
-        found = [each["nearest_boundary"][part] for part in parts]
-        medians = [_number(part["median"] / each["feature_scale"]) for part in found]
-        rows.append([each["name"], *medians, *(format_percent(part["share_on_wrong_side"]) for part in found)])
-    return markdown_rows(["Network", *(f"{p}: median" for p in parts), *(f"{p}: wrong, %" for p in parts)], rows)
-
-
-def _gaps_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    words = {"mean": "mean", "median": "median", "5th percentile": "q05"}
-    parts = list(networks[0]["probability_gap"])
-    gaps = [[each["probability_gap"][part][key] for part in parts for key in words.values()] for each in networks]
-    rows = [[each["name"], *(f"{gap:.3f}" for gap in found)] for each, found in zip(networks, gaps, strict=True)]
-    return markdown_rows(["Network", *(f"{part}: {word}" for part in parts for word in words)], rows)
-
-
-def _ranks_table(networks: Sequence[Mapping[str, Any]]) -> str:
-    header = ["Network", "Attack", "eps", "Newly fooled", "Runner-up, %", "Rank 2, %", "Rank 3, %", "Below, %"]
-    rows = []
-    for each in networks:
-        for attack, found in each["ranks"]["attacks"].items():
-            for eps, counts in zip(each["ranks"]["eps"], found["newly_fooled_by_rank"], strict=True):
-                n = sum(counts)
-                groups = [*counts[:3], sum(counts[3:])] + [0] * max(0, 3 - len(counts))
-                shares = [format_percent(count / n) if n else "" for count in groups]
-                rows.append([each["name"], attack, format_eps(eps), str(n), *shares])
-    return markdown_rows(header, rows, left=2)
-
-
 def inspection_report(document: Mapping[str, Any], files: Iterable[str] = ()) -> str:
     """The whole report in Markdown, of what report.json holds; `files` are the names of the pictures beside it."""
     networks, files = document["inspections"], set(files)
@@ -154,14 +88,7 @@ def inspection_report(document: Mapping[str, Any], files: Iterable[str] = ()) ->
         files=files,
         features=any(f"features-{each['name']}.png" in files for each in networks),
         objectives=sorted({each["ranks"]["objective"] for each in networks}),
-        tables={
-            "networks": networks_table(networks),
-            "density": _density_table(networks),
-            "boundaries": _boundaries_table(networks),
-            "distances": _distances_table(networks),
-            "gaps": _gaps_table(networks),
-            "ranks": _ranks_table(networks),
-        },
+        table=networks_table(networks),
     )
 
 

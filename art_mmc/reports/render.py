@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from art_mmc.reports.tables import (
+    NONE,
+    between,
     device_text,
     escaped,
     format_eps,
@@ -41,6 +43,7 @@ def _environment() -> Environment:
         "eps": format_eps,
         "interval": with_interval,
         "percent": format_percent,
+        "share": lambda value: NONE if value is None else between(value.value, value.interval),
         "short": short_name,
         "versions": versions_text,
     }

@@ -64,34 +64,6 @@ def _headline(reproduction: Reproduction) -> str:
     return headline(*(each.whole for each in reproduction.results))
 
 
-def _networks_table(reproduction: Reproduction, published: PublishedTable) -> str:
-    def worst(each: Reproduced) -> str:
-        eps = each.whole.eps[-1]
-        return f"{with_interval(each.whole.worst_case(eps))} at {format_eps(eps)}"
-
-    def theirs(each: Reproduced) -> str:
-        method = published.method(each.method)
-        if method.defence is None or method.recipe_for(reproduction.dataset) is None:
-            return NONE
-        recipe = method_recipe(method, reproduction.dataset)
-        return f"{method.backbone_for(reproduction.dataset) or recipe.backbone}, {recipe.nb_epochs} epochs"
-
-    return table(
-        reproduction.results,
-        [
-            ("Method", lambda each: published.method(each.method).label),
-            ("Network", lambda each: each.source),
-            ("The paper's", theirs),
-            ("Training, s", lambda each: "" if each.training_seconds is None else f"{each.training_seconds:.0f}"),
-            ("Clean, %", lambda each: with_interval(each.record.clean)),
-            ("Worst case, %", worst),
-            ("Attacks, s", lambda each: f"{each.whole.seconds:.0f}"),
-            ("Verdict", lambda each: "" if each.whole.verdict is None else each.whole.verdict.status),
-        ],
-        left=3,
-    )
-
-
 def reproduction_report(reproduction: Reproduction) -> str:
     """The whole report in Markdown."""
     published, facts = get_published(reproduction.table), reproduction.provenance
@@ -101,6 +73,14 @@ def reproduction_report(reproduction: Reproduction) -> str:
         training, given = "trained networks that were given", []
     else:
         training = f"{facts['budget']:g} of the papers' epochs" + (", scaled-down twins" if facts["small"] else "")
+
+    def theirs(each: Reproduced) -> str:
+        method = published.method(each.method)
+        if method.defence is None or method.recipe_for(reproduction.dataset) is None:
+            return NONE
+        recipe = method_recipe(method, reproduction.dataset)
+        return f"{method.backbone_for(reproduction.dataset) or recipe.backbone}, {recipe.nb_epochs} epochs"
+
     verified = all(row.cell.verified for row in paper_rows(reproduction))
     return page(
         "reproduce",
@@ -112,7 +92,8 @@ def reproduction_report(reproduction: Reproduction) -> str:
         headline=_headline(reproduction),
         notes=[*published.notes, *([] if verified else [UNVERIFIED_NOTE])],
         figures=paper_table(reproduction),
-        networks=_networks_table(reproduction, published),
+        results=labelled,
+        theirs=theirs,
         verdicts=[(label, each.whole.verdict) for label, each in labelled if each.whole.verdict is not None],
         protocol=protocol_section(reproduction.results[0].record),
     )
