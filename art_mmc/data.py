@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -339,41 +339,35 @@ def _svhn_files(cls: Any, train: bool) -> dict[str, str | None]:
     return {file: md5}
 
 
-@dataclass(frozen=True)
-class _TorchvisionSet:
+def _torchvision(
+    class_name: str,
+    files: Callable[[Any, bool], dict[str, str | None]],
+    labels: str = "targets",
+    split: Callable[[bool], dict[str, Any]] = lambda train: {"train": train},
+) -> Callable[[str, Path | None, bool], _Arrays]:
     """
-    How to read the data set of a class in `torchvision.datasets` whole: `files` gives for the class and True, for the
+    What reads the data set of a class in `torchvision.datasets` whole: `files` gives for the class and True, for the
     training split, the files that are read, relative to the root, each with its MD5 sum or None; `split` the class's
     argument.
     """
 
-    class_name: str
-    files: Callable[[Any, bool], dict[str, str | None]]
-    labels: str = "targets"
-    split: Callable[[bool], dict[str, Any]] = lambda train: {"train": train}
+    def load(name: str, data_dir: Path | None, download: bool) -> _Arrays:
+        import torchvision
 
+        root, cls, arrays = _required(name, data_dir), getattr(torchvision.datasets, class_name), []
+        for train in (True, False):  # one after the other: the bytes of the first are gone when the second is read
+            try:
+                found = cls(root, download=download, **split(train))
+            except READ_ERRORS as err:
+                listed = {part: files(cls, part) for part in (train, not train)}
+                raise _torchvision_error(name, root, download, listed, err) from err
+            # (N, H, W) tensor, (N, H, W, C) or (N, C, H, W) array: all taken whole, never image by image
+            arrays.append(_to_unit(np.asarray(found.data), f"{name}: x_{'train' if train else 'test'}"))
+            arrays.append(np.asarray(getattr(found, labels)))
+            del found
+        return tuple(arrays)  # type: ignore[return-value]
 
-def _load_torchvision(name: str, data_dir: Path | None, download: bool, row: _TorchvisionSet) -> _Arrays:
-    root = _required(name, data_dir)
-    # One split after the other, so that the bytes of the first are gone when the second is read.
-    x_train, y_train = _read_torchvision(name, root, download, row, train=True)
-    return x_train, y_train, *_read_torchvision(name, root, download, row, train=False)
-
-
-def _read_torchvision(
-    name: str, root: Path, download: bool, row: _TorchvisionSet, train: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    import torchvision
-
-    cls = getattr(torchvision.datasets, row.class_name)
-    try:
-        split = cls(root, download=download, **row.split(train))
-    except READ_ERRORS as err:
-        files = {part: row.files(cls, part) for part in (train, not train)}
-        raise _torchvision_error(name, root, download, files, err) from err
-    # (N, H, W) tensor, (N, H, W, C) or (N, C, H, W) array: all taken whole, never image by image.
-    x = _to_unit(np.asarray(split.data), f"{name}: x_{'train' if train else 'test'}")
-    return x, np.asarray(getattr(split, row.labels))
+    return load
 
 
 def _torchvision_error(
@@ -515,18 +509,14 @@ def _required(name: str, data_dir: Path | None) -> Path:
     return data_dir
 
 
-def _torchvision_loader(*args: Any, **kwargs: Any) -> Callable[[str, Path | None, bool], _Arrays]:
-    return partial(_load_torchvision, row=_TorchvisionSet(*args, **kwargs))
-
-
 _LOADERS: dict[str, Callable[[str, Path | None, bool], _Arrays]] = {
     "digits": _load_digits,
-    "mnist": _torchvision_loader("MNIST", _mnist_files),
-    "fashion-mnist": _torchvision_loader("FashionMNIST", _mnist_files),
-    "kmnist": _torchvision_loader("KMNIST", _mnist_files),
-    "cifar10": _torchvision_loader("CIFAR10", _cifar_files),
-    "cifar100": _torchvision_loader("CIFAR100", _cifar_files),
-    "svhn": _torchvision_loader("SVHN", _svhn_files, "labels", lambda train: {"split": "train" if train else "test"}),
+    "mnist": _torchvision("MNIST", _mnist_files),
+    "fashion-mnist": _torchvision("FashionMNIST", _mnist_files),
+    "kmnist": _torchvision("KMNIST", _mnist_files),
+    "cifar10": _torchvision("CIFAR10", _cifar_files),
+    "cifar100": _torchvision("CIFAR100", _cifar_files),
+    "svhn": _torchvision("SVHN", _svhn_files, "labels", lambda train: {"split": "train" if train else "test"}),
     "tiny-imagenet": _load_tiny_imagenet,
 }
 

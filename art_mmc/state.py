@@ -8,7 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -70,30 +70,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def untouched(
-    network: torch.nn.Module, mode: bool | None = None, *, gradients: bool = False, randomness: bool = False
-) -> Iterator[None]:
+def untouched(network: torch.nn.Module) -> Iterator[None]:
     """
-    Around calls that set modes, leave gradients or draw random numbers, as ART's do: afterwards every module's own flag
-    is as before, and where asked for the parameters' gradients, which are put aside meanwhile, and torch's global
-    random state. `mode` is the mode inside, training (True) or evaluation; None for each module's own.
+    Around calls that set modes or draw random numbers, as ART's do: afterwards every module's own flag, and torch's
+    global random state, are as before.
     """
     flags = [(module, module.training) for module in network.modules()]
-    kept = [(parameter, parameter.grad) for parameter in network.parameters()] if gradients else []
-    for parameter, _ in kept:
-        parameter.grad = None
-    devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices=devices) if randomness else nullcontext():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
-            if mode is not None and any(flag is not mode for _, flag in flags):
-                network.train(mode)
             yield
         finally:
             for module, flag in flags:
                 if module.training is not flag:
                     module.training = flag
-            for parameter, gradient in kept:
-                parameter.grad = gradient
 
 
 #: processes and folders whose locks they hold

@@ -135,7 +135,7 @@ class AutoAttackStandard(EvasionAttack):
         if y is not None:
             y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
-        with untouched(self.estimator.model, randomness=True):  # ART's own `predict` draws numbers
+        with untouched(self.estimator.model):  # ART's own `predict` draws numbers
             return self._in_sequence(x.astype(ART_NUMPY_DTYPE), y, seed)
 
     def _in_sequence(self, x: np.ndarray, y: np.ndarray | None, seed: int) -> np.ndarray:
