@@ -515,15 +515,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         low = self._arithmetic == "bfloat16"
         with _explained(part, x), torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
             favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
-            if favoured and self._kinship.takes_channels_last is None:
-                try:
-                    outputs = call(x, last=True)
-                    self._kinship.takes_channels_last = True
-                except RuntimeError:  # if it is another error, it comes again
-                    self._kinship.takes_channels_last = favoured = False
-                    outputs = call(x)
-            else:
-                outputs = call(x, last=favoured and self._kinship.takes_channels_last)
+            outputs = call(x, last=favoured and self._takes_channels_last(x))
         if not isinstance(outputs, torch.Tensor):
             raise TypeError(
                 f"model: expected one tensor of logits (B, K), the network returned a {type(outputs).__name__}; wrap "

@@ -787,7 +787,8 @@ class LossTrainer(Trainer):
     def _answers(self, x: torch.Tensor) -> torch.Tensor | None:
         """Logits (B, K) of the network in evaluation mode, on the CPU; None if they are not twice the same."""
         network = self._classifier.model
-        with untouched(network, False, randomness=True), torch.no_grad():
+        with untouched(network), torch.no_grad():
+            network.eval()
             first, second = (network(x.to(self._device, copy=True)).clone().float().cpu() for _ in range(2))
         return first if torch.equal(first, second) else None
 
