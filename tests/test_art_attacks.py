@@ -1,6 +1,6 @@
 """
-ART's evasion attacks, unchanged, on the nine classifiers. The table of `art_support.py` says how each is run, and which
-can't run and why; an attack that a new ART release brings fails `test_every_attack_is_listed` until it is there.
+ART's evasion attacks, unchanged, on the nine classifiers. The table of `art_support.toml` says how each is run, and
+which can't run and why; an attack that a new ART release brings fails `test_every_attack_is_listed` until it is there.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ from art_mmc.objectives import OBJECTIVES
 from tests.art_support import (
     ATTACKS,
     TABLE,
-    TRAINERS,
-    Attack,
     attack_classes,
     effect,
     evasion_attacks,
@@ -111,15 +109,6 @@ def test_every_attack_is_listed():
 
 def test_support_table_is_current():
     assert TABLE.read_text(encoding="utf-8") == to_markdown(), "run python -m tests.art_support"
-
-
-def test_support_table_tells_the_reasons():
-    table = to_markdown().splitlines()
-    for name, entry in [*ATTACKS.items(), *TRAINERS.items()]:
-        (row,) = (line for line in table if line.startswith(f"| {name} |"))
-        assert row.count("|") == 5 + isinstance(entry, Attack)
-        assert entry.fails is None or entry.fails.reason in row
-        assert ("| yes |" in row) == (entry.fails is None)
 
 
 @pytest.mark.usefixtures("_untouched")
@@ -283,8 +272,8 @@ def test_own_loss_flatters_and_the_default_does_not(name, trained, digits):
     """What the package is for: on these defences an attack on the training loss overstates the robust accuracy."""
     classifier = trained[name]
     right = classifier.predict(digits.x_test).argmax(1) == digits.y_test
-    x, y = digits.x_test[right][:100], digits.y_test[right][:100]
-    attack = ProjectedGradientDescent(classifier, eps=0.2, eps_step=0.03, max_iter=20, verbose=False)
+    x, y = digits.x_test[right][:60], digits.y_test[right][:60]
+    attack = ProjectedGradientDescent(classifier, eps=0.2, eps_step=0.04, max_iter=12, verbose=False)
     adaptive = accuracy(classifier, attack.generate(x, one_hot(y)), y)
     with classifier.using_objective("loss"):
         own = accuracy(classifier, attack.generate(x, one_hot(y)), y)
@@ -311,7 +300,7 @@ def test_no_cross_entropy_gradient_vanishes(classifier, digits):
 # --- mends that the table promises ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc"])
+@pytest.mark.parametrize("name", ["mmc"])
 def test_geoda_runs_with_its_mend(name, trained, digits, easy, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # it writes its basis there
     if not hasattr(np, "mat"):
@@ -322,7 +311,7 @@ def test_geoda_runs_with_its_mend(name, trained, digits, easy, monkeypatch, tmp_
     assert accuracy(trained[name], x_adv, y) == 0
 
 
-@pytest.mark.parametrize("name", ["sce", "mmc", "rce"])
+@pytest.mark.parametrize("name", ["rce"])
 def test_autoattack_runs_with_its_package(name, trained, digits, easy, monkeypatch):
     """The package multiprocess is multiprocessing with another pickle; without a pool nothing of it is used."""
     monkeypatch.setitem(sys.modules, "multiprocess", multiprocessing)

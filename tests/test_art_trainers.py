@@ -1,5 +1,5 @@
 """
-ART's adversarial trainers, unchanged, on the nine classifiers; which can't run and why stands in `art_support.py`.
+ART's adversarial trainers, unchanged, on the nine classifiers; which can't run and why stands in `art_support.toml`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import LossDefendedClassifier, create_classifier
-from art_mmc.trainers import AdversarialLossTrainer
 from tests.art_support import TRAINERS, failure, trainers
 from tests.conftest import NAMES, accuracy, of_the_product, one_hot, weights
 
@@ -179,24 +178,6 @@ def test_trades_on_isce_needs_small_logits(logit_norm, digits):
     assert (accuracy(classifier, digits.x_test, digits.y_test) > 0.8) == (logit_norm == 1.0)
 
 
-@pytest.mark.thorough
-def test_training_raises_robustness(trained, digits):
-    """Adversarial training does what it is there for."""
-
-    def robust(classifier: LossDefendedClassifier) -> float:
-        attack = ProjectedGradientDescent(classifier, eps=0.15, eps_step=0.04, max_iter=10, verbose=False)
-        x_adv = attack.generate(digits.x_test[:100], one_hot(digits.y_test[:100]))
-        return accuracy(classifier, x_adv, digits.y_test[:100])
-
-    classifier = copy.deepcopy(trained["mmc"])
-    before = robust(classifier)
-    attack = ProjectedGradientDescent(classifier, eps=0.15, eps_step=0.08, max_iter=3, verbose=False)
-    AdversarialTrainer(classifier, attack, ratio=1.0).fit(
-        digits.x_train, one_hot(digits.y_train), batch_size=64, nb_epochs=4
-    )
-    assert robust(classifier) > before + 0.1
-
-
 @pytest.mark.parametrize("loss_type", [None, "cross_entropy"])
 def test_transfer_trap(loss_type, trained, digits):
     """An objective is an attribute of the same object; an attack that rebuilds the estimator is a transfer attack."""
@@ -272,14 +253,6 @@ def test_fbf_trains_a_network_that_is_in_training_mode_before(normed, digits):
     assert steps(normed) == 4  # crafting and validation move nothing
     assert (normed.model.head.centers != 0).any()
     assert normed.model.training
-
-
-def test_the_trainer_to_take_instead_of_fbf(normed, digits):
-    """The same training, labels as indices, any optimizer, and in training mode."""
-    trainer = AdversarialLossTrainer(normed, "fast", seed=0, verbose=False)
-    trainer.fit(digits.x_train[:64], digits.y_train[:64], batch_size=32, nb_epochs=2)
-    assert steps(normed) == 4
-    assert not normed.model.training
 
 
 def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):
