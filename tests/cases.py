@@ -155,7 +155,7 @@ class Row:
 
 
 CENTERS = {"scale": 10.0, "centers": "max_mahalanobis", "center_seed": 0}
-OTHER_CENTERS = {"scale": 100.0, "centers": "random", "center_seed": 5, "temperature": 3.0, "variant": "paper"}
+OTHER_CENTERS = {"scale": 100.0, "centers": "random", "center_seed": -5, "temperature": 3.0, "variant": "paper"}
 
 ROWS = {
     "sce": Row(heads.LinearHead, L.SoftmaxCrossEntropyLoss, sce, {"label_smoothing": 0.2, "weight": 0.5}, soft=True),

@@ -21,7 +21,6 @@ from art.defences.postprocessor import Rounded
 from art.defences.preprocessor import FeatureSqueezing
 from torch import nn
 
-import art_mmc.classifiers.checkpoint as checkpoint
 from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, load_classifier
 from art_mmc.heads import FixedCentersHead
 from art_mmc.losses import MMCLoss
@@ -98,13 +97,6 @@ def test_round_trip(classifier, tmp_path):
     assert not np.array_equal(loaded.predict(images()), before)
 
 
-def test_path_may_be_text(trained, tmp_path):
-    path = tmp_path / "folder" / "of" / "mine" / "classifier.pt"
-    trained["sce"].save_checkpoint(str(path))
-    assert_same(trained["sce"], load_classifier(str(path)))
-    assert os.listdir(path.parent) == ["classifier.pt"]
-
-
 @every
 def test_everything_comes_back(name, tmp_path):
     """Options, statistics, another type of network, a cast of its own."""
@@ -145,16 +137,9 @@ def test_network_put_together_by_hand(tmp_path):
     """Without the projection that `create_classifier` would add."""
     net = DefendedNet(create_backbone("cnn", INPUT_SHAPE), FixedCentersHead(64, 10, scale=3.0), mean=0.5, std=0.5)
     classifier = MMCClassifier(net, MMCLoss(variant="paper", temperature=net.head.temperature), **SHAPE)
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    assert_same(classifier, load_classifier(tmp_path / "classifier.pt"))
-
-
-def test_a_negative_seed_of_the_centers_comes_back(tmp_path):
-    classifier = create_classifier(
-        "mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, centers="random", center_seed=-3, device_type="cpu"
-    )
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    assert_same(classifier, load_classifier(tmp_path / "classifier.pt", device_type="cpu"))
+    path = str(tmp_path / "folder" / "of" / "mine" / "classifier.pt")  # text will do
+    classifier.save_checkpoint(path)
+    assert_same(classifier, load_classifier(path))
 
 
 @pytest.mark.parametrize("defence", ["mmlda"])
@@ -349,24 +334,14 @@ def test_newer_or_incomplete_file(saved):
             load_classifier(saved)
 
 
-def test_failed_write_leaves_the_old_file(trained, tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_file(saved, trained, monkeypatch):
     """A reader sees the old classifier or the new one, never half of one, and no temporary file stays."""
-    path = tmp_path / "classifier.pt"
-    trained["mmc"].save_checkpoint(path)
-    old = path.read_bytes()
-
-    def half(payload: Any, target: Any) -> None:
-        target.write(b"half of it")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(checkpoint.torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
-        trained["sce"].save_checkpoint(path)
-    monkeypatch.undo()
-    assert path.read_bytes() == old
-    assert os.listdir(tmp_path) == ["classifier.pt"]
-    trained["sce"].save_checkpoint(path)
-    assert_same(trained["sce"], load_classifier(path))
+    old = saved.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda number: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trained["sce"].save_checkpoint(saved)
+    assert saved.read_bytes() == old
+    assert os.listdir(saved.parent) == ["classifier.pt"]
 
 
 # --- what a file can't describe ---------------------------------------------------------------------------------------

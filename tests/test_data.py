@@ -375,8 +375,9 @@ class TestNpz:
         assert np.allclose(data.x_train, train[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
         assert np.allclose(data.x_test, test[:, :channels] / 255, rtol=0, atol=1e-3 if dtype == "float16" else 1e-7)
 
-    @pytest.mark.parametrize("form", ["(N,)", "(N, 1)", "one-hot"])
-    @pytest.mark.parametrize("dtype", ["uint8", "int32", "uint64", "float32", "bool"])
+    @pytest.mark.parametrize(
+        ("form", "dtype"), [("(N,)", "uint8"), ("(N,)", "bool"), ("(N, 1)", "uint64"), ("one-hot", "float32")]
+    )
     def test_label_forms(self, tmp_path, form, dtype):
         nb_classes = 2 if dtype == "bool" else 3
         change = {
@@ -408,13 +409,11 @@ class TestNpz:
             ({"x_test": np.full((3, 8, 8, 3), -0.5)}, ["x_test", "[0, 1]", "-0.5 to -0.5", "normalisation"]),
             ({"x_test": np.full((3, 8, 8, 3), 1.001)}, ["x_test", "[0, 1]", "1.001", "clip"]),
             ({"x_test": np.full((3, 8, 8, 3), np.nan)}, ["x_test", "NaN or infinite"]),
-            ({"x_test": np.full((3, 8, 8, 3), np.inf)}, ["x_test", "NaN or infinite"]),
             ({"x_test": np.full((3, 8, 8, 3), 1e300)}, ["x_test", "NaN or infinite"]),
             ({"x_train": pixels(6, 8, 8, 3).astype(int)}, ["x_train", "uint8", "int64", "astype(np.uint8)"]),
             ({"x_train": pixels(6, 8, 8, 3) > 99}, ["x_train", "uint8", "bool", "float32"]),
             ({"x_train": pixels(6, 8, 8, 3) % 2}, ["x_train", "0..255", "none above 1", "float32"]),
             ({"x_train": pixels(6, 3, 3, 3)}, ["x_train", "ambiguous shape (6, 3, 3, 3)", "(N, H, W)", "pad"]),
-            ({"x_train": pixels(6, 1, 8, 1)}, ["x_train", "ambiguous shape (6, 1, 8, 1)"]),
             (
                 {"x_train": pixels(6, 64)},
                 ["x_train", "(6, 64)", "expected (N, C, H, W)", "reshape flat images to"],
@@ -423,16 +422,11 @@ class TestNpz:
             ({"x_train": pixels(6, 8, 8, 4)}, ["x_train", "(6, 8, 8, 4)", "alpha"]),
             ({"x_train": pixels(6, 8, 8, 5)}, ["x_train", "(6, 8, 8, 5)", "C = 1 or 3"]),
             ({"x_test": pixels(3, 8, 9, 3)}, ["x_train", "(3, 8, 8)", "x_test", "(3, 8, 9)"]),
-            ({"x_test": pixels(3, 8, 8)}, ["x_train", "(3, 8, 8)", "x_test", "(1, 8, 8)"]),
             ({"x_test": pixels(0, 8, 8, 3), "y_test": np.zeros(0, int)}, ["x_test is empty"]),
-            ({"x_train": pixels(6, 0, 8, 3)}, ["x_train is empty"]),
             ({"y_train": np.zeros(0, int)}, ["y_train is empty"]),
             ({"y_train": labels(3, 3)}, ["y_train", "9", "6"]),
-            ({"y_test": labels(3, 2)}, ["y_test", "6", "3"]),
             ({"y_train": np.array([-1, 0, 1, 2, 0, 1])}, ["y_train", "-1"]),
-            ({"y_test": np.array([-1, 0, 1])}, ["y_test", "-1"]),
             ({"y_train": np.array([0.5, 0, 1, 2, 0, 1])}, ["y_train", "whole numbers"]),
-            ({"y_train": np.array([np.nan, 0, 1, 2, 0, 1])}, ["y_train", "whole numbers"]),
             ({"y_train": np.array(list("abcabc"))}, ["y_train", "whole numbers", "<U1"]),
             ({"y_train": np.zeros((6, 1, 1), int)}, ["y_train", "(6, 1, 1)"]),
             ({"y_test": np.array([0, 1, 3])}, ["y_test", "3", "0 to 2"]),
@@ -440,7 +434,6 @@ class TestNpz:
             ({"y_train": np.array([0, 2, 5, 0, 2, 5])}, ["y_train", "0 to 5", "class 1, 3, 4;", "without gaps"]),
             ({"y_train": np.array([0, 1, 2, 0, 1, 10**12])}, ["y_train", "class 3, 4, 5, 6, 7, ...;"]),
             ({"y_train": np.zeros(6, int)}, ["y_train", "at least 2 classes"]),
-            ({"y_train": np.eye(4)[labels(3, 2)]}, ["y_train", "0 to 3", "class 3;"]),
             ({"y_train": np.full((6, 3), 1 / 3)}, ["y_train", "not one-hot"]),
             ({"y_train": np.ones((6, 3))}, ["y_train", "expected one-hot rows or probabilities"]),
             ({"y_test": np.eye(4)[labels(3, 1)]}, ["y_test", "(3, 4)", "(N, 3)"]),
