@@ -82,10 +82,17 @@ COUNTS = {
 }
 
 
+def figure(name, dataset, method, attack, eps):
+    """The only cell with these; a radius is typed with fewer digits."""
+    cells = get_published(name).select(dataset, method)
+    (found,) = (each for each in cells if each.attack == attack and each.eps == (eps and pytest.approx(eps)))
+    return found
+
+
 @pytest.mark.parametrize("key", FIGURES, ids=str)
 def test_figures(key):
     name, dataset, method, attack, eps = key
-    assert get_published(name).find(dataset, method, attack, eps).value == FIGURES[key]
+    assert figure(name, dataset, method, attack, eps).value == FIGURES[key]
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -96,9 +103,9 @@ def test_tables_are_whole(name):
 
 
 def test_bounds_and_spreads_keep_their_text():
-    cell = get_published("pang2020-table1").find("cifar10", "center", "PGD-50 targeted", 16 / 255)
+    cell = figure("pang2020-table1", "cifar10", "center", "PGD-50 targeted", 16 / 255)
     assert (cell.text, cell.value) == ("<=1", 1.0)
-    cell = get_published("pang2021-table16").find("cifar10", "trades", CLEAN, 8 / 255)
+    cell = figure("pang2021-table16", "cifar10", "trades", CLEAN, 8 / 255)
     assert (cell.text, cell.value) == ("85.49+-.24", 85.49)
 
 
@@ -215,8 +222,6 @@ def test_gce_has_its_own_recipe_on_mnist_alone():
     [
         (lambda: get_published("pang2020-table4"), "unknown table 'pang2020-table4'. Did you mean 'pang2020-table"),
         (lambda: get_published("pang2020-table1").method("mcm"), "unknown method of pang2020-table1 'mcm'"),
-        (lambda: get_published("pang2020-table1").find("mnist", "mmc", CLEAN), "no figure of mmc on mnist"),
-        (lambda: get_published("pang2020-table1").find("cifar10", "mmc", "PGD-10 targeted", 0.1), "at eps 0.1"),
     ],
 )
 def test_unknown_names(ask, message):

@@ -5,6 +5,7 @@ in a ball. Both give up nothing that the detector's score can tell: the score ha
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -36,6 +37,10 @@ class _DetectorAwareAttack(EvasionAttack):
     batch_size: int
     seed: int
     verbose: bool
+
+    def __init_subclass__(cls) -> None:
+        _, _, *names = inspect.signature(cls.__init__).parameters  # but for self and the classifier
+        cls.attack_params = EvasionAttack.attack_params + names
 
     def _attack_batches(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         self.detector.threshold_at(0.5)  # raises where it has not been fitted
@@ -95,24 +100,6 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
     | Paper link: https://arxiv.org/abs/1706.00633 (Section 4.3)
     | Paper link: https://arxiv.org/abs/1705.07263
     """
-
-    attack_params = EvasionAttack.attack_params + [
-        "detector",
-        "confidence",
-        "eta",
-        "learning_rate",
-        "binary_search_steps",
-        "max_iter",
-        "initial_const",
-        "start_binary_search_steps",
-        "start_max_iter",
-        "start_initial_const",
-        "success_on",
-        "distance_from",
-        "batch_size",
-        "seed",
-        "verbose",
-    ]
 
     def __init__(
         self,
@@ -302,19 +289,6 @@ class DetectorAwarePGD(_DetectorAwareAttack):
     | Paper link: https://arxiv.org/abs/1706.06083
     | Paper link: https://arxiv.org/abs/1705.07263 (a detector belongs in the attacker's objective)
     """
-
-    attack_params = EvasionAttack.attack_params + [
-        "detector",
-        "eps",
-        "eps_step",
-        "max_iter",
-        "weights",
-        "num_random_init",
-        "targeted",
-        "batch_size",
-        "seed",
-        "verbose",
-    ]
 
     def __init__(
         self,

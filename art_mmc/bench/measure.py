@@ -11,13 +11,13 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.benchmark import timer
 
 from art_mmc.checks import whole
 from art_mmc.state import seeded
@@ -143,11 +143,18 @@ class Row:
 
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """The time of one run, in seconds; torch's clock waits for what a GPU has queued."""
-    start = timer()
+    """The time of one run, in seconds, with what a GPU has queued."""
+    start = _now()
     for _ in range(repeats):
         run()
-    return (timer() - start) / repeats
+    return (_now() - start) / repeats
+
+
+def _now() -> float:
+    """As torch.utils.benchmark's timer, whose import warns on a machine that has CUDA and no GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:

@@ -126,14 +126,6 @@ class PublishedTable:
         like = self.select(dataset, self.baseline.key)
         return [replace(each, method=method, value=math.nan, text="", source="", verified=True) for each in like]
 
-    def find(self, dataset: str, method: str, attack: str, eps: float | None = None) -> Cell:
-        """The figure of a row under an attack at a radius, None without a ball; ValueError when the table has none."""
-        for each in self.select(dataset, method):
-            same = each.eps is None if eps is None else each.eps is not None and abs(each.eps - eps) < 1e-6
-            if each.attack == attack and same:
-                return each
-        raise ValueError(f"{self.name} has no figure of {method} on {dataset} under {attack} at eps {eps}.")
-
 
 def _read(text: str) -> PublishedTable:
     """A table from its file."""

@@ -1,0 +1,9 @@
+from art_mmc.bench.measure import Settings as Settings
+from art_mmc.bench.report import BENCH_JSON as BENCH_JSON
+from art_mmc.bench.report import BENCH_MD as BENCH_MD
+from art_mmc.bench.report import GROWTH_PNG as GROWTH_PNG
+from art_mmc.bench.report import summary_table as summary_table
+from art_mmc.bench.report import write_bench as write_bench
+from art_mmc.bench.run import GROUPS as GROUPS
+from art_mmc.bench.run import run_bench as run_bench
+from art_mmc.bench.run import select as select
