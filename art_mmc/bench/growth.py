@@ -15,6 +15,7 @@ import numpy as np
 
 from art_mmc.bench.measure import OURS, Settings, in_fresh_process, peak_megabytes, seconds
 from art_mmc.bench.subjects import BATCH, SHAPES, classifiers, images
+from art_mmc.detectors import DETECTORS, create_detector
 from art_mmc.state import seeded
 
 SAMPLES, CLASSES = (1_000, 3_000, 10_000, 50_000), (10, 100, 1_000)
@@ -27,17 +28,13 @@ _BACKBONE = "lenet5"
 
 _STEPS = 3
 
-_DETECTORS = {
-    "kernel-density": ("KernelDensityDetector", {"bandwidth": 1.0}),
-    "mahalanobis": ("MahalanobisDetector", {}),
-    "lid": ("LIDDetector", {}),
-}
+_DETECTORS: dict[str, dict[str, Any]] = {"kernel-density": {"bandwidth": 1.0}, "mahalanobis": {}, "lid": {}}
 
 #: what grows -> in words
 SUBJECTS = {
     "predict": "predict",
     "pgd": f"PGD, {_STEPS} steps",
-    **{name: f"{detector}.scores" for name, (detector, _) in _DETECTORS.items()},
+    **{name: f"{DETECTORS[name].__name__}.scores" for name in _DETECTORS},
 }
 
 #: names of the curves: a subject along an axis
@@ -58,10 +55,7 @@ def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.n
             classifier, eps=0.1, eps_step=0.05, max_iter=_STEPS, num_random_init=1, batch_size=BATCH, verbose=False
         )
         return attack.generate
-    from art_mmc import detectors
-
-    kind, options = _DETECTORS[name]
-    detector = getattr(detectors, kind)(classifier, layer="backbone", **options)
+    detector = create_detector(name, classifier, layer="backbone", **_DETECTORS[name])
     detector.fit(*images(SHAPES[_BACKBONE], settings.size(_FITTED_ON, 400), nb_classes))
     return lambda x, y: detector.scores(x, batch_size=BATCH)
 

@@ -52,24 +52,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """The largest ratio that meets a goal, and the goal in words."""
-
-    bound: float
-    words: str
-
-
-def faster(times: float) -> Goal:
-    """So many times faster than the reference."""
-    return Goal(1 / times, f"<= {1 / times:.2f} ({times:g}x faster)")
-
-
-def at_most(ratio: float) -> Goal:
-    """At most this share of the reference's time."""
-    return Goal(ratio, f"<= {ratio:.2f}")
-
-
-@dataclass(frozen=True)
 class Check:
     """How to tell that contenders did the same work: a figure, with its unit, of what each of them gave."""
 
@@ -117,7 +99,7 @@ class Case:
     group: str
     title: str
     build: Callable[[Settings], Contest]
-    goal: Goal | None = None
+    goal: float | None = None  # the largest ratio that meets it
     turns: int = 1  # rounds are so many times the usual ones, where a difference is small or a run short
 
 
@@ -144,13 +126,13 @@ class Row:
 
 def seconds(run: Callable[[], object], repeats: int = 1) -> float:
     """The time of one run, in seconds, with what a GPU has queued."""
-    start = _now()
+    start = timer()
     for _ in range(repeats):
         run()
-    return (_now() - start) / repeats
+    return (timer() - start) / repeats
 
 
-def _now() -> float:
+def timer() -> float:
     """As torch.utils.benchmark's timer, whose import warns on a machine that has CUDA and no GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -193,7 +175,7 @@ def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
         reference = contest.references.get(name, next(iter(figures)))
         ratio = statistics.median(map(_quotient, values, figures[reference]))
         goal = case.goal if name in contest.asked_of else None
-        words, met = (None, None) if goal is None else (goal.words, ratio <= goal.bound)
+        words, met = (None, None) if goal is None else (f"<= {goal:.2f}", ratio <= goal)
         spread = (statistics.median(values), min(values), max(values))
         head = (case.name, case.group, case.title, name, contest.unit)
         rows.append(Row(*head, *spread, ratio, reference, contest.note, rounds, words, met, checks.get(name, {})))
