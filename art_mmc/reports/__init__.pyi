@@ -1,12 +1,10 @@
 from art_mmc.reports.compare import flattery_sentences as flattery_sentences
-from art_mmc.reports.compare import headline_table as headline_table
 from art_mmc.reports.compare import history_table as history_table
 from art_mmc.reports.compare import load_report as load_report
 from art_mmc.reports.compare import markdown_report as markdown_report
 from art_mmc.reports.compare import markdown_table as markdown_table
 from art_mmc.reports.compare import provenance_line as provenance_line
 from art_mmc.reports.compare import text_table as text_table
-from art_mmc.reports.compare import three_numbers_table as three_numbers_table
 from art_mmc.reports.compare import write_report as write_report
 from art_mmc.reports.evaluate import attacks_csv as attacks_csv
 from art_mmc.reports.evaluate import evaluation_table as evaluation_table

@@ -21,7 +21,6 @@ from art_mmc.reports.tables import (
     table,
     text_rows,
     versions_text,
-    with_interval,
 )
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.compare import Comparison, DefenceResult
@@ -108,39 +107,6 @@ def history_table(history: Sequence[Mapping[str, Any]], most: int = 10) -> str:
     return text_rows(shown, rows, left=0, rule=False)
 
 
-def headline_table(comparison: Comparison) -> str:
-    """Markdown: clean accuracy and the worst case at each eps, with intervals."""
-    return table(
-        comparison.results,
-        [
-            ("Defence", lambda each: each.defence),
-            ("Clean", lambda each: with_interval(each.robustness.clean)),
-            *(
-                (f"Worst case, eps {format_eps(eps)}", lambda r, eps=eps: with_interval(r.robustness.worst_case(eps)))
-                for eps in comparison.eps
-            ),
-        ],
-    )
-
-
-def three_numbers_table(comparison: Comparison, eps: float) -> str:
-    """Markdown: PGD on the own loss, PGD on the adaptive objective and the worst case at a radius in three columns."""
-
-    def adaptive(each: DefenceResult) -> str:
-        record = each.robustness.get(PGD_ADAPTIVE, eps)
-        return f"{format_percent(record.accuracy)} ({_in_words(record)})"
-
-    return table(
-        comparison.results,
-        [
-            ("Defence", lambda each: each.defence),
-            ("PGD own loss", lambda each: format_percent(each.robustness.get(PGD_LOSS, eps).accuracy)),
-            ("PGD adaptive", adaptive),
-            ("Worst case", lambda each: f"**{with_interval(each.robustness.worst_case(eps))}**"),
-        ],
-    )
-
-
 def markdown_table(comparison: Comparison) -> str:
     """
     Markdown: accuracy clean and, in one column for each eps, under each attack and in the worst case, below a line that
@@ -187,11 +153,12 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
         "compare",
         facts=comparison.provenance,
         results=results,
+        radii=comparison.eps,
         largest=largest,
+        own_loss=PGD_LOSS,
+        adaptive_objective=PGD_ADAPTIVE,
         picture=picture,
         headline=_headline(comparison),
-        worst_case=headline_table(comparison),
-        three_numbers=three_numbers_table(comparison, largest),
         by_attack=markdown_table(comparison),
         flattered=flattery_sentences(comparison),
         flattery=FLATTERY,

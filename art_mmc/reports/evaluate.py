@@ -256,21 +256,6 @@ def class_table(record: RobustnessRecord) -> str:
     return markdown_rows(["Class", "Images", "Clean, %", f"Worst case at {format_eps(record.eps[-1])}, %"], rows)
 
 
-def diagnostics_table(record: RobustnessRecord) -> str:
-    """Markdown: what was looked for, the flagged ones first."""
-    return table(
-        sorted(record.diagnostics, key=lambda each: not each.flagged),
-        [
-            ("Diagnostic", lambda each: f"**{each.name}**" if each.flagged else each.name),
-            ("", lambda each: "**flagged**" if each.flagged else ""),
-            ("What was seen", lambda each: each.sentence),
-            ("Value", lambda each: f"{each.value:.3g}"),
-            ("Threshold", lambda each: f"{each.threshold:.3g}"),
-        ],
-        left=3,
-    )
-
-
 def protocol_section(record: RobustnessRecord) -> str:
     """
     Markdown: which parts of a paper's suite are exactly the paper's, as the run wrote it down (an older one may have
@@ -304,7 +289,6 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
         attacks=attacks_table(record),
         free=free_attacks_table(record),
         by_class=class_table(record),
-        diagnostics=diagnostics_table(record),
         protocol=protocol_section(record),
     )
 
