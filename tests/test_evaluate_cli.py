@@ -315,16 +315,6 @@ def test_an_attack_that_crashes_is_a_line_with_its_name(run, monkeypatch):
     assert not list(Path("runs").rglob("report.*"))  # it never counts as robustness
 
 
-@pytest.mark.parametrize("error", [ValueError, TypeError])
-def test_a_bug_keeps_its_traceback(run, monkeypatch, error):
-    def fail(*args, **kwargs):
-        raise error("planted")
-
-    monkeypatch.setattr(assessment_module, "assess", fail)
-    with pytest.raises(error, match="planted"):
-        run("evaluate", "mmc.pt", "--quiet")
-
-
 def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
     job = Job(digits(), tmp_path, print, goes_on="so")
     for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/state/000-0000.npz is damaged")):

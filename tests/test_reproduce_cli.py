@@ -220,15 +220,9 @@ def test_of_networks_that_were_given_it_says_so():
 def test_csv():
     rows = list(csv.DictReader(io.StringIO(figures_csv(made()).decode())))
     pgd = next(each for each in rows if (each["method"], each["attack"], each["eps"]) == ("pc", "PGD-40", "0.2"))
-    assert (pgd["published"], pgd["ours"], pgd["n"], pgd["seconds"], pgd["device"]) == (
-        "50.2",
-        "60.0",
-        "10",
-        "2.5",
-        "cpu",
-    )
-    assert (pgd["worst_case"], pgd["worst_case_eps"], pgd["unit"]) == ("10.0", "0.2", "accuracy, %")
-    assert pgd["citation"] == TABLE1.citation
+    expected = {"published": "50.2", "ours": "60.0", "n": "10", "seconds": "2.5", "device": "cpu"}
+    expected |= {"worst_case": "10.0", "worst_case_eps": "0.2", "unit": "accuracy, %", "citation": TABLE1.citation}
+    assert pgd | expected == pgd
 
 
 def test_written_and_read_again(tmp_path):
@@ -478,9 +472,7 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     ("table", "name", "shape", "classes", "second"),
     [
         ("li2021-table1", "kmnist", (1, 28, 28), 10, "quick"),
-        ("li2021-table1", "fashion-mnist", (1, 28, 28), 10, None),
         ("li2021-table1", "svhn", (3, 32, 32), 10, None),
-        ("li2021-table4", "cifar100", (3, 32, 32), 100, None),
         ("li2021-table4", "tiny-imagenet", (3, 64, 64), 200, None),
         ("pang2020-table3", "cifar100", (3, 32, 32), 100, None),
     ],
