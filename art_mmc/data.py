@@ -137,7 +137,9 @@ def load_dataset(
         raise unknown_name("data set", label, (*DATASETS, "FILE.npz"))
     label = known[_compact(label)]
     if label.endswith(_SAMPLE):
-        return _load_sample(label)
+        with np.load(FOLDER / f"{label}.npz") as archive:
+            x, y = _to_unit(archive["x_test"], label), archive["y_test"].astype(np.int64)
+        return Dataset(label, x[:0], y[:0], x, y)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     return _checked(label, _LOADERS[label](label, folder, download))
 
@@ -299,13 +301,6 @@ def _channels_first(x: np.ndarray, name: str) -> np.ndarray:
     raise ValueError(
         f"{name} has shape {x.shape}: expected (N, C, H, W) or (N, H, W, C) with C = 1 or 3, or (N, H, H){mend}"
     )
-
-
-def _load_sample(name: str) -> Dataset:
-    """Test data that come with the package."""
-    with np.load(FOLDER / f"{name}.npz") as archive:
-        x, y = _to_unit(archive["x_test"], name), archive["y_test"].astype(np.int64)
-    return Dataset(name, x[:0], y[:0], x, y)
 
 
 # --- loaders: (name, data_dir, download) -> images by _to_unit, labels as found ---------------------------------------

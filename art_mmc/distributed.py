@@ -325,15 +325,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
             continue
         if isinstance(was, str) and isinstance(now, str):
             one, other = was.split(", "), now.split(", ")
-            was, now = (", ".join(map(_balanced, _without(*each))) for each in ((one, other), (other, one)))
+            was, now = (
+                ", ".join(_balanced(part) for part in parts if part not in known)
+                for parts, known in ((one, other), (other, one))
+            )
             changes.append(f"{within}{name}: was {was or 'without'}, is {now or 'without'}")
         else:
             changes.append(f"{within}{name}: was {_short(was)}, is {_short(now)}")
     return "; ".join(changes)
-
-
-def _without(parts: list[str], known: list[str]) -> list[str]:
-    return [part for part in parts if part not in known]
 
 
 def _balanced(part: str) -> str:

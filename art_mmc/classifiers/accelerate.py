@@ -59,13 +59,10 @@ def own_attributes(classifier: PyTorchClassifier) -> list[str]:
     object itself has others.
     """
     base = LossDefendedClassifier if isinstance(classifier, LossDefendedClassifier) else PyTorchClassifier
-    known = {name for name in dir(base) if not name.startswith("__") and _does_something(getattr(base, name))}
+    offered = {name: getattr(base, name) for name in dir(base) if not name.startswith("__")}
+    known = {name for name, value in offered.items() if callable(value) or isinstance(value, property)}
     theirs = [vars(cls) for cls in type(classifier).__mro__ if not issubclass(base, cls)] + [vars(classifier)]
     return [name for names in theirs for name in names if name in known]
-
-
-def _does_something(value: Any) -> bool:
-    return callable(value) or isinstance(value, property)
 
 
 def _calls_its_network(classifier: PyTorchClassifier) -> bool:

@@ -23,10 +23,9 @@ def add(commands: Any) -> None:
 
 
 def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, each as wide as its longest entry."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{entry:<{width}}" for entry, width in zip(row, widths, strict=True)).rstrip())
+    from art_mmc.reports.tables import text_rows
+
+    print(text_rows(rows[0], rows[1:], left=len(rows[0]), rule=False))
 
 
 def _defences(settings: Listing) -> None:

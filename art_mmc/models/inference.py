@@ -116,7 +116,9 @@ class Prepared:
             return whole
         double = self._doubles[id(module)] = object.__new__(type(module))
         own = dict(module.__dict__)
-        if self.watched is not None and _is_fused(own.get("forward")):
+        forward = own.get("forward")
+        fused = isinstance(forward, _Sequence) or getattr(forward, "__name__", None) == "fused_forward"
+        if fused and self.watched is not None:
             del own["forward"]  # of a double, which leaves out the very step that may be watched
         state = dict(own)
         object.__setattr__(double, "__dict__", state)
@@ -331,10 +333,6 @@ class _Sequence:
                 steps.append(module)
                 modules, fresh = modules[1:], gives_fresh(module)
         return steps
-
-
-def _is_fused(forward: Any) -> bool:
-    return isinstance(forward, _Sequence) or getattr(forward, "__name__", None) == "fused_forward"
 
 
 def _swaps(relu: nn.Module, pool: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from types import MappingProxyType
@@ -143,14 +143,12 @@ def _read(text: str) -> PublishedTable:
     return PublishedTable(**{**data, "notes": tuple(data["notes"])}, methods=methods, cells=tuple(cells))
 
 
-def _tables() -> Iterable[PublishedTable]:
-    for file in sorted(files(__name__).iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".json"):
-            yield _read(file.read_text("utf-8"))
-
+_FILES = sorted((file for file in files(__name__).iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
 
 #: name -> table
-PUBLISHED: dict[str, PublishedTable] = {table.name: table for table in _tables()}
+PUBLISHED: dict[str, PublishedTable] = {
+    table.name: table for table in (_read(file.read_text("utf-8")) for file in _FILES)
+}
 
 
 def get_published(name: str) -> PublishedTable:

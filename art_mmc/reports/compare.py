@@ -169,22 +169,7 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
             else ", ".join(f"the {objective} for {name}" for name, objective in objectives.items())
         ),
         defences=[get_defence(result.defence) for result in results],
-        recipe=_recipe_text(comparison.provenance["recipe"]),
-        training_seconds=_seconds(comparison, "training_seconds"),
-        evaluation_seconds=_seconds(comparison, "evaluation_seconds"),
     )
-
-
-def _recipe_text(recipe: Mapping[str, Any]) -> str:
-    return (
-        f"{recipe['name']}: {recipe['optimizer']}, rate {recipe['rate']:g}, {recipe['nb_epochs']} epochs, batches of "
-        f"{recipe['batch_size']}{', adversarial training' if recipe.get('attack') else ''}; source: {recipe['source']}"
-    )
-
-
-def _seconds(comparison: Comparison, name: str) -> str:
-    each = ", ".join(f"{result.defence} {getattr(result, name):.1f}" for result in comparison.results)
-    return f"{sum(getattr(result, name) for result in comparison.results):.1f} ({each})"
 
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:

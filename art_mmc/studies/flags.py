@@ -90,7 +90,7 @@ def whole(low: int, high: int | None = None) -> Any:
     return _kind(int, f"a whole number {limit}", lambda value: low <= value <= (math.inf if high is None else high))
 
 
-def _several(kind: Callable[[str], Any], expected: str) -> dict[str, Any]:
+def _several(kind: Callable[[str], Any], expected: str, metavar: str) -> dict[str, Any]:
     """A flag that can be repeated, each time with values between commas: what argparse is told."""
 
     def parse(text: str) -> list[Any]:
@@ -99,7 +99,7 @@ def _several(kind: Callable[[str], Any], expected: str) -> dict[str, Any]:
             raise argparse.ArgumentTypeError(f"expected {expected}, got none")
         return found
 
-    return {"action": "extend", "kind": parse}
+    return {"action": "extend", "kind": parse, "metavar": metavar}
 
 
 _NUMBER = "a number such as 0.1 or 8/255"
@@ -112,4 +112,4 @@ unit = _kind(float, "a share in [0, 1]", lambda value: 0 <= value <= 1)
 bandwidth = _kind(
     lambda text: text if text in ("paper", "cross-validation") else float(text), "a number, paper or cross-validation"
 )
-NUMBERS, NAMES = _several(number, _NUMBER), _several(str, "a name")
+NUMBERS, NAMES = _several(number, _NUMBER, "EPS[,EPS]"), _several(str, "a name", "NAME[,NAME]")

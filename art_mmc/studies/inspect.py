@@ -282,7 +282,9 @@ def inspect_classifier(
     radii = check_radii(eps, clip_values=classifier.clip_values)
     for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):
         whole(label, value)
-    train, test = _choose_train(dataset, nb_train, seed), choose_test_images(dataset, nb_test, seed)
+    wanted = max(2000, 50 * dataset.nb_classes) if nb_train is None else whole("nb_train", nb_train)
+    train = np.sort(np.random.default_rng(seed).permutation(len(dataset.y_train))[:wanted])
+    test = choose_test_images(dataset, nb_test, seed)
     x = {TRAIN: dataset.x_train[train], TEST: dataset.x_test[test]}
     y = {TRAIN: dataset.y_train[train], TEST: dataset.y_test[test]}
 
@@ -324,12 +326,6 @@ def inspect_classifier(
         eps=radius,
         history=history,
     )
-
-
-def _choose_train(dataset: Dataset, nb_train: int | None, seed: int) -> np.ndarray:
-    """Indices of training images, ascending."""
-    wanted = max(2000, 50 * dataset.nb_classes) if nb_train is None else whole("nb_train", nb_train)
-    return np.sort(np.random.default_rng(seed).permutation(len(dataset.y_train))[:wanted])
 
 
 def _training_loss(

@@ -101,12 +101,11 @@ class Compare(Machine, Training):
     """`art-mmc compare`."""
 
     defence: list[str] | None = flag(
-        "defences to compare; can be repeated (default: all; see art-mmc defences)", "NAME[,NAME]", **NAMES
+        "defences to compare; can be repeated (default: all; see art-mmc defences)", **NAMES
     )
     eps: list[float] | None = _attacks(
         "L-inf radii, inputs being in [0, 1], e.g. 0.1,0.2 or 8/255; can be repeated (default: 0.05,0.1,0.15,0.2 "
         "for tiny, 0.1,0.2,0.3 for grey, 2/255,4/255,8/255,16/255 for colour images)",
-        "EPS[,EPS]",
         **NUMBERS,
     )
     steps: int = _attacks("steps of PGD (40)", "N", whole(1), 40)
@@ -249,11 +248,10 @@ class Evaluate(Machine, Data):
     eps: list[float] | None = _attacks(
         "radii in the unit of the inputs, e.g. 0.1,0.2 or 8/255 where they are in [0, 1]; can be repeated (default: "
         "the paper's, or as in art-mmc compare)",
-        "EPS[,EPS]",
         **NUMBERS,
     )
     norm: str = _attacks("norm of the ball (default: inf)", default="inf", choices=("inf", "2"))
-    quirk: list[str] | None = _attacks(f"do as a paper's code does: {_QUIRKS}", "NAME", **NAMES)
+    quirk: list[str] | None = _attacks(f"do as a paper's code does: {_QUIRKS}", **NAMES)
     substitute: list[str] | None = _attacks(
         "network on which transfer attacks craft, as CHECKPOINT without a factory; can be repeated (default: a "
         "small one that is trained on the network's answers)",
@@ -315,15 +313,15 @@ class Reproduce(Machine, Data):
     )
     table: str = flag("the table, e.g. pang2020-table1", "TABLE", option="")
     defence: list[str] | None = _networks(
-        "rows of the table, e.g. sce,mmc, or defences that it lacks (default: all that it has)", "NAME[,NAME]", **NAMES
+        "rows of the table, e.g. sce,mmc, or defences that it lacks (default: all that it has)", **NAMES
     )
     checkpoint: list[str] | None = _networks(
         "a trained network for a row, a file or one of the package; can be repeated", "NAME=FILE", action="append"
     )
     epoch_share: float = _networks("share of the paper's epochs (1)", "SHARE", positive, 1.0, old="--budget")
     small: bool = _networks("train the recipe's scaled-down twin", default=False)
-    eps: list[float] | None = _attacks("some of the paper's radii, e.g. 8/255 (default: all)", "EPS[,EPS]", **NUMBERS)
-    quirk: list[str] | None = _attacks(f"do as the paper's code does: {_QUIRKS}", "NAME", **NAMES)
+    eps: list[float] | None = _attacks("some of the paper's radii, e.g. 8/255 (default: all)", **NUMBERS)
+    quirk: list[str] | None = _attacks(f"do as the paper's code does: {_QUIRKS}", **NAMES)
     second: str | None = _attacks(
         "a suite whose attacks join the worst case, e.g. strong (default: the suite of the paper alone)",
         "SUITE",
@@ -345,16 +343,14 @@ class Detect(Machine, Training):
     """`art-mmc detect`."""
 
     defence: list[str] | None = flag(
-        "defences to train; can be repeated (default: sce,rce; see art-mmc defences)", "NAME[,NAME]", **NAMES
+        "defences to train; can be repeated (default: sce,rce; see art-mmc defences)", **NAMES
     )
     checkpoint: list[str] | None = flag(
         "a file that art-mmc train wrote, or a network of the package, in the place of training; can be repeated",
         "FILE",
         action="append",
     )
-    detector: list[str] | None = _detectors(
-        "detectors, see below (default: confidence,non-me,kernel-density)", "NAME[,NAME]", **NAMES
-    )
+    detector: list[str] | None = _detectors("detectors, see below (default: confidence,non-me,kernel-density)", **NAMES)
     bandwidth: float | str = _detectors(
         "sigma^2 of the kernel density: a number, paper, or cross-validation (default)",
         "S2",
@@ -363,7 +359,7 @@ class Detect(Machine, Training):
     )
     fpr: float = _detectors("false positives that set the thresholds (0.05)", "SHARE", inner, 0.05)
     fit_per_class: int = _detectors("training images of a class to fit on (1000)", "N", whole(2), 1000)
-    attack: list[str] | None = _attacks("attacks, see below (default: all of them)", "NAME[,NAME]", **NAMES)
+    attack: list[str] | None = _attacks("attacks, see below (default: all of them)", **NAMES)
     eps: float | None = _attacks(
         "L-inf radius, inputs being in [0, 1], e.g. 0.1 or 8/255 (default: 0.16, 8/255 for colour images)",
         "EPS",
@@ -403,7 +399,6 @@ class Inspect(Machine, Data):
     eps: list[float] | None = _measurements(
         "L-inf radii of the attacks, inputs being in [0, 1], e.g. 0.1,0.2 or 8/255; can be repeated (default: as in "
         "art-mmc compare)",
-        "EPS[,EPS]",
         **NUMBERS,
     )
     steps: int = _measurements("steps of MIM and PGD (10)", "N", whole(1), 10)
@@ -423,7 +418,6 @@ class Bench:
     only: list[str] | None = flag(
         "groups (attacks, predict, fit, training, losses, centers, memory, growth) or single jobs, by the names in "
         "the table",
-        "NAME[,NAME]",
         **NAMES,
     )
     rounds: int = flag("rounds that count (5)", "N", whole(1), 5)

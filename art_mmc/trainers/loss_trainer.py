@@ -46,7 +46,7 @@ from art_mmc.distributed import (
     world,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
-from art_mmc.state import locked, untouched
+from art_mmc.state import locked, seeded, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
@@ -428,23 +428,14 @@ class LossTrainer(Trainer):
         Two generators: `_order` on the CPU for data order and augmentation, `_noise` on the device for crafting; both
         are the same in all processes. With a seed, torch's and numpy's global random states are put back afterwards.
         """
-        devices = [self._device] if self._device.type == "cuda" else []
-        numpy_state = np.random.get_state()
-        with torch.random.fork_rng(devices=devices, enabled=self.seed is not None):
-            if self.seed is not None:
-                torch.manual_seed(self.seed)
-                np.random.seed(self.seed)
+        with contextlib.nullcontext() if self.seed is None else seeded(self.seed):
             seeds = broadcast_object(torch.randint(2**62, (2,)).tolist())
             if not world().is_main:  # dropout must not strike all parts of a batch alike
                 torch.manual_seed(seeds[0] + world().rank)
                 np.random.seed((seeds[1] + world().rank) % 2**32)
             self._order = torch.Generator().manual_seed(seeds[0])
             self._noise = torch.Generator(self._device).manual_seed(seeds[1])
-            try:
-                yield
-            finally:
-                if self.seed is not None:
-                    np.random.set_state(numpy_state)
+            yield
 
     @contextmanager
     def _fast_network(self, job: Job) -> Iterator[None]:
