@@ -12,7 +12,6 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 
-from art_mmc import create_classifier
 from art_mmc.bench import GROUPS, Settings, run_bench, select, summary_table, write_bench
 from art_mmc.bench.cases import CASES, algorithm_1, case_megabytes, find_case
 from art_mmc.bench.growth import CURVES, SUBJECTS, measure_curve, slope, worst_step
@@ -40,8 +39,6 @@ from art_mmc.cli import main
 from art_mmc.geometry import max_mahalanobis_centers
 from art_mmc.reports import read_document
 from art_mmc.studies.setup import ORDER
-from art_mmc.trainers import PGD
-from art_mmc.trainers.crafting import CraftingContext
 from tests.handmade import MACHINE
 
 QUICK = Settings(quick=True)
@@ -119,19 +116,6 @@ def test_rows_for_a_gpu_are_there_to_be_asked_for():
     assert list(CASES["pgd-resnet20"].build(settings).contenders) == wanted
     rows = run_case(CASES["fgsm-lenet5"], Settings(quick=True, bfloat16=True), rounds=1)
     assert [row.contender for row in rows] == wanted[:3]
-
-
-def test_every_target_has_a_row():
-    asked = {name: case.goal for name, case in CASES.items() if case.goal}
-    assert asked["pgd-lenet5"] == asked["pgd-resnet20"] == 0.55
-    assert asked["cw-lenet5"] == asked["cw-resnet20"] == 0.25
-    assert asked["deepfool-lenet5"] == asked["deepfool-resnet20"] == 0.67
-    assert asked["pgd-by-hand-lenet5"] == asked["pgd-by-hand-resnet20"] == 1.05
-    assert asked["fit-lenet5"] == asked["predict-lenet5"] == 0.77
-    assert asked["step-lenet5"] == asked["step-resnet20"] == 1.05
-    assert {name for name in asked if name.startswith("memory")} == {
-        f"memory-{n}" for n in ["pgd", "cw", "predict", "fit"]
-    }
 
 
 def _scores(first: float, second: float) -> Case:
@@ -340,25 +324,3 @@ def test_in_python():
     assert so_far == [2, 4]
     assert [asdict(row) for row in seen] == bench["rows"]
     assert (bench["rounds"], bench["growth"]) == (2, [])
-
-
-# ----------------------------------------------------------------------------------------------------------- training
-
-
-def test_crafting_computes_no_weight_gradient():
-    """Counted, since a clock is too noisy: no parameter of what the attack runs asks for a gradient."""
-    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
-    asked, passes = [], []
-
-    def look(module, inputs, output):
-        asked.append(any(parameter.requires_grad for parameter in module.parameters()))
-        passes.append(len(output))
-
-    handle = classifier.model.register_forward_hook(look)
-    draw = torch.Generator().manual_seed(0)
-    moment = CraftingContext(lambda shape: torch.rand(shape, generator=draw))
-    PGD(0.1, steps=7).craft(classifier, torch.rand(4, 1, 8, 8), torch.arange(4), moment)
-    handle.remove()
-    assert asked == [False] * 7
-    assert passes == [4] * 7
-    assert all(parameter.requires_grad for parameter in classifier.model.parameters())

@@ -65,14 +65,14 @@ class Scaled(nn.Module):
 #: defence, backbone, crafting, arguments of the trainer, arguments of fit
 SETTINGS = {
     "sce-clean": ("sce", "cnn", None, {"augmentation": "crop-flip", "recipe": "default"}, {}),
-    "sce-float32": ("sce", "cnn", None, {}, {}),
+    "sce-float32": ("sce", "dense", None, {}, {}),
     "mmc-pgd": ("mmc", "cnn", PGD(0.1, steps=3, eps_min=0.02), {"averaging": "ema", "keep": "best"}, {}),
-    "mmc-l2-targeted": ("mmc", "cnn", PGD(0.5, steps=2, norm=2, targeted="random"), {"eps_warmup": 2.0}, {}),
-    "center-pgd": ("center", "cnn", PGD(0.1, steps=2), {"averaging": "swa"}, {}),
-    "pc-fgsm-warm-up": ("pc", "cnn", FGSM(0.05, 0.1), {"warmup_epochs": 1, "adv_ratio": 0.5}, {}),
-    "gce-trades": ("gce", "cnn", TRADES(0.1, steps=2), {}, {}),
-    "few-adversarial": ("sce", "cnn", PGD(0.1, steps=2), {"adv_ratio": 0.01}, {}),
-    "one-sample": ("mmc", "cnn", PGD(0.1, steps=2), {}, {"n": 1}),
+    "mmc-l2-targeted": ("mmc", "dense", PGD(0.5, steps=2, norm=2, targeted="random"), {"eps_warmup": 2.0}, {}),
+    "center-pgd": ("center", "dense", PGD(0.1, steps=2), {"averaging": "swa"}, {}),
+    "pc-fgsm-warm-up": ("pc", "dense", FGSM(0.05, 0.1), {"warmup_epochs": 1, "adv_ratio": 0.5}, {}),
+    "gce-trades": ("gce", "dense", TRADES(0.1, steps=2), {}, {}),
+    "few-adversarial": ("sce", "dense", PGD(0.1, steps=2), {"adv_ratio": 0.01}, {}),
+    "one-sample": ("mmc", "dense", PGD(0.1, steps=2), {}, {"n": 1}),
     "sum-of-losses": ("own", nn.CrossEntropyLoss(reduction="sum"), FGSM(0.05, 0.1), {}, {}),
     "a-loss-that-learns": ("own", Scaled(), FGSM(0.05, 0.1), {}, {}),
     "batch-norm": ("center", "normed", PGD(0.1, steps=2, batch_norm="train"), {"averaging": "swa", "keep": "best"}, {}),
@@ -80,7 +80,7 @@ SETTINGS = {
 FLOAT32 = ("sce-float32",)
 COMPARED = [setting for setting in SETTINGS if setting != "batch-norm"]
 EPOCHS, N, BATCH = 3, 85, 16  # 6 batches, the last one of 5
-STOPS = (3, 6, 8)
+STOPS = (3, 8)
 
 
 def make_trainer(setting, folder=None, seed=0):

@@ -56,7 +56,7 @@ DETECTION = {
 }
 
 COMMAND = ("--suite", "quick", "--nb-test", "20", "--batch-size", "8", "--curves", "0", "--eps", "0.1")
-COMMAND += ("--device", "cpu", "--quiet")
+COMMAND += ("--device", "cpu", "--quiet", "--no-diagnostics")
 
 
 class Noisy(nn.Module):
