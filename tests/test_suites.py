@@ -27,7 +27,7 @@ from art_mmc.evaluation import (
 from art_mmc.evaluation.plans import MOST_TARGETS
 from art_mmc.evaluation.records import gains
 from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
-from art_mmc.reports.evaluate import attacks_table, evaluation_table, protocol_section, report_files, robustness_report
+from art_mmc.reports.evaluate import evaluation_table, protocol_section, report_files, robustness_report
 from art_mmc.studies.evaluate import assess
 from tests.planted import Linear, digits, plain, undefended
 
@@ -300,7 +300,7 @@ def test_an_assessment_keeps_what_was_left_out_and_the_protocol():
     record = assess(network, data, evaluation, nb_test=8, curves=0)
     assert record.provenance["left_out"] == [targeted.name]
     assert record.provenance["protocol"][-1] == ["radii", "-", "0.01: not the paper's"]
-    assert f"so few classes: {targeted.name}." in attacks_table(record)
+    assert f"so few classes: {targeted.name}." in robustness_report(record)
     assert protocol_section(record)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
-from art_mmc.evaluation.records import Reading, reading
+from art_mmc.evaluation.records import reading
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import (
@@ -40,7 +40,6 @@ from art_mmc.reports.tables import (
     markdown_rows,
     norm_name,
     short_name,
-    table,
     text_rows,
     with_interval,
 )
@@ -182,69 +181,6 @@ def records_table(records: Sequence[RobustnessRecord]) -> str:
     return markdown_rows(header, rows, left=4)
 
 
-def _targets(each: AttackRecord) -> str:
-    return (each.targets or "").replace("_", " ")
-
-
-def _left(view: Reading) -> str:
-    return with_interval(view) if view.n else NONE
-
-
-def attacks_table(record: RobustnessRecord) -> str:
-    """Markdown: the attacks inside the ball, one row each, and notes on those whose figure is not theirs alone."""
-    views = [reading(record.clean, each) for each in record.attacks if each.bounded]
-
-    def marked(view: Reading) -> str:
-        return _left(view) + "\\*" * view.follows + "+" * (view.n < view.record.n)
-
-    def targets(view: Reading) -> str:
-        return _targets(view.record) + (", predicted labels" if view.record.labels == "predicted" else "")
-
-    rows = table(
-        views,
-        [
-            ("Attack", lambda view: view.record.attack),
-            ("Objective", lambda view: view.record.objective or ""),
-            ("eps", lambda view: format_eps(view.record.eps)),
-            ("Step", lambda view: format_eps(view.record.eps_step) if view.record.eps_step else ""),
-            ("Steps", lambda view: str(view.record.steps)),
-            ("Restarts", lambda view: str(view.record.restarts)),
-            ("Targets", targets),
-            ("Attacked", lambda view: str(view.attacked)),
-            ("Accuracy left, % (95 % interval)", marked),
-            ("Seconds", lambda view: f"{view.record.seconds:.1f}"),
-            ("Gradients", lambda view: f"{view.record.gradients:,}"),
-            ("Queries", lambda view: f"{view.record.queries:,}"),
-        ],
-        left=2,
-    )
-    parts = [rows]
-    if any(view.follows for view in views):
-        parts.append("\\* ran on what earlier attacks had left: the figure is theirs and its own together.")
-    if any(view.n < view.record.n for view in views):
-        parts.append("+ ran on some of the samples only, and the figure is about these.")
-    if left_out := record.provenance.get("left_out"):
-        parts.append(f"Not run, having no meaning for inputs of this shape or so few classes: {', '.join(left_out)}.")
-    return "\n\n".join(parts)
-
-
-def free_attacks_table(record: RobustnessRecord) -> str:
-    """Markdown: the attacks without a ball, with the lengths of their perturbations; "" if there are none."""
-    columns: list[tuple[str, Callable[[Reading], str]]] = [
-        ("Attack", lambda view: view.record.attack),
-        ("Targets", lambda view: _targets(view.record)),
-        ("Steps", lambda view: str(view.record.steps)),
-        ("Attacked", lambda view: str(view.attacked)),
-        ("Fooled", lambda view: str(len(view.found))),
-        ("Mean L2", lambda view: f"{np.mean(view.found):.3f}" if len(view.found) else NONE),
-        ("Median L2", lambda view: f"{np.median(view.found):.3f}" if len(view.found) else NONE),
-        ("Accuracy left, %", _left),
-        ("Seconds", lambda view: f"{view.record.seconds:.1f}"),
-    ]
-    views = [reading(record.clean, each) for each in record.attacks if not each.bounded]
-    return table(views, columns) if views else ""
-
-
 def class_table(record: RobustnessRecord) -> str:
     """Markdown: accuracy by class, clean and in the worst case at the largest radius; "" if labels were not kept."""
     if record.labels is None:
@@ -274,6 +210,8 @@ def protocol_section(record: RobustnessRecord) -> str:
 
 def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) -> str:
     """The whole report in Markdown; `pictures` are the names of those that lie beside it."""
+    views = [reading(record.clean, each) for each in record.attacks]
+    bounded = [view for view in views if view.record.bounded]
     return page(
         "evaluate",
         record=record,
@@ -286,8 +224,11 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
         worst_case=worst_case_table(record),
         captions=CAPTIONS,
         pictures=set(pictures),
-        attacks=attacks_table(record),
-        free=free_attacks_table(record),
+        bounded=bounded,
+        partial=any(view.n < view.record.n for view in bounded),
+        free=[view for view in views if not view.record.bounded],
+        mean=np.mean,
+        median=np.median,
         by_class=class_table(record),
         protocol=protocol_section(record),
     )
