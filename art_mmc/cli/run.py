@@ -11,29 +11,19 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from art_mmc.checks import users_place
 from art_mmc.studies.flags import add_flags
 
 if TYPE_CHECKING:
-    from art_mmc.distributed import World
     from art_mmc.studies.setup import Job
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 class UsageError(Exception):
     """A user's mistake, in one line."""
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps line breaks, and gives the names of options a little more room than usual."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,7 +33,9 @@ class Parser(argparse.ArgumentParser):
     commands: Mapping[str, argparse.ArgumentParser]
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=Formatter, **kwargs)
+        # line breaks are kept, and the names of options get a little more room than usual
+        formatter: Any = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
@@ -146,21 +138,6 @@ def find_device(name: str | None) -> str:
 
 
 @contextmanager
-def all_processes(device: str | None) -> Iterator[tuple[World, str]]:
-    """
-    Around the work of a command that torchrun may have started in several processes: they meet, and each takes its
-    device. All do the same; the main one writes and prints.
-    """
-    from art_mmc.distributed import process_group
-
-    with ExitStack() as stack:
-        with user_errors():
-            device_type = find_device(device)
-            here = stack.enter_context(process_group(device_type))
-        yield here, device_type
-
-
-@contextmanager
 def cpu_threads(wanted: int | None, input_shape: Sequence[int] | None = None) -> Iterator[None]:
     """
     CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
@@ -206,12 +183,14 @@ def run_verb(
     others wait, as the first process to end with another status than 0 would have torchrun end the one that still
     writes.
     """
-    from art_mmc.distributed import in_main_process
+    from art_mmc.distributed import in_main_process, process_group
     from art_mmc.reports.write import check_report
     from art_mmc.state import locked
 
-    with all_processes(settings.device) as (world, device_type):
+    with ExitStack() as processes:
         with user_errors():
+            device_type = find_device(settings.device)
+            world = processes.enter_context(process_group(device_type))
             job = prepare(settings, device_type)
             check_writable(job.folder)
             check_report(job.folder)

@@ -264,7 +264,7 @@ def run_detection_study(
             attempts = run.attempts()
             # no attack waits for another: the batches of all of them are shared out at once
             about = {"classifier": identity(classifier), "data": identity_of_data(x, y), "settings": repr(wanted)}
-            state = None if folder is None else _state(folder / name, about)
+            state = None if folder is None else in_main_process(partial(StateFolder, folder / name, about))
 
             def part(number: int, attempt: _Attempt, first: int, run: _Run = run, state: Any = state) -> _Part:
                 made = partial(run.part, attempt, first)
@@ -301,10 +301,6 @@ def run_detection_study(
         **machine(next(iter(classifiers.values())).device),
     }
     return DetectionStudy(provenance, tuple(records), tuple(white_box_records))
-
-
-def _state(folder: Path, about: dict[str, Any]) -> StateFolder:
-    return in_main_process(lambda: StateFolder(folder, about))
 
 
 @dataclass(frozen=True, eq=False)
