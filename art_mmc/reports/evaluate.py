@@ -111,18 +111,6 @@ def name_of(record: RobustnessRecord) -> str:
     return str(record.provenance.get("name", "classifier"))
 
 
-def _range(record: RobustnessRecord) -> str:
-    """Where the inputs are; older records do not say."""
-    box = record.provenance.get("clip_values", UNIT_BOX)
-    return "of any size" if box is None else f"in [{box[0]:g}, {box[1]:g}]"
-
-
-def title_of(record: RobustnessRecord) -> str:
-    """The classifier and its data set."""
-    dataset = record.provenance.get("dataset")
-    return name_of(record) + (f" on {short_name(dataset)}" if dataset else "")
-
-
 def _accuracies(record: RobustnessRecord, eps: float) -> list[str]:
     """Clean, then :func:`side_by_side`; the worst case in bold."""
     *cells, worst = side_by_side(record, eps)
@@ -216,10 +204,9 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
         "evaluate",
         record=record,
         facts=record.provenance,
-        title=title_of(record),
         meanings=MEANINGS,
         norm=norm_text(record),
-        range=_range(record),
+        box=record.provenance.get("clip_values", UNIT_BOX),  # older records do not say
         headline=headline(record),
         worst_case=worst_case_table(record),
         captions=CAPTIONS,
