@@ -20,6 +20,8 @@ from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary, S
 from art_mmc.attacks.auto_attack import _Square, remembering
 from art_mmc.attacks.auto_pgd import checkpoints
 from art_mmc.attacks.build import build_attack
+from art_mmc.attacks.fast_adaptive_boundary import project_onto_plane
+from art_mmc.attacks.white_box import Ball
 from art_mmc.evaluation.engine import beyond_ball, beyond_box
 from art_mmc.objectives import OBJECTIVES, margin, soft_margin
 from art_mmc.state import seeded
@@ -127,6 +129,30 @@ def test_fab_with_eps_counts_what_lies_in_the_ball_and_keeps_the_other_images(no
     assert 6 < fooled.sum() < 18
     np.testing.assert_array_equal(x_adv[~fooled], x[~fooled])
     assert not beyond_ball(x_adv, x, eps, norm).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("box", BOXES)
+def test_the_way_to_a_plane_in_the_box(norm, box):
+    """By bisection in float64; a third of the planes lies beyond the box, and some values have no weight."""
+    rng = np.random.default_rng(3)
+    x, normal = images(30).reshape(30, -1), rng.standard_normal((30, 64)) * rng.integers(0, 2, (30, 64))
+    low, high = (-np.inf, np.inf) if BOXES[box] is None else BOXES[box]
+    farthest, _ = furthest(x.astype(float), -normal, np.full(30, 1e6), norm, (0, 1))
+    offset = farthest * np.tile([0.1, 0.8, 1.5], 10)
+    _, want = solved(x.astype(float), -normal, norm, BOXES[box], lambda rise, _: rise >= offset)
+    for sign in (1, -1):
+        ball = Ball(norm, torch.tensor(low).float(), torch.tensor(high).float())
+        way = project_onto_plane(
+            ball, torch.tensor(x), torch.tensor(sign * normal).float(), torch.tensor(sign * offset).float()
+        ).numpy()
+        left = (way * normal).sum(axis=1) + offset
+        assert not beyond_box(x + way, BOXES[box]).any()
+        meets = np.isfinite(want)
+        assert meets.sum() == (20 if box == "box" else 30)
+        np.testing.assert_allclose(left[meets], 0, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(way, norm, axis=1)[meets], want[meets], rtol=1e-4)
+        np.testing.assert_allclose(left[~meets], (offset - farthest)[~meets], rtol=1e-4)  # as near as the box lets it
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -491,6 +517,14 @@ def test_each_attack_gets_what_is_still_robust(short, monkeypatch):
     assert [each[:2] for each in got] == [("AutoPGD", 0), ("AutoPGD", 9), ("FastAdaptiveBoundary", 9), ("_Square", 0)]
     np.testing.assert_allclose([each[2] / 40 for each in got], shares[:4])
     assert shares[0] > shares[-1] == (classifier.predict(x_adv).argmax(axis=1) == y).mean()
+
+
+def test_few_classes():
+    assert {
+        k: (each["APGD-T"].objective, each["APGD-T"].nb_targets, each["FAB-T"].nb_targets)
+        for k in (2, 3, 4, 10, 200)
+        for each in [AutoAttackStandard(linear(k))._attacks(4, k)]
+    } == {2: ("margin", 1, 1), 3: ("margin", 2, 2), 4: ("dlr", 3, 3), 10: ("dlr", 9, 9), 200: ("dlr", 9, 9)}
 
 
 @pytest.mark.parametrize(

@@ -115,32 +115,6 @@ def test_random_points_do_not_find_it(network, plan):
         assert (module(torch.from_numpy(x)).argmax(dim=1) == 0).all()
 
 
-class SpiedDraws:
-    """A random generator that keeps what it drew."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng, self.normals = np.random.default_rng(seed), []
-        self.uniform = self._rng.uniform
-
-    def normal(self, size: tuple[int, ...]) -> np.ndarray:
-        self.normals.append(self._rng.normal(size=size))
-        return self.normals[-1]
-
-
-def test_the_planted_point_is_there():
-    """The last corner drawn for an image lies beyond the plane, as far from it as the nearest point before it."""
-    base = Target(undefended(), images(3)).view("loss")
-    module = Planted(base.model)
-    for image in images(3):
-        draws = SpiedDraws(7)
-        with base.crafting(), torch.no_grad():
-            weight, bias = _plant(base, module, image, LINF, draws)
-            assert draws.normals[-1].shape == (1, *image.shape)
-            point = np.clip(image + 0.1 * np.sign(draws.normals[-1]), 0, 1).astype(np.float32)
-            score = module.features(torch.from_numpy(point))[0] @ weight + bias
-        assert float(score) == pytest.approx(0.5, abs=1e-3)
-
-
 def test_samples_are_judged_by_their_own_layers(monkeypatch):
     """The found ones are a part of the batch: they must not be judged by the layers of the first samples."""
     target = Target(undefended(), images())

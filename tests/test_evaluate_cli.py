@@ -326,7 +326,7 @@ def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
 
 
 def test_report_makes_the_files_again(run):
-    write_robustness(replace(pictured(), curves=None), "first")
+    write_robustness(replace(pictured(), curves=None, inputs=None), "first")
     status, out, err = run("report", "first/report.json", "--output", "second")
     assert (status, err) == (0, "")
     assert "verdict: broken" in out

@@ -13,21 +13,18 @@ from art_mmc import load_dataset
 from art_mmc.attacks import auto_attack
 from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
-    HOLDS,
     QUIRKS,
     SUITES,
-    UNTRUSTWORTHY,
     AttackPlan,
     AttackRecord,
     RobustnessEvaluation,
     RobustnessRecord,
-    Verdict,
     get_suite,
 )
 from art_mmc.evaluation.plans import MOST_TARGETS
 from art_mmc.evaluation.records import gains
-from art_mmc.evaluation.suites import BOUND, DISTILLED, GIVEN, QUOTE, fits
-from art_mmc.reports.evaluate import evaluation_table, protocol_section, report_files, robustness_report
+from art_mmc.evaluation.suites import DISTILLED, GIVEN, fits
+from art_mmc.reports.evaluate import protocol_section, report_files
 from art_mmc.studies.evaluate import assess
 from tests.planted import Linear, digits, plain, undefended
 
@@ -277,18 +274,6 @@ def test_a_report_tells_of_the_protocol_that_ran():
     assert not protocol_section(replace(old, suite="strong"))
 
 
-def test_an_untrustworthy_figure_is_not_one_to_quote():
-    """Under no suite."""
-    none = np.ones(4, bool)
-    clean = AttackRecord("clean", None, 0.0, 0.0, 0, 0.0, none)
-    record = RobustnessRecord(clean, (replace(clean, attack="PGD", objective="loss", eps=0.1),), 0, "strong")
-    for status, told in ((HOLDS, QUOTE), (UNTRUSTWORTHY, "not one to quote")):
-        judged = replace(record, verdict=Verdict(status, ("why",)))
-        assert told in evaluation_table(judged)
-        assert (QUOTE in robustness_report(judged)) == (status == HOLDS)
-    assert BOUND in evaluation_table(replace(judged, suite="quick"))
-
-
 def test_an_assessment_keeps_what_was_left_out_and_the_protocol():
     """Under their own names, where the report looks for them."""
     data = load_dataset("digits")
@@ -448,16 +433,3 @@ def test_square_on_images_of_any_shape(shape):
     plan = AttackPlan("Square", "square", None, 0.3, steps=40)
     found = RobustnessEvaluation([plan], diagnostics=False, verbose=False).evaluate(classifier, x, y)
     assert found.attacks[0].correct < 8
-
-
-def test_inputs_that_are_no_images():
-    rng = np.random.default_rng(0)
-    x = rng.uniform(0, 1, (40, 6)).astype(np.float32)
-    model = torch.nn.Sequential(torch.nn.Linear(6, 3))
-    classifier = plain(model, input_shape=(6,), nb_classes=3)
-    y = classifier.predict(x).argmax(axis=1)
-    found = RobustnessEvaluation("standard", 0.1, verbose=False).evaluate(classifier, x, y)
-    assert "Square" not in {each.attack for each in found.attacks}
-    assert found.worst_case(0.1).correct < 40
-    (black_box,) = (each for each in found.diagnostics if each.name == "black box better")
-    assert "SPSA" in black_box.sentence
