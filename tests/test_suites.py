@@ -24,7 +24,7 @@ from art_mmc.evaluation import (
 from art_mmc.evaluation.plans import MOST_TARGETS
 from art_mmc.evaluation.records import gains
 from art_mmc.evaluation.suites import DISTILLED, GIVEN, fits
-from art_mmc.reports.evaluate import protocol_section, report_files
+from art_mmc.reports.evaluate import protocol_section, report_files, robustness_report
 from art_mmc.studies.evaluate import assess
 from tests.planted import Linear, digits, plain, undefended
 
