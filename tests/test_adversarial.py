@@ -428,7 +428,7 @@ class TestCommandLine:
         "--adversarial pgd --eps 8/255": {"eps": 8 / 255},
         "--adversarial pgd --attack-steps 3 --step-size 2/255": {"steps": 3, "step_size": 2 / 255},
         "--adversarial pgd --norm 2 --eps 0.5": {"norm": 2.0, "eps": 0.5},
-        "--adversarial pgd --objective margin --tolerance 1": {"objective": "margin", "tolerance": 1},
+        "--adversarial pgd --objective soft_margin --tolerance 1": {"objective": "soft_margin", "tolerance": 1},
         "--adversarial pgd --targeted random": {"targeted": "random"},
         "--adversarial pgd --crafting-batch-norm train": {"batch_norm": "train"},
         "--adversarial trades --beta 2": {"attack": "trades", "beta": 2.0},

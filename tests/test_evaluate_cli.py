@@ -35,6 +35,7 @@ from art_mmc.evaluation import (
 )
 from art_mmc.evaluation.curves import curve_radii, measure_curves
 from art_mmc.evaluation.records import Curves
+from art_mmc.evaluation.suites import CONVERGED, ROUNDS
 from art_mmc.reports import load_robustness, robustness_report, write_robustness
 from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import assess
@@ -179,6 +180,16 @@ def test_default_radii_follow_the_suite_or_the_data(run, monkeypatch):
     assert evaluations[2].quirks == ("eps256",)
     assert [kwargs["nb_test"] for _, kwargs in seen] == [1000, 1000, 7]
     assert Path("runs/evaluate-mmc-pang2020-table1/report.md").is_file()
+
+
+def test_rounds_of_a_suite_that_has_some(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or RECORD)
+    assert run("evaluate", "mmc.pt", "--suite", "strong", "--rounds", 3, "--converged", 0.01)[0] == 0
+    assert run("evaluate", "mmc.pt", "--suite", "strong")[0] == 0
+    assert [(each.rounds, each.converged) for each in seen] == [(3, 0.01), (ROUNDS, CONVERGED)]
+    status, _, err = run("evaluate", "mmc.pt", "--suite", "quick", "--rounds", 3)
+    assert (status, "suite 'quick' does not go on in rounds" in err) == (2, True)
 
 
 def test_substitutes(run, monkeypatch):

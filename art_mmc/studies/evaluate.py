@@ -46,12 +46,17 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
         cost = budget.operations(classifier, dataset.x_test)
         nb_test = settings.nb_test or budget.affordable(cost, budget.ATTACKS * len(radii), NB_TEST, 20)
         curves = budget.affordable(cost, budget.CURVES, CURVES, 4) if settings.curves is None else curves
+    given_rounds = {name: getattr(settings, name) for name in ("rounds", "converged")}
+    given_rounds = {name: value for name, value in given_rounds.items() if value is not None}
+    if given_rounds and suite.rounds is None:
+        raise ValueError(f"--rounds and --converged: suite '{suite.name}' does not go on in rounds, as strong does")
     folder = Path(settings.output or f"runs/evaluate-{checkpoint.stem}-{suite.name}").expanduser()
     evaluation = RobustnessEvaluation(
         suite.name,
         radii,
         math.inf if settings.norm == "inf" else 2,
         quirks=settings.quirk or (),
+        **given_rounds,
         diagnostics=not settings.no_diagnostics,
         substitutes=substitutes or None,
         batch_size=settings.batch_size,

@@ -165,8 +165,9 @@ class Train(Machine, Training):
         "length of a gradient step, e.g. 2/255 [pgd, fast, trades] (default: EPS / 4; fast: 1.25 EPS)", "STEP", number
     )
     objective: str | None = _adversarial(
-        "what crafting maximises [pgd, fgsm, fast] (default: loss, the defence's own)",
-        choices=("loss", "adaptive", "margin", "cross_entropy", "dlr"),
+        "what crafting maximises [pgd, fgsm, fast]: loss, the defence's own (default), adaptive, or an objective by its "
+        "name, e.g. soft_margin",
+        "NAME",
     )
     targeted: str | None = _adversarial(
         "craft towards such a wrong class instead of away from the true one [pgd]", choices=("random", "least_likely")
@@ -251,6 +252,10 @@ class Evaluate(Machine, Data):
         **NUMBERS,
     )
     norm: str = _attacks("norm of the ball (default: inf)", default="inf", choices=("inf", "2"))
+    rounds: int | None = _attacks("rounds of strong, at most, each about as dear as all before it (2)", "N", whole(1))
+    converged: float | None = _attacks(
+        "share of the images below which a round has found little, and is the last (0.002)", "SHARE", share
+    )
     quirk: list[str] | None = _attacks(f"do as a paper's code does: {_QUIRKS}", **NAMES)
     substitute: list[str] | None = _attacks(
         "network on which transfer attacks craft, as CHECKPOINT without a factory; can be repeated (default: a "
