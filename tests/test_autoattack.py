@@ -15,7 +15,7 @@ from art.attacks.evasion import SquareAttack
 from art.defences.preprocessor import SpatialSmoothing
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc import create_classifier
+from art_mmc import create_classifier, load_dataset, load_pretrained
 from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary, ScheduledPGD
 from art_mmc.attacks.auto_attack import _Square, remembering
 from art_mmc.attacks.auto_pgd import checkpoints
@@ -265,30 +265,36 @@ def test_apgd_against_its_algorithm_written_out(norm):
     np.testing.assert_allclose(got, want, rtol=1e-3)
 
 
-def schedule_written_out(network, x, y, start, eps, norm, steps, sharpness, lengths):
-    """Scheduled PGD for one image, in float64, along the soft margin's gradient in closed form; the largest margin."""
+def schedule_written_out(network, x, y, start, first, eps, norm, steps, sharpness, lengths):
+    """
+    Scheduled PGD for one image, in float64, along the soft margin's gradient in closed form; the largest margin in the
+    ball of radius eps, after a ball that is `first` times as large and shrinks over three quarters of the steps.
+    """
     network = copy.deepcopy(network).double()
-    x, z, margins = torch.tensor(x).double(), torch.tensor(start).double().clamp(0, 1), []
+    x, z, margins, radius = torch.tensor(x).double(), torch.tensor(start).double().clamp(0, 1), [], eps
     for k in range(steps + 1):
         z = z.clone().requires_grad_(True)
         a = network(z[None])[0]
         row = a.detach().numpy()
-        margins.append(np.delete(row, y).max() - row[y])
+        margins += [np.delete(row, y).max() - row[y]] if radius == eps else []
         t = sharpness[0] + (sharpness[1] - sharpness[0]) * k / steps
         weights = np.exp(t * (row - row.max()) / row.std())
         weights[y] = 0
         weights /= weights.sum()
         weights[y] = -1
         (gradient,) = torch.autograd.grad((a * torch.tensor(weights)).sum(), z)
-        length = eps * (lengths[1] + (lengths[0] - lengths[1]) * (1 + np.cos(np.pi * k / steps)) / 2)
+        radius = eps * max(1, first - (first - 1) * (k + 1) / steps * 4 / 3)
+        length = radius * (lengths[1] + (lengths[0] - lengths[1]) * (1 + np.cos(np.pi * k / steps)) / 2)
         d = z.detach() + length * (gradient.sign() if norm == math.inf else gradient / gradient.norm()) - x
-        d = d.clamp(-eps, eps) if norm == math.inf else d * min(1, eps / d.norm().item())
+        d = d.clamp(-radius, radius) if norm == math.inf else d * min(1, radius / d.norm().item())
         z = (x + d).clamp(0, 1)
     return max(margins)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("settings", [{}, {"sharpness": (2.0, 8.0), "lengths": (1.0, 0.1), "max_iter": 7}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"sharpness": (2.0, 8.0), "lengths": (1.0, 0.1), "radii": (1, 2.5), "max_iter": 7}], ids=str
+)
 def test_scheduled_pgd_against_its_algorithm_written_out(norm, settings):
     """The first start is the image, the second one a point of the ball; the better of the two is kept."""
     classifier, (_, _, x, y) = undefended(), digits()
@@ -298,10 +304,10 @@ def test_scheduled_pgd_against_its_algorithm_written_out(norm, settings):
     how = (eps, norm, attack.max_iter, attack.sharpness, attack.lengths)
     want = [
         max(
-            schedule_written_out(classifier.model, each, k, start, *how)
-            for start in (each, each + eps * attack._noise(each.shape, [3, i, 1, 0]))
+            schedule_written_out(classifier.model, each, k, each, attack.radii[0], *how),
+            schedule_written_out(classifier.model, each, k, each + eps * noise, attack.radii[1], *how),
         )
-        for i, (each, k) in enumerate(zip(x, y, strict=True))
+        for each, k, noise in zip(x, y, (attack._noise(x[0].shape, [3, i, 1, 0]) for i in range(6)), strict=True)
     ]
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
@@ -642,6 +648,7 @@ REFUSED += [
     for each in [("objective", "margn"), ("objective", 3), ("eps", None)]
 ]
 REFUSED += [(ScheduledPGD, *each) for each in [("sharpness", 3.0), ("sharpness", (1, -1)), ("lengths", (math.inf, 0))]]
+REFUSED += [(ScheduledPGD, "radii", each) for each in [2.0, (), (0.5,), (1.5, math.inf)]]
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), REFUSED)

@@ -893,7 +893,7 @@ def test_two_classes():
     classifier = linear_classifier(2)
     y = classifier.predict(x).argmax(axis=1)
     found = RobustnessEvaluation("quick", 0.02, verbose=False, diagnostics=False).evaluate(classifier, x, y)
-    names = [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE, "APGD soft margin"]
+    names = [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE, "ScheduledPGD soft margin, 40 steps"]
     assert [each.attack for each in found.attacks] == names
 
 

@@ -167,5 +167,5 @@ class AutoPGD(ObjectiveAttack):
         self.objective = objective
         self._check_params()
 
-    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
+    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
         return auto_pgd(question, ball, x, start, self.eps, self.max_iter, self.early_stop)

@@ -1,5 +1,5 @@
 """
-PGD by a schedule: long steps along a soft margin at first, short ones along a sharp one at last.
+PGD by a schedule: long steps in a large ball along a soft margin at first, short ones along a sharp one at last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from art_mmc.attacks.white_box import Ball, Found, ObjectiveAttack, Question
 from art_mmc.checks import number
 from art_mmc.objectives import Objective
 
+#: share of the steps over which the ball shrinks to eps
+_SHRINKING = 0.75
+
 #: after how many steps broken samples leave where looking means waiting for the device
 _LOOKS = 10
 
@@ -23,17 +26,21 @@ class ScheduledPGD(ObjectiveAttack):
     Projected gradient descent with a schedule, on the soft margin (:func:`.soft_margin`) unless told otherwise. Step k
     of N, from 0, is along the gradient (its sign in L-inf), with
 
-        length    eps (l_1 + (l_0 - l_1) (1 + cos(pi k / N)) / 2),    l_0 = 2, l_1 = 0
+        radius    eps max(1, r + (1 - r) 4 (k + 1) / 3 N),            r = 1.5, of a second start 3
+        length    radius (l_1 + (l_0 - l_1) (1 + cos(pi k / N)) / 2), l_0 = 2, l_1 = 0
         sharpness t_0 + (t_1 - t_0) k / N,                            t_0 = 1, t_1 = 5
 
-    and back into the ball and the box: it looks for a way out across the whole ball and towards all classes, then
-    settles on the nearest. The first start is the image itself, each further one a random point of the ball.
+    and back into the ball of that radius and the box: it looks for a way out towards all classes, then settles on the
+    nearest. Where the network is flat about the image the way is found farther out, and followed back into the ball of
+    radius eps, in which alone a point counts. The first start is the image itself, each further one a random point.
 
     What is returned is the first example that is found; without `early_stop`, or where none is, the point of the
     largest margin on the way, since values under two sharpnesses do not compare.
+
+    | Paper link: https://arxiv.org/abs/2103.01208 (a ball that shrinks to eps)
     """
 
-    attack_params = ObjectiveAttack.attack_params + ["sharpness", "lengths"]
+    attack_params = ObjectiveAttack.attack_params + ["sharpness", "lengths", "radii"]
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class ScheduledPGD(ObjectiveAttack):
         objective: str | Objective = "soft_margin",
         sharpness: tuple[float, float] | None = (1.0, 5.0),
         lengths: tuple[float, float] = (2.0, 0.0),
+        radii: tuple[float, ...] = (1.5, 3.0),
         nb_restarts: int = 1,
         targeted: bool = False,
         nb_targets: int = 0,
@@ -64,7 +72,9 @@ class ScheduledPGD(ObjectiveAttack):
                given the target and minimised; "dlr" then stands for "targeted_dlr".
         :param sharpness: First and last t of the soft margin, handed to the objective as `t`; None for an objective
                that takes none.
-        :param lengths: First and last length of a step, in units of eps.
+        :param lengths: First and last length of a step, in units of the ball's radius.
+        :param radii: The ball's first radius, in units of eps, at least 1, which is plain PGD's: the starts take them
+               in turn.
         :param nb_restarts: Number of starts, for each target.
         :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
         :param nb_targets: How many other classes to aim at in turn, the likeliest first, at most all; what is found on
@@ -80,20 +90,23 @@ class ScheduledPGD(ObjectiveAttack):
         self.objective = objective
         self.sharpness = sharpness
         self.lengths = lengths
+        self.radii = radii
         self._check_params()
 
-    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
-        point = x if first else start
+    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
+        point = start if turn else x
         found, rows = Found(point, self.early_stop), torch.arange(len(x), device=x.device)
         looks = 1 if x.device.type == "cpu" else _LOOKS
         longest, shortest = self.lengths
+        first, radius = self.radii[turn % len(self.radii)], 1.0
         for k in range(self.max_iter + 1):
             done = k / self.max_iter
             settings = {}
             if self.sharpness is not None:
                 settings["t"] = self.sharpness[0] + (self.sharpness[1] - self.sharpness[0]) * done
             _, gradients, hit, lead = question(point, rows, **settings)
-            found.see(rows, point, hit, lead)
+            if radius == 1:
+                found.see(rows, point, hit, lead)
             if k == self.max_iter:
                 break
             if self.early_stop and k % looks == 0:
@@ -101,8 +114,9 @@ class ScheduledPGD(ObjectiveAttack):
                 rows, point, gradients = rows[going], point[going], gradients[going]
                 if not len(rows):
                     break
-            length = self.eps * (shortest + (longest - shortest) * (1 + math.cos(math.pi * done)) / 2)
-            point = ball.project(point + length * ball.direction(gradients), x[rows], self.eps)
+            radius = max(1.0, first + (1 - first) * (k + 1) / (_SHRINKING * self.max_iter))
+            length = radius * (shortest + (longest - shortest) * (1 + math.cos(math.pi * done)) / 2)
+            point = ball.project(point + self.eps * length * ball.direction(gradients), x[rows], self.eps * radius)
         return found
 
     def _check_params(self) -> None:
@@ -115,6 +129,10 @@ class ScheduledPGD(ObjectiveAttack):
                 raise ValueError(f"{name}: expected two numbers, the first and the last, got {pair!r}.")
             for each in pair:
                 number(name, each, ends="[)")
+        if not isinstance(self.radii, (tuple, list)) or not self.radii:
+            raise ValueError(f"radii: expected numbers of at least 1, got {self.radii!r}.")
+        for each in self.radii:
+            number("radii", each, 1, ends="[)")
         if isinstance(self.objective, str) and self.objective != "soft_margin" and self.sharpness is not None:
             raise ValueError(
                 f"sharpness: expected None for objective '{self.objective}', which takes none, got {self.sharpness!r}."

@@ -362,10 +362,10 @@ class ObjectiveAttack(WhiteBoxAttack):
     objective: str | Objective
 
     @abstractmethod
-    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, first: bool) -> Found:
+    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
         """
         What was found in maximising the question's values about inputs (B, ...), in the box, from random points of the
-        ball; `first` for the first start.
+        ball; `turn` is the number of the start, from 0.
         """
 
     def _attack(
@@ -397,7 +397,7 @@ class ObjectiveAttack(WhiteBoxAttack):
             return found, gradients, self._reached(logits, y[rows]), self._lead(logits, y[rows])
 
         random = ball.project(clean + self.eps * directions, clean, self.eps)
-        found = self._maximise(question, ball, clean, random, start == 0)
+        found = self._maximise(question, ball, clean, random, start)
         # what was found on the way to another class compares by the margin
         worth = found.values if targets is None else margin(network.logits(found.points), y)
         return found.points, found.hit, worth
