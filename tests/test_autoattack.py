@@ -312,6 +312,18 @@ def test_scheduled_pgd_against_its_algorithm_written_out(norm, settings):
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
+def test_a_larger_ball_first_finds_the_way_around_what_is_flat():
+    """Features trained by MMC hardly move about an image: within the ball nothing tells where another class is."""
+    classifier, data = load_pretrained("mmc-mnist"), load_dataset("mnist-sample")
+    x, y = data.x_test[:30], data.y_test[:30]
+    left = []
+    for radii in ((1.0,), (3.0,)):
+        x_adv = ScheduledPGD(classifier, eps=0.1, radii=radii, verbose=False).generate(x, y)
+        assert np.abs(x_adv - x).max() <= 0.1 * (1 + 1e-6)
+        left.append(int((classifier.predict(x_adv).argmax(axis=1) == y).sum()))
+    assert left[1] <= left[0] - 6
+
+
 # ----------------------------------------------------------------------------------------------- the authors' code
 
 

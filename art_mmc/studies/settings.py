@@ -165,7 +165,7 @@ class Train(Machine, Training):
         "length of a gradient step, e.g. 2/255 [pgd, fast, trades] (default: EPS / 4; fast: 1.25 EPS)", "STEP", number
     )
     objective: str | None = _adversarial(
-        "what crafting maximises [pgd, fgsm, fast]: loss, the defence's own (default), adaptive, or an objective by its "
+        "what crafting maximises [pgd, fgsm, fast]: loss, the defence's own (default), adaptive, or an objective by "
         "name, e.g. soft_margin",
         "NAME",
     )
