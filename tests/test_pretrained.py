@@ -175,7 +175,6 @@ def test_listed(run):
 
 
 @pytest.mark.thorough
-@pytest.mark.thorough
 def test_a_network_is_added_by_one_command(run, tmp_path):
     assert run("train", "--defence", "mmc", "--epochs", 2, "--output", "net.pt", "--quiet")[0] == 0
     package = tmp_path / "package"

@@ -11,24 +11,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import BasicIterativeMethod, CarliniL2Method, DeepFool, FastGradientMethod
+from art.attacks.evasion import CarliniL2Method, DeepFool, FastGradientMethod
 from art.attacks.evasion import ProjectedGradientDescent as ArtPGD
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import accelerate, create_classifier, load_classifier, load_dataset
 from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
-from art_mmc.classifiers import CLASSIFIERS
 from art_mmc.data import Dataset
 from art_mmc.detectors import KernelDensityDetector
 from art_mmc.evaluation import RobustnessEvaluation, transfer_matrix
 from art_mmc.evaluation.suites import SUITES
-from art_mmc.models import create_backbone, wrap_backbone
+from art_mmc.models import create_backbone
 from art_mmc.models.network import Normalize
 from art_mmc.reports import write_robustness
 from art_mmc.studies.inspect import inspect_classifier
 from art_mmc.theory import landing_ranks, rank_study
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, create_trainer
+from tests.conftest import THREE
 
 pytestmark = pytest.mark.usefixtures("short_control")
 
@@ -103,8 +103,8 @@ def trained(kind):
     return classifier
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_defence_learns_and_comes_back_from_its_file(kind, name, tmp_path):
+@pytest.mark.parametrize("name", THREE)
+def test_a_defence_learns_and_comes_back_from_its_file(kind, name, tmp_path):
     x, y = data(kind)
     classifier = defended(kind, name, mean=0.5, std=0.25)
     before = classifier.model.backbone.state_dict()
@@ -146,14 +146,12 @@ def test_normalisation_by_number_by_channel_and_by_element(shape):
 @pytest.mark.parametrize(
     "crafting",
     [
-        PGD(eps=0.05, steps=2),
         PGD(eps=0.3, steps=2, norm=2, tolerance=1, eps_min=0.1, batch_norm="train"),
-        PGD(eps=0.05, steps=1, targeted="least_likely"),
         FGSM(),
         FastFGSM(eps=0.05),
         TRADES(eps=0.05, steps=2),
     ],
-    ids=["pgd", "pgd-l2", "targeted", "fgsm", "fast", "trades"],
+    ids=["pgd-l2", "fgsm", "fast", "trades"],
 )
 def test_adversarial_training(kind, crafting):
     x, y = data(kind)
@@ -179,17 +177,14 @@ def test_crafted_examples_are_in_the_ball(trained, kind):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda c: FastGradientMethod(c, eps=0.1),
         lambda c: FastGradientMethod(c, eps=0.1, norm=2),
         lambda c: ArtPGD(c, eps=0.1, eps_step=0.05, max_iter=2, verbose=False),
-        lambda c: ArtPGD(c, norm=2, eps=0.1, eps_step=0.05, max_iter=2, verbose=False),
-        lambda c: BasicIterativeMethod(c, eps=0.1, eps_step=0.05, max_iter=2, verbose=False),
         lambda c: DeepFool(c, max_iter=2, verbose=False),
         lambda c: CarliniL2Method(c, max_iter=2, binary_search_steps=1, verbose=False),
         lambda c: SPSA(c, eps=0.1, max_iter=2, nb_samples=8, verbose=False),
         lambda c: GaussianNoise(c, verbose=False),
     ],
-    ids=["fgsm", "fgsm-l2", "pgd", "pgd-l2", "bim", "deepfool", "carlini", "spsa", "noise"],
+    ids=["fgsm-l2", "pgd", "deepfool", "carlini", "spsa", "noise"],
 )
 def test_attacks(trained, kind, make):
     x, y = data(kind, 6)
@@ -282,12 +277,6 @@ def test_what_is_for_images_says_so(trained, kind):
             LossTrainer(trained, augmentation="flip")
         with pytest.raises(ValueError, match=r"\(C, H, W\).*for backbone 'lenet5'.*module of your own"):
             create_backbone("lenet5", SHAPES[kind])
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (3, -1), (2.5,), "ab", 13])
-def test_impossible_shapes(shape):
-    with pytest.raises(ValueError, match="input_shape: expected positive whole numbers"):
-        wrap_backbone(nn.Flatten(), shape)
 
 
 @pytest.mark.parametrize(
