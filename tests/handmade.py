@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
 from art_mmc.evaluation.records import Curves
+from art_mmc.published import Cell, get_published
 
 N = 10
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -23,6 +25,13 @@ MACHINE = {
     "threads": 2,
     "versions": {"art_mmc": "0.1.0", "adversarial-robustness-toolbox": "1.20.1", "torch": "2.9"},
 }
+
+
+def figure(table: str, dataset: str, method: str, attack: str, eps: float | None = None) -> Cell:
+    """The only published cell with these; a radius is typed with fewer digits."""
+    cells = get_published(table).select(dataset, method)
+    (found,) = (each for each in cells if each.attack == attack and each.eps == (eps and pytest.approx(eps)))
+    return found
 
 
 def bits(text: str) -> np.ndarray:

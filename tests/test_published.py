@@ -11,6 +11,7 @@ from art_mmc.models import BACKBONES
 from art_mmc.published import CLEAN, DISTANCE, DISTORTION, ERROR, PUBLISHED, SHARE, get_published
 from art_mmc.studies.reproduce import PARTS, method_recipe
 from art_mmc.trainers import get_recipe
+from tests.handmade import figure
 
 MEASURED = [table for table in PUBLISHED.values() if table.suite is not None]
 
@@ -80,13 +81,6 @@ COUNTS = {
     "pang2018-table2": 6 * 2 * 2 * 3,
     "pang2018-table3": 2 * 2 * 2,
 }
-
-
-def figure(name, dataset, method, attack, eps):
-    """The only cell with these; a radius is typed with fewer digits."""
-    cells = get_published(name).select(dataset, method)
-    (found,) = (each for each in cells if each.attack == attack and each.eps == (eps and pytest.approx(eps)))
-    return found
 
 
 @pytest.mark.parametrize("key", FIGURES, ids=str)

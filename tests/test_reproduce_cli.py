@@ -43,7 +43,7 @@ from art_mmc.studies.reproduce import (
     prepare,
 )
 from art_mmc.studies.settings import Reproduce
-from tests.handmade import MACHINE, RECORD, attack, bits
+from tests.handmade import MACHINE, RECORD, attack, bits, figure
 
 TABLE1 = get_published("li2021-table1")
 
@@ -154,7 +154,7 @@ def test_a_figure_in_256ths_finds_ours():
             attack("PGD-50 adaptive", "adaptive", 8 / 255, "1111000000"),
         ),
     )
-    cell = get_published("pang2020-table1").find("cifar10", "mmc", "PGD-10 untargeted", 8 / 255)
+    cell = figure("pang2020-table1", "cifar10", "mmc", "PGD-10 untargeted", 8 / 255)
     assert ours_of(record, cell).value == 80.0
     # and the worst case is that of both
     assert module._worst(record, cell).accuracy == 0.4
@@ -168,7 +168,7 @@ def test_autoattack_is_the_worst_of_its_parts():
         attack("Square", None, eps, "1111110000", seconds=4.0),
         attack("PGD-50 adaptive", "adaptive", eps, "1100000000"),
     )
-    cell = get_published("pang2021-table16").find("cifar10", "trades", "AutoAttack", eps)
+    cell = figure("pang2021-table16", "cifar10", "trades", "AutoAttack", eps)
     ours = ours_of(replace(protocol(), attacks=parts), cell)
     assert (ours.value, ours.n, ours.seconds) == (50.0, 10, 7.0)
     assert ours_of(replace(protocol(), attacks=parts[1:]), cell) is None
@@ -185,7 +185,7 @@ def test_a_mean_distance_counts_failures_as_zero():
         attacked=bits("1110000000"),
         distances=np.array([1.0, 2.0, *[math.nan] * 8]),
     )
-    cell = get_published("pang2020-table2").find("cifar10", "mmc", "C&W targeted")
+    cell = figure("pang2020-table2", "cifar10", "mmc", "C&W targeted")
     assert cell.unit == DISTANCE
     ours = ours_of(replace(protocol(), attacks=(carlini,)), cell)
     assert (ours.value, ours.n) == (1.0, 3)
