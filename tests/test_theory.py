@@ -506,10 +506,8 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: knn_density(Z, Y[:5], 1), "expected 6 class indices"),
         (lambda: knn_density(np.where(Z > 100, np.nan, Z), Y, 1), "1 of 6 features are NaN or infinite"),
         (lambda: knn_density(Z, Y + 0.5, 1), "class indices, whole numbers from 0"),
-        (lambda: knn_density(Z, Y - 1, 1), "whole numbers from 0, got"),
         (lambda: knn_density(Z, 0 * Y, 1), "at least two classes, got class 0 only"),
         (lambda: knn_density(Z, Y, 3), "class 0 has 3 reference features: expected at least 4 for k=3"),
-        (lambda: knn_density(Z, Y, 0), "at least 1, got 0"),
         (lambda: knn_density(Z, Y, 1, 3), "from 1 to 2, the features' width, got 3"),
         (lambda: knn_density(np.repeat(Z, 2, axis=0), np.repeat(Y, 2), 1), "have 1 copies"),
         (lambda: knn_density(Z, Y, 1, reference=(Z[:, :1], Y)), "width 2, the reference of width 1"),
@@ -520,17 +518,13 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: contour_shell_density(Z, Y, Z[[0, 5]]), "lie on the center itself"),
         (lambda: contour_shell_density(Z, np.array([0, 0, 0, 0, 0, 1])), "class 1 has 1 reference features"),
         (lambda: contour_shell_density(Z, Y, exponent="paper"), "unknown exponent"),
-        (lambda: feature_scale(np.ones((4, 2)), np.array([0, 0, 1, 1])), "class means coincide"),
         (lambda: compactness_ratio(np.ones((4, 2)), np.array([0, 0, 1, 1])), "class means coincide"),
         (lambda: within_class_covariance(np.eye(2), np.array([0, 1])), "no covariance within"),
         (lambda: robustness_bound(np.ones((1, 3))), "at least two classes"),
         (lambda: robustness_bound(np.array([[1.0], [np.nan]])), "a class without features"),
-        (lambda: robustness_bound(np.eye(2), np.eye(3)), r"expected shape \(2, 2\), got \(3, 3\)"),
         (lambda: robustness_bound(np.eye(2), np.zeros((2, 2))), "not positive definite"),
         (lambda: robustness_limit(-1.0, 3), "squared_norm: expected a number of at least 0"),
-        (lambda: robustness_limit(1.0, 1), "at least 2, got 1"),
         (lambda: boundary_distances(Z, Y, np.eye(3), np.zeros(3)), r"weights \(K, 2\)"),
-        (lambda: boundary_distances(Z, Y, np.eye(2), np.zeros(3)), r"biases \(K,\)"),
         (lambda: boundary_distances(Z, Y + 1, np.eye(2), np.zeros(2)), "at least 3 classes, got 2"),
         (lambda: boundary_distances(Z, Y, np.ones((2, 2)), np.zeros(2)), "same weights"),
         (lambda: probability_gap(np.ones((3, 1)), np.zeros(3, int)), "K of at least 2"),
@@ -541,28 +535,18 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: map_features(np.ones((6, 2)), Y), "all clean features are the same"),
         (lambda: map_features(Z, Y, Z[:3]), "z_adversarial: expected 3 class indices"),
         (lambda: map_features(Z, Y, centers=np.eye(3)), "different widths: 2, 3"),
-        (lambda: map_features(Z, Y, centers=np.full((2, 2), np.inf)), "centers: 2 of 2 features are NaN"),
         (lambda: class_means(np.ones((3, 1)), np.array([0, 1, 2]), 2), "y has class 2, but there are 2 classes"),
         (lambda: contour_sphere(1.0, ONE, -ONE, 1.0, 1.0), "hyperplanes"),
         (lambda: contour_sphere(1.0, ONE, -ONE, 0, 1.0), "s: expected a positive number, got 0"),
         (lambda: contour_sphere(1.0, ONE, np.ones(3), 2.0, 1.0), "two vectors"),
         (lambda: g_sce_log_density(1e-12, 0.0, ONE, -ONE, 2.0, 1.0), "no feature has the loss 1e-12"),
         (lambda: mmc_log_density(0.0, 0.0, 3), "positive, finite"),
-        (lambda: mmc_log_density(np.nan, 0.0, 3), "positive, finite"),
         (lambda: density_exponent(3, "derive"), "Did you mean 'derived'"),
-        (lambda: density_exponent(0), "at least 1, got 0"),
         (lambda: expected_boundary_distance(-1.0), "finite distances"),
-        (lambda: expected_boundary_distance(np.inf), "finite distances"),
         (lambda: reverse_prediction_bounds(0.1, 10), "where the theorem holds"),
-        (lambda: reverse_prediction_bounds(0.0, 1), "nb_classes: expected a whole number of at least 2"),
         (lambda: study(attacks=["PGD"]), "unknown attack 'PGD'"),
         (lambda: study(attacks=[]), "at least one of FGSM, MIM"),
-        (lambda: study(eps=8), "did you mean 8 / 255"),
-        (lambda: study(steps=0), "steps: expected a whole number of at least 1"),
-        (lambda: study(batch_size=0), "batch_size"),
         (lambda: study(x=np.zeros((3, 1, 2), np.float32)), "expected \\(N, 1, 1, 2\\)"),
-        (lambda: study(y=np.zeros(2, int)), "2 labels for 3 samples"),
-        (lambda: study(y=np.full(3, 5)), "labels from 5 to 5"),
         (lambda: feature_figure([]), "at least one feature map"),
         (lambda: convergence_figure({}), "at least one training"),
         (lambda: convergence_figure({"a": []}), "at least one epoch"),
@@ -672,12 +656,9 @@ def test_the_pictures_draw_their_numbers(rng):
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), np.stack([x, median], axis=1))
     assert is_png(figure_png(figure))
 
-    scales = {}
-    for name, losses in {"decades": 10 ** (5 * loss), "zeros": np.maximum(loss - 0.5, 0), "negative": -loss}.items():
-        figure = loss_density_figure({name: {"train": np.stack([losses, -loss])}}, "log density")
-        scales[name] = figure.axes[0].get_xscale()
-        assert is_png(figure_png(figure))
-    assert scales == {"decades": "log", "zeros": "symlog", "negative": "linear"}
+    for scale, losses in {"log": 10 ** (5 * loss), "symlog": np.maximum(loss - 0.5, 0), "linear": -loss}.items():
+        figure = loss_density_figure({"a": {"train": np.stack([losses, -loss])}}, "log density")
+        assert figure.axes[0].get_xscale() == scale
 
     figure = boundary_figure({"a": {"train": loss, "test": loss[:50]}, "b": {"train": -loss}}, {"a": 0.8}, "distance")
     steps = figure.axes[0].patches[0].get_data()
@@ -692,12 +673,8 @@ def test_the_pictures_draw_their_numbers(rng):
     assert (bar.get_x(), bar.get_width()) == pytest.approx(
         (np.quantile(-gaps, 0.25), np.quantile(-gaps, 0.75) - np.quantile(-gaps, 0.25))
     )
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
-        "a, clean",
-        "a, adversarial",
-        "b, clean",
-    ]
-    assert is_png(figure_png(figure))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["a, clean", "a, adversarial", "b, clean"]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
@@ -767,11 +744,8 @@ def test_history_csv_and_where_histories_lie(tmp_path):
     ("name", "text"),
     [
         ("a.json", "{"),
-        ("a.json", "[1]"),
         ("a.json", '{"history": []}'),
         ("a.json", '{"history": [{"epoch": 1}]}'),
-        ("a.json", '{"history": [[1]]}'),
-        ("a.csv", ""),
         ("a.csv", "epoch,loss,accuracy\none,1,1\n"),
     ],
 )
@@ -795,15 +769,7 @@ def test_inspection_of_a_user_s_classifier(dataset, tmp_path):
     network = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(32, 10)
     )
-    classifier = PyTorchClassifier(
-        network,
-        torch.nn.CrossEntropyLoss(),
-        (1, 8, 8),
-        10,
-        optimizer=torch.optim.Adam(network.parameters(), lr=3e-3),
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    classifier = plain(network, optimizer=torch.optim.Adam(network.parameters(), lr=3e-3))
     classifier.fit(dataset.x_train, dataset.y_train, nb_epochs=15, batch_size=64)
     state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
     found = inspect_classifier(
