@@ -531,15 +531,13 @@ class Examination:
             "stored examples fail": lambda: [self.examples()],
         }
         suite = SUITES.get(self.record.suite)
-        gained: dict[str, Callable[[], list[Diagnostic]]] = {
-            "gain of more steps": lambda: [self.more_steps()],
-            "gain of restarts": lambda: [self.restarts()],
-        }
+        if self.n and (suite is None or suite.eps is not None):  # suites of ours have more steps and starts themselves
+            parts["gain of more steps"] = lambda: [self.more_steps()]
+            parts["gain of restarts"] = lambda: [self.restarts()]
         if self.n:
             parts |= {
                 f"zero gradients of {self.target.adaptive}": lambda: [self.zero_gradients(self.target.adaptive)],
                 **{f"gap of {FLATTERING[each][0]}": partial(self._flattered, each) for each in FLATTERING},
-                **({} if suite is not None and (suite.look or suite.rounds) else gained),
                 "unbounded attack": lambda: [self.unbounded()],
                 "rise with eps of adaptive": lambda: [self.monotone("adaptive"), self.one_step("adaptive")],
                 "black box better": lambda: [self.black_box()],
