@@ -34,7 +34,7 @@ from art_mmc.trainers import (
     create_trainer,
 )
 from art_mmc.trainers.run_folder import RunMismatchError
-from tests.training import forked, make, stop_at, wait_for, weights
+from tests.training import dense, forked, make, stop_at, wait_for, weights
 
 SETTINGS = {
     "mmc-clean": ("mmc", None, {"augmentation": "crop-flip", "recipe": "default"}),
@@ -49,7 +49,7 @@ EPOCHS, BATCHES, N = 4, 5, 75
 
 def make_trainer(setting, folder=None, seed=0):
     name, attack, kwargs = SETTINGS[setting]
-    classifier = make(name, seed=seed)
+    classifier = make(name, "dense", seed)
     kwargs = {**kwargs, "seed": 1, "verbose": False, "folder": folder}
     if attack is None:
         return create_trainer(classifier, **kwargs)
@@ -185,7 +185,7 @@ def test_a_finished_run_is_extended(setting, data, tmp_path):
 def test_the_files_of_a_run(data, tmp_path):
     trainer = make_trainer("mmc-pgd-ema-best", tmp_path)
     fit(trainer, data)
-    last, best = (load_classifier(tmp_path / name, device_type="cpu") for name in ("last.pt", "best.pt"))
+    last, best = (load_classifier(tmp_path / name, dense(), device_type="cpu") for name in ("last.pt", "best.pt"))
     predictions = trainer.classifier.predict(data.x_test)
     assert np.array_equal(last.predict(data.x_test), predictions)
     assert np.array_equal(best.predict(data.x_test), predictions)  # keep="best"

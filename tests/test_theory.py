@@ -546,6 +546,8 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: reverse_prediction_bounds(0.1, 10), "where the theorem holds"),
         (lambda: study(attacks=["PGD"]), "unknown attack 'PGD'"),
         (lambda: study(attacks=[]), "at least one of FGSM, MIM"),
+        (lambda: study(eps=8), "did you mean 8 / 255"),
+        (lambda: study(steps=0), "steps: expected a whole number of at least 1"),
         (lambda: study(x=np.zeros((3, 1, 2), np.float32)), "expected \\(N, 1, 1, 2\\)"),
         (lambda: feature_figure([]), "at least one feature map"),
         (lambda: convergence_figure({}), "at least one training"),
