@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -320,8 +320,10 @@ class LossTrainer(Trainer):
             }
             check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
+        # no other process may write to the folder meanwhile
+        owned = contextlib.nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
         try:
-            with self._own_folder(), self._randomness(), self._classifier.training(), self._fast_network(job):
+            with owned, self._randomness(), self._classifier.training(), self._fast_network(job):
                 saved = self._read(job) if resume else None
                 position = Position() if saved is None else Position(**saved["training"]["position"])
                 self.seconds = self._spent = position.spent or 0.0
@@ -417,10 +419,6 @@ class LossTrainer(Trainer):
                 f"the classifier is on {self._device}, but process {rank} trains on cuda:{torch.cuda.current_device()}:"
                 " call art_mmc.distributed.join() before you make the classifier."
             )
-
-    def _own_folder(self) -> AbstractContextManager[None]:
-        """No other process may write to the folder meanwhile."""
-        return contextlib.nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
