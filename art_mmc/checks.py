@@ -13,7 +13,7 @@ import sys
 import traceback
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,34 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}.")
 
 
+def shown(value: Any) -> str:
+    """A value as a message has it: one line, cut short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def check_name(kind: str, name: Any, known: Iterable[str]) -> Any:
     """The name if it is a known one, else :func:`unknown_name`'s error is raised."""
     names = list(known)
-    if name not in names:
-        raise unknown_name(kind, name, names)
+    if not isinstance(name, Hashable) or name not in names:  # an array would compare its elements
+        raise unknown_name(kind, name if isinstance(name, str) else shown(name), names)
     return name
+
+
+def as_path(name: str, value: Any) -> Path:
+    """The path of what a user gave, "~" being their home; TypeError for no path, ValueError for an empty one."""
+    if isinstance(value, str) and not value:
+        raise ValueError(f"{name}: expected a path, got ''.")
+    if not isinstance(value, (str, Path)) and not isinstance(getattr(value, "__fspath__", bytes)(), str):
+        raise TypeError(f"{name}: expected a path, a str or a pathlib.Path, got {shown(value)}.")
+    return Path(value).expanduser()
 
 
 def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     """The value of parameter `name`; ValueError if it is none of the choices."""
     known = list(choices)
-    if value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}.")
+    if not isinstance(value, Hashable) or value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {shown(value)}.")
     return value
 
 
@@ -89,9 +104,9 @@ def whole(name: str, value: Any, least: int | None = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{name}: expected a whole number{bound}, got {value!r}.")
+        raise ValueError(f"{name}: expected a whole number{bound}, got {shown(value)}.")
     if value >= 2**63:
-        raise ValueError(f"{name}: expected a whole number below 2**63, got {value!r}.")
+        raise ValueError(f"{name}: expected a whole number below 2**63, got {shown(value)}.")
     return int(value)
 
 
@@ -121,7 +136,7 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
         if high == math.inf:
             expected = "a positive number" if (low, ends[0]) == (0, "(") else f"a number of at least {low:g}"
             expected = "a finite number" if low == -math.inf else expected
-        raise ValueError(f"{name}: expected {expected}, got {value!r}.")
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)}.")
     return float(value)
 
 
@@ -173,7 +188,9 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
     """
     if y.dtype == object:
         y = np.asarray(y.tolist())
-    if y.ndim == 0 or y.shape[0] == 0:
+    if y.ndim == 0:
+        raise ValueError(f"{name}: expected labels (N,) or (N, {nb_classes}), got {shown(y.item())}.")
+    if y.shape[0] == 0:
         raise ValueError(f"{name} is empty (shape {y.shape}): at least one label is needed.")
     if length is not None and len(y) != length:
         raise ValueError(f"{name} has {len(y)} labels for {length} samples.")

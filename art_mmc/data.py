@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import READ_ERRORS, check_images, check_labels, check_seed, unknown_name
+from art_mmc.checks import READ_ERRORS, as_path, check_images, check_labels, check_seed, unknown_name
 from art_mmc.pretrained import FOLDER
 
 _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -129,9 +129,9 @@ def load_dataset(
     :raises ValueError: When the name is unknown, `data_dir` is needed and None, a file is damaged, or its images or
         labels are not as above.
     """
-    label = os.fspath(name)
+    label = str(as_path("name", name))
     if label.lower().endswith(".npz"):
-        return _checked(label, _load_npz(Path(label).expanduser()))
+        return _checked(label, _load_npz(Path(label)))
     known = {_compact(each): each for each in DATASETS} | _ALIASES
     if _compact(label) not in known:
         raise unknown_name("data set", label, (*DATASETS, "FILE.npz"))
@@ -140,7 +140,7 @@ def load_dataset(
         with np.load(FOLDER / f"{label}.npz") as archive:
             x, y = _to_unit(archive["x_test"], label), archive["y_test"].astype(np.int64)
         return Dataset(label, x[:0], y[:0], x, y)
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = None if data_dir is None else as_path("data_dir", data_dir)
     return _checked(label, _LOADERS[label](label, folder, download))
 
 

@@ -150,6 +150,8 @@ def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list
     try:
         for path, temporary in staged.items():
             make_folder(path.parent)
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder, where a file is needed; take another place")
             content = files[path]
             try:
                 with open(temporary, "wb") as handle:

@@ -892,7 +892,7 @@ def test_auxiliary_outputs_are_seen_at_once(digits: Digits):
     with pytest.raises(ValueError, match=r"\(2, 10\) in evaluation mode and \(2, 20\) in training mode"):
         create_classifier("sce", Aux(wide=True), input_shape=INPUT_SHAPE, nb_classes=10)
     classifier = LossDefendedClassifier(Aux(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
-    with pytest.raises(TypeError, match="in training mode the network gives a tuple"):
+    with pytest.raises(TypeError, match="the network returned a tuple; take its auxiliary outputs off"):
         classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
 
 

@@ -185,10 +185,8 @@ WHOLE = "y has labels that are no whole numbers: expected class indices 0 to 2."
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        *(
-            (np.zeros(shape), f"y is empty (shape {shape}): at least one label is needed.")
-            for shape in ((0,), (0, 3), ())
-        ),
+        *((np.zeros(shape), f"y is empty (shape {shape}): at least one label is needed.") for shape in ((0,), (0, 3))),
+        (np.array(None), "y: expected labels (N,) or (N, 3), got None."),
         *(
             (np.zeros(shape), f"y has shape {shape}, expected (N,) indices or (N, 3) one-hot labels.")
             for shape in ((4, 2), (4, 4), (4, 3, 1), (4, 1, 1))

@@ -269,6 +269,7 @@ MISTAKES = {
     "train --config date.toml": "--config date.toml: set: scale: expected",
     "train --config when.toml": "--config when.toml: epochs: expected a string, a number or true, got datetime.date",
     "train --config unknown.toml": "unknown defence 'mmmc'",
+    "train --config switch.toml": "argument --quiet: ignored explicit argument '3'",
     "train --defence rce --set weight=[1,2]": "weight: expected 10 numbers, one a class, got 2.",
     "train --defence mmc --keep best --validation 0": "need a --validation share",
     "train --defence mmc --output file/mmc.pt": "file is a file, where a folder is needed; take another place",
@@ -427,6 +428,7 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     (folder / "date.toml").write_text('defence = "mmc"\n[set]\nscale = 2020-01-01\n')
     (folder / "when.toml").write_text('defence = "mmc"\nepochs = 2020-01-01\n')
     (folder / "unknown.toml").write_text('defence = "mmmc"\n')
+    (folder / "switch.toml").write_text('defence = "mmc"\nquiet = 3\n')
     (folder / "data").symlink_to(mnist_folder)
     x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
     np.savez(folder / "large.npz", x_train=x, y_train=y, x_test=x, y_test=y)

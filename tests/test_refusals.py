@@ -6,16 +6,19 @@ import copy
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from art.data_generators import NumpyDataGenerator
 from art.defences.postprocessor import HighConfidence, ReverseSigmoid, Rounded
+from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier
-from art_mmc.data import split_validation
+from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, load_classifier
+from art_mmc.attacks import AutoPGD, CarliniL2, FastAdaptiveBoundary, ScheduledPGD
+from art_mmc.data import load_dataset, split_validation
 from art_mmc.evaluation import AttackError, AttackPlan, RobustnessEvaluation, evaluate_robustness
 from art_mmc.losses import MMCLoss
 from art_mmc.models import wrap_backbone
@@ -28,11 +31,13 @@ from art_mmc.trainers import (
     LossTrainer,
     MMCTrainer,
     PCTrainer,
+    create_trainer,
     make_crafting,
 )
 from tests.conftest import assert_same, traces
 from tests.planted import plain
 
+FOLDER = str(Path(__file__).parent)
 X, Y = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32), np.arange(20) % 10
 EYE = np.eye(10, dtype=np.float32)[Y]
 NAN = math.nan
@@ -50,6 +55,17 @@ class Pair(nn.Module):
 
     def forward(self, x):
         return self.net(x), x
+
+
+class Ended(nn.Module):
+    """A last layer that is a function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, z):
+        return self.function(z)
 
 
 def make(name: str = "mmc", backbone: nn.Module | None = None, **settings):
@@ -72,6 +88,9 @@ def adversarial(box, attack, **settings):
 
 def evaluation(**settings):
     return RobustnessEvaluation(**{"suite": "quick", "eps": 0.1, "verbose": False, **settings})
+
+
+ART_OF_FIVE = PyTorchClassifier(net(5), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu")
 
 
 #: the call, and how its message begins
@@ -108,6 +127,11 @@ REFUSED = [
             ({"backbone": "lenet"}, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
             ({"backbone": 3}, "model: expected a torch.nn.Module, got int"),
             ({"name": "mcm"}, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
+            (
+                {"centers": np.eye(10, 32)},
+                "centers: expected one of 'max_mahalanobis', 'random', got array([[1., 0., 0.",
+            ),
+            ({"objective": np.zeros(3)}, "unknown objective 'array([0., 0., 0.])'"),
             ({"scal": 3.0}, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
             ({"scale": -1.0}, "scale: expected a positive number"),
             ({"use_amp": True}, "use_amp=True needs NVIDIA apex"),
@@ -142,6 +166,75 @@ REFUSED = [
                 "nb_classes=4, but the network's head has 10 cla",
             ),
         ]
+    ),
+    *(
+        (lambda network=network, call=call: call(base(network())), message)
+        for network, message in [
+            (lambda: net(5), "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the network returned"),
+            (
+                lambda: net(12),
+                "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the network returned",
+            ),
+            (lambda: nn.Conv2d(1, 10, 8), "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the n"),
+            (lambda: net(10, Ended(lambda z: z.argmax(1))), "model: expected logits, the network returned torch.int6"),
+        ]
+        for call in (
+            lambda c: c.predict(X),
+            lambda c: c.loss_gradient(X, Y),
+            lambda c: c.fit(X, Y),
+            lambda c: LossTrainer(c, verbose=False).fit(X, Y),
+            lambda c: AdversarialLossTrainer(c, PGD(0.1, steps=1), verbose=False).fit(X, Y),
+        )
+    ),
+    *(
+        (lambda call=call: call(base(net(10, Ended(torch.detach)))), "model: the loss has no gradient: a detach()")
+        for call in (lambda c: c.fit(X, Y), lambda c: LossTrainer(c, verbose=False).fit(X, Y))
+    ),
+    (lambda: evaluation().evaluate(ART_OF_FIVE, X, Y), "model: expected logits (1, 10) of 1 inputs"),
+    (lambda: LossTrainer(base(nn.Flatten())), "classifier: it has no optimizer: there are no parameters to train"),
+    *(
+        (lambda call=call, given=given: call(given), message)
+        for call in (
+            lambda given: trainer(folder=given),
+            lambda given: evaluation(folder=given),
+            lambda given: make().save_checkpoint(given),
+            lambda given: load_classifier(given),
+            lambda given: load_dataset(given),
+            lambda given: load_dataset("mnist", data_dir=given),
+        )
+        for given, message in [
+            (3, re.compile(r"\w+: expected a path, a str or a pathlib.Path, got 3")),
+            (b"runs", re.compile(r"\w+: expected a path, a str or a pathlib.Path, got b'runs'")),
+            ("", re.compile(r"\w+: expected a path, got ''")),
+        ]
+    ),
+    (lambda: make("mmc", "cnn").save_checkpoint(FOLDER), f"{FOLDER} is a folder, where a file"),
+    (
+        lambda: create_trainer(None, recipe="pang2021-cifar10-at"),
+        "classifier: expected a LossDefendedClassifier, got N",
+    ),
+    (lambda: make().fit(X, Y, scheduler=lambda optimizer: None), "scheduler: expected a function that returns somethi"),
+    (lambda: trainer().fit(X, Y, scheduler=lambda optimizer: 3), "scheduler: expected a function that returns somethi"),
+    (lambda: trainer().fit(X, Y, sample_weight="a"), "sample_weight: expected numbers, got 'a'"),
+    *(
+        (
+            lambda change=change: trainer(augmentation=lambda x, _: change(x)).fit(X, Y),
+            "augmentation: expected images of",
+        )
+        for change in (lambda x: None, lambda x: x[:1], lambda x: x[..., 1:])
+    ),
+    (lambda: make().fit(X, None), "y: expected labels (N,) or (N, 10), got None"),
+    (
+        lambda: make().predict(X.astype(object)),
+        "x: expected an array or a torch tensor of inputs (N, ...), got an arra",
+    ),
+    (lambda: make().get_activations(X, 0, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
+    *(
+        (
+            lambda attack=attack: attack(make(), verbose=False).generate(X[:, 0], Y),
+            "x has shape (20, 8, 8), expected (N",
+        )
+        for attack in (AutoPGD, CarliniL2, FastAdaptiveBoundary, ScheduledPGD)
     ),
     (lambda: base(Pair()).predict(X), "model: expected one tensor of logits (B, K), the network returned a tuple"),
     (lambda: base(net(10).half()).predict(X), "model: inputs are torch.float32, and the network, whose parameters"),
@@ -332,10 +425,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
+@pytest.mark.parametrize(("call", "message"), REFUSED, ids=lambda each: each if isinstance(each, str) else "")
 def test_what_is_wrong_is_refused_by_name(call, message):
-    with pytest.raises((ValueError, TypeError, AttackError), match=f"^{re.escape(message)}"):
+    pattern = message.pattern if isinstance(message, re.Pattern) else re.escape(message)
+    with pytest.raises((ValueError, TypeError, AttackError, IsADirectoryError), match=f"^{pattern}"):
         call()
+
+
+@pytest.mark.parametrize("call", [lambda c: c.predict(X), lambda c: c.loss_gradient(X, Y)])
+def test_what_a_network_raises_itself_is_not_changed(call):
+    """From Python 3.11 on it has a note that names its place."""
+    with pytest.raises(ZeroDivisionError, match="^division by zero") as caught:
+        call(base(net(10, Ended(lambda z: 1 / 0))))
+    assert all("raised by the network given as model (test_refusals.py" in note for note in caught.value.__notes__)
 
 
 NAN_AT_1 = np.where(np.arange(20).reshape(-1, 1, 1, 1) == 1, np.float32(NAN), X)

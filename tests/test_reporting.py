@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from art_mmc.reports import (
     flattery_sentences,
     format_eps,
     history_table,
+    json_bytes,
     load_report,
     markdown_report,
     markdown_table,
@@ -201,6 +203,14 @@ def test_written_reports_can_be_read_again(comparison, tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- picture
+
+
+def test_lists_of_numbers_stand_in_one_line_and_nothing_else_does():
+    document = {"a": [1, 2.5, None, True], "b": [[1, 2], [3]], "c": ["[\n 1]", 1], "d": [], "e": [{"f": [-1e-9]}]}
+    text = json_bytes(document).decode()
+    assert json.loads(text) == document
+    lines = ['"a": [1, 2.5, null, true],', "[1, 2],", "[3]", r'"[\n 1]",', "1", '"d": [],', '"f": [-1e-09]']
+    assert [line.strip() for line in text.splitlines() if re.search(r"\d|d", line)] == lines
 
 
 def test_curves_are_the_records(comparison):

@@ -240,7 +240,7 @@ class CarliniL2(EvasionAttack):
         if self.targeted and y is None:
             raise ValueError("Target labels `y` need to be provided for a targeted attack.")
         x = np.asarray(x)
-        check_images(x)
+        check_images(x, self.estimator.input_shape)
         if y is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         else:

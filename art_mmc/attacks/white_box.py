@@ -238,7 +238,7 @@ class WhiteBoxAttack(EvasionAttack):
         if self.targeted and y is None:
             raise ValueError("Target labels `y` need to be provided for a targeted attack.")
         x = np.asarray(x)
-        check_images(x)
+        check_images(x, self.estimator.input_shape)
         if y is not None:
             y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)

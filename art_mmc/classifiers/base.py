@@ -30,17 +30,28 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checks import check_box, check_images, check_labels, check_name, check_near, indices, number, whole
+from art_mmc.checks import (
+    check_box,
+    check_images,
+    check_labels,
+    check_name,
+    check_near,
+    indices,
+    number,
+    users_place,
+    whole,
+)
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.classifiers.fitting import (
     TAKE_INDICES,
     OneHotLoss,
     batches_in,
+    check_logits,
     check_optimizer,
     check_weights,
     counted,
     explained,
-    is_made,
+    made_scheduler,
     step_scheduler,
     steps_once_a_batch,
     weighted_loss,
@@ -434,7 +445,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         whole = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
             return x if x.dtype == torch.float32 or (whole and not x.is_floating_point()) else x.float()
-        if not isinstance(x, np.ndarray) or not x.ndim or x.dtype.kind not in "biufO":
+        kinds = "biufO" if self.preprocessing_operations else "biuf"
+        if not isinstance(x, np.ndarray) or not x.ndim or x.dtype.kind not in kinds:
             kind = type(x.item() if getattr(x, "shape", None) == () else x).__name__
             kind = f"an array of {x.dtype}" if kind == "ndarray" else kind
             raise TypeError(f"x: expected an array or a torch tensor of inputs (N, ...), got {kind}; np.asarray(x)?")
@@ -516,11 +528,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         with _explained(part, x), torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
             favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
             outputs = call(x, last=favoured and self._takes_channels_last(x))
-        if not isinstance(outputs, torch.Tensor):
-            raise TypeError(
-                f"model: expected one tensor of logits (B, K), the network returned a {type(outputs).__name__}; wrap "
-                "it in a module whose forward picks them, e.g. `return self.net(x)[0]`."
-            )
+        check_logits(outputs, len(x), self.nb_classes)
         return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
 
     def _takes_channels_last(self, x: torch.Tensor) -> bool:
@@ -811,6 +819,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         if not isinstance(layer, (int, np.integer, str)) or isinstance(layer, bool):
             raise TypeError("Layer must be of type str or int")
+        whole("batch_size", batch_size)
         module = find_layer(self._network, layer)
         results = []
         with self._prepared(learning=framework, watched=module) as prepared, torch.set_grad_enabled(framework):
@@ -861,8 +870,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         whole("batch_size", batch_size), whole("nb_epochs", nb_epochs, least=0)
         x_all, y_all = self.training_tensors(x, y)
         weights = check_weights(sample_weight, len(x_all))
-        if scheduler is not None and not is_made(scheduler):
-            scheduler = scheduler(self._optimizer)
+        scheduler = made_scheduler(scheduler, self._optimizer)
         batches = len(x_all) // batch_size if drop_last else -(-len(x_all) // batch_size)
         by_batch = steps_once_a_batch(scheduler, scheduler_interval, nb_epochs, batches)
         shuffled: Any = DataLoader(range(len(x_all)), batch_size=len(x_all), shuffle=True)  # type: ignore[arg-type]
@@ -988,11 +996,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             x = channels_last(x) if self._takes_channels_last(x) else x
         with explained(len(x)):
             outputs = self._network(x)
-        if not isinstance(outputs, torch.Tensor):
-            raise TypeError(
-                f"model: expected logits (B, K), in training mode the network gives a {type(outputs).__name__}; take "
-                "its auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward picks the logits."
-            )
+        check_logits(outputs, len(x), self.nb_classes)
         loss = weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
         loss.sum().backward()  # "none" is a sum
         optimizer.step()
@@ -1195,11 +1199,21 @@ def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
     except RuntimeError as err:
         kinds = {each.dtype for each in network.parameters() if each.is_floating_point()} - {x.dtype}
         if isinstance(err, torch.OutOfMemoryError) or not kinds or not x.is_floating_point():
+            _place(err, x)
             raise
         raise TypeError(
             f"model: inputs are {x.dtype}, and the network, whose parameters are {kinds.pop()}, does not take them: "
             f"model.float(), or cast them in its forward ({' '.join(str(err).split())})."
         ) from err
+    except Exception as err:
+        _place(err, x)
+        raise
+
+
+def _place(err: Exception, x: torch.Tensor) -> None:
+    """Add to a network's own error, from Python 3.11 on, a note of where it came up and on what."""
+    if add_note := getattr(err, "add_note", None):
+        add_note(f"raised by the network given as model{users_place(err)}, on inputs of shape {tuple(x.shape)}")
 
 
 def _check_moments(name: str, value: Any, input_shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from art_mmc.checks import READ_ERRORS
+from art_mmc.checks import READ_ERRORS, as_path
 from art_mmc.defences import get_defence
 from art_mmc.heads import Head
 from art_mmc.losses import Loss
@@ -136,7 +136,7 @@ def write_payload(
         "state": {name: tensor.detach().cpu() for name, tensor in plain_names(state).items()},
         **more,
     }
-    write_atomically({Path(path): lambda file: torch.save(payload, file)})
+    write_atomically({as_path("path", path): lambda file: torch.save(payload, file)})
 
 
 def check_sums(path: Path) -> None:
@@ -170,7 +170,7 @@ def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
     The entries of a checkpoint, tensors on the CPU, "config" decoded. FileNotFoundError when the file is not there,
     ValueError when it is damaged or of another kind.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from art_mmc.checks import check_name, indices
+from art_mmc.checks import check_name, indices, shown
 from art_mmc.classifiers.checkpoint import scalars
 from art_mmc.losses.base import Loss
 
@@ -109,7 +109,13 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
     "none". TypeError for weights and a loss that gives no value a sample.
     """
     if weights is None:
-        return loss(outputs, y)
+        value = loss(outputs, y)
+        if not value.requires_grad:
+            raise ValueError(
+                "model: the loss has no gradient: a detach() or torch.no_grad() in the network's forward, or all its "
+                "parameters frozen?"
+            )
+        return value
     values = with_reduction(loss, "none")(outputs, y)
     if not values.ndim or len(values) != len(outputs):
         raise TypeError(
@@ -131,7 +137,10 @@ def check_weights(weights: Any, length: int) -> torch.Tensor | None:
     """
     if weights is None:
         return None
-    numbers = np.asarray(weights, dtype=np.float32)
+    try:
+        numbers = np.asarray(weights, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"sample_weight: expected numbers, got {shown(weights)}.") from None
     if numbers.shape not in ((length,), (length, 1)):
         raise ValueError(f"sample_weight: expected one number for each of {length} samples, got shape {numbers.shape}.")
     if not (np.isfinite(numbers) & (numbers >= 0)).all():
@@ -158,6 +167,34 @@ def is_made(scheduler: Any) -> bool:
     if not made and not callable(scheduler):
         raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")
     return made
+
+
+def made_scheduler(given: Any, optimizer: Any) -> Any:
+    """A learning-rate scheduler that is made already, or what a function makes of the optimizer; None for None."""
+    if given is None or is_made(given):
+        return given
+    made = given(optimizer)
+    if not hasattr(made, "step"):
+        raise TypeError(f"scheduler: expected a function that returns something with a step(), got {shown(made)}.")
+    return made
+
+
+def check_logits(outputs: Any, samples: int, nb_classes: int) -> None:
+    """Refuse what a network returned and what are no logits (B, K), or one a sample, (B,) or (B, 1), of so many."""
+    if not isinstance(outputs, torch.Tensor):
+        raise TypeError(
+            f"model: expected one tensor of logits (B, K), the network returned a {type(outputs).__name__}; take its "
+            "auxiliary outputs off (aux_logits=False), or wrap it in a module whose forward picks the logits, e.g. "
+            "`return self.net(x)[0]`."
+        )
+    shape = tuple(outputs.shape)
+    if shape not in ((samples,), (samples, 1), (samples, nb_classes)):
+        raise ValueError(
+            f"model: expected logits ({samples}, {nb_classes}) of {samples} inputs, nb_classes being {nb_classes}, the "
+            f"network returned {shape}."
+        )
+    if not outputs.is_floating_point():
+        raise TypeError(f"model: expected logits, the network returned {outputs.dtype}: classes, by an argmax?")
 
 
 def described_scheduler(scheduler: Any) -> dict[str, Any]:

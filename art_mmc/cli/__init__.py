@@ -97,7 +97,7 @@ def _from_toml(path: str) -> list[str]:
         elif isinstance(value, bool):
             argv += [option] if value else []
         elif isinstance(value, (str, int, float)):
-            argv += [option, str(value)]
+            argv.append(f"{option}={value}")
         else:
             raise ValueError(f"--config {path}: {name}: expected a string, a number or true, got {value!r}")
     return argv

@@ -28,7 +28,17 @@ from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 
 import art_mmc
-from art_mmc.checks import box_unit, check_images, check_labels, check_radii, check_seed, indices, number, whole
+from art_mmc.checks import (
+    as_path,
+    box_unit,
+    check_images,
+    check_labels,
+    check_radii,
+    check_seed,
+    indices,
+    number,
+    whole,
+)
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import check_same, in_main_process, progress
@@ -230,7 +240,7 @@ class RobustnessEvaluation(Evaluation):
         self.converged, self.rounds = number("converged", converged, 0, 1, "[)"), whole("rounds", rounds)
         self.substitutes = substitutes
         self.batch_size, self.seed, self.verbose = whole("batch_size", batch_size), check_seed(seed), verbose
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else as_path("folder", folder)
         #: what was kept in the folder of the last evaluation
         self.state: StateFolder | None = None
         if self.suite is not None:

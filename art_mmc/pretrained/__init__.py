@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from art_mmc.checks import check_name, unknown_name
+from art_mmc.checks import as_path, check_name, unknown_name
 
 FOLDER = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def find_network(path: str | os.PathLike[str]) -> Path:
     The file of a network: that of the path or, where there is none, of the network of the package that has the name.
     FileNotFoundError where there is neither.
     """
-    file, names = Path(path).expanduser(), pretrained_names()
+    file, names = as_path("path", path), pretrained_names()
     if not file.is_file() and os.fspath(path) in names:
         return FOLDER / f"{os.fspath(path)}.pt"
     if not file.is_file():

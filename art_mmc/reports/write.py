@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from typing import Any, TypeVar
 from art_mmc.state import check_replaceable, write_atomically
 
 Record = TypeVar("Record")
+
+#: a list of numbers, one a line; no string has a line break
+_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')
 
 #: names of the files of a report
 REPORT_MD, REPORT_JSON = "report.md", "report.json"
@@ -53,8 +57,9 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -
 
 
 def json_bytes(document: Any) -> bytes:
-    """Plain data as a JSON file; ValueError for NaN or infinity, which JSON does not have."""
-    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    """Plain data as a JSON file, lists of numbers in one line; ValueError for NaN or infinity, which JSON lacks."""
+    text = json.dumps(document, indent=1, allow_nan=False)
+    return (_NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n").encode()
 
 
 def report(page: str, document: Any, others: Mapping[str, bytes]) -> dict[str, bytes]:

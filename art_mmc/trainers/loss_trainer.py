@@ -20,15 +20,28 @@ import numpy as np
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc.checks import check_images, check_labels, check_name, check_seed, choice, indices, number, whole
+from art_mmc.checks import (
+    as_path,
+    check_images,
+    check_labels,
+    check_name,
+    check_seed,
+    choice,
+    indices,
+    number,
+    shown,
+    whole,
+)
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.classifiers.fitting import (
+    check_logits,
     check_weights,
     counted,
     described_scheduler,
     explained,
     is_made,
+    made_scheduler,
     step_scheduler,
     steps_once_a_batch,
     weighted_loss,
@@ -145,6 +158,8 @@ class LossTrainer(Trainer):
                 f"{type(self).__name__} trains defence '{self.defence}', got a {type(classifier).__name__} "
                 f"(defence '{classifier.defence}')."
             )
+        if classifier.optimizer is None:
+            raise ValueError("classifier: it has no optimizer: there are no parameters to train.")
         if recipe is not None and not isinstance(recipe, Recipe):
             raise TypeError(f"recipe: expected a Recipe, such as get_recipe('default'), got {recipe!r}.")
         super().__init__(classifier)
@@ -179,7 +194,7 @@ class LossTrainer(Trainer):
         self.precision = choice("precision", precision, ("float32", "bfloat16"))
         self.channels_last = channels_last
         self.compile_network = compile_network
-        self.folder = None if folder is None else RunFolder(Path(folder))
+        self.folder = None if folder is None else RunFolder(as_path("folder", folder))
         self.seed = None if seed is None else check_seed(seed)
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
@@ -399,7 +414,7 @@ class LossTrainer(Trainer):
         optimizer = self._classifier.optimizer
         if job.scheduler is None:
             return (self._plan.make_scheduler(optimizer, job.steps, epochs) if self._plan else None), None
-        scheduler = job.scheduler if is_made(job.scheduler) else job.scheduler(optimizer)
+        scheduler = made_scheduler(job.scheduler, optimizer)
         by_batch = steps_once_a_batch(scheduler, job.scheduler_interval, epochs, job.steps)
         return (scheduler, None) if by_batch else (None, scheduler)
 
@@ -462,6 +477,7 @@ class LossTrainer(Trainer):
         (B, ...) and labels (B,) or (B, K).
         """
         logits = self._forward(x)
+        check_logits(logits, len(x), self._classifier.nb_classes)
         return weighted_loss(self._classifier.loss, logits, y, step.weights), logits
 
     # ------------------------------------------------------------------------------------------ the loop
@@ -576,7 +592,13 @@ class LossTrainer(Trainer):
         """The process' inputs, labels and weights of a batch, augmented, and the samples of the whole batch."""
         x, y, weights = job.batch(index)
         if self.augmentation is not None:  # of all, so that a sample gets the same random numbers in whatever process
-            x = self.augmentation(x, self._order)
+            augmented = self.augmentation(x, self._order)
+            if getattr(augmented, "shape", None) != x.shape:
+                raise ValueError(
+                    f"augmentation: expected images of shape {tuple(x.shape)}, as it got them, it returned "
+                    f"{shown(getattr(augmented, 'shape', augmented))}."
+                )
+            x = augmented
         samples, part = len(x), shard(len(x))
         x = x[part]
         if self.channels_last and x.ndim == 4:

@@ -47,6 +47,8 @@ def create_trainer(
     """
     if isinstance(recipe, str):
         recipe = get_recipe(recipe)
+    if not isinstance(classifier, LossDefendedClassifier) or not isinstance(recipe, (Recipe, type(None))):
+        return LossTrainer(classifier, recipe=recipe, **kwargs)  # which refuses it
     if recipe is not None and recipe.attack is not None:
         settings = {"adv_ratio": recipe.adv_ratio, "eps_warmup": recipe.eps_warmup, **kwargs}
         if classifier.defence == "pc":
