@@ -57,6 +57,19 @@ class Pair(nn.Module):
         return self.net(x), x
 
 
+class Curved(Pair):
+    """Ends in an activation that is no layer."""
+
+    def forward(self, x):
+        return torch.relu(self.net(x))
+
+
+def lifted(network: nn.Module) -> nn.Module:
+    """Its outputs for zeros are positive, as after an activation."""
+    network[1].bias.data.abs_()
+    return network
+
+
 class Ended(nn.Module):
     """A last layer that is a function."""
 
@@ -116,6 +129,7 @@ REFUSED = [
             ({"optimizer": torch.optim.SGD(net().parameters(), 0.1)}, "optimizer: none of its parameters are the"),
             ({"loss": 3}, "loss: expected a torch.nn.Module or a function"),
             ({"backbone": net(10)}, "model: the last layer of the backbone is linear with 10 outputs"),
+            ({"backbone": lifted(net(10))}, "model: the last layer of the backbone is linear with 10 outputs"),
             ({"backbone": net(1000)}, "model: the last layer of the backbone is linear with 1000 outputs"),
             ({"backbone": net(5), "name": "sce"}, "model: the last layer of the backbone is linear with 5 outputs"),
             ({"backbone": net(32, nn.ReLU()).half()}, "model: the backbone is in float16, in which training diverges"),
@@ -536,7 +550,7 @@ def test_what_a_classifier_refuses_changes_nothing(call, message):
 def test_what_looks_like_it_and_is_right_passes():
     """Features of either sign that the user says so of, two of them, a part of the parameters, smoothed labels."""
     signed = wrap_backbone(net(10), (1, 8, 8), linear_output=True)
-    assert make(backbone=signed).predict(X).shape == (20, 10)
+    assert make(backbone=signed).predict(X).shape == make(backbone=Curved()).predict(X).shape == (20, 10)
     two = net(2)
     assert make(backbone=two, optimizer=torch.optim.SGD(two[1:].parameters(), 0.1)).predict(X + 2).shape == (20, 10)
     make("sce").fit(X, 0.9 * EYE + 0.01, nb_epochs=1)

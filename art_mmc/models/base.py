@@ -114,8 +114,13 @@ def wrap_backbone(
         z = _features_of_zeros(module, check_input_shape(input_shape))
         backbone = WrappedBackbone(module, z.flatten(1).shape[1], linear_output)
         *_, last = module.modules()
-        of_last = isinstance(last, nn.Linear) and last.out_features == backbone.out_features
-        backbone.ends_linear = of_last and bool((z < 0).any())  # else an activation follows
+        if isinstance(last, nn.Linear) and last.out_features == backbone.out_features:
+            hook = last.register_forward_hook(lambda layer, inputs, out: torch.full_like(out, -1.0))
+            try:  # an activation that follows changes it
+                z = _output_for_zeros(module, tuple(input_shape), training=False)
+            finally:
+                hook.remove()
+            backbone.ends_linear = bool((z == -1).all())
     if out_features is not None and backbone.out_features != out_features:
         raise ValueError(
             f"wrap_backbone: the module gives {backbone.out_features} features for inputs {tuple(input_shape)}, "

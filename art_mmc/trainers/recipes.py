@@ -214,15 +214,20 @@ _SMALLER = {
 }
 
 
-def _twin(recipe: Recipe) -> Recipe:
-    """A scaled-down twin: a tenth of the epochs (two at least), a smaller network, and a name that says so."""
+def _twin(recipe: Recipe, **changes: Any) -> Recipe:
+    """
+    A scaled-down twin: a tenth of the epochs (two at least), a smaller network, and a name that says so; `changes` are
+    those without which so few epochs teach it nothing.
+    """
     epochs = max(2, round(recipe.nb_epochs / 10))
     backbone = _SMALLER.get(recipe.backbone, recipe.backbone)
     return replace(
         recipe.scaled(epochs),
         name=f"{recipe.name}-small",
-        description=f"scaled-down twin of {recipe.name}, not the paper's: {epochs} epochs, {backbone}",
+        description=f"scaled-down twin of {recipe.name}, not the paper's: {epochs} epochs, {backbone}"
+        + "".join(f", {name} {value}" for name, value in changes.items()),
         backbone=backbone,
+        **changes,
     )
 
 
@@ -238,13 +243,16 @@ def _value(entry: Any) -> Any:
 def _read(text: str) -> dict[str, Recipe]:
     """The recipes of recipes.toml, by name, and after them the twins."""
     recipes: dict[str, Recipe] = {}
+    small: dict[str, Any] = {}
     for name, table in tomllib.loads(text).items():
-        given = {key: _value(entry) for key, entry in table.items() if key != "like"}
+        given = {key: _value(entry) for key, entry in table.items() if key not in ("like", "small")}
+        small[name] = table.get("small", {})
         if "like" in table:
             recipes[name] = replace(recipes[table["like"]], name=name, **given)
         else:
             recipes[name] = Recipe(name, **{"defences": tuple(DEFENCES), **given})
-    return recipes | {twin.name: twin for twin in map(_twin, list(recipes.values())[1:])}
+    twins = [_twin(recipe, **small[name]) for name, recipe in list(recipes.items())[1:]]
+    return recipes | {twin.name: twin for twin in twins}
 
 
 #: name -> recipe; every one but the default, the first, has a twin with the ending "-small"
