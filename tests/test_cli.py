@@ -647,7 +647,7 @@ def test_a_file_where_the_run_folder_belongs_is_a_line(tiny, run):
     assert Path("net.run").read_text() == "mine"
 
 
-@pytest.mark.parametrize("seen", [4, 60])
+@pytest.mark.parametrize("seen", [6, 60])
 def test_what_fails_in_a_user_s_network_later_on_is_a_line_with_its_place(tiny, run, seen):
     """In training, and in the attacks."""
     Path("tired.py").write_text(TIRED.format(seen=seen))
@@ -657,7 +657,7 @@ def test_what_fails_in_a_user_s_network_later_on_is_a_line_with_its_place(tiny, 
     assert (status, out) == (2, "")
     assert is_one_error(err)
     assert err.endswith("KeyError: 'too tired' (tired.py, 13)\n")
-    assert ("attack 'PGD own loss' at eps 0.1 failed" in err) == (seen > 4)
+    assert ("attack 'PGD own loss' at eps 0.1 failed" in err) == (seen > 6)
 
 
 def test_a_backbone_of_the_user_s_own_is_trained_compared_and_evaluated(tiny, run):

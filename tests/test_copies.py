@@ -273,7 +273,7 @@ class Own(torch.optim.SGD):
 def test_an_optimizer_with_a_constructor_of_its_own():
     net = body()
     classifier = LossDefendedClassifier(
-        net, nn.CrossEntropyLoss(), optimizer=Own([{"params": net[3].parameters()}], 0.3), **SHAPE
+        net, nn.CrossEntropyLoss(), optimizer=Own([{"params": net[3].parameters()}], 0.3), **{**SHAPE, "nb_classes": 16}
     )
     classifier.optimizer.state[net[3].weight]["momentum_buffer"] = torch.ones(16, 24)
     clone = classifier.clone_for_refitting()

@@ -527,7 +527,15 @@ class LossDefendedClassifier(PyTorchClassifier):
         low = self._arithmetic == "bfloat16"
         with _explained(part, x), torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
             favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
-            outputs = call(x, last=favoured and self._takes_channels_last(x))
+            if favoured and self._kinship.takes_channels_last is None:  # the call itself is the trial
+                try:
+                    outputs = call(x, last=True)
+                    self._kinship.takes_channels_last = True
+                except RuntimeError:  # if it is another error, it comes again
+                    self._kinship.takes_channels_last = favoured = False
+                    outputs = call(x)
+            else:
+                outputs = call(x, last=favoured and self._kinship.takes_channels_last)
         check_logits(outputs, len(x), self.nb_classes)
         return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
 

@@ -110,7 +110,7 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
     """
     if weights is None:
         value = loss(outputs, y)
-        if not value.requires_grad:
+        if torch.is_grad_enabled() and not value.requires_grad:
             raise ValueError(
                 "model: the loss has no gradient: a detach() or torch.no_grad() in the network's forward, or all its "
                 "parameters frozen?"

@@ -69,7 +69,8 @@ InputFilter.__call__ = _call  # type: ignore[method-assign, assignment]
 
 
 def pytest_collection_finish() -> None:
-    """Who asks from now on is told the truth."""
+    """Who asks for a package from now on is told the truth; tests that ask for no framework take PyTorch."""
+    sys.modules["conftest"].get_default_framework = lambda: "pytorch"  # type: ignore[attr-defined]
     sys.meta_path.remove(_finder)  # type: ignore[arg-type]
     for name in [name for name in sys.modules if name.split(".")[0] in _finder.names]:
         del sys.modules[name]
