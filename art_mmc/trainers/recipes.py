@@ -115,7 +115,7 @@ class Recipe:
 
     def scaled(self, nb_epochs: int) -> Recipe:
         """
-        The same recipe for another number of epochs, milestones and warm-up scaled along.
+        The same recipe for another number of epochs; milestones, warm-up and that of the radius are scaled along.
 
         :param nb_epochs: Passes over the data, at least 1.
         :return: The recipe; itself for its own number of epochs.
@@ -129,6 +129,7 @@ class Recipe:
             nb_epochs=nb_epochs,
             milestones=tuple(sorted({max(1, int(epoch * share)) for epoch in self.milestones})),
             warmup_epochs=round(self.warmup_epochs * share),
+            eps_warmup=self.eps_warmup * share,
         )
 
     def make_optimizer(
