@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from art_mmc.trainers import (
     LossTrainer,
     TrainingInterrupted,
     create_trainer,
+    get_recipe,
 )
 from art_mmc.trainers.run_folder import RunMismatchError
 from tests.training import dense, forked, make, stop_at, wait_for, weights
@@ -207,6 +209,20 @@ def test_another_run_in_the_folder_is_refused(data, tmp_path):
                 *(data.x_train[:n], data.y_train[:n], (data.x_test[validation], data.y_test[validation]), 16, EPOCHS),
                 resume=True,
             )
+
+
+def test_a_recipe_in_other_words_is_the_same_recipe(data, tmp_path):
+    recipe = get_recipe("li2021-mnist")
+    told = {"description": "Li et al.'s \"own\", and more.", "source": "Here, backbone and all.", "defences": ("sce",)}
+
+    def train(recipe, resume):
+        trainer = create_trainer(make("pc", "dense"), recipe=recipe, folder=tmp_path, seed=1, verbose=False)
+        fit(trainer, data, resume)
+
+    train(recipe, False)
+    train(dataclasses.replace(recipe, **told), True)
+    with pytest.raises(RunMismatchError, match="rate=0.5"):
+        train(dataclasses.replace(recipe, rate=0.5), True)
 
 
 def test_a_damaged_state_is_told(data, tmp_path):

@@ -774,6 +774,7 @@ class LossTrainer(Trainer):
         # what versions before this one did not write down
         now["network"] = {k: v for k, v in now["network"].items() if k in before["network"] or k != "arrays"}
         now = {name: value for name, value in now.items() if name in before or name != "scheduler"}
+        before, now = ({**each, "trainer": _PROSE.sub("", each["trainer"])} for each in (before, now))
         if self._extends:  # by epochs alone
             before, now = (
                 {**each, "stages": [], "trainer": _EPOCHS.sub("", each["trainer"])} for each in (before, now)
@@ -868,7 +869,8 @@ _PASS_A_FUNCTION = (
     "pass a function that makes one from an optimizer, e.g. lambda optimizer: MultiStepLR(optimizer, [50], 0.2)."
 )
 
-#: what of a recipe's description goes by its epochs
+#: what of a recipe, as it is written out, is prose about it; and what goes by its epochs
+_PROSE = re.compile(r"\bdescription=.*?, (?=backbone=)")
 _EPOCHS = re.compile(r"\bnb_epochs=\d+, |milestones=\(.*?\), |warmup_epochs=\d+, ")
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
