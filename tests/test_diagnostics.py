@@ -722,6 +722,14 @@ NOT_SEEN = Diagnostic("no symptom", 0.0, 0.1, False, "Nothing.")
 @pytest.mark.parametrize(
     ("clean", "attacks", "diagnostics", "status", "reason"),
     [
+        # both kinds flatter: one sentence, which does not say the figure again
+        (
+            95,
+            [made("A", 60, "loss"), made("C", 70, "cross_entropy"), made("B", 5, "margin")],
+            [],
+            BROKEN,
+            r"^A on .* leaves 60\.0 % .* and C on .* leaves 70\.0 % at eps 0\.\d+, but the worst case is far below\.$",
+        ),
         (
             95,
             [made("PGD", 60, "margin")],

@@ -213,7 +213,7 @@ def test_another_run_in_the_folder_is_refused(data, tmp_path):
 
 def test_a_recipe_in_other_words_is_the_same_recipe(data, tmp_path):
     recipe = get_recipe("li2021-mnist")
-    told = {"description": "Li et al.'s \"own\", and more.", "source": "Here, backbone and all.", "defences": ("sce",)}
+    told = {"description": 'Li et al.\'s "own", and more.', "source": "Here, backbone and all.", "defences": ("sce",)}
 
     def train(recipe, resume):
         trainer = create_trainer(make("pc", "dense"), recipe=recipe, folder=tmp_path, seed=1, verbose=False)

@@ -646,22 +646,25 @@ def judge(
     reasons = []
     if record.clean.interval[0] <= chance:
         reasons.append(f"The clean accuracy, {_percent(record.clean.accuracy)}, is no better than chance.")
+    told = f"{figure}{_deadliest(record, eps)}."
     if worst.accuracy <= chance:
-        reasons.append(f"At chance ({_percent(chance)}) or below: {figure}{_deadliest(record, eps)}.")
+        reasons.append(f"At chance ({_percent(chance)}) or below: {told}")
+        told = "the worst case is far below."
+    flattering = []
     for objective, (kind, _) in FLATTERING.items():
         alone = [each for each in _alone(record, eps) if each.objective == objective and each.targets is None]
-        if not alone:
-            continue
-        best = min(alone, key=lambda each: each.correct)
+        best = min(alone, key=lambda each: each.correct, default=None)
         if (
-            worst.accuracy < BROKEN_SHARE * best.accuracy
+            best is not None
+            and worst.accuracy < BROKEN_SHARE * best.accuracy
             and best.accuracy - worst.accuracy > BROKEN_GAP
             and not best.black_box
         ):
-            reasons.append(
-                f"{best.attack} on the {kind} with {best.steps} steps leaves {_percent(best.accuracy)} at eps "
-                f"{eps:.4g}, but {figure}{_deadliest(record, eps)}."
+            flattering.append(
+                f"{best.attack} on the {kind} with {best.steps} steps leaves {_percent(best.accuracy)} at eps {eps:.4g}"
             )
+    if flattering:
+        reasons.append(f"{' and '.join(flattering)}, but {told}")
     if reasons:
         return Verdict(BROKEN, (*reasons, *flagged))
     if flagged:
