@@ -1,6 +1,7 @@
 """
 Suites of attacks: three of ours, in which each attack stands for what it breaks in its time that the others leave, and
-the papers' protocols with their exact settings, each followed by the adaptive attack that the paper lacks.
+the papers' protocols with their exact settings, from protocols.toml, each followed by the adaptive attack that the
+paper lacks.
 """
 
 from __future__ import annotations
@@ -8,10 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_name, check_radii, unknown_name
+from art_mmc.checks import (
+    UNIT_BOX,
+    box_unit,
+    box_width,
+    check_name,
+    check_radii,
+    fraction,
+    tomllib,
+    unknown_name,
+)
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import NOT_CONVERGED, UNTRUSTWORTHY, RobustnessRecord
 
@@ -267,202 +278,65 @@ def _autoattack(eps: float, norm: float) -> list[AttackPlan]:
     return figures(eps, norm, 20) + _after(plans)
 
 
-def _carlini_wagner(name: str, steps: int, rate: float, const: float, rounds: int = 9, **settings: Any) -> AttackPlan:
+def _papers(table: dict[str, Any], attacks: Mapping[str, dict[str, Any]], rows: Mapping[str, list[str]]) -> Suite:
+    """A suite of protocols.toml, of the attacks and rows that it names."""
+
+    def plans(names: Sequence[str]) -> Plans:
+        return lambda eps, norm: [_plan(attacks[name], eps, norm) for name in names]
+
+    once = (_plan(attacks[name], 0.0, math.inf) for name in table.pop("once", ()))
+    protocol = ([cell.format(given=GIVEN) for cell in rows[name]] for name in table.pop("protocol"))
+    return Suite(
+        plans=plans(table.pop("plans")),
+        beside=plans(table.pop("beside")),
+        eps={dataset: tuple(map(_number, radii)) for dataset, radii in table.pop("eps").items()},
+        once=tuple(each for plan in once for each in _beside_fista(plan)),
+        quirks=tuple(table.pop("quirks", ())),
+        protocol=tuple((part, theirs, ours) for part, theirs, ours in protocol),
+        **table,
+    )
+
+
+def _plan(row: dict[str, Any], eps: float, norm: float) -> AttackPlan:
+    """An attack of protocols.toml at a radius."""
+    size = row.get("step_size", 0.0)
+    steps = tuple(_number(each, eps) for each in (size if isinstance(size, list) else [size]))
+    options = MappingProxyType(row.get("options", {}))
+    step_size = steps if len(steps) > 1 else steps[0]
+    return AttackPlan(**{**row, "step_size": step_size, "options": options, "eps": eps, "norm": norm})
+
+
+def _number(entry: str | float, eps: float = 0.0) -> float:
+    """What an entry stands for: a number, "8/255", or by eps "eps / 10" or "2 * eps"."""
+    times, by_eps, over = str(entry).partition("eps")
+    if not by_eps:
+        return fraction(times)
+    return float(times.rstrip(" *") or 1) * eps / float(over.lstrip(" /") or 1)
+
+
+def _beside_fista(plan: AttackPlan) -> tuple[AttackPlan, ...]:
     """
-    The L2 attack of Carlini and Wagner by ART's ElasticNet, of which it is the special case beta = 0: the constant goes
-    by tens as in their code, and the steps are of FISTA where theirs are of Adam: it finds what short steps miss.
+    C&W as the papers' libraries run it, by Adam with early aborts, and beside it by ART's ElasticNet, of which it is
+    the special case beta = 0: the constant goes by tens as in their code, and the steps are of FISTA, which finds what
+    short steps miss.
 
     | Paper link: https://arxiv.org/abs/1709.04114 (EAD, Section 3)
     """
-    options = MappingProxyType({"confidence": 0.0, "binary_search_steps": rounds, "initial_const": const})
-    return AttackPlan(name, "ead", steps=steps, step_size=rate, options=options, **settings)
+    if plan.method != "cw-adam":
+        return (plan,)
+    options = {name: value for name, value in plan.options.items() if name != "abort_early"}
+    fista = replace(plan, name=f"{plan.name}, by FISTA", method="ead", options=MappingProxyType(options))
+    return plan, fista
 
 
-def _papers_carlini(name: str, steps: int, rate: float, const: float, **settings: Any) -> tuple[AttackPlan, ...]:
-    """The same as the papers' libraries run it, by Adam with early aborts; and by FISTA beside it."""
-    fista = _carlini_wagner(f"{name}, by FISTA", steps, rate, const, **settings)
-    options = MappingProxyType({**fista.options, "abort_early": True})
-    return replace(fista, name=name, method="cw-adam", options=options), fista
+def _read(text: str) -> list[Suite]:
+    """The suites of protocols.toml."""
+    tables = tomllib.loads(text)
+    attacks: dict[str, dict[str, Any]] = {}
+    for name, row in tables["attacks"].items():
+        attacks[name] = {**attacks.get(row.pop("like", ""), {}), **row}
+    return [_papers({"name": name, **table}, attacks, tables["rows"]) for name, table in tables["suites"].items()]
 
-
-# ------------------------------------------------------------------------------------------------ the papers' protocols
-
-
-def _adaptive(eps: float, norm: float, steps: int, step: float) -> AttackPlan:
-    return AttackPlan(f"PGD-{steps} adaptive", "pgd", "adaptive", eps, norm, steps, step)
-
-
-def _pang2020_pgd(eps: float, norm: float) -> list[AttackPlan]:
-    return [
-        AttackPlan(f"PGD-{steps} {kind}", "pgd", "loss", eps, norm, steps, 2 / 255, targets=targets, every_point=False)
-        for steps in (10, 50)
-        for kind, targets in (("targeted", "random"), ("untargeted", None))
-    ]
-
-
-def _pang2020_beside(eps: float, norm: float) -> list[AttackPlan]:
-    return [_adaptive(eps, norm, 50, 2 / 255)]
-
-
-#: other libraries return the last point, and let the samples about it leave the box
-_SPSA_OF_LIBRARIES = {"early_stop": False, "return_best": False, "clip_samples": False}
-
-
-def _pang2020_spsa(eps: float, norm: float) -> list[AttackPlan]:
-    # the margin is the paper's second objective, which it used for SPSA; cleverhans' has 64 pairs and a random start
-    options = MappingProxyType({"nb_samples": 128, "delta": 0.01, **_SPSA_OF_LIBRARIES})
-    return [
-        AttackPlan(
-            f"SPSA-10 {kind}", "spsa", "margin", eps, norm, 10, 0.01, targets=targets, options=options, samples=1000
-        )
-        for kind, targets in (("targeted", "random"), ("untargeted", None))
-    ]
-
-
-_PANG2020_ONCE = (
-    *_papers_carlini("C&W targeted", 1000, 5e-3, 0.01, targets="random", samples=500),
-    *_papers_carlini("C&W untargeted", 1000, 5e-3, 0.01, samples=500),
-    AttackPlan("Gaussian noise", "noise", samples=1000, options=MappingProxyType({"sigma": 0.05, "clip": False})),
-    AttackPlan("rotation", "rotation", samples=1000, options=MappingProxyType({"degrees": 30.0})),
-)
-
-
-def _li2021(steps: int, share: float | None, names: Sequence[str]) -> Plans:
-    """The PC paper's attacks: advertorch's, on cross-entropy, with steps of 0.01 or of a share of eps."""
-
-    def plans(eps: float, norm: float) -> list[AttackPlan]:
-        step = 0.01 if share is None else share * eps
-        # advertorch counts pairs, and starts from the image
-        spsa = MappingProxyType({"nb_samples": 256, "delta": 0.01, "random_start": False, **_SPSA_OF_LIBRARIES})
-        rows = {
-            "FGSM": AttackPlan("FGSM", "fgsm", "cross_entropy", eps, norm, 1, eps),
-            "BIM": AttackPlan("BIM-10", "bim", "cross_entropy", eps, norm, 10, step, every_point=False),
-            "PGD": AttackPlan(f"PGD-{steps}", "pgd", "cross_entropy", eps, norm, steps, step, every_point=False),
-            "MIM": AttackPlan(f"MIM-{steps}", "mim", "cross_entropy", eps, norm, steps, step, every_point=False),
-            "SPSA": AttackPlan("SPSA", "spsa", "margin", eps, norm, 10, 0.01, options=spsa, samples=1000),
-            "transfer PGD": AttackPlan("transfer PGD", "pgd", "cross_entropy", eps, norm, steps, step, transfer=True),
-            "transfer MIM": AttackPlan("transfer MIM", "mim", "cross_entropy", eps, norm, steps, step, transfer=True),
-        }
-        return [rows[name] for name in names]
-
-    return plans
-
-
-def _li2021_beside(steps: int, share: float | None = None) -> Plans:
-    def plans(eps: float, norm: float) -> list[AttackPlan]:
-        step = 0.01 if share is None else share * eps
-        return [
-            AttackPlan(f"PGD-{steps} own loss", "pgd", "loss", eps, norm, steps, step),
-            _adaptive(eps, norm, steps, step),
-            AttackPlan("PGD-100 adaptive, large steps", "pgd", "adaptive", eps, norm, 100, (eps / 2, eps / 4), 2),
-        ]
-
-    return plans
-
-
-def _li2021_cw(steps: int) -> tuple[AttackPlan, ...]:
-    # the paper's "accuracy" under it is the share of images that a search without a ball failed to fool in its steps
-    return _papers_carlini(f"C&W, {steps} steps", steps, 0.001, 0.001, samples=1000)  # advertorch's constant
-
-
-_GREY, _COLOUR, _MANY = (0.1, 0.2, 0.3), (0.04, 0.12, 0.2), (0.005, 0.010, 0.015)
-
-
-def _li2021_eps(colour: tuple[float, ...] = _COLOUR) -> Mapping[str, tuple[float, ...]]:
-    grey = dict.fromkeys(("mnist", "kmnist", "fashion-mnist"), _GREY)
-    return MappingProxyType({**grey, "cifar10": colour, "svhn": colour})
-
-
-def _pang2018(eps: float, norm: float) -> list[AttackPlan]:
-    # released code: 10 steps of eps / 10; the label is the network's prediction
-    step = eps / 10
-    return [
-        AttackPlan("FGSM", "fgsm", "cross_entropy", eps, norm, 1, eps, labels="predicted"),
-        AttackPlan("BIM", "bim", "cross_entropy", eps, norm, 10, step, labels="predicted", every_point=False),
-        AttackPlan(
-            "ILCM",
-            "bim",
-            "cross_entropy",
-            eps,
-            norm,
-            10,
-            step,
-            targets="least_likely",
-            labels="predicted",
-            every_point=False,
-        ),
-    ]
-
-
-def _pang2018_beside(eps: float, norm: float) -> list[AttackPlan]:
-    return [_adaptive(eps, norm, 40, eps / 10)]
-
-
-_PANG2018_ONCE = (
-    AttackPlan(
-        "JSMA",
-        "jsma",
-        targets="least_likely",
-        samples=500,
-        options=MappingProxyType({"theta": 1.0, "pixels": 100}),
-    ),
-    *_papers_carlini("C&W", 1000, 0.01, 1.0, targets="random", samples=500),
-)
-
-
-def _pang2021(eps: float, norm: float) -> list[AttackPlan]:
-    # AutoAttack's four by what ART has: no FAB; the objectives are computed on the view
-    return [
-        AttackPlan("PGD-10", "pgd", "cross_entropy", eps, norm, 10, 2 / 255, every_point=False),
-        AttackPlan("APGD cross-entropy", "apgd", "cross_entropy", eps, norm, 100, 2 * eps),
-        *_after(
-            [
-                AttackPlan("APGD targeted DLR", "apgd", "targeted_dlr", eps, norm, 100, 2 * eps, targets="all"),
-                AttackPlan("Square", "square", None, eps, norm, 5000),
-            ]
-        ),
-    ]
-
-
-_PANG2020 = ("predicted_labels", "eps256")
-_CIFAR_PANG = MappingProxyType({"cifar10": (8 / 255, 16 / 255)})
-
-# ---------------------------------------------------------------- what is exactly the papers', and what is not
-
-_IMAGES = (
-    "images",
-    "true labels; a misclassified clean image counts as wrong",
-    "a misclassified clean image is not attacked; of an attack on so many images it is the first ones that are "
-    "classified correctly",
-)
-_CARLINI = "Adam in the space of arctanh, its learning rate, steps, first constant, 9 constants"
-_ABORT = "early aborts by the total loss of our batches"
-
-_PANG2020_PROTOCOL = (
-    ("images", *_IMAGES[1:2], f"{_IMAGES[2]}; with the quirk predicted_labels, as in the release, all and the first"),
-    ("radius", "8 and 16 of 255 as printed", "its code has 1/256 (quirk eps256)"),
-)
-_PANG2020_STEPS = (
-    *_PANG2020_PROTOCOL,
-    ("PGD", "10 and 50 steps of 2/255 on the own loss from a random start, random targets, the last point", "-"),
-)
-_LI2021_STEPS = (
-    "FGSM, BIM, PGD, MIM",
-    "advertorch's on the cross-entropy, the paper's steps, PGD from a random start, the last point",
-    "-",
-)
-_LI2021_SPSA = (
-    "SPSA",
-    "advertorch's: 10 steps of Adam, learning rate and delta 0.01, 128 pairs, the margin, from the image, last point",
-    "1,000 images; each has signs of its own, where the library has those of the batch",
-)
-_LI2021_CARLINI = ("C&W", f"advertorch's: {_CARLINI}", f"1,000 images; {_ABORT}, of a ten-thousandth")
-_LI2021_TRANSFER = (
-    "transfer",
-    "PGD and MIM, the paper's steps, crafted on another network: there one of three convolutions (grey) or ResNet-56 "
-    "(colour), no recipe stated",
-    GIVEN,
-)
 
 _ROWS = (
     Suite(
@@ -484,133 +358,7 @@ _ROWS = (
         "AutoAttack's standard version: APGD-CE, APGD-T, FAB-T, Square with 5,000 queries, beside our figures",
         _autoattack,
     ),
-    Suite(
-        "pang2020-table1",
-        "MMC paper: PGD-10 and PGD-50 on the own loss, targeted and not",
-        _pang2020_pgd,
-        _CIFAR_PANG,
-        beside=_pang2020_beside,
-        quirks=_PANG2020,
-        protocol=_PANG2020_STEPS,
-    ),
-    Suite(
-        "pang2020-table2",
-        "MMC paper: SPSA, C&W, Gaussian noise, rotation",
-        _pang2020_spsa,
-        _CIFAR_PANG,
-        _PANG2020_ONCE,
-        _pang2020_beside,
-        _PANG2020,
-        protocol=(
-            *_PANG2020_PROTOCOL,
-            (
-                "SPSA",
-                "cleverhans': 10 steps of Adam, learning rate and delta 0.01, 64 pairs, a random start, the last point",
-                "the margin of the logits; the authors' patch of the library was not released",
-            ),
-            ("C&W", f"cleverhans': {_CARLINI}, a failure counts as distance 0", f"{_ABORT} instead of ten images"),
-            ("noise, rotation", "deviation 0.05, not clipped; 30 degrees, nearest fill", "-"),
-        ),
-    ),
-    Suite(
-        "pang2020-table3",
-        "MMC paper, across depth: PGD-10 and PGD-50 on the own loss",
-        _pang2020_pgd,
-        MappingProxyType({**_CIFAR_PANG, "cifar100": _CIFAR_PANG["cifar10"]}),
-        beside=_pang2020_beside,
-        quirks=_PANG2020,
-        protocol=_PANG2020_STEPS,
-    ),
-    Suite(
-        "li2021-table1",
-        "PC paper: FGSM, BIM, PGD, MIM on cross-entropy, C&W with 100 steps",
-        _li2021(40, None, ("FGSM", "BIM", "PGD", "MIM")),
-        _li2021_eps(),
-        _li2021_cw(100),
-        _li2021_beside(40),
-        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_CARLINI),
-    ),
-    Suite(
-        "li2021-table2",
-        "PC paper: as Table 1, C&W with 1,000 steps",
-        _li2021(40, None, ("FGSM", "BIM", "PGD", "MIM")),
-        MappingProxyType({"mnist": _GREY, "cifar10": _COLOUR}),
-        _li2021_cw(1000),
-        _li2021_beside(40),
-        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_CARLINI),
-    ),
-    Suite(
-        "li2021-table3",
-        "PC paper, black box: transfer and SPSA",
-        _li2021(40, None, ("transfer PGD", "transfer MIM", "SPSA")),
-        _li2021_eps((*_COLOUR, 0.3)),  # 0.3 for SPSA
-        beside=_li2021_beside(40),
-        protocol=(_IMAGES, _LI2021_TRANSFER, _LI2021_SPSA),
-    ),
-    Suite(
-        "li2021-table4",
-        "PC paper, 100 and 200 classes: PGD and MIM with 10 steps of eps / 10, SPSA",
-        _li2021(10, 0.1, ("PGD", "MIM", "SPSA")),
-        MappingProxyType({"cifar100": _MANY, "tiny-imagenet": _MANY}),
-        beside=_li2021_beside(10, 0.1),
-        protocol=(
-            _IMAGES,
-            ("PGD, MIM", "advertorch's on the cross-entropy, 10 steps of eps / 10, the last point", "-"),
-            _LI2021_SPSA,
-        ),
-    ),
-    Suite(
-        "li2021-table5",
-        "PC paper with adversarial training: BIM, PGD, MIM, SPSA, C&W",
-        _li2021(40, None, ("BIM", "PGD", "MIM", "SPSA")),
-        MappingProxyType({"mnist": (0.3,), "kmnist": (0.3,), "fashion-mnist": (0.3,), "cifar10": (0.04, 0.3)}),
-        _li2021_cw(100),
-        _li2021_beside(40),
-        protocol=(_IMAGES, _LI2021_STEPS, _LI2021_SPSA, _LI2021_CARLINI),
-    ),
-    Suite(
-        "pang2018-rce",
-        "RCE paper: FGSM, BIM, ILCM, JSMA, C&W as accuracy; for detection see art-mmc detect",
-        _pang2018,
-        MappingProxyType({"mnist": (0.16,), "cifar10": (0.16,)}),
-        _PANG2018_ONCE,
-        _pang2018_beside,
-        protocol=(
-            (
-                "images",
-                "FGSM, BIM and ILCM are given the network's own prediction as label",
-                "accuracies, where the paper has areas under the curve; JSMA and C&W on the first 500 images that are "
-                "classified correctly",
-            ),
-            (
-                "FGSM, BIM, ILCM",
-                "10 steps of eps / 10, the last point",
-                "eps 0.16, the default of the code: none is stated",
-            ),
-            (
-                "JSMA",
-                "up to 100 values, towards the least likely class",
-                "ART changes two at a time, each to full; the release one, by eps",
-            ),
-            ("C&W", f"{_CARLINI}, a random wrong class", f"1,000 steps, where the paper has up to 10,000; {_ABORT}"),
-        ),
-    ),
-    Suite(
-        "pang2021-tricks",
-        "Bag of Tricks paper: PGD-10, and AutoAttack's parts as far as ART has them",
-        _pang2021,
-        MappingProxyType({"cifar10": (0.031, 8 / 255)}),  # a hair apart; the paper has networks for each
-        beside=_pang2020_beside,
-        protocol=(
-            _IMAGES,
-            ("PGD", "10 steps of 2/255 from a random start, the last point", "-"),
-            (
-                "AutoAttack",
-                "APGD on the cross-entropy and on the targeted DLR with 9 targets, 100 steps; Square, 5,000 queries",
-                "no FAB, which ART lacks; each on what the one before left",
-            ),
-        ),
-    ),
+    *_read(files(__package__).joinpath("protocols.toml").read_text("utf-8")),
 )
 
 #: other names of suites
