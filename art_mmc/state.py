@@ -37,7 +37,6 @@ class Stream(IntEnum):
     CURVE = 20
     CURVE_POINTS = 21
     ANSWERS = 22  # a network that draws numbers: its answers to a substitute, its gradients along a curve
-    CLEAN_PREDICTIONS = 40
     NETWORK_OUTPUTS = 41
 
 

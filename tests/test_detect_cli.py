@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from art.attacks.evasion import FastGradientMethod
 
 from art_mmc import load_dataset
 from art_mmc.data import Dataset
-from art_mmc.evaluation import AttackError
-from art_mmc.evaluation.codec import encode
+from art_mmc.evaluation import AttackError, engine
 from art_mmc.reports.detect import (
     TITLES,
     auc_table,
@@ -23,7 +23,6 @@ from art_mmc.reports.detect import (
     text_table,
     write_report,
 )
-from art_mmc.studies import detect
 from art_mmc.studies.detect import DetectionStudy, detection_eps, run_detection_study, settled
 from art_mmc.studies.settings import Detect
 
@@ -56,10 +55,9 @@ def study(trained, digits) -> DetectionStudy:
         attack_share=0.002,
         nb_test=30,
         nb_white_box=4,
+        fit_per_class=50,
         seed=1,
         quiet=True,
-        pgd_params={"max_iter": 10},
-        carlini_params={"binary_search_steps": 3},
     )
     study = run_detection_study(
         {name: trained[name] for name in ("sce", "rce")},
@@ -79,7 +77,7 @@ def test_the_records_of_a_study(study, trained, digits):
     assert len(study.records) == 14
     facts = study.provenance
     assert (facts["n"], facts["n_calibration"], facts["eps"], facts["seed"]) == (30, len(digits.x_test) - 30, 0.2, 1)
-    assert facts["n_fit"] == len(digits.x_train)
+    assert facts["n_fit"] == 500
     record = study.get("rce", "kernel-density", "FGSM")
     assert (record.n, record.eps, record.seed) == (30, 0.2, 1)
     assert record.settings["eps"] == 0.2
@@ -105,13 +103,13 @@ def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
 def test_an_attack_that_leaves_its_ball_is_refused_by_the_rule_of_the_evaluation(trained, digits, monkeypatch):
     """By less than a hundred-thousandth, which is more than rounding there."""
 
-    def craft(name, classifier, x, *settings):
-        return np.where(x > 0.5, x - np.float32(0.100009), x + np.float32(0.100009)), {}
+    def far(self, x, y=None, **kwargs):
+        return np.where(x > 0.5, x - np.float32(0.100009), x + np.float32(0.100009))
 
     dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test[:60], digits.y_test[:60])
     settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=10, eps=0.1, quiet=True), dataset)
-    monkeypatch.setattr(detect, "craft_batch", craft)
-    with pytest.raises(AttackError, match="attack 'FGSM' left the ball: L-inf distance 0.10000"):
+    monkeypatch.setattr(FastGradientMethod, "generate", far)
+    with pytest.raises(AttackError, match="attack 'FGSM' at eps 0.1 left the ball: L-inf distance 0.10000"):
         run_detection_study({"sce": trained["sce"]}, dataset, settings)
 
 
@@ -212,35 +210,28 @@ def test_default_radius():
 
 @pytest.mark.thorough
 def test_detect_trains_attacks_and_writes(run, tiny, monkeypatch):
-    """Once interrupted after six batches, which do not run again and are read as they were."""
-    line, part, made = (
-        ("detect", "--dataset", tiny, *QUICK, "--attack", "fgsm,cw-wb,pgd-wb", "--output", "found"),
-        [],
-        [],
-    )
-    whole = detect._Run.part
+    """Once interrupted after six batches, which do not run again and are read as they were: also what still stands."""
+    line, made = ("detect", "--dataset", tiny, *QUICK, "--attack", "fgsm,cw-wb,pgd-wb"), []
+    whole = engine.attack_batch
 
-    def stops(self, attempt, first):
+    def stops(*batch, **settings):
         if len(made) == 6:
             raise KeyboardInterrupt
-        made.append(whole(self, attempt, first))
+        made.append(whole(*batch, **settings))
         return made[-1]
 
-    monkeypatch.setattr(detect._Run, "part", stops)
+    assert run(*line, "--output", "straight")[0] == 0
+    monkeypatch.setattr(engine, "attack_batch", stops)
     told = "art-mmc: interrupted; the same command goes on from the last finished batch\n"
-    assert run(*line) == (130, "", told)
-    read = detect._Part.read
-    monkeypatch.setattr(detect._Part, "read", lambda kept: part.append(read(kept)) or part[-1])
-    monkeypatch.setattr(detect._Run, "part", lambda self, *batch: made.append(whole(self, *batch)) or made[-1])
-    status, out, err = run(*line)
+    assert run(*line, "--output", "found") == (130, "", told)
+    monkeypatch.setattr(engine, "attack_batch", lambda *batch: made.append(whole(*batch)) or made[-1])
+    status, out, err = run(*line, "--output", "found")
     assert (status, err) == (0, "")
-    assert (len(part), len(made)) == (6, 10)  # of each network five: PGD-wb is another one for each detector
-    for one, other in zip(part, made, strict=False):
-        np.testing.assert_array_equal(one.outputs.logits, other.outputs.logits)
-        assert json.dumps(encode(one.settings)) == json.dumps(encode(other.settings))
-        assert {name: list(values) for name, values in one.goals.items()} == {
-            k: list(v) for k, v in other.goals.items()
-        }
+    assert len(made) == 10  # of each network five: PGD-wb is another one for each detector
+    one, other = (load_study(f"{folder}/report.json") for folder in ("straight", "found"))
+    for ours, theirs in zip(one.records, other.records, strict=True):
+        np.testing.assert_array_equal(ours.adversarial_scores, theirs.adversarial_scores)
+    assert [list(each.hit) for each in one.white_box] == [list(each.hit) for each in other.white_box]
     assert sorted(path.name for path in Path("found").iterdir()) == ["report.json", "report.md", "roc.png"]
     study = load_study("found/report.json")
     assert study.classifiers == ["sce", "rce"]

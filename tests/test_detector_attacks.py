@@ -14,10 +14,13 @@ from art.attacks.evasion import BasicIterativeMethod, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from art.exceptions import EstimatorError
 
-from art_mmc import ConfidenceDetector, KernelDensityDetector, SoftmaxClassifier
+from art_mmc import CarliniL2, ConfidenceDetector, KernelDensityDetector, SoftmaxClassifier
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
-from art_mmc.attacks.papers import PAPER_ATTACKS, choose_targets, craft_batch, plain_settings, scaled
 from art_mmc.detectors.base import NetworkOutputs
+from art_mmc.evaluation import engine
+from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.state import derived_seed
+from art_mmc.studies.detect import ATTACKS, attack_plan
 from art_mmc.studies.settings import Detect
 from tests.conftest import left_alone
 
@@ -51,17 +54,21 @@ def unnoticed(defended: SimpleNamespace, x_adv: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ the paper's attacks
 
 
-def craft(name: str, classifier: PyTorchClassifier, x: np.ndarray, budget: float = 0.01) -> SimpleNamespace:
-    """An attack of the paper on one batch, by the targets of its rule."""
+PAPER_ATTACKS = [name for name in ATTACKS if not name.endswith("-wb")]
+
+
+def craft(name: str, classifier: PyTorchClassifier, x: np.ndarray, share: float = 0.01) -> SimpleNamespace:
+    """An attack of the paper on one batch; `targets` are None for an untargeted one."""
+    plan = attack_plan(name, Detect(eps=EPS, attack_share=share))
     logits = classifier.predict(x)
-    targets = choose_targets(logits, PAPER_ATTACKS[name].targets)
-    labels = logits.argmax(axis=1) if targets is None else targets
-    x_adv, settings = craft_batch(name, classifier, x, labels, EPS, budget, "cross_entropy", len(x), 0)
-    return SimpleNamespace(x=x_adv, targets=targets, settings=settings)
+    shown = logits.argmax(axis=1)
+    x_adv = run_plan(Target(classifier, x), x, shown, plan, np.ones(len(x), bool), 0)[1]
+    targets = next(engine._aims(plan, shown, logits, logits.shape[1], derived_seed(0, 0)))
+    return SimpleNamespace(x=x_adv, targets=targets, plan=plan)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", list(PAPER_ATTACKS))
+@pytest.mark.parametrize("name", PAPER_ATTACKS)
 def test_paper_attacks(name, defended):
     x = defended.x[: 3 if name.startswith("cw") else 8]
     before = np.random.get_state()[1].copy()
@@ -71,9 +78,9 @@ def test_paper_attacks(name, defended):
     assert crafted.x.min() >= 0
     assert crafted.x.max() <= 1
     changed = np.abs(crafted.x - x).max(axis=(1, 2, 3))
-    if PAPER_ATTACKS[name].has_eps:
+    if crafted.plan.bounded:
         np.testing.assert_allclose(changed, EPS, atol=1e-6)
-        assert crafted.settings["objective"] == "cross_entropy"
+        assert crafted.plan.objective == "cross_entropy"
     predicted, logits = (defended.classifier.predict(each) for each in (crafted.x, x))
     if name == "cw":
         assert (predicted.argmax(axis=1) == crafted.targets).any()
@@ -96,7 +103,7 @@ def test_carlini_succeeds_at_the_default_share(defended):
     """An area over the images that were easy to fool tells nothing of a detector."""
     crafted = craft("cw", defended.classifier, defended.x[:8], Detect.attack_share)
     assert np.mean(defended.classifier.predict(crafted.x).argmax(axis=1) == crafted.targets) >= 0.95
-    assert crafted.settings["max_iter"] == 200
+    assert crafted.plan.steps == 200
 
 
 @pytest.mark.parametrize("name", ["bim", "ilcm"])
@@ -110,40 +117,43 @@ def test_bim_is_ten_steps_of_a_tenth_on_the_cross_entropy(name, defended):
 
 def test_settings_of_the_paper(trained):
     classifier = trained["sce"]
-    carlini = PAPER_ATTACKS["cw-hc"].build(classifier, EPS, 1.0, 32)
-    settings = plain_settings(carlini)
-    assert settings["class"] == "CarliniL2"
-    assert (settings["confidence"], settings["binary_search_steps"], settings["initial_const"]) == (10.0, 9, 1.0)
-    assert (settings["targeted"], settings["learning_rate"], settings["max_iter"]) == (True, 0.01, 10000)
-    assert PAPER_ATTACKS["cw"].build(classifier, EPS, 0.05, 32).max_iter == 500
-    assert PAPER_ATTACKS["cw"].build(classifier, EPS, 0.05, 32).confidence == 0
-    assert PAPER_ATTACKS["jsma"].build(classifier, EPS, 1.0, 32).gamma == 1.0  # 100 pixels are more than 64
-    assert [scaled(10000, budget) for budget in (1, 0.01, 0.0001)] == [10000, 100, 10]
+
+    def built(name, share):
+        plan = attack_plan(name, Detect(eps=EPS, attack_share=share))
+        return plan.build(classifier.with_objective("adaptive"), 0, 32, 0)
+
+    carlini = built("cw-hc", 1.0)
+    assert isinstance(carlini, CarliniL2)
+    assert (carlini.confidence, carlini.binary_search_steps, carlini.initial_const) == (10.0, 9, 1.0)
+    assert (carlini.targeted, carlini.learning_rate) == (True, 0.01)
+    assert [built("cw-hc", share).max_iter for share in (1, 0.01, 0.0001)] == [10000, 100, 10]
+    assert (built("cw", 0.05).max_iter, built("cw", 0.05).confidence) == (500, 0)
+    assert built("jsma", 1.0).gamma == 1.0  # 100 pixels are more than 64
     wb = DensityAwareCarliniL2(classifier, ConfidenceDetector(classifier))
     assert (wb.confidence, wb.binary_search_steps, wb.max_iter, wb.initial_const) == (5, 9, 10000, 100)
     assert (wb.start_binary_search_steps, wb.start_max_iter, wb.start_initial_const) == (3, 5000, 10)
 
 
-def test_random_targets_are_any_class_but_the_predicted_one():
-    logits = np.eye(5)[np.arange(2000) % 5]
-    targets = choose_targets(logits, "random", seed=3)
-    assert (targets != logits.argmax(axis=1)).all()
-    for k in range(5):
-        counts = np.bincount(targets[logits.argmax(axis=1) == k], minlength=5)
-        assert counts[k] == 0
-        assert (np.delete(counts, k) > 60).all()
-    np.testing.assert_array_equal(targets, choose_targets(logits, "random", seed=3))
-    assert (targets != choose_targets(logits, "random", seed=4)).any()
+def test_random_targets_are_any_class_but_the_predicted_one(trained, digits):
+    """Those of C&W-wb where none are given."""
+    classifier, x = trained["sce"], digits.x_test
+
+    def targets(seed):
+        return DensityAwareCarliniL2(classifier, ConfidenceDetector(classifier), seed=seed).targets(x)
+
+    predicted, ours = classifier.predict(x).argmax(axis=1), targets(3)
+    assert (ours != predicted).all()
+    assert (np.bincount((ours - predicted) % 10, minlength=10)[1:] > len(x) / 20).all()
+    np.testing.assert_array_equal(ours, targets(3))
+    assert (ours != targets(4)).any()
 
 
-def test_a_classifier_of_art_s_own_is_attacked_on_its_loss(digits):
+def test_a_classifier_of_art_s_own_is_attacked_on_the_cross_entropy_too(digits):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     classifier = PyTorchClassifier(
         net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu"
     )
-    crafted = craft("fgsm", classifier, digits.x_test[:5])
-    assert crafted.settings["objective"] == "loss"
-    assert np.abs(crafted.x - digits.x_test[:5]).max() == pytest.approx(EPS, abs=1e-6)
+    assert np.abs(craft("fgsm", classifier, digits.x_test[:5]).x - digits.x_test[:5]).max() == pytest.approx(EPS)
 
 
 # --------------------------------------------------------------------------------------- C&W with the detector's score
@@ -335,7 +345,6 @@ def test_manners(cls, defended):
     assert x_adv.dtype == np.float32
     assert x_adv.shape == x.shape
     assert all(hasattr(attack, name) for name in attack.attack_params)
-    assert plain_settings(attack)["max_iter"] == 3
     with pytest.raises(ValueError, match="cannot be set"):
         attack.set_params(nonsense=1)
     with pytest.raises(ValueError, match="verbose"):

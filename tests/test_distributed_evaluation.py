@@ -50,8 +50,6 @@ DETECTION = {
     "nb_white_box": 20,
     "fit_per_class": 30,
     "batch_size": BATCH,
-    "pgd_params": {"max_iter": 3, "num_random_init": 1},
-    "carlini_params": {"binary_search_steps": 2},
     "quiet": True,
 }
 

@@ -19,10 +19,10 @@ from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
 from art_mmc.attacks.carlini import carlini_search, lead_term
-from art_mmc.attacks.papers import batch_seed, choose_targets
 from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
+from art_mmc.state import derived_seed
 
 #: how far past the boundary, in units of the clean margin, PGD pushes a sample
 _LEAD = 0.1
@@ -174,9 +174,9 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
 
     def targets(self, x: np.ndarray) -> np.ndarray:
         """The random targets that :meth:`generate` takes where none are given: (N,), int64, none the predicted one."""
-        targets = choose_targets(self.estimator.predict(x, batch_size=self.batch_size), "random", self.seed)
-        assert targets is not None
-        return targets
+        logits = self.estimator.predict(x, batch_size=self.batch_size)
+        shift = np.random.default_rng(self.seed).integers(1, logits.shape[1], len(logits))
+        return (logits.argmax(axis=1) + shift) % logits.shape[1]
 
     def outcome(self, x_adv: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -351,7 +351,7 @@ class DetectorAwarePGD(_DetectorAwareAttack):
 
     def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
         """All weights and starts on a batch; each on the samples that still stand."""
-        generator = torch.Generator().manual_seed(batch_seed(self.seed, first))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, first))
         y = y.to(clean.device)
         with torch.no_grad():
             top = self.detector.forward(clean)[0].topk(2, dim=1).values

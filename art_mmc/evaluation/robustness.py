@@ -88,14 +88,22 @@ class StateFolder:
         else:
             write_atomically({description: json.dumps(fingerprint, indent=1).encode()})
 
-    def batch(self, plan: int, x: np.ndarray, number: int, index: np.ndarray, run: Callable[[], Outcome]) -> Outcome:
+    def batch(
+        self,
+        plan: int,
+        x: np.ndarray,
+        number: int,
+        index: np.ndarray,
+        run: Callable[[], Outcome],
+        whole: bool = False,
+    ) -> Outcome:
         """
         A batch of a plan, by its number and its samples, that was finished before, or is run now; a ValueError for a
-        damaged file, or one of other samples.
+        damaged file, or one of other samples. Unless it is to be kept `whole`, what still stands is clean in the file.
         """
 
         def facts(outcome: Outcome) -> dict[str, Any]:
-            moved = np.flatnonzero(~outcome.standing)
+            moved = np.flatnonzero(~outcome.standing | whole)
             return {**vars(outcome), "index": index, "moved": moved, "examples": outcome.examples[moved]}
 
         return self.kept(f"{plan:03d}-{number:04d}", run, facts, partial(self._read, index, x[index]))

@@ -1,32 +1,34 @@
 """
 Detectors of several classifiers under the attacks of the RCE paper, on the same images: what `art-mmc detect` runs.
+
+| Paper link: https://arxiv.org/abs/1706.00633 (Section 4)
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
-from art_mmc.attacks.papers import PAPER_ATTACKS, batch_seed, choose_targets, craft_batch, plain_settings, scaled
-from art_mmc.checks import check_name, number
+from art_mmc.checks import ROUNDING, check_name, number
 from art_mmc.data import Dataset
 from art_mmc.detectors import DETECTORS, ScoreDetector, create_detector, network_outputs
 from art_mmc.detectors.base import NetworkOutputs
-from art_mmc.distributed import check_same, in_main_process, progress, share_out, world
-from art_mmc.evaluation.codec import FLAGS, Record, array, encode
+from art_mmc.distributed import check_same, in_main_process, progress
+from art_mmc.evaluation.codec import FLAGS, Record, array
 from art_mmc.evaluation.detection import DetectionRecord
-from art_mmc.evaluation.engine import check_examples
+from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import StateFolder, identity, identity_of_data
 from art_mmc.pretrained import find_network
@@ -46,11 +48,18 @@ from art_mmc.studies.setup import (
 #: the three metrics of the RCE paper
 PAPER_DETECTORS = ("confidence", "non-me", "kernel-density")
 
-#: attacks that know the detector: name -> title. C&W-wb attacks the kernel density alone, PGD-wb each detector in turn
-WHITE_BOX_ATTACKS = {"cw-wb": "C&W-wb", "pgd-wb": "PGD-wb"}
-
-#: all of them, in the order of the tables
-ATTACKS = (*PAPER_ATTACKS, *WHITE_BOX_ATTACKS)
+#: attacks, in the order of the tables -> titles; the last two know the detector: C&W-wb attacks the kernel density
+#: alone, PGD-wb each detector in turn
+ATTACKS = {
+    "fgsm": "FGSM",
+    "bim": "BIM",
+    "ilcm": "ILCM",
+    "jsma": "JSMA",
+    "cw": "C&W",
+    "cw-hc": "C&W-hc",
+    "cw-wb": "C&W-wb",
+    "pgd-wb": "PGD-wb",
+}
 
 #: what FGSM, BIM and ILCM climb, as in the paper
 OBJECTIVE = "cross_entropy"
@@ -73,7 +82,7 @@ class WhiteBoxRecord(Record):
     seconds: float
     seed: int  # of the targets
     hit: np.ndarray = array(FLAGS)  # whether the target is predicted, (N,)
-    passed: np.ndarray = array(FLAGS)  # whether the density is that of a typical clean input, f_2 = 0, (N,)
+    passed: np.ndarray = array(FLAGS)  # whether the density is that of a typical clean input of it, f_2 = 0, (N,)
     distortion: np.ndarray = array()  # root mean squared change of a pixel, in units of 1 / 255, (N,)
 
     @property
@@ -203,6 +212,51 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=(*places, state))
 
 
+@dataclass(frozen=True, repr=False)
+class _AwarePlan(AttackPlan):
+    """An attack that knows a fitted detector, one of its `options`: in a ball PGD-wb, else C&W-wb."""
+
+    def build(self, view: Any, restart: int, batch: int, seed: int) -> EvasionAttack:
+        settings = {"max_iter": self.steps, "batch_size": batch, "seed": seed, "verbose": False, **self.options}
+        classifier = self.options["detector"].classifier
+        if self.bounded:
+            return DetectorAwarePGD(classifier, eps=self.eps, **settings)
+        return DensityAwareCarliniL2(classifier, learning_rate=self.step_sizes[0], **settings)
+
+
+def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
+    """
+    One of :data:`ATTACKS` with the settings of the paper's released code: by ten steps of a tenth of the radius, C&W by
+    a share of the paper's iterations, but at least 10. `aware` has the fitted `detector` for those that know it.
+    """
+
+    def iterations(paper: int) -> int:
+        return max(10, round(paper * wanted.attack_share))
+
+    eps = float(wanted.eps or 0)
+    ball: dict[str, Any] = {"objective": OBJECTIVE, "eps": eps, "steps": 10, "step_size": eps / 10}
+    search: dict[str, Any] = {"targets": "random", "steps": iterations(10000), "step_size": 0.01}
+    # by FISTA: in as few steps the paper's Adam leaves a third of the images of a network trained by RCE
+    fista: dict[str, Any] = {"binary_search_steps": 9, "initial_const": 1.0, "optimizer": "fista"}
+    # the paper's, but for two: its confidence of 5 is beyond the logits of some networks, and few steps must be long to
+    # leave the border of the box
+    density = {"confidence": 0.0, "binary_search_steps": 9, "start_max_iter": iterations(5000), **aware}
+    long = {"step_size": 0.01 / math.sqrt(wanted.attack_share), "samples": wanted.nb_white_box}
+    rows: dict[str, dict[str, Any]] = {
+        "fgsm": {"method": "fgsm", **ball, "steps": 1, "step_size": eps},
+        "bim": {"method": "bim", **ball},
+        "ilcm": {"method": "bim", **ball, "targets": "least_likely"},
+        # the paper changes one pixel in each of 100 steps, ART two in one step; a changed pixel is full on
+        "jsma": {"method": "jsma", "targets": "least_likely", "options": {"theta": 1.0, "pixels": 100}},
+        "cw": {"method": "cw-adam", **search, "options": {**fista, "confidence": 0.0}},
+        "cw-hc": {"method": "cw-adam", **search, "options": {**fista, "confidence": 10.0}},
+        "cw-wb": {"method": "cw-adam", **search, **long, "options": density},
+        "pgd-wb": {"method": "pgd", "eps": eps, "steps": 40, "labels": "true", "options": aware},
+    }
+    kind = _AwarePlan if aware else AttackPlan
+    return kind(ATTACKS[name], every_point=False, **{"labels": "predicted", **rows[name]})
+
+
 def run_detection_study(
     classifiers: Mapping[str, PyTorchClassifier],
     dataset: Dataset,
@@ -216,12 +270,10 @@ def run_detection_study(
     :func:`settled`. The thresholds are set on clean test images that are not attacked, or, where there are too few of
     them, on a held-out share of the fitting data; each record says which.
 
-    Several processes, once they have met, must all call this with the same: they share the batches of all attacks on a
-    classifier, and each gets the study that one process would have got; seconds are added up. AttackError when an
-    attack leaves its ball or the box. In `folder` the finished batches of each classifier are kept, from which a killed
-    study goes on.
+    Several processes, once they have met, must all call this with the same: they share the batches of each attack, and
+    each gets the study that one process would have got; seconds are added up. AttackError when an attack leaves its
+    ball or the box. In `folder` the finished batches of each classifier are kept, from which a killed study goes on.
     """
-    fitted = {name: _create(wanted, classifier) for name, classifier in classifiers.items()}
     seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
     attacked, calibration = _split_test(dataset, wanted.nb_test, wanted.fpr, seed)
     fit_on = _draw_per_class(dataset.y_train, wanted.fit_per_class, seed)
@@ -229,63 +281,80 @@ def run_detection_study(
     with_features = any(DETECTORS[name].needs_features for name in detectors)
 
     records: list[DetectionRecord] = []
-    white_box_records: list[WhiteBoxRecord] = []
+    white_box: list[WhiteBoxRecord] = []
     facts: dict[str, Any] = {}
-    jobs = sum(len(detectors) if each == "pgd-wb" else 1 for each in attacks)
-    if world().size > 1:
-        same = {"images": identity_of_data(x, y), "settings": repr(wanted)}
-        check_same({**same, **{name: identity(each) for name, each in classifiers.items()}}, "attack")
-    with progress(not wanted.quiet, total=jobs * len(classifiers), desc="attacks") as bar:
+    with progress(not wanted.quiet, total=len(attacks) * len(classifiers), desc="attacks") as bar:
         for name, classifier in classifiers.items():
+            same = {"classifier": identity(classifier), "data": identity_of_data(x, y), "settings": repr(wanted)}
+            check_same(same, "attack")
+            state = None if folder is None else in_main_process(partial(StateFolder, folder / name, same))
 
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:
-                def batch(first: int) -> NetworkOutputs:
-                    part = images[first : first + batch_size]
-                    with seeded(derived_seed(seed, Stream.NETWORK_OUTPUTS, first)):
-                        return network_outputs(classifier, part, None, batch_size, with_features)
-
-                return _joined(list(share_out([partial(batch, first) for first in range(0, len(images), batch_size)])))
+                with seeded(derived_seed(seed, Stream.NETWORK_OUTPUTS)):
+                    told = partial(network_outputs, classifier, images, None, batch_size, with_features)
+                    return in_main_process(told)
 
             start = time.perf_counter()
-            fit_outputs = outputs(dataset.x_train[fit_on])
+            fitted, fit_outputs = _create(wanted, classifier), outputs(dataset.x_train[fit_on])
             calibration_outputs = outputs(dataset.x_test[calibration]) if len(calibration) else None
-            for detector in fitted[name].values():
+            for detector in fitted.values():
                 detector.fit_outputs(fit_outputs, dataset.y_train[fit_on], calibration_outputs)
             fit_seconds = time.perf_counter() - start
             clean = outputs(x)
             facts[name] = {
                 "defence": getattr(classifier, "defence", None),
                 "clean_accuracy": Share(int((clean.predictions == y).sum()), len(y)).to_dict(),
-                "detectors": {each: _detector_facts(detector) for each, detector in fitted[name].items()},
+                "detectors": {each: _detector_facts(detector) for each, detector in fitted.items()},
                 "fit_seconds": fit_seconds,
                 **({"source": sources[name]} if sources and name in sources else {}),
             }
-            run = _Run(name, classifier, fitted[name], clean, x, y, outputs, wanted)
-            attempts = run.attempts()
-            # no attack waits for another: the batches of all of them are shared out at once
-            about = {"classifier": identity(classifier), "data": identity_of_data(x, y), "settings": repr(wanted)}
-            state = None if folder is None else in_main_process(partial(StateFolder, folder / name, about))
-
-            def part(number: int, attempt: _Attempt, first: int, run: _Run = run, state: Any = state) -> _Part:
-                made = partial(run.part, attempt, first)
-                file = f"{number:03d}-{first // attempt.batch_size:04d}"
-                return made() if state is None else state.kept(file, made, _Part.facts, _Part.read)
-
-            numbered = enumerate(attempts)
-            parts = share_out([partial(part, i, each, first) for i, each in numbered for first in each.starts])
-            for title, group in groupby(attempts, lambda attempt: attempt.title):
+            with seeded(seed):
+                target = Target(classifier, x)
+            numbers = count()
+            for attack in attacks:
+                bar.set_postfix_str(f"{name}, {ATTACKS[attack]}")
                 some: list[DetectionRecord] = []
-                for attempt in group:
-                    against = f" on {attempt.detectors[0]}" if attempt.attack in WHITE_BOX_ATTACKS else ""
-                    bar.set_postfix_str(f"{name}, {title}{against}")
-                    made = [next(parts) for _ in attempt.starts]
-                    some += run.score(attempt, made)
-                    if attempt.attack == "cw-wb":
-                        white_box_records.append(run.white_box(made))
-                    bar.update()
+                aware = {"cw-wb": [KERNEL], "pgd-wb": detectors}.get(attack)
+                for against in [detectors] if aware is None else [[each] for each in aware]:
+                    knows = {} if aware is None else {"detector": fitted[against[0]]}
+                    plan, number = attack_plan(attack, wanted, **knows), next(numbers)
+                    kept = None if state is None else partial(state.batch, number, x, whole=True)
+                    own, every = derived_seed(seed, Stream.ATTACK, number), np.ones(len(x), bool)
+                    record, x_adv, _ = run_plan(target, x, y, plan, every, own, batch_size, on_batch=kept)
+                    first = np.arange(len(x))[: plan.samples]
+                    before, after = clean.take(first), outputs(x_adv[first])
+                    settings = {**vars(plan), **plan.options}
+                    told: dict[str, Any] = {
+                        "classifier": name,
+                        "settings": {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str))},
+                        "seconds": record.seconds,
+                        "seed": seed,
+                    }
+                    some += [
+                        DetectionRecord(
+                            **told,
+                            detector=each,
+                            attack=plan.name,
+                            eps=plan.eps if plan.bounded else None,
+                            threshold=fitted[each].threshold,
+                            false_positive_rate=wanted.fpr,
+                            calibrated_on=fitted[each].calibrated_on,
+                            clean_scores=fitted[each].score_outputs(before),
+                            adversarial_scores=fitted[each].score_outputs(after),
+                            clean_correct=before.predictions == y[first],
+                            adversarial_correct=after.predictions == y[first],
+                        )
+                        for each in against
+                    ]
+                    if attack == "cw-wb":
+                        goals = _goals(some[-1], fitted[KERNEL], before, after)
+                        change = np.square(x_adv[first].astype(float) - x[first]).reshape(len(first), -1)
+                        distortion = 255 * np.sqrt(change.mean(axis=1))
+                        white_box.append(WhiteBoxRecord(**told, **goals, distortion=distortion))
+                bar.update()
                 records += some
                 if on_attack is not None:
-                    on_attack(name, title, some)
+                    on_attack(name, ATTACKS[attack], some)
     provenance = {
         "dataset": dataset.name,
         "n_train": len(dataset.y_train),
@@ -300,201 +369,16 @@ def run_detection_study(
         "classifiers": facts,
         **machine(next(iter(classifiers.values())).device),
     }
-    return DetectionStudy(provenance, tuple(records), tuple(white_box_records))
+    return DetectionStudy(provenance, tuple(records), tuple(white_box))
 
 
-@dataclass(frozen=True, eq=False)
-class _Attempt:
-    """An attack, to be scored by some of the detectors; its batches do not depend on others."""
-
-    attack: str
-    title: str
-    eps: float | None
-    detectors: Sequence[str]
-    x: np.ndarray
-    batch_size: int
-    #: which of x -> the examples and the attack's settings
-    craft: Callable[[slice], tuple[np.ndarray, dict[str, Any]]]
-    #: of C&W-wb alone: which of x, and the examples -> its goals reached, bool (B,), and its distortion (B,)
-    goals: Callable[[slice, np.ndarray], dict[str, np.ndarray]] = lambda index, x_adv: {}
-
-    @property
-    def starts(self) -> range:
-        """The first sample of each batch."""
-        return range(0, len(self.x), self.batch_size)
-
-
-class _Part(NamedTuple):
-    """What an attack made of a batch: all that is kept of it."""
-
-    outputs: NetworkOutputs
-    settings: dict[str, Any]
-    seconds: float
-    goals: dict[str, np.ndarray]
-
-    def facts(self) -> dict[str, Any]:
-        """For a file of arrays."""
-        features = {} if self.outputs.features is None else {"features": self.outputs.features}
-        told = {"settings": json.dumps(encode(self.settings)), "seconds": self.seconds}
-        return {"logits": self.outputs.logits, **features, **told, **{f"goal {k}": v for k, v in self.goals.items()}}
-
-    @classmethod
-    def read(cls, kept: Mapping[str, Any]) -> _Part:
-        """What :meth:`facts` gave."""
-        outputs = NetworkOutputs(kept["logits"], kept.get("features"))
-        goals = {name.removeprefix("goal "): kept[name] for name in kept if name.startswith("goal ")}
-        return cls(outputs, json.loads(str(kept["settings"])), float(kept["seconds"]), goals)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """One classifier with its fitted detectors and the clean images."""
-
-    name: str
-    classifier: PyTorchClassifier
-    detectors: dict[str, ScoreDetector]
-    clean: NetworkOutputs
-    x: np.ndarray
-    y: np.ndarray
-    outputs: Callable[[np.ndarray], NetworkOutputs]
-    wanted: Detect
-
-    @property
-    def eps(self) -> float:
-        return float(self.wanted.eps or 0)
-
-    def attempts(self) -> list[_Attempt]:
-        """What is tried; PGD-wb is another one for each detector."""
-        names = self.wanted.attack or []
-        plain = self._plain([name for name in names if name in PAPER_ATTACKS])
-        made: list[_Attempt] = []
-        for name in names:
-            if name == "pgd-wb":
-                made += [self._pgd(each) for each in self.detectors]
-            else:
-                made.append(self._carlini() if name == "cw-wb" else plain[name])
-        return made
-
-    def part(self, attempt: _Attempt, first: int) -> _Part:
-        """A batch is crafted, seen to keep the rules, and shown to the network."""
-        index = slice(first, first + attempt.batch_size)
-        start = time.perf_counter()
-        x_adv, settings = attempt.craft(index)
-        seconds = time.perf_counter() - start
-        radius = math.inf if attempt.eps is None else attempt.eps  # C&W keeps to the box too
-        what, clip_values = f"attack '{attempt.title}'", self.classifier.clip_values
-        check_examples(x_adv, attempt.x[index], what, radius, math.inf, clip_values)
-        return _Part(self.outputs(x_adv), settings, seconds, attempt.goals(index, x_adv))
-
-    def _plain(self, names: Sequence[str]) -> dict[str, _Attempt]:
-        """The attacks that do not know the detectors."""
-        wanted, eps = self.wanted, self.eps
-
-        def predict() -> np.ndarray:
-            with seeded(derived_seed(wanted.seed, Stream.CLEAN_PREDICTIONS)):
-                return self.classifier.predict(self.x, batch_size=wanted.batch_size)
-
-        logits = in_main_process(predict) if names else np.empty((0, 1))
-
-        def attempt(name: str) -> _Attempt:
-            row = PAPER_ATTACKS[name]
-            targets = choose_targets(logits, row.targets, wanted.seed)
-            labels = logits.argmax(axis=1) if targets is None else targets
-
-            def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
-                batch = name, self.classifier, self.x[index], labels[index]
-                seed = batch_seed(wanted.seed, index.start)
-                return craft_batch(*batch, eps, wanted.attack_share, OBJECTIVE, wanted.batch_size, seed)
-
-            radius = eps if row.has_eps else None
-            return _Attempt(name, row.title, radius, list(self.detectors), self.x, wanted.batch_size, craft)
-
-        return {name: attempt(name) for name in names}
-
-    def _carlini(self) -> _Attempt:
-        """C&W-wb, on the first images."""
-        wanted, title = self.wanted, WHITE_BOX_ATTACKS["cw-wb"]
-        settings: dict[str, Any] = {  # the paper's, but for two
-            "confidence": 0.0,  # not 5, which is beyond the logits of some networks
-            "learning_rate": 0.01 / math.sqrt(wanted.attack_share),  # few steps must be long to leave the box's border
-            "max_iter": scaled(10000, wanted.attack_share),
-            "start_max_iter": scaled(5000, wanted.attack_share),
-            "batch_size": wanted.batch_size,
-            "seed": wanted.seed,
-            "verbose": False,
-        }
-        settings |= wanted.carlini_params
-        attack = DensityAwareCarliniL2(self.classifier, self.detectors[KERNEL], **settings)
-        x = self.x[: wanted.nb_white_box]
-        targets = in_main_process(lambda: attack.targets(x))
-
-        def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
-            return attack.generate(x[index], targets[index]), plain_settings(attack)
-
-        def goals(index: slice, x_adv: np.ndarray) -> dict[str, np.ndarray]:
-            hit, excess = attack.outcome(x_adv, targets[index])
-            change = np.square(x_adv.astype(float) - x[index]).reshape(len(x_adv), -1)
-            return {"hit": hit, "passed": excess == 0, "distortion": 255 * np.sqrt(change.mean(axis=1))}
-
-        return _Attempt("cw-wb", title, None, (KERNEL,), x, attack.batch_size, craft, goals)
-
-    def _pgd(self, detector: str) -> _Attempt:
-        """PGD-wb on one of the detectors."""
-        wanted, title = self.wanted, WHITE_BOX_ATTACKS["pgd-wb"]
-        settings: dict[str, Any] = {
-            "batch_size": wanted.batch_size,
-            "seed": wanted.seed,
-            "verbose": False,
-            "max_iter": 40,
-        }
-        settings |= {"eps": self.eps, **wanted.pgd_params}
-        whole = DetectorAwarePGD(self.classifier, self.detectors[detector], **settings)
-
-        def craft(index: slice) -> tuple[np.ndarray, dict[str, Any]]:
-            own = {**settings, "seed": batch_seed(whole.seed, index.start)}
-            attack = DetectorAwarePGD(self.classifier, self.detectors[detector], **own)
-            return attack.generate(self.x[index], self.y[index]), plain_settings(whole)
-
-        return _Attempt("pgd-wb", title, settings["eps"], (detector,), self.x, whole.batch_size, craft)
-
-    def score(self, attempt: _Attempt, parts: Sequence[_Part]) -> list[DetectionRecord]:
-        """The records of an attack on the first ones of the clean images."""
-        adversarial = _joined([part.outputs for part in parts])
-        n = len(adversarial.logits)
-        clean, y = self.clean.take(np.arange(n)), self.y[:n]
-
-        def record(name: str) -> DetectionRecord:
-            return DetectionRecord(
-                classifier=self.name,
-                detector=name,
-                attack=attempt.title,
-                eps=attempt.eps,
-                settings=parts[0].settings,
-                seconds=sum(part.seconds for part in parts),
-                seed=self.wanted.seed,
-                threshold=self.detectors[name].threshold,
-                false_positive_rate=self.detectors[name].false_positive_rate,
-                calibrated_on=self.detectors[name].calibrated_on,
-                clean_scores=self.detectors[name].score_outputs(clean),
-                adversarial_scores=self.detectors[name].score_outputs(adversarial),
-                clean_correct=clean.predictions == y,
-                adversarial_correct=adversarial.predictions == y,
-            )
-
-        return [record(name) for name in attempt.detectors]
-
-    def white_box(self, parts: Sequence[_Part]) -> WhiteBoxRecord:
-        """The record of C&W-wb."""
-        goals = {name: np.concatenate([part.goals[name] for part in parts]) for name in parts[0].goals}
-        seconds = sum(part.seconds for part in parts)
-        return WhiteBoxRecord(self.name, parts[0].settings, seconds, self.wanted.seed, **goals)
-
-
-def _joined(parts: Sequence[NetworkOutputs]) -> NetworkOutputs:
-    features = [part.features for part in parts if part.features is not None]
-    return NetworkOutputs(
-        np.concatenate([part.logits for part in parts]), np.concatenate(features) if features else None
-    )
+def _goals(found: DetectionRecord, detector: ScoreDetector, before: NetworkOutputs, after: NetworkOutputs) -> Any:
+    """
+    Which images C&W-wb took to their target, bool (N,), and past the density as well: no other class comes but the one
+    that was predicted before.
+    """
+    hit, typical = after.predictions != before.predictions, detector.typical_scores(after.predictions)
+    return {"hit": hit, "passed": hit & (found.adversarial_scores <= typical + ROUNDING * np.abs(typical))}
 
 
 def _split_test(

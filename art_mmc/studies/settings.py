@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -375,10 +375,7 @@ class Detect(Machine, Training):
     nb_white_box: int = _attacks("of them under cw-wb, which is slow (100)", "N", whole(1), 100)
     output: str = _late("folder of the report (default: runs/detect)", "DIR", default="runs/detect")
 
-    # no flags: images attacked at once, and settings of C&W-wb and PGD-wb in the place of the paper's
-    batch_size: int = 256
-    carlini_params: Mapping[str, Any] = field(default_factory=dict)
-    pgd_params: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 256  # images attacked at once, no flag
 
     def __post_init__(self) -> None:
         check_typed(None if self.eps is None else [self.eps])
