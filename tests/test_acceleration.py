@@ -532,16 +532,6 @@ def test_arithmetics_agree(arithmetic, digits: Digits):
         assert not np.allclose(classifier.predict(x), logits.detach().numpy(), atol=1e-5)
 
 
-def test_options_are_carried_over():
-    classifier = create_classifier(
-        "sce", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, arithmetic="exact", compile="eager"
-    )
-    for other in (classifier.clone_for_refitting(), copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
-        assert (other.arithmetic, other.compile) == ("exact", "eager")
-    classifier.set_params(arithmetic="fast", compile=False)
-    assert (classifier.arithmetic, classifier.compile) == ("fast", False)
-
-
 def test_compiled_network_gives_the_same(digits: Digits):
     network = unsettle(Normed())
     plain = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
@@ -589,18 +579,6 @@ ATTACKS: dict[str, tuple[type, dict[str, Any]]] = {
 }
 
 
-class HalvedLoss(nn.Module):
-    """A loss that ART does not know: it gets one-hot labels."""
-
-    reduction = "mean"
-
-    def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        assert y.shape == outputs.shape
-        assert y.dtype == torch.float32
-        losses = -(torch.log_softmax(outputs, dim=1) * y).sum(dim=1) / 2
-        return {"mean": losses.mean, "sum": losses.sum, "none": lambda: losses}[self.reduction]()
-
-
 def users(kind: str, digits: Digits) -> PyTorchClassifier:
     """A classifier as a user of ART has it."""
     torch.manual_seed(0)
@@ -617,7 +595,7 @@ def users(kind: str, digits: Digits) -> PyTorchClassifier:
     }.get(kind, {})
     classifier = PyTorchClassifier(
         net,
-        HalvedLoss() if kind == "one-hot loss" else nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(),
         INPUT_SHAPE,
         10,
         optimizer=torch.optim.Adam(net.parameters(), lr=0.01),
@@ -633,8 +611,7 @@ def users(kind: str, digits: Digits) -> PyTorchClassifier:
     ("kind", "attack"),
     [
         *(("tuple", attack) for attack in ATTACKS),
-        *((kind, "PGD") for kind in ("module", "sequential", "none", "squeezing", "one-hot loss")),
-        ("one-hot loss", "FGSM"),
+        *((kind, "PGD") for kind in ("module", "sequential", "none", "squeezing")),
     ],
 )
 def test_adversarial_examples_are_arts_bit_for_bit(kind, attack, digits: Digits):

@@ -476,20 +476,3 @@ class TestCommandLine:
         known = build_parser().commands["train"]._option_string_actions
         tried = {word for line in self.OPTIONS for word in line.split() if word.startswith("--")}
         assert {name for name in known if name.startswith("--")} == tried | others
-
-    @pytest.mark.parametrize(
-        ("line", "message"),
-        [
-            ("--scale-rate", "--scale-rate scales the recipe's rate: it needs --batch-size"),
-            ("--scale-rate --batch-size 32 --lr 0.1", "has no use beside --lr"),
-            ("--adversarial pgd --adv-ratio 2", "argument --adv-ratio: expected a share in (0, 1], got '2'"),
-            ("--adversarial pgd --eps-max 0.3", "option of training attack 'pgd': 'eps_max'"),
-            ("--adversarial fgsm --eps 0.3 --eps-max 0.1", "eps_max=0.1 is below eps=0.3"),
-            ("--augmentation flop", "unknown augmentation 'flop'. Did you mean 'flip'?"),
-            ("--activation soft_plus", "unknown activation 'soft_plus'. Did you mean 'softplus'?"),
-        ],
-    )
-    def test_mistakes(self, line, message, begun, capsys):
-        assert main(["train", "--defence", "sce", *line.split()]) == 2
-        assert message in capsys.readouterr().err
-        assert not begun

@@ -19,19 +19,13 @@ import torch
 from art.attacks import evasion
 from art.attacks.evasion import (
     AutoProjectedGradientDescent,
-    CarliniL2Method,
-    DeepFool,
-    FastGradientMethod,
     GeoDA,
-    HopSkipJump,
-    MomentumIterativeMethod,
     ProjectedGradientDescent,
     SquareAttack,
 )
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import LossDefendedClassifier, create_classifier
-from art_mmc.objectives import OBJECTIVES
 from tests.art_support import (
     ATTACKS,
     TABLE,
@@ -160,21 +154,8 @@ def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
 
 # --- the nine that everyone uses, on images that are not all classified correctly -------------------------------------
 
-_STEPS = {"eps": 0.1, "eps_step": 0.03, "max_iter": 5}
-_AUTO = {"eps": 0.1, "eps_step": 0.05, "max_iter": 5, "nb_random_init": 1}
-EVERYDAY: dict[str, tuple[type, dict[str, Any]]] = {
-    "FGSM": (FastGradientMethod, {"eps": 0.1}),
-    "BIM": (evasion.BasicIterativeMethod, _STEPS),
-    "MIM": (MomentumIterativeMethod, _STEPS),
-    "PGD": (ProjectedGradientDescent, _STEPS),
-    "APGD": (AutoProjectedGradientDescent, _AUTO),
-    "APGD-ce": (AutoProjectedGradientDescent, {**_AUTO, "loss_type": "cross_entropy"}),
-    "APGD-dlr": (AutoProjectedGradientDescent, {**_AUTO, "loss_type": "difference_logits_ratio"}),
-    "C&W": (CarliniL2Method, {"max_iter": 5, "binary_search_steps": 2, "initial_const": 100.0, "batch_size": 32}),
-    "DeepFool": (DeepFool, {"max_iter": 5, "batch_size": 32}),
-    "Square": (SquareAttack, {"eps": 0.2, "max_iter": 40}),
-    "HSJ": (HopSkipJump, {"max_iter": 1, "max_eval": 20, "init_eval": 5, "init_size": 10}),
-}
+EVERYDAY = ["FastGradientMethod", "BasicIterativeMethod", "MomentumIterativeMethod", "ProjectedGradientDescent"]
+EVERYDAY += ["AutoProjectedGradientDescent", "CarliniL2Method", "DeepFool", "SquareAttack", "HopSkipJump"]
 
 
 @pytest.fixture(scope="module")
@@ -187,15 +168,15 @@ def mixed(digits, trained) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("attack", "labels", "name"),
-    of_the_product([*((attack, "one-hot") for attack in EVERYDAY), *((attack, "none") for attack in EVERYDAY)]),
+    of_the_product((attack, labels) for labels in ("one-hot", "none") for attack in EVERYDAY),
 )
 def test_everyday_attack_lowers_accuracy(attack, labels, classifier, digits, mixed):
     """Without labels ART attacks the predictions: what was wrong may come right, but not more than fell."""
-    cls, arguments = EVERYDAY[attack]
     x, y = digits.x_test[mixed], digits.y_test[mixed]
     before = accuracy(classifier, x, y)
     assert 0.5 < before < 1
-    x_adv = cls(classifier, **quiet(cls), **arguments).generate(x, one_hot(y) if labels == "one-hot" else None)
+    built, _ = build(attack, next(iter(ATTACKS[attack].variants)), classifier)
+    x_adv = built.generate(x, one_hot(y) if labels == "one-hot" else None)
     assert x_adv.shape == x.shape
     assert np.isfinite(x_adv).all()
     assert accuracy(classifier, x_adv, y) < before
@@ -213,58 +194,6 @@ def test_targeted_attack_reaches_its_target(classifier, digits, easy):
 
 
 # --- what is attacked -------------------------------------------------------------------------------------------------
-
-
-def linear(objective: str, digits: Digits) -> tuple[LossDefendedClassifier, torch.nn.Linear]:
-    layer = torch.nn.Linear(64, 10)
-    network = torch.nn.Sequential(torch.nn.Flatten(), layer)
-    loss = torch.nn.CrossEntropyLoss()
-    return LossDefendedClassifier(network, loss, (1, 8, 8), 10, objective=objective), layer
-
-
-def test_fgsm_on_a_linear_margin_is_the_worst_case(digits):
-    """
-    On logits W x + b with one dominant runner-up the gradient of the margin is w_r - w_y, so that FGSM with eps moves
-    by eps sign(w_r - w_y): by Hoelder's inequality no other step in the ball gains more than eps ||w_r - w_y||_1.
-    """
-    classifier, layer = linear("margin", digits)
-    x, y = np.full((10, 1, 8, 8), 0.5, np.float32), np.arange(10)
-    logits = classifier.predict(x)
-    masked = logits.copy()
-    masked[np.arange(10), y] = -np.inf
-    rival = masked.argmax(axis=1)
-    x_adv = FastGradientMethod(classifier, eps=0.01).generate(x, one_hot(y))
-    weight = layer.weight.detach().numpy()
-    direction = weight[rival] - weight[y]
-    np.testing.assert_allclose((x_adv - x).reshape(10, 64), 0.01 * np.sign(direction), atol=1e-7)
-    gain = logits[np.arange(10), y] - logits[np.arange(10), rival]
-    after = classifier.predict(x_adv)
-    gain -= after[np.arange(10), y] - after[np.arange(10), rival]
-    np.testing.assert_allclose(gain, 0.01 * np.abs(direction).sum(axis=1), rtol=1e-4)
-
-
-@pytest.mark.parametrize("cls", [FastGradientMethod, ProjectedGradientDescent, MomentumIterativeMethod])
-def test_attack_climbs_the_objective_that_is_set(cls, classifier, digits, easy, monkeypatch):
-    """The gradients that the attack asks for are those of the objective, not of the training loss."""
-    x, y = digits.x_test[easy[:4]], digits.y_test[easy[:4]]
-    asked: list[str] = []
-    genuine = type(classifier).attack_values
-
-    def spy(self, outputs, labels, **kwargs):
-        asked.append(self.objective)
-        return genuine(self, outputs, labels, **kwargs)
-
-    monkeypatch.setattr(type(classifier), "attack_values", spy)
-    arguments = {"eps": 0.1} if cls is FastGradientMethod else {"eps": 0.1, "eps_step": 0.05, "max_iter": 2}
-    attack = cls(classifier, **quiet(cls), **arguments)
-    results = {}
-    for objective in ("adaptive", "loss", *OBJECTIVES):
-        with classifier.using_objective(objective):
-            results[objective] = attack.generate(x, one_hot(y))
-        assert asked
-        assert set(asked) == {objective}
-        asked.clear()
-    np.testing.assert_array_equal(results["adaptive"], results["soft_margin"])
 
 
 @pytest.mark.parametrize("name", ["mmc", "pc", "rce"])

@@ -216,6 +216,8 @@ def test_flags_that_a_user_sets_on_arts_class():
     fast.set_params(model=clone.model)
     assert fast.loss is clone.loss is nearest
     assert np.isfinite(fast.loss_gradient(X, y)).all()
+    assert np.isfinite(fast.compute_loss(X, y, reduction="mean"))
+    assert not vars(nearest)  # no `reduction` is left on the user's function
 
 
 def test_copies_and_parameters_of_a_wrapped_loss():

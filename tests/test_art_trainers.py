@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescent
-from art.data_generators import NumpyDataGenerator
 from art.defences import trainer as art_trainer
 from art.defences.preprocessor import Cutout, Mixup
 from art.defences.trainer import (
@@ -267,21 +266,3 @@ def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):
     other.load("after_fbf", str(tmp_path))
     assert other.optimizer.param_groups[0]["lr"] == float(rate)
     np.testing.assert_array_equal(other.predict(digits.x_test[:4]), classifier.predict(digits.x_test[:4]))
-
-
-@pytest.mark.parametrize(
-    ("trainer", "name"),
-    [
-        ("AdversarialTrainer", "sce"),
-        ("AdversarialTrainerTRADESPyTorch", "mmc"),
-        ("AdversarialTrainerFBFPyTorch", "center"),
-    ],
-)
-def test_trainer_takes_a_generator(trainer, name, own, digits):
-    own.set_params(optimizer=torch.optim.SGD(own.model.parameters(), lr=0.001))
-    before = weights(own)
-    generator = NumpyDataGenerator(digits.x_train[:64], one_hot(digits.y_train[:64]), batch_size=32)
-    BUILD[trainer](own, "PGD").fit_generator(generator, nb_epochs=1)
-    after = weights(own)
-    assert all(torch.isfinite(value).all() for value in after.values())
-    assert any(not torch.equal(after[key], before[key]) for key, _ in own.model.named_parameters())

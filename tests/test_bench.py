@@ -12,7 +12,7 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 
-from art_mmc.bench import GROUPS, Settings, run_bench, select, summary_table, write_bench
+from art_mmc.bench import GROUPS, Settings, select, summary_table, write_bench
 from art_mmc.bench.cases import CASES, algorithm_1, case_megabytes, find_case
 from art_mmc.bench.growth import CURVES, SUBJECTS, measure_curve, slope, worst_step
 from art_mmc.bench.measure import (
@@ -315,12 +315,3 @@ def test_command(tmp_path, capsys):
     assert {row["name"] for row in document["rows"]} == {"centers-10", "centers-1000", "predict-lenet5", "fgsm-lenet5"}
     assert main(["bench", "--only", "fitt", "--device", "cpu"]) == 2
     assert "Did you mean 'fit'" in capsys.readouterr().err
-
-
-def test_in_python():
-    seen, so_far = [], []
-    everything = ["centers-10", "centers-1000"]
-    bench = run_bench(everything, QUICK, 2, seen.extend, on_result=lambda part: so_far.append(len(part["rows"])))
-    assert so_far == [2, 4]
-    assert [asdict(row) for row in seen] == bench["rows"]
-    assert (bench["rounds"], bench["growth"]) == (2, [])

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import ElasticNet
-from art.defences.preprocessor import SpatialSmoothing
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import SPSA, CarliniL2
 from art_mmc.attacks import spsa
 from art_mmc.attacks.build import build_attack
-from art_mmc.evaluation import AttackPlan, RobustnessEvaluation
 from art_mmc.objectives import margin
-from tests.conftest import left_alone
 from tests.planted import Linear, digits, plain, undefended
 
 
@@ -112,88 +108,12 @@ def test_short_steps_fail_where_long_ones_and_fista_succeed():
     assert left(ElasticNet(classifier, learning_rate=0.001, max_iter=20, beta=0.0, decision_rule="L2", **few)) == 0
 
 
-def test_the_papers_row_of_the_pc_suite():
-    """Its "C&W" is the library's by Adam, the one by FISTA beside it; each has its own figure."""
-    from art_mmc.evaluation import SUITES
-
-    paper, fista = SUITES["li2021-table1"].once
-    assert (paper.method, fista.method) == ("cw-adam", "ead")
-    assert dict(paper.options) == {**fista.options, "abort_early": True}
-    assert (paper.steps, paper.step_size, paper.options["initial_const"]) == (100, 0.001, 0.001)
-    classifier, x, y = correct(3)
-    plans = [AttackPlan("FGSM", "fgsm", "margin", 0.1), replace(paper, steps=4, options=fista.options)]
-    found = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(classifier, np.round(x), y)
-    assert found.attacks[1].gradients == 9 * 4 * found.clean.correct  # all nine constants fail
-
-
-@pytest.mark.parametrize("wanted", ["targets", "labels", "nothing"])
-def test_labels(wanted):
-    classifier, x, y = correct(4)
-    predicted = classifier.predict(x).argmax(axis=1)
-    targets = (predicted + 1) % 10
-    given = {"targets": np.eye(10)[targets], "labels": predicted, "nothing": None}[wanted]
-    attack = CarliniL2(classifier, targeted=wanted == "targets", binary_search_steps=3, verbose=False)
-    found = classifier.predict(attack.generate(x, given)).argmax(axis=1)
-    assert (found == targets).all() if wanted == "targets" else (found != predicted).all()
-
-
 def test_an_attack_that_fails_gives_back_its_input_and_a_misclassified_image_stays():
     classifier, x, y = correct(3)
     attack = CarliniL2(classifier, confidence=1e6, binary_search_steps=1, max_iter=3, verbose=False)
     np.testing.assert_array_equal(attack.generate(x, y), x)
     attack = CarliniL2(classifier, binary_search_steps=1, max_iter=3, verbose=False)
     np.testing.assert_allclose(attack.generate(x, (y + 1) % 10), x, atol=1e-6)
-
-
-def test_preprocessing_in_numpy_and_boxes_of_another_range():
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((3, 64)).astype(np.float32)
-    x = rng.uniform(0, 255, (4, 1, 8, 8)).astype(np.float32).round()
-    classifier = linear(
-        weight,
-        clip_values=(0.0, 255.0),
-        preprocessing_defences=SpatialSmoothing(channels_first=True, clip_values=(0, 255)),
-    )
-    before = classifier.predict(x).argmax(axis=1)
-    x_adv = CarliniL2(classifier, verbose=False, initial_const=1e3).generate(x, before)
-    assert (classifier.predict(x_adv).argmax(axis=1) != before).all()
-    assert x_adv.min() >= 0
-    assert x_adv.max() <= 255
-
-
-def test_no_gradient_and_a_gradient_that_is_no_number():
-    weight = np.ones((2, 64), np.float32)
-    x = np.full((2, 1, 8, 8), 0.5, np.float32)
-    flat = CarliniL2(linear(0 * weight), max_iter=3, verbose=False)
-    np.testing.assert_array_equal(flat.generate(x, np.zeros(2)), x)
-    broken = linear(weight)
-    with torch.no_grad():
-        broken.model.weight[0, 0] = math.nan
-    with pytest.raises(FloatingPointError, match="NaN or infinite"):
-        CarliniL2(broken, max_iter=3, verbose=False).generate(x, np.zeros(2))
-
-
-def test_the_classifier_stays_as_it_was():
-    classifier, x, _ = correct(2)
-    classifier.model.train()
-    x.setflags(write=False)
-    with left_alone(classifier.model):
-        x_adv = CarliniL2(classifier, max_iter=2, binary_search_steps=1, verbose=False).generate(x)
-    assert (x_adv.dtype, x_adv.shape) == (np.float32, x.shape)
-    classifier.model.eval()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("confidence", -1.0), ("confidence", math.nan), ("learning_rate", 0), ("binary_search_steps", 0),
-        ("max_iter", 1.5), ("initial_const", -1), ("optimizer", "sgd"), ("abort_early", 1), ("targeted", "yes"),
-        ("batch_size", 0), ("verbose", None),
-    ],
-)  # fmt: skip
-def test_parameters_out_of_range(name, value):
-    with pytest.raises(ValueError, match=name):
-        CarliniL2(undefended(), **{name: value})
 
 
 # ------------------------------------------------------------------------------------- JSMA, and SPSA as in libraries
@@ -248,18 +168,3 @@ def test_spsa_of_a_library_is_adam_from_the_image_with_the_last_point(monkeypatc
     best = margin(torch.tensor(classifier.predict(attack.generate(x, y))), torch.as_tensor(y)).numpy()
     assert (best >= values).all()
     assert (best > values).any()
-
-
-def test_spsa_of_the_pc_suite():
-    from art_mmc.evaluation import SUITES
-
-    plan = next(each for each in SUITES["li2021-table3"].build([0.3]) if each.name == "SPSA")
-    assert (plan.steps, plan.step_size, plan.objective) == (10, 0.01, "margin")
-    assert dict(plan.options) == {
-        "nb_samples": 256, "delta": 0.01, "random_start": False, "early_stop": False, "return_best": False,
-        "clip_samples": False,
-    }  # fmt: skip
-    classifier, x, y = correct(1)
-    attack = plan.build(classifier.with_objective("margin"), 0, 4, 0)
-    attack.generate(x, y)
-    np.testing.assert_array_equal(attack.queries, 10 * 257 + 1)

@@ -279,6 +279,13 @@ def test_no_code_of_a_file_is_executed(wrapping, saved, tmp_path):
         assert (tmp_path / "exploded").exists()
 
 
+def test_no_code_of_a_file_of_weights_is_executed(trained, tmp_path):
+    torch.save({"weight": Bomb(tmp_path / "exploded")}, tmp_path / "evil.model")
+    with pytest.raises(pickle.UnpicklingError):
+        copy.deepcopy(trained["mmc"]).load("evil", str(tmp_path))
+    assert not (tmp_path / "exploded").exists()
+
+
 def test_every_changed_byte_is_noticed(saved, trained):
     """torch.load compares no checksums: a flipped bit of a weight would pass for the network."""
     data = saved.read_bytes()

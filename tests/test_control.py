@@ -140,12 +140,6 @@ def test_it_leaves_the_network_as_it_was():
         network.model.eval()
 
 
-def test_the_seed_decides():
-    target = Target(undefended(), images())
-    weak = replace(LINF, steps=1, step_size=0.02, restarts=1)
-    assert positive_control(target, images(), weak, 1) == positive_control(target, images(), weak, 1)
-
-
 class Branches(torch.nn.Module):
     """The layer that runs last is not the last one in the list of modules, and one never runs."""
 

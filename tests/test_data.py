@@ -416,9 +416,10 @@ class TestNpz:
             ({"x_train": pixels(6, 3, 3, 3)}, ["x_train", "ambiguous shape (6, 3, 3, 3)", "(N, H, W)", "pad"]),
             (
                 {"x_train": pixels(6, 64)},
-                ["x_train", "(6, 64)", "expected (N, C, H, W)", "reshape flat images to"],
+                ["x_train", "(6, 64)", "expected (N, C, H, W)", "reshape flat images to", "a table goes to"],
             ),
             ({"x_train": pixels(6, 2, 128)}, ["x_train", "(6, 2, 128)", "(N, 1, H, W)", "signals go to"]),
+            ({"x_train": pixels(6, 1, 5, 5, 5)}, ["x_train", "(6, 1, 5, 5, 5)", "volumes and films go to classifiers"]),
             ({"x_train": pixels(6, 8, 8, 4)}, ["x_train", "(6, 8, 8, 4)", "alpha"]),
             ({"x_train": pixels(6, 8, 8, 5)}, ["x_train", "(6, 8, 8, 5)", "C = 1 or 3"]),
             ({"x_test": pixels(3, 8, 9, 3)}, ["x_train", "(3, 8, 8)", "x_test", "(3, 8, 9)"]),

@@ -5,7 +5,10 @@ The table of defences: what a row holds, what can't be registered, building head
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import math
+import re
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torch import nn
 from art_mmc import heads, losses
 from art_mmc.defences import DEFENCES, Defence, adaptive_objective, get_defence
 from art_mmc.objectives import OBJECTIVES
-from tests.cases import ROWS, published
+from tests.cases import FORMULAS, ROWS, published
 from tests.conftest import THREE
 
 BUILDS = pytest.mark.parametrize(
@@ -101,15 +104,42 @@ def test_unknown_names():
             DEFENCES[row].build(8, 3, **{option: 1})
 
 
-@pytest.mark.parametrize(
-    ("row", "option"),
-    [("rce", "alpha"), ("sce", "temperature"), ("mmc", "reduction"), ("mmc", "nb_classes_"), ("pc", "in_feature")],
-)
-def test_option_of_another_row(row, option):
-    """What follows from the network or from the caller is no option either."""
-    with pytest.raises(ValueError, match=f"unknown option of defence '{row}'.*'{option}'") as info:
-        DEFENCES[row].build(8, 3, **{option: 1})
-    assert f"Known: {', '.join(ROWS[row].other) or '(none)'}." in str(info.value)
+#: option -> values that every head and loss refuses that has it, and what was expected
+REFUSED = {
+    **dict.fromkeys(("temperature", "logit_norm"), ((0, -1.0, math.nan), "a positive number")),
+    **dict.fromkeys(("center_rate", "xi"), ((-0.1, 1.1, math.nan), "a number in [0, 1]")),
+    **dict.fromkeys(("lam", "alpha"), ((-0.1, math.nan), "a number of at least 0")),
+    "scale": ((math.nan, "10"), "a "),  # a positive number, or any
+    "margin": ((math.nan, None), "a finite number"),
+    "label_smoothing": ((-0.1, 1.0, 2), "a number "),
+    "center_seed": ((0.5, "abc"), "a whole number"),
+    "centers": (("simplex",), "one of 'max_mahalanobis', 'random'"),
+    "variant": (("codes",), "one of 'code', 'paper'"),
+    "constraint": (("firm",), "one of 'soft', 'hard'"),
+    "selector": (("label",), "one of 'pred', 'true'"),
+    "weight": (
+        ([], [0.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf], "12", 3.0, ["a"]),
+        "a finite number >= 0 a class, not all of them zero",
+    ),
+}
+
+
+@pytest.mark.parametrize("cls", dict.fromkeys([*FORMULAS, *(row.head for row in ROWS.values())]))
+def test_impossible_options(cls):
+    sizes = {"in_features": 16, "nb_classes": 10} if issubclass(cls, heads.Head) else {}
+    for name in set(inspect.signature(cls).parameters) - {*sizes, "reduction", "positions", "clip"}:
+        values, expected = REFUSED[name]
+        for value in values:
+            with pytest.raises(
+                ValueError, match=f"^{name}: expected {re.escape(expected)}.*, got {re.escape(repr(value))}"
+            ):
+                cls(**sizes, **{name: value})
+
+
+def test_impossible_centers():
+    message = r"positions: expected centers of shape \(10, 16\), got \(16, 10\)"
+    with pytest.raises(ValueError, match=message):
+        heads.FixedCentersHead(16, 10, positions=torch.zeros(16, 10))
 
 
 # ------------------------------------------------------------------------------------------------------- building

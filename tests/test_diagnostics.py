@@ -829,17 +829,3 @@ def test_the_deadliest_attack_is_named():
     assert BOUND in bound
     assert "is 20.0 % of 100 samples" in reason
     assert reason.endswith("; second on 'margin' alone leaves 40.0 %.")
-
-
-@pytest.mark.thorough
-def test_verdicts_on_a_protocol():
-    """The own-loss figures of a paper's protocol are judged like ours."""
-    masked = saturated_mmc()
-    _, _, x, y = digits()
-    plans = [
-        AttackPlan("PGD-10 untargeted", "pgd", "cross_entropy", 0.15, steps=10, step_size=0.03, every_point=False),
-        AttackPlan("PGD-50 adaptive", "pgd", "adaptive", 0.15, steps=20, step_size=0.03),
-    ]
-    found = RobustnessEvaluation(plans, verbose=False).evaluate(masked, x[:60], y[:60])
-    assert found.verdict.status == BROKEN
-    assert any("PGD-10 untargeted on the cross-entropy with 10 steps leaves" in each for each in found.verdict.reasons)

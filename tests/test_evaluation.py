@@ -23,7 +23,6 @@ from art_mmc import LossDefendedClassifier, attacks, create_classifier
 from art_mmc.evaluation import (
     ATTACKS,
     FGSM,
-    FIRST_LOOK,
     METHODS,
     PGD_ADAPTIVE,
     PGD_LOSS,
@@ -229,13 +228,6 @@ def test_misclassified_clean_samples_count_as_wrong_and_are_not_attacked(inner, 
     assert found.clean.correct == 200
     assert found.clean.n == found.worst_case(1e-6).n == 300
     assert not found.worst_case(1e-6).standing[:100].any()
-
-
-def test_nothing_is_left_to_attack(inner):
-    classifier = linear_classifier(2)
-    y = 1 - classifier.predict(inner).argmax(axis=1)
-    found = evaluate_robustness(classifier, inner, y, EPS, steps=2, verbose=False)
-    assert found.clean.correct == found.worst_case(EPS[0]).correct == 0
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -988,21 +980,6 @@ def test_figures_of_a_record(whole):
         RobustnessRecord(whole.clean, whole.attacks, 0).class_accuracy(0.1)
 
 
-def test_verdicts_of_an_honest_network(whole):
-    assert whole.verdict.status == FIRST_LOOK  # on 60 samples it is said to hold by none
-    assert whole.verdict.reasons[0].startswith(
-        "No diagnostic is flagged, and the worst case over 4 attacks at eps 0.1 is"
-    )
-
-
-@pytest.mark.thorough
-def test_a_second_run_is_the_same_whatever_the_global_state(whole):
-    plans = [*BATCHES, plan_of("square", independent=False), plan_of("deepfool", steps=20)]
-    with seeded(99):
-        again = run(plans, adversarially_trained(), n=60, diagnostics=True)
-    assert facts(again) == facts(whole)
-
-
 # ------------------------------------------------------------------------------------------------- step sizes (PC + LC)
 
 
@@ -1129,6 +1106,3 @@ def test_no_pass_of_the_network_is_larger_than_the_batch(size):
     RobustnessEvaluation(plans, batch_size=size, verbose=False).evaluate(classifier, x[:7], y[:7])
     measure_curves(classifier, x[:7], y[:7], 0.1, steps=(1,), steps_over_eps=1, batch_size=size)
     assert max(seen) == size
-
-
-# ------------------------------------------------------------------------------------------------------- user's errors

@@ -5,7 +5,6 @@ Heads: the geometry of logits, temperature, centers, float types.
 from __future__ import annotations
 
 import copy
-import math
 import pickle
 
 import numpy as np
@@ -315,34 +314,3 @@ def test_copies_and_options_give_the_same_logits(name):
     other = make(name, seed=9)
     assert other.load_state_dict(head.state_dict()).missing_keys == []
     assert torch.equal(other(z), expected)
-
-
-@pytest.mark.parametrize(
-    ("head", "options", "message"),
-    [
-        *(
-            (head, {"temperature": value}, f"temperature: expected a positive number, got {value}")
-            for head in (FixedCentersHead, GaussianMeansHead)
-            for value in (0.0, -1.0, math.nan)
-        ),
-        *(
-            (UnitNormHead, {"logit_norm": r}, f"logit_norm: expected a positive number, got {r}")
-            for r in (0, -1.0, math.nan)
-        ),
-        *(
-            (CenterTrackingHead, {"center_rate": rate}, rf"center_rate: expected a number in \[0, 1\], got {rate}")
-            for rate in (-0.1, 1.1, math.nan)
-        ),
-        (FixedCentersHead, {"centers": "simplex"}, "centers: expected .*'max_mahalanobis'.*'random', got 'simplex'"),
-        (FixedCentersHead, {"scale": -10}, "scale: expected a positive number"),
-        (
-            FixedCentersHead,
-            {"positions": torch.zeros(16, 10)},
-            r"positions: expected centers of shape \(10, 16\), got \(16, 10\)",
-        ),
-        (FixedCentersHead, {"in_features": 1}, "a line has room for two centers"),
-    ],
-)
-def test_impossible_options(head, options, message):
-    with pytest.raises(ValueError, match=message):
-        head(**{"in_features": 16, "nb_classes": 10, **options})

@@ -209,15 +209,3 @@ def test_gce_has_its_own_recipe_on_mnist_alone():
     gce = get_published("li2021-table2").method("gce")
     assert method_recipe(gce, "mnist").name == "chen2019-mnist"
     assert method_recipe(gce, "cifar10").name == "li2021-cifar10"
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        (lambda: get_published("pang2020-table4"), "unknown table 'pang2020-table4'. Did you mean 'pang2020-table"),
-        (lambda: get_published("pang2020-table1").method("mcm"), "unknown method of pang2020-table1 'mcm'"),
-    ],
-)
-def test_unknown_names(ask, message):
-    with pytest.raises(ValueError, match=message):
-        ask()

@@ -16,8 +16,8 @@ from art.defences.postprocessor import HighConfidence, ReverseSigmoid, Rounded
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_mmc import LossDefendedClassifier, MMCClassifier, create_classifier, load_classifier
-from art_mmc.attacks import AutoPGD, CarliniL2, FastAdaptiveBoundary, ScheduledPGD
+from art_mmc import DEFENCES, LossDefendedClassifier, MMCClassifier, accelerate, create_classifier, load_classifier
+from art_mmc.classifiers import CLASSIFIERS
 from art_mmc.data import load_dataset, split_validation
 from art_mmc.evaluation import AttackError, AttackPlan, RobustnessEvaluation, evaluate_robustness
 from art_mmc.losses import MMCLoss
@@ -34,7 +34,8 @@ from art_mmc.trainers import (
     create_trainer,
     make_crafting,
 )
-from tests.conftest import assert_same, traces
+from tests.cases import SOFT_ROWS
+from tests.conftest import NAMES, assert_same, traces
 from tests.planted import plain
 
 FOLDER = str(Path(__file__).parent)
@@ -55,6 +56,15 @@ class Pair(nn.Module):
 
     def forward(self, x):
         return self.net(x), x
+
+
+class Foreign:
+    """A tensor of another framework has a shape and a type of its own; ART makes an array of it for predict and fit."""
+
+    dtype, shape, ndim = "tf.float32", (20, 1, 8, 8), 4
+
+    def __len__(self):
+        return 20
 
 
 class Curved(Pair):
@@ -133,18 +143,12 @@ REFUSED = [
             ({"backbone": net(1000)}, "model: the last layer of the backbone is linear with 1000 outputs"),
             ({"backbone": net(5), "name": "sce"}, "model: the last layer of the backbone is linear with 5 outputs"),
             ({"backbone": net(32, nn.ReLU()).half()}, "model: the backbone is in float16, in which training diverges"),
-            (
-                {"backbone": Pair()},
-                "wrap_backbone: expected one tensor of features (B, d), the module returned a tuple",
-            ),
+            ({"backbone": Pair()}, "wrap_backbone: expected one tensor of features (B, d), the module returned a"),
             ({"backbone": nn.Conv2d(3, 4, 3)}, "wrap_backbone: the module refused inputs of shape (2, 1, 8, 8)"),
             ({"backbone": "lenet"}, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
             ({"backbone": 3}, "model: expected a torch.nn.Module, got int"),
             ({"name": "mcm"}, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
-            (
-                {"centers": np.eye(10, 32)},
-                "centers: expected one of 'max_mahalanobis', 'random', got array([[1., 0., 0.",
-            ),
+            ({"centers": np.eye(10, 32)}, "centers: expected one of 'max_mahalanobis', 'random', got array([[1., 0.,"),
             ({"objective": np.zeros(3)}, "unknown objective 'array([0., 0., 0.])'"),
             ({"scal": 3.0}, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
             ({"scale": -1.0}, "scale: expected a positive number"),
@@ -169,26 +173,46 @@ REFUSED = [
                 "mean, scale: not to be given here, the",
             ),
             (MMCClassifier, {"model": net(32), "nb_classes": None}, "input_shape and nb_classes are needed, e.g."),
-            (
-                MMCClassifier,
-                {"model": make("sce").model},
-                "the network's head is a LinearHead, defence 'mmc' needs a Fi",
-            ),
-            (
-                MMCClassifier,
-                {"model": make().model, "nb_classes": 4},
-                "nb_classes=4, but the network's head has 10 cla",
-            ),
+            (MMCClassifier, {"model": make("sce").model}, "the network's head is a LinearHead, defence 'mmc' needs a"),
+            (CLASSIFIERS["rce"], {"model": make("sce").model}, "the network's head is a LinearHead, defence 'rce'"),
+            (MMCClassifier, {"model": make().model, "nb_classes": 4}, "nb_classes=4, but the network's head has 10"),
         ]
+    ),
+    *(
+        (lambda call=call, s=s: call((np.zeros(s), np.ones(s))), f"clip_values: bounds of shape {s} do not fit inputs")
+        for s in ((3,), (2, 1, 1), (8, 3, 1, 1), (192,))
+        for call in (
+            lambda box: make(input_shape=(3, 8, 8), backbone="cnn", clip_values=box),
+            lambda box: make(input_shape=(3, 8, 8), backbone="cnn").set_params(clip_values=box),
+            lambda box: accelerate(plain(nn.Linear(8, 10), input_shape=(3, 8, 8), clip_values=box)),
+        )
+    ),
+    *(
+        (lambda c=c, call=call, x=x: call(c, x), "x: expected an array or a torch tensor")
+        for c in (make(), base())
+        for x in (Foreign(), "text", None, 0.5, {"x": X}, X.astype(str), X + 1j)
+        for call in (
+            lambda c, x: c.loss_gradient(x, Y),
+            lambda c, x: c.compute_loss(x, Y),
+            lambda c, x: c.class_gradient(x),
+            lambda c, x: c.get_activations(x, 0),
+            *(
+                [lambda c, x: c.predict(x), lambda c, x: c.fit(x, Y)]
+                if isinstance(x, (str, dict, float, type(None)))
+                else []
+            ),
+        )
+    ),
+    *(
+        (lambda n=n: make(n).fit(X, EYE / 2 + 0.05), DEFENCES[n].loss.__name__ + " is")
+        for n in NAMES
+        if n not in SOFT_ROWS
     ),
     *(
         (lambda network=network, call=call: call(base(network())), message)
         for network, message in [
             (lambda: net(5), "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the network returned"),
-            (
-                lambda: net(12),
-                "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the network returned",
-            ),
+            (lambda: net(12), "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the network"),
             (lambda: nn.Conv2d(1, 10, 8), "model: expected logits (20, 10) of 20 inputs, nb_classes being 10, the n"),
             (lambda: net(10, Ended(lambda z: z.argmax(1))), "model: expected logits, the network returned torch.int6"),
         ]
@@ -223,10 +247,7 @@ REFUSED = [
         ]
     ),
     (lambda: make("mmc", "cnn").save_checkpoint(FOLDER), f"{FOLDER} is a folder, where a file"),
-    (
-        lambda: create_trainer(None, recipe="pang2021-cifar10-at"),
-        "classifier: expected a LossDefendedClassifier, got N",
-    ),
+    (lambda: create_trainer(None, recipe="pang2021-cifar10-at"), "classifier: expected a LossDefendedClassifier,"),
     (lambda: make().fit(X, Y, scheduler=lambda optimizer: None), "scheduler: expected a function that returns somethi"),
     (lambda: trainer().fit(X, Y, scheduler=lambda optimizer: 3), "scheduler: expected a function that returns somethi"),
     (lambda: trainer().fit(X, Y, sample_weight="a"), "sample_weight: expected numbers, got 'a'"),
@@ -238,18 +259,8 @@ REFUSED = [
         for change in (lambda x: None, lambda x: x[:1], lambda x: x[..., 1:])
     ),
     (lambda: make().fit(X, None), "y: expected labels (N,) or (N, 10), got None"),
-    (
-        lambda: make().predict(X.astype(object)),
-        "x: expected an array or a torch tensor of inputs (N, ...), got an arra",
-    ),
+    (lambda: make().predict(X.astype(object)), "x: expected an array or a torch tensor of inputs (N, ...), got an"),
     (lambda: make().get_activations(X, 0, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
-    *(
-        (
-            lambda attack=attack: attack(make(), verbose=False).generate(X[:, 0], Y),
-            "x has shape (20, 8, 8), expected (N",
-        )
-        for attack in (AutoPGD, CarliniL2, FastAdaptiveBoundary, ScheduledPGD)
-    ),
     (lambda: base(Pair()).predict(X), "model: expected one tensor of logits (B, K), the network returned a tuple"),
     (lambda: base(net(10).half()).predict(X), "model: inputs are torch.float32, and the network, whose parameters"),
     (lambda: base(net(10).double()).loss_gradient(X, Y), "model: inputs are torch.float32"),
@@ -304,31 +315,11 @@ REFUSED = [
         (lambda box=box, attack=attack, given=given: adversarial(box, attack, **given), message)
         for box, attack, given, message in [
             ((0, 1), "pgd", {"validation_attack": "pgd"}, "validation_attack: expected a strategy"),
-            (
-                (0, 1),
-                PGD(8),
-                {},
-                "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 / 255",
-            ),
-            (
-                (0, 1),
-                PGD(0.1),
-                {"validation_attack": PGD(8)},
-                "eps: expected a number in (0, 1], inputs being in [0, 1]",
-            ),
-            (
-                (0, 1),
-                FastFGSM(2.0),
-                {},
-                "eps: expected a number in (0, 1], inputs being in [0, 1], got 2; did you mean 2",
-            ),
+            ((0, 1), PGD(8), {}, "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 /"),
+            ((0, 1), PGD(0.1), {"validation_attack": PGD(8)}, "eps: expected a number in (0, 1], inputs being in"),
+            ((0, 1), FastFGSM(2.0), {}, "eps: expected a number in (0, 1], inputs being in [0, 1], got 2; did you"),
             ((0, 255), PGD(256), {}, "eps: expected a number in (0, 255], inputs being in [0, 255], got 256"),
-            (
-                (0, 255),
-                "pgd",
-                {},
-                "eps: the default 0.0313725 is for inputs in [0, 1], and the classifier's clip_values are 255",
-            ),
+            ((0, 255), "pgd", {}, "eps: the default 0.0313725 is for inputs in [0, 1], and the classifier's"),
             ((-1, 1), "trades", {}, "eps: the default 0.0313725"),
             ((0, 1), "pgd", {"adv_ratio": 0.0}, "adv_ratio: expected"),
             ((0, 1), "pgd", {"eps_warmup": -1.0}, "eps_warmup: expected"),
@@ -366,10 +357,7 @@ REFUSED = [
         for given, message in [
             ({"suite": []}, "suite: expected at least one plan with a ball"),
             ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "suite: expected at least one plan with a ball"),
-            (
-                {"suite": [PLAN, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]},
-                "suite: expected at least one plan with a ball, and balls of one norm",
-            ),
+            ({"suite": [PLAN, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]}, "suite: expected at least one plan with"),
             ({"suite": [PLAN], "eps": 0.1}, "eps and quirks: plans of your own have their radii"),
             ({"suite": [PLAN], "quirks": ["eps256"]}, "eps and quirks: plans of your own have their radii, and no"),
             ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
@@ -454,6 +442,11 @@ def test_what_a_network_raises_itself_is_not_changed(call):
     assert all("raised by the network given as model (test_refusals.py" in note for note in caught.value.__notes__)
 
 
+def without_optimizer(classifier):
+    classifier.set_params(optimizer=None)
+    return classifier
+
+
 NAN_AT_1 = np.where(np.arange(20).reshape(-1, 1, 1, 1) == 1, np.float32(NAN), X)
 #: what a classifier of "mmc" refuses
 OF_A_CLASSIFIER = [
@@ -474,6 +467,8 @@ OF_A_CLASSIFIER = [
     (lambda c: c.set_params(use_amp=True), "use_amp=True needs NVIDIA apex"),
     (lambda c: c.compute_loss(X, Y, "avg"), "unknown reduction 'avg'"),
     (lambda c: c.load("absent"), "absent"),
+    (lambda c: without_optimizer(c).fit(X, Y), "optimizer is needed"),
+    (lambda c: without_optimizer(c).clone_for_refitting(), "optimizer is needed"),
     (lambda c: c.fit(X, Y, scheduler="cosine"), "expected something with a step(), got str"),
     (lambda c: c.fit(X * 255, Y), "far outside the clip_values (0, 1): scale the inputs (x / 255.0?)"),
     (lambda c: c.fit(NAN_AT_1, Y), "infinite values in 1 of 20 samples (first: 1)"),
@@ -501,10 +496,7 @@ OF_A_CLASSIFIER = [
         (lambda c, call=call, x=x: call(c, x, np.zeros(max(len(x), 1), int)), message)
         for x, message in [
             (X[0], "x has shape (1, 8, 8), expected (N, 1, 8, 8); for a single sample pass x[None]"),
-            (
-                np.full((3, 1, 8, 8), 200, np.uint8),
-                "x holds integers up to 200: inputs are floats, in the papers in [0,",
-            ),
+            (np.full((3, 1, 8, 8), 200, np.uint8), "x holds integers up to 200: inputs are floats, in the papers in"),
         ]
         for call in (
             lambda c, x, y: c.predict(x),

@@ -16,7 +16,7 @@ from art.attacks.evasion import ProjectedGradientDescent as ArtPGD
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_mmc import accelerate, create_classifier, load_classifier, load_dataset
+from art_mmc import accelerate, create_classifier, load_classifier
 from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
 from art_mmc.data import Dataset
 from art_mmc.detectors import KernelDensityDetector
@@ -161,19 +161,6 @@ def test_adversarial_training(kind, crafting):
         assert np.isfinite(trainer.history[-1]["loss"])
 
 
-def test_crafted_examples_are_in_the_ball(trained, kind):
-    from art_mmc.trainers.crafting import CraftingContext
-
-    x, y = (torch.from_numpy(each) for each in data(kind, 12))
-    generator = torch.Generator().manual_seed(0)
-    moment = CraftingContext(lambda shape: torch.rand(shape, generator=generator))
-    for norm in (2, math.inf):
-        away = PGD(eps=0.1, steps=3, norm=norm, objective="margin").craft(trained, x, y, moment) - x
-        length = away.flatten(1).norm(p=norm, dim=1)
-        assert (length < 0.1 + 1e-5).all()
-        assert length.max() > 0.05
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -277,14 +264,3 @@ def test_what_is_for_images_says_so(trained, kind):
             LossTrainer(trained, augmentation="flip")
         with pytest.raises(ValueError, match=r"\(C, H, W\).*for backbone 'lenet5'.*module of your own"):
             create_backbone("lenet5", SHAPES[kind])
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [((9, 13), "a table goes to"), ((9, 2, 12), "signals go to"), ((9, 1, 5, 5, 5), "volumes and films go to")],
-)
-def test_file_of_other_inputs_says_what_to_do(shape, message, tmp_path):
-    x, y = np.zeros(shape, np.float32), np.arange(9) % 3
-    np.savez(tmp_path / "it.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    with pytest.raises(ValueError, match=f"{message} classifiers and trainers as arrays"):
-        load_dataset(tmp_path / "it.npz")

@@ -453,15 +453,6 @@ def test_rank_study_of_a_defended_classifier(trained, digits):
 # ------------------------------------------------------------------------------------------------------------ features
 
 
-def test_features_are_the_activations(classifier, digits):
-    x = digits.x_test[:50]
-    z, logits = features_and_logits(classifier, x, batch_size=16)
-    expected = classifier.get_activations(x, layer="embedding", batch_size=16)
-    np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(logits, classifier.predict(x, batch_size=16), rtol=1e-4, atol=1e-5)
-    assert z.dtype == np.float64
-
-
 def test_a_user_s_classifier_stays_as_it_was(rng):
     """Any module by its name, also one that ART does not list; nothing is left behind."""
     inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Dropout(0.5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from art_mmc.evaluation import (
     transfer_matrix,
 )
 from art_mmc.evaluation.engine import Target
+from tests.conftest import left_alone
 from tests.planted import adversarially_trained, around, digits, plain, undefended
 
 ATTACKS = {
@@ -81,20 +81,12 @@ def test_the_world_is_left_as_it_was(classifiers, matrix):
     _, _, x, y = digits()
     network = classifiers["plain"].model
     network.train()
-    before = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()
-    weight = next(network.parameters())
-    weight.grad = torch.ones_like(weight)
     try:
-        again = transfer_matrix(classifiers, x, np.eye(10)[y], ATTACKS, seed=5)
-        assert network.training
-        assert torch.equal(weight.grad, torch.ones_like(weight))
+        with left_alone(network):
+            again = transfer_matrix(classifiers, x, np.eye(10)[y], ATTACKS, seed=5)
     finally:
         network.eval()
-        weight.grad = None
     np.testing.assert_array_equal(again.correct, matrix.correct)
-    np.testing.assert_array_equal(np.random.get_state()[1], before[0])
-    assert torch.equal(torch.get_rng_state(), before[1])
-    assert random.getstate() == before[2]
 
 
 def test_the_seed_decides(classifiers, matrix):
