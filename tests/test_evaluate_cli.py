@@ -39,7 +39,7 @@ from art_mmc.evaluation.suites import CONVERGED, ROUNDS
 from art_mmc.reports import load_robustness, robustness_report, write_robustness
 from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import assess
-from art_mmc.studies.setup import Job
+from art_mmc.studies.setup import Job, clear_states
 from tests.handmade import FACTORY, RECORD, pictured
 
 pytestmark = pytest.mark.usefixtures("short_control")
@@ -299,7 +299,7 @@ def test_diagnostics_and_curves_go_on_where_they_were(tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert found(folder) == found(None)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    Job(digits(), tmp_path, print, states=(folder,)).clear_states()
+    clear_states((folder,))
     assert not folder.exists()
 
 
@@ -307,7 +307,7 @@ def test_clear_states_removes_only_what_an_evaluation_wrote(tmp_path):
     for name in ("000-0000.npz", "evaluation.json", "thesis.tex", "data.npz"):
         (tmp_path / "state" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "state" / name).write_text("")
-    Job(digits(), tmp_path, print, states=(tmp_path / "state", tmp_path / "none")).clear_states()
+    clear_states((tmp_path / "state", tmp_path / "none"))
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["data.npz", "thesis.tex"]
 
 

@@ -5,10 +5,7 @@ replaces. Command line, report and tests walk over the table.
 
 from __future__ import annotations
 
-import importlib.util
-import io
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -31,7 +28,7 @@ from art_mmc.bench.measure import (
     peak_megabytes,
     seconds,
 )
-from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps
+from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps, repeatable
 from art_mmc.checks import check_name
 from art_mmc.classifiers import create_classifier
 from art_mmc.defences import get_defence
@@ -47,16 +44,6 @@ STEPS = 10
 
 #: width of the features that the center loss pulls
 _WIDTH = 64
-
-
-def _repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
-    """With the same random numbers each time; the user's random states stay, and ART's progress bars unseen."""
-
-    def seeded_run() -> Any:
-        with seeded(0), redirect_stderr(io.StringIO()):
-            return run()
-
-    return seeded_run
 
 
 # ------------------------------------------------------------------------------------------------------------ attacks
@@ -81,27 +68,24 @@ def _accuracy(classifier: Any, y: np.ndarray) -> Check:
     return Check("robust accuracy, %", score, close=0.2, gross=10.0)
 
 
-def _distance(x: np.ndarray) -> Check:
-    def score(x_adv: np.ndarray) -> float:
-        return float(np.linalg.norm((x_adv - x).reshape(len(x), -1), axis=1).mean())
-
-    return Check("mean L2 distance", score, close=0.02, gross=0.5, relative=True)
-
-
 def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
     attack = make_attack(name, classifier, backbone, min(len(x), BATCH), settings.size(STEPS, 2))
-    return _repeatable(lambda: attack.generate(x, y))
+    return repeatable(lambda: attack.generate(x, y))
 
 
 def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> Contest:
     """One attack on ART's class and on ours."""
-    samples = settings.size(samples, 4)
-    x, y = images(SHAPES[backbone], samples)
+    x, y = images(SHAPES[backbone], settings.size(samples, 4))
     who = classifiers(backbone, settings)
+
+    def distance(x_adv: np.ndarray) -> float:
+        return float(np.linalg.norm((x_adv - x).reshape(len(x), -1), axis=1).mean())
+
+    near = Check("mean L2 distance", distance, close=0.02, gross=0.5, relative=True)
     return Contest(
         {each: _generate(name, classifier, backbone, x, y, settings) for each, classifier in who.items()},
-        note=f"{TITLES[backbone]}, 10 classes, {samples} images, batch {min(samples, BATCH)}",
-        check=_distance(x) if name in ("cw", "deepfool") else _accuracy(who[ART], y),
+        note=f"{TITLES[backbone]}, 10 classes, {len(x)} images, batch {min(len(x), BATCH)}",
+        check=near if name in ("cw", "deepfool") else _accuracy(who[ART], y),
     )
 
 
@@ -137,47 +121,19 @@ def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
     )
 
 
-def spsa_contest(samples: int, settings: Settings) -> Contest:
-    """Our SPSA on our class beside torchattacks' if that is installed."""
-    from art_mmc.attacks import SPSA
-
-    samples, steps, eps = settings.size(samples, 2), settings.size(5, 1), _RADII["lenet5"][0]
-    x, y = images(SHAPES["lenet5"], samples)
-    who = classifiers("lenet5", settings)
-    theirs = who.pop(ART)
-    contenders: dict[str, Callable[[], Any]] = {}
-    alone = importlib.util.find_spec("torchattacks") is None
-    if not alone:
-        import torchattacks  # type: ignore[import-not-found, unused-ignore]
-
-        other = torchattacks.SPSA(
-            theirs.model, eps=eps, delta=0.01, lr=0.01, nb_iter=steps, nb_sample=128, max_batch_size=64
-        )
-        contenders["torchattacks"] = lambda: other(torch.from_numpy(x), torch.from_numpy(y)).cpu().numpy()
-    options: dict[str, Any] = {"eps": eps, "learning_rate": 0.01, "max_iter": steps, "nb_samples": 128}
-    options |= {"random_start": False, "early_stop": False, "seed": 0, "verbose": False}
-    for each, classifier in who.items():
-        contenders[each] = partial(SPSA(classifier, **options).generate, x, y)
-    note = f"{TITLES['lenet5']}, {samples} images, {steps} steps of 128 samples, all steps gone"
-    return Contest(
-        contenders, note + ("; torchattacks is not installed" if alone else ""), asked_of=() if alone else (OURS,)
-    )
-
-
 # --------------------------------------------------------------------------------------------- prediction and training
 
 
 def predict_contest(samples: int, settings: Settings) -> Contest:
     """`predict` of ART's class and of ours."""
-    samples = settings.size(samples, 20)
-    x, _ = images(SHAPES["lenet5"], samples)
+    x, _ = images(SHAPES["lenet5"], settings.size(samples, 20))
 
     def largest(logits: np.ndarray) -> float:
         return float(logits.max(axis=1).mean())
 
     return Contest(
         {who: partial(each.predict, x, batch_size=BATCH) for who, each in classifiers("lenet5", settings).items()},
-        note=f"{TITLES['lenet5']}, {samples} images, batch {BATCH}",
+        note=f"{TITLES['lenet5']}, {len(x)} images, batch {BATCH}",
         check=Check("mean of the largest logit", largest, close=0.001, gross=0.05, relative=True),
     )
 
@@ -210,17 +166,15 @@ def _by_hand(
 
 def _epoch(runs: dict[str, Callable[[], Any]], backbone: str, x: np.ndarray, more: str) -> Contest:
     note = f"{TITLES[backbone]}, one epoch of {len(x)} images, batch {min(len(x), BATCH)}, {more}"
-    return Contest({who: _repeatable(run) for who, run in runs.items()}, note)
+    return Contest({who: repeatable(run) for who, run in runs.items()}, note)
 
 
 def fit_contest(samples: int, settings: Settings) -> Contest:
     """`fit` of ART's class, of ours, and a loop by hand, each on a network of its own."""
-    samples = settings.size(samples, 20)
-    x, y = images(SHAPES["lenet5"], samples)
-    theirs, ours = (classifiers("lenet5", replace(settings, bfloat16=False, compile=False))[who] for who in (ART, OURS))
-    fit = {who: partial(each.fit, x, y, batch_size=BATCH, nb_epochs=1) for who, each in ((ART, theirs), (OURS, ours))}
-    runs: dict[str, Any] = {**fit, BY_HAND: _by_hand("lenet5", x, y, settings)}
-    return _epoch(runs, "lenet5", x, "SGD with momentum")
+    x, y = images(SHAPES["lenet5"], settings.size(samples, 20))
+    who = classifiers("lenet5", settings.plain)
+    runs = {name: partial(each.fit, x, y, batch_size=BATCH, nb_epochs=1) for name, each in who.items()}
+    return _epoch({**runs, BY_HAND: _by_hand("lenet5", x, y, settings)}, "lenet5", x, "SGD with momentum")
 
 
 def _our_trainer(backbone: str, attack: Any, precision: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
@@ -241,43 +195,36 @@ def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
 
     from art_mmc.trainers import PGD
 
-    backbone, samples, steps = "resnet20", settings.size(samples, 4), settings.size(7, 1)
-    x, y = images(SHAPES[backbone], samples)
-    eps, step = _RADII[backbone]
+    backbone, steps, (eps, step) = "resnet20", settings.size(7, 1), _RADII["resnet20"]
+    x, y = images(SHAPES[backbone], settings.size(samples, 4))
     ball: dict[str, Any] = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1}
-    stock = classifiers(backbone, Settings(settings.device_type, settings.quick))[ART]
-    madry = AdversarialTrainerMadryPGD(stock, nb_epochs=1, batch_size=min(samples, BATCH), **ball)
-    attack = PGD(eps, steps=steps, step_size=step)
+    stock = classifiers(backbone, settings.plain)[ART]
+    madry = AdversarialTrainerMadryPGD(stock, nb_epochs=1, batch_size=min(len(x), BATCH), **ball)
+    ours = partial(_our_trainer, backbone, PGD(eps, steps=steps, step_size=step), x=x, y=y, settings=settings)
     runs: dict[str, Any] = {
         f"{ART} AdversarialTrainerMadryPGD": partial(madry.fit, x, np.eye(10, dtype=np.float32)[y], nb_epochs=1),
-        OURS: _our_trainer(backbone, attack, "float32", x, y, settings),
+        OURS: ours("float32"),
         f"{BY_HAND}, channels last": _by_hand(
             backbone, x, y, settings, lambda net, clean, labels: pgd_steps(net, clean, labels, eps, step, steps)
         ),
-        f"{OURS}, bfloat16": _our_trainer(backbone, attack, "bfloat16", x, y, settings),
+        f"{OURS}, bfloat16": ours("bfloat16"),
     }
     return _epoch(runs, backbone, x, f"PGD with {steps} steps")
 
 
 def trades_contest(samples: int, settings: Settings) -> Contest:
     """TRADES by ART's trainer and by this package's."""
-    from art.attacks.evasion import ProjectedGradientDescent
     from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 
     from art_mmc.trainers import TRADES
 
-    backbone, samples, steps = "lenet5", settings.size(samples, 4), settings.size(7, 1)
-    batch_size = min(samples, BATCH)
-    x, y = images(SHAPES[backbone], samples)
-    eps, step = 0.1, 0.025
-    stock = classifiers(backbone, Settings(settings.device_type, settings.quick))[ART]
-    inner = ProjectedGradientDescent(
-        stock, eps=eps, eps_step=step, max_iter=steps, num_random_init=1, batch_size=batch_size, verbose=False
-    )
-    trainer = AdversarialTrainerTRADESPyTorch(stock, inner, beta=6.0)
-    one_hot = np.eye(10, dtype=np.float32)[y]
+    backbone, steps, (eps, step) = "lenet5", settings.size(7, 1), (0.1, 0.025)
+    x, y = images(SHAPES[backbone], settings.size(samples, 4))
+    stock, batch_size = classifiers(backbone, settings.plain)[ART], min(len(x), BATCH)
+    inner = build_attack("pgd", stock, eps=eps, step_size=step, steps=steps, batch_size=batch_size)
+    theirs = partial(AdversarialTrainerTRADESPyTorch(stock, inner, beta=6.0).fit, x, np.eye(10, dtype=np.float32)[y])
     runs: dict[str, Any] = {
-        f"{ART} AdversarialTrainerTRADES": partial(trainer.fit, x, one_hot, nb_epochs=1, batch_size=batch_size),
+        f"{ART} AdversarialTrainerTRADES": partial(theirs, nb_epochs=1, batch_size=batch_size),
         OURS: _our_trainer(backbone, TRADES(eps, steps=steps, step_size=step), "float32", x, y, settings),
     }
     note = f"{steps} steps; ART's climbs the cross-entropy and predicts the whole set again after each epoch, ours the "
@@ -444,15 +391,10 @@ CASES: dict[str, Case] = {
         _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, 0.67),
         Case("pgd-by-hand-lenet5", "attacks", _LOOP, partial(by_hand_contest, "lenet5", 256), 1.05, 6),
         Case("pgd-by-hand-resnet20", "attacks", _LOOP, partial(by_hand_contest, "resnet20", 128), 1.05, 2),
-        Case("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(spsa_contest, 16)),
         Case("predict-lenet5", "predict", "predict", partial(predict_contest, 10_000), 0.77),
         Case("fit-lenet5", "fit", "fit", partial(fit_contest, 2560), 0.77, turns=4),
         Case(
-            "adversarial-training",
-            "training",
-            "adversarial training",
-            partial(adversarial_training_contest, 256),
-            0.55,
+            "adversarial-training", "training", "adversarial training", partial(adversarial_training_contest, 256), 0.55
         ),
         Case("trades", "training", "TRADES", partial(trades_contest, 512)),
         Case("step-lenet5", "training", "training step", partial(step_contest, "lenet5"), 1.05, 20),

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from art_mmc.attacks.build import build_attack
 from art_mmc.bench.measure import OURS, Settings, in_fresh_process, peak_megabytes, seconds
-from art_mmc.bench.subjects import BATCH, SHAPES, classifiers, images
+from art_mmc.bench.subjects import BATCH, SHAPES, classifiers, images, repeatable
 from art_mmc.detectors import DETECTORS, create_detector
-from art_mmc.state import seeded
 
 SAMPLES, CLASSES = (1_000, 3_000, 10_000, 50_000), (10, 100, 1_000)
 
@@ -44,17 +44,11 @@ CURVES = [f"{subject}-{axis}" for axis in ("samples", "classes") for subject in 
 def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.ndarray, np.ndarray], object]:
     """A function of images (N, C, H, W) and labels (N,) that does what a subject stands for."""
     # a few steps on 1,000 classes would leave most features at zero, and detectors with nothing to tell apart
-    plain = replace(settings, trained=False, bfloat16=False, compile=False)
-    classifier = classifiers(_BACKBONE, plain, nb_classes)[OURS]
+    classifier = classifiers(_BACKBONE, replace(settings.plain, trained=False), nb_classes)[OURS]
     if name == "predict":
         return lambda x, y: classifier.predict(x, batch_size=BATCH)
     if name == "pgd":
-        from art.attacks.evasion import ProjectedGradientDescent
-
-        attack = ProjectedGradientDescent(
-            classifier, eps=0.1, eps_step=0.05, max_iter=_STEPS, num_random_init=1, batch_size=BATCH, verbose=False
-        )
-        return attack.generate
+        return build_attack("pgd", classifier, eps=0.1, step_size=0.05, steps=_STEPS, batch_size=BATCH).generate
     detector = create_detector(name, classifier, layer="backbone", **_DETECTORS[name])
     detector.fit(*images(SHAPES[_BACKBONE], settings.size(_FITTED_ON, 400), nb_classes))
     return lambda x, y: detector.scores(x, batch_size=BATCH)
@@ -76,18 +70,13 @@ def measure_curve(name: str, settings: dict[str, Any]) -> list[dict[str, float]]
             run = subject_of(subject, 10 if samples else size, asked)
             warm = sizes[0] if samples else BATCH
             run(x[:warm], y[:warm])
-        job = partial(_seeded, run, x[:size] if samples else x, y[:size] if samples else y)
+        job = repeatable(partial(run, x[:size] if samples else x, y[:size] if samples else y))
         peak = peak_megabytes(job, asked.device)
         times = [seconds(job)]
         while len(times) < 3 and sum(times) < 3:
             times.append(seconds(job))
         points.append({"size": size, "seconds": statistics.median(times), "megabytes": peak})
     return points
-
-
-def _seeded(run: Callable[..., object], *arguments: np.ndarray) -> object:
-    with seeded(0):
-        return run(*arguments)
 
 
 def grow(name: str, settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,11 @@ class Settings:
     def size(self, full: T, quick: T) -> T:
         """The size to measure with, or the one to try it out."""
         return quick if self.quick else full
+
+    @property
+    def plain(self) -> Settings:
+        """The same without rows in other ways of computing."""
+        return replace(self, bfloat16=False, compile=False)
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.bench.measure import OURS, Row
 from art_mmc.reports.figures.style import COLOURS, INK, figure_png, new_figure, style_panel
+from art_mmc.reports.render import page
 from art_mmc.reports.tables import device_text, markdown_rows, text_rows, versions_text
 from art_mmc.reports.write import json_bytes, write_files
 
@@ -74,11 +75,11 @@ def conditions(bench: dict[str, Any]) -> str:
     )
 
 
-def read_rows(bench: dict[str, Any], by: str = "name") -> dict[str, list[Row]]:
-    """The rows of what :func:`.run_bench` gave, or of its file, by the name of their case or by their group."""
+def read_rows(bench: dict[str, Any]) -> dict[str, list[Row]]:
+    """The rows of what :func:`.run_bench` gave, or of its file, by the name of their case."""
     found: dict[str, list[Row]] = {}
     for data in bench["rows"]:
-        found.setdefault(data[by], []).append(Row(**data))
+        found.setdefault(data["name"], []).append(Row(**data))
     return found
 
 
@@ -106,31 +107,12 @@ def summary_table(bench: dict[str, Any]) -> str:
 
 def bench_markdown(bench: dict[str, Any]) -> str:
     """The whole report of what :func:`.run_bench` gave."""
-    lines = ["# art-mmc bench", "", conditions(bench)]
-    lines += [
-        "",
-        "A ratio is the median over the rounds of the contender's figure by the reference's in the same round. The "
-        "reference is the nearest line above with a ratio of 1.00 and no goal.",
-    ]
-    for group, rows in read_rows(bench, "group").items():
-        lines += ["", f"## {group}", "", markdown_rows(HEADER, [row_cells(row) for row in rows], left=2), ""]
-        for name, job, note in dict.fromkeys((row.name, row.job, row.note) for row in rows):
-            lines.append(f"- `{name}`: {job}; {note}.{_agreement([row for row in rows if row.name == name])}")
-    if bench["growth"]:
-        cells = [curve_cells(curve) for curve in bench["growth"]]
-        lines += ["", "## growth", "", f"![time and memory over size]({GROWTH_PNG})", ""]
-        lines.append(markdown_rows(_CURVE_HEADER, cells, left=2))
-        lines += ["", "A step up of 1 or less: no sample, or class, costs more than at the size before."]
-    return "\n".join(lines) + "\n"
-
-
-def _agreement(rows: Sequence[Row]) -> str:
-    checked = [row for row in rows if row.check]
-    if not checked:
-        return ""
-    values = ", ".join(f"{row.check['value']:.4g}" for row in checked)
-    same = "agree" if all(row.check["agrees"] for row in checked) else "differ"
-    return f" {checked[0].check['name'].capitalize()}: {values}; they {same}."
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for name, rows in read_rows(bench).items():
+        groups.setdefault(rows[0].group, {})[name] = rows
+    titles = {"titles": HEADER, "curve_titles": _CURVE_HEADER, "picture": GROWTH_PNG}
+    curves = [curve_cells(curve) for curve in bench["growth"]]
+    return page("bench", conditions=conditions(bench), groups=groups, entries=row_cells, curves=curves, **titles)
 
 
 def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:

@@ -6,6 +6,9 @@ same weights.
 from __future__ import annotations
 
 import copy
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from functools import lru_cache
 from typing import Any
 
@@ -79,6 +82,16 @@ def network(backbone: str, settings: Settings, nb_classes: int = 10) -> nn.Modul
     :func:`images`, so that attacks have something to do.
     """
     return copy.deepcopy(_trained(backbone, nb_classes, settings.size(60, 2) if settings.trained else 0))
+
+
+def repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
+    """With the same random numbers each time; the user's random states stay, and ART's progress bars unseen."""
+
+    def seeded_run() -> Any:
+        with seeded(0), redirect_stderr(io.StringIO()):
+            return run()
+
+    return seeded_run
 
 
 def optimizer(net: nn.Module) -> torch.optim.Optimizer:

@@ -186,6 +186,7 @@ def run_verb(
     from art_mmc.distributed import in_main_process, process_group
     from art_mmc.reports.write import check_report
     from art_mmc.state import locked
+    from art_mmc.studies.setup import clear_states
 
     with ExitStack() as processes:
         with user_errors():
@@ -202,7 +203,7 @@ def run_verb(
         def finish(record: Any) -> int:
             with user_errors():
                 files = write(record, job.folder)
-            job.clear_states()
+            clear_states(job.states)
             if shown := text(record):
                 print(f"\n{shown}" if talks else shown)
             print(f"wrote {', '.join(map(str, files))}{job.note}")

@@ -23,6 +23,7 @@ from art_mmc.studies.setup import (
     default_eps,
     load_run,
     provenance,
+    told,
     train_defence,
 )
 
@@ -87,16 +88,9 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
             clear_states(begun)
         for name in defences:
             state = folder / "state" / name
+            kept = state.with_name(f"{name}.run")
             trained = train_defence(
-                name,
-                dataset,
-                recipe,
-                backbone=backbone,
-                seed=seed,
-                device_type=device_type,
-                verbose=verbose,
-                folder=state.with_name(f"{name}.run"),
-                resume=True,
+                name, dataset, recipe, backbone=backbone, folder=kept, **told(settings, device_type)
             )
             start = time.perf_counter()
             robustness = evaluate_robustness(

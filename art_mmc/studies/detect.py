@@ -42,6 +42,7 @@ from art_mmc.studies.setup import (
     load_run,
     load_trained,
     machine,
+    told,
     train_defence,
 )
 
@@ -192,16 +193,9 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
 
     def run(on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None) -> DetectionStudy:
         for name in defences:
+            kept = state / f"{name}.run"
             trained = train_defence(
-                name,
-                dataset,
-                recipe,
-                backbone=backbone,
-                seed=settings.seed,
-                device_type=device_type,
-                verbose=not settings.quiet,
-                folder=state / f"{name}.run",
-                resume=True,
+                name, dataset, recipe, backbone=backbone, folder=kept, **told(settings, device_type)
             )
             classifiers[name], sources[name] = trained.classifier, trained.source
         return run_detection_study(classifiers, dataset, wanted, sources, on_attack, state)
@@ -291,8 +285,8 @@ def run_detection_study(
 
             def outputs(images: np.ndarray, classifier: PyTorchClassifier = classifier) -> NetworkOutputs:
                 with seeded(derived_seed(seed, Stream.NETWORK_OUTPUTS)):
-                    told = partial(network_outputs, classifier, images, None, batch_size, with_features)
-                    return in_main_process(told)
+                    run = partial(network_outputs, classifier, images, None, batch_size, with_features)
+                    return in_main_process(run)
 
             start = time.perf_counter()
             fitted, fit_outputs = _create(wanted, classifier), outputs(dataset.x_train[fit_on])
@@ -324,7 +318,7 @@ def run_detection_study(
                     first = np.arange(len(x))[: plan.samples]
                     before, after = clean.take(first), outputs(x_adv[first])
                     settings = {**vars(plan), **plan.options}
-                    told: dict[str, Any] = {
+                    about: dict[str, Any] = {
                         "classifier": name,
                         "settings": {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str))},
                         "seconds": record.seconds,
@@ -332,7 +326,7 @@ def run_detection_study(
                     }
                     some += [
                         DetectionRecord(
-                            **told,
+                            **about,
                             detector=each,
                             attack=plan.name,
                             eps=plan.eps if plan.bounded else None,
@@ -350,7 +344,7 @@ def run_detection_study(
                         goals = _goals(some[-1], fitted[KERNEL], before, after)
                         change = np.square(x_adv[first].astype(float) - x[first]).reshape(len(first), -1)
                         distortion = 255 * np.sqrt(change.mean(axis=1))
-                        white_box.append(WhiteBoxRecord(**told, **goals, distortion=distortion))
+                        white_box.append(WhiteBoxRecord(**about, **goals, distortion=distortion))
                 bar.update()
                 records += some
                 if on_attack is not None:

@@ -37,6 +37,7 @@ from art_mmc.studies.setup import (
     load_data,
     load_network,
     machine,
+    told,
     train_defence,
 )
 from art_mmc.studies.train import is_summary
@@ -286,26 +287,14 @@ class _Networks:
     def recipe(self, row: Method) -> Recipe:
         return method_recipe(row, self.dataset.name, self.settings.epoch_share, self.settings.small)
 
-    def train(self, row: Method) -> TrainedDefence:
-        recipe = self.recipe(row)
-        backbone = _backbone(row, recipe, self.dataset.name, self.settings.small)
-        return self.fit(row.key, str(row.defence), recipe, backbone, self.settings.seed, row.options)
-
-    def fit(
-        self, key: str, defence: str, recipe: Recipe, backbone: str, seed: int, options: Mapping[str, Any]
-    ) -> TrainedDefence:
-        trained = train_defence(
-            defence,
-            self.dataset,
-            recipe,
-            backbone=backbone,
-            seed=seed,
-            device_type=self.device_type,
-            verbose=not self.settings.quiet,
-            options=options,
-            folder=self.folder / f"{key}.run",
-            resume=True,
-        )
+    def train(self, row: Method, substitute: str | None = None) -> TrainedDefence:
+        """A row's network, or of its recipe one with another backbone, from another seed."""
+        recipe, key = self.recipe(row), "substitute" if substitute else row.key
+        backbone = substitute or _backbone(row, recipe, self.dataset.name, self.settings.small)
+        asked = told(self.settings, self.device_type)
+        asked["seed"] += bool(substitute)
+        kept: dict[str, Any] = {"folder": self.folder / f"{key}.run", "options": row.options}
+        trained = train_defence(str(row.defence), self.dataset, recipe, backbone=backbone, **kept, **asked)
         in_main_process(lambda: trained.classifier.save_checkpoint(self.folder / f"{key}.pt"))
         return trained
 
@@ -375,10 +364,10 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         substitutes: list[PyTorchClassifier] | None = None
         crafted_on = ""
         if any(plan.transfer for plan in suite.build(radii, nb_classes=dataset.nb_classes)):
-            backbone, recipe = SUBSTITUTES[dataset.input_shape[0]], networks.recipe(table.method("sce"))
             # trained as the table's baseline is
-            substitutes = [networks.fit("substitute", "sce", recipe, backbone, settings.seed + 1, {}).classifier]
-            crafted_on = f"{backbone}, {_epochs(recipe, dataset.name)}"
+            trained = networks.train(table.method("sce"), SUBSTITUTES[dataset.input_shape[0]])
+            substitutes = [trained.classifier]
+            crafted_on = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
         results = dict(before)
         for row in rows:
             classifier: PyTorchClassifier

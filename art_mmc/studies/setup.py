@@ -25,10 +25,11 @@ from art_mmc.data import DATASETS, Dataset, load_dataset
 from art_mmc.defences import DEFENCES
 from art_mmc.distributed import main_process_first, world
 from art_mmc.evaluation import wilson_interval
+from art_mmc.evaluation.codec import encode
 from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.pretrained import FOLDER, find_network, pretrained_card
 from art_mmc.state import seeded
-from art_mmc.studies.settings import Data, Training
+from art_mmc.studies.settings import Data, Machine, Training
 from art_mmc.trainers import Recipe, create_trainer, get_recipe
 
 #: the defences as tables show them: the baseline first, center loss, the oldest, last
@@ -58,10 +59,6 @@ class Job:
     states: tuple[Path, ...] = ()
     note: str = ""
     own: Path | None = None
-
-    def clear_states(self) -> None:
-        """Remove what was kept in order to go on, and nothing else."""
-        clear_states(self.states)
 
 
 def clear_states(states: Iterable[Path]) -> None:
@@ -266,6 +263,11 @@ def train_defence(
     return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds, trainer.extended)
 
 
+def told(settings: Machine, device_type: str) -> dict[str, Any]:
+    """What :func:`train_defence` is told by all verbs; those that do not say otherwise go on with a run."""
+    return {"seed": settings.seed, "device_type": device_type, "verbose": not settings.quiet, "resume": True}
+
+
 def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
     """Accuracy on clean test images with its interval, time, conditions and history; plain data that JSON can hold."""
     predicted = trained.classifier.predict(dataset.x_test).argmax(axis=1)
@@ -306,7 +308,7 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
         "nb_classes": dataset.nb_classes,
         "n_train": len(dataset.y_train),
         "n_test": len(dataset.y_test),
-        "recipe": {each.name: _plain(getattr(recipe, each.name)) for each in fields(recipe)},
+        "recipe": {each.name: encode(getattr(recipe, each.name)) for each in fields(recipe)},
         "seed": seed,
         **machine(device),
     }
@@ -330,13 +332,6 @@ def machine(device: torch.device) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def _plain(value: Any) -> Any:
-    """The tuples and read-only mappings of a recipe as lists and dicts."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
 
 
 def _processor(device: torch.device) -> str:

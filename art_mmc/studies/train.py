@@ -74,18 +74,12 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
             dataset,
             recipe,
             backbone=backbone,
-            seed=settings.seed,
-            device_type=device_type,
             validation_data=validation,
-            verbose=not settings.quiet,
-            activation=settings.activation,
             options=options,
-            resume=settings.resume,
             folder=folder,
-            keep=settings.keep,
-            patience=settings.patience,
-            precision=settings.precision,
             compile_network=settings.compile,
+            **setup.told(settings, device_type)
+            | {name: getattr(settings, name) for name in ("activation", "resume", "keep", "patience", "precision")},
         )
         held_out = 0 if validation is None else len(validation[1])
         summary = training_summary(trained, dataset, settings.seed, held_out) if world().is_main else {}
