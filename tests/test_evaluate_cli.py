@@ -40,6 +40,7 @@ from art_mmc.reports import load_robustness, robustness_report, write_robustness
 from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.setup import Job, clear_states
+from art_mmc.trainers.run_folder import RunMismatchError
 from tests.handmade import FACTORY, RECORD, pictured
 
 pytestmark = pytest.mark.usefixtures("short_control")
@@ -328,7 +329,7 @@ def test_an_attack_that_crashes_is_a_line_with_its_name(run, monkeypatch):
 
 def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
     job = Job(digits(), tmp_path, print, goes_on="so")
-    for error in (AttackError("attack 'X' failed"), ValueError(f"{tmp_path}/state/000-0000.npz is damaged")):
+    for error in (AttackError("attack 'X' failed"), RunMismatchError("000-0000.npz is damaged")):
         with pytest.raises(UsageError), failures(job):
             raise error
 

@@ -9,7 +9,7 @@ from art_mmc.defences import DEFENCES
 from art_mmc.evaluation import SUITES
 from art_mmc.models import BACKBONES
 from art_mmc.published import CLEAN, DISTANCE, DISTORTION, ERROR, PUBLISHED, SHARE, get_published
-from art_mmc.studies.reproduce import PARTS, method_recipe
+from art_mmc.studies.reproduce import method_recipe
 from art_mmc.trainers import get_recipe
 from tests.handmade import figure
 
@@ -171,7 +171,7 @@ def test_the_suite_measures_every_figure(table):
         for cell in table.select(dataset):
             if cell.attack == CLEAN:
                 continue
-            for part in PARTS.get(cell.attack, (cell.attack,)):
+            for part in table.parts.get(cell.attack, (cell.attack,)):
                 assert (part, None if cell.eps is None else round(cell.eps, 6)) in at, cell
         assert any(plan.objective == "adaptive" and plan.bounded for plan in plans)
 

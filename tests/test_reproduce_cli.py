@@ -169,9 +169,10 @@ def test_autoattack_is_the_worst_of_its_parts():
         attack("PGD-50 adaptive", "adaptive", eps, "1100000000"),
     )
     cell = figure("pang2021-table16", "cifar10", "trades", "AutoAttack", eps)
-    ours = ours_of(replace(protocol(), attacks=parts), cell)
+    of_one = get_published("pang2021-table16").parts
+    ours = ours_of(replace(protocol(), attacks=parts), cell, of_one)
     assert (ours.value, ours.n, ours.seconds) == (50.0, 10, 7.0)
-    assert ours_of(replace(protocol(), attacks=parts[1:]), cell) is None
+    assert ours_of(replace(protocol(), attacks=parts[1:]), cell, of_one) is None
 
 
 def test_a_mean_distance_counts_failures_as_zero():
@@ -461,6 +462,12 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     # under other conditions nothing is kept
     assert run(*line_of_pc, "--seed", "3")[0] == 0
     assert [each.method for each in load_reproduction("here/report.json").results] == ["pc"]
+    # nor are figures of other versions
+    count = len(measured)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "versions", dict)
+        assert run(*line_of_pc, "--seed", "3")[0] == 0
+    assert len(measured) == count + 1
     # with other settings the folder is in the way, and that is a line
     status, _, err = run(*line.split(), "--seed", "7", "--defence", "sce", "--output", "here")
     assert status == 2
@@ -512,7 +519,7 @@ def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_pa
 
     (tmp_path / "data").symlink_to(mnist_folder)
     asked = []
-    monkeypatch.setattr(module, "run_detection_study", lambda *args: asked.append(args) or "study")
+    monkeypatch.setattr(module, "run_detection_study", lambda *args, folder: asked.append((*args, folder)) or "study")
     monkeypatch.setattr(report, "write_report", lambda found, folder: [folder / "report.md"])
     monkeypatch.setattr(report, "text_table", lambda found: f"the table of the {found}")
     with torch.random.fork_rng():
@@ -524,7 +531,8 @@ def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_pa
         status, out, err = run("reproduce", table, *line)
         assert (status, err) == (0, "")
         assert out.startswith("the table of the study")
-    (classifiers, data, second, sources), (*_, third, _) = asked
+    (classifiers, data, second, sources, folder), (*_, third, _, _) = asked
+    assert folder.parent.name == "reproduce-pang2018-table2-mnist"  # from which the same command goes on
     assert list(classifiers) == ["rce"]
     assert data.name == "mnist"
     assert {"fgsm", "bim", "cw", "cw-wb", "pgd-wb"} <= set(second.attack)

@@ -19,7 +19,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
-from art_mmc.data import Dataset
+from art_mmc.data import Dataset, load_dataset
+from art_mmc.evaluation import AttackError
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
 from art_mmc.pretrained import find_network
 from art_mmc.reports.figures.inspect import (
@@ -70,7 +71,7 @@ from art_mmc.theory import (
 )
 from art_mmc.theory.density import binned
 from tests.conftest import left_alone
-from tests.planted import Linear, plain
+from tests.planted import Hidden, Linear, plain
 
 
 @pytest.fixture
@@ -430,6 +431,16 @@ def test_fgsm_on_a_linear_model_by_numpy(rng):
         seen.add(expected[1])
     assert seen >= {0, 1, 2}
     assert study.counts("FGSM").sum() == np.sum(study.ranks["FGSM"] > 0)
+
+
+def test_attacks_without_a_gradient_that_is_a_number_say_nothing(trained, digits):
+    """ART puts zeros in its place, and the attack would stand still."""
+    classifier = copy.deepcopy(trained["sce"])
+    classifier.model.backbone.register_forward_pre_hook(lambda module, args: (Hidden.apply(args[0], math.nan),))
+    with pytest.raises(AttackError, match="attack 'FGSM' at eps 0.1 failed: .*gradient is NaN"):
+        rank_study(classifier, digits.x_test[:5], digits.y_test[:5], 0.1)
+    with pytest.raises(AttackError, match="attack 'PGD' at eps 0.1 failed: .*gradient is NaN"):
+        inspect_classifier(classifier, load_dataset("digits"), 0.1, nb_test=20, nb_train=200)
 
 
 def test_rank_study_of_a_defended_classifier(trained, digits):

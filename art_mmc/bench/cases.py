@@ -5,6 +5,7 @@ replaces. Command line, report and tests walk over the table.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -118,6 +119,33 @@ def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
         note=f"{TITLES[backbone]}, {samples} images, batch {min(samples, BATCH)}; ART's attack ends with a prediction "
         "of the images before and after it, which the loop does without",
         check=_accuracy(theirs, y),
+    )
+
+
+def spsa_contest(samples: int, settings: Settings) -> Contest:
+    """Our SPSA on our class beside torchattacks' if that is installed."""
+    from art_mmc.attacks import SPSA
+
+    samples, steps, eps = settings.size(samples, 2), settings.size(5, 1), _RADII["lenet5"][0]
+    x, y = images(SHAPES["lenet5"], samples)
+    who = classifiers("lenet5", settings)
+    theirs = who.pop(ART)
+    contenders: dict[str, Callable[[], Any]] = {}
+    alone = importlib.util.find_spec("torchattacks") is None
+    if not alone:
+        import torchattacks  # type: ignore[import-not-found, unused-ignore]
+
+        other = torchattacks.SPSA(
+            theirs.model, eps=eps, delta=0.01, lr=0.01, nb_iter=steps, nb_sample=128, max_batch_size=64
+        )
+        contenders["torchattacks"] = lambda: other(torch.from_numpy(x), torch.from_numpy(y)).cpu().numpy()
+    options: dict[str, Any] = {"eps": eps, "learning_rate": 0.01, "max_iter": steps, "nb_samples": 128}
+    options |= {"random_start": False, "early_stop": False, "seed": 0, "verbose": False}
+    for each, classifier in who.items():
+        contenders[each] = partial(SPSA(classifier, **options).generate, x, y)
+    note = f"{TITLES['lenet5']}, {samples} images, {steps} steps of 128 samples, all steps gone"
+    return Contest(
+        contenders, note + ("; torchattacks is not installed" if alone else ""), asked_of=() if alone else (OURS,)
     )
 
 
@@ -391,6 +419,7 @@ CASES: dict[str, Case] = {
         _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, 0.67),
         Case("pgd-by-hand-lenet5", "attacks", _LOOP, partial(by_hand_contest, "lenet5", 256), 1.05, 6),
         Case("pgd-by-hand-resnet20", "attacks", _LOOP, partial(by_hand_contest, "resnet20", 128), 1.05, 2),
+        Case("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(spsa_contest, 16)),
         Case("predict-lenet5", "predict", "predict", partial(predict_contest, 10_000), 0.77),
         Case("fit-lenet5", "fit", "fit", partial(fit_contest, 2560), 0.77, turns=4),
         Case(

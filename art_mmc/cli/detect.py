@@ -41,11 +41,11 @@ examples:
 def run(settings: Detect) -> int:
     """Train, fit, attack, print a line an attack and the table."""
     from art_mmc.reports import format_percent
-    from art_mmc.reports.detect import TITLES, text_table, write_report
+    from art_mmc.reports.detect import text_table, title, write_report
     from art_mmc.studies.detect import prepare
 
     def line(classifier: str, attack: str, records: list[DetectionRecord]) -> str:
-        areas = [(TITLES[record.detector], record.auc()) for record in records]
+        areas = [(title(record.detector), record.auc()) for record in records]
         text = ", ".join(f"{name} {'-' if area is None else format_percent(area.value)}" for name, area in areas)
         seconds = sum({id(record.settings): record.seconds for record in records}.values())
         left = format_percent(min(record.adversarial_correct.mean() for record in records))

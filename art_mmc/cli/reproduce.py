@@ -37,8 +37,9 @@ examples:
 
 def run(settings: Reproduce) -> int:
     """Train, attack, print a line a network and the table."""
+    from art_mmc.published import PUBLISHED
     from art_mmc.reports import detect, format_eps, format_percent, paper_text, write_reproduction
-    from art_mmc.studies.reproduce import DETECTORS, prepare
+    from art_mmc.studies.reproduce import prepare
 
     def line(result: Reproduced) -> str:
         record = result.whole
@@ -49,6 +50,6 @@ def run(settings: Reproduce) -> int:
             f"{format_percent(record.worst_case(eps).accuracy)} % at {format_eps(eps)}{status} ({record.seconds:.1f} s)"
         )
 
-    if settings.table in DETECTORS:
+    if settings.table in PUBLISHED and PUBLISHED[settings.table].detection:
         return run_verb(settings, prepare, detect.write_report, detect.text_table)
     return run_verb(settings, prepare, write_reproduction, paper_text, line)

@@ -6,7 +6,6 @@ report, in however many processes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,10 +83,6 @@ def failures(job: Job, factory: str | None = None) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as err:  # a full disk, a file where a folder belongs
-        raise UsageError(one_line(err)) from err
-    except ValueError as err:
-        if not job.goes_on or f"{job.folder}{os.sep}" not in str(err):
-            _raise_users(err, factory)
         raise UsageError(one_line(err)) from err
     except KeyboardInterrupt as err:
         if not job.goes_on:

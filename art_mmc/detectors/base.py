@@ -98,6 +98,8 @@ class ScoreDetector(EvasionDetector):
 
     defence_params = ["classifier", "layer", "false_positive_rate", "holdout", "seed"]
 
+    #: name in tables and pictures; "" for that in the table of detectors
+    title: ClassVar[str] = ""
     #: whether the score depends on features; if not, no layer is needed
     needs_features: ClassVar[bool] = True
     #: whether fitting needs labels, of every class

@@ -61,6 +61,8 @@ class NonMaximalEntropyDetector(ConfidenceDetector):
     | Paper link: https://arxiv.org/abs/1706.00633
     """
 
+    title = "non-ME"
+
     def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         if logits.shape[1] < 3:
             raise ValueError(

@@ -89,6 +89,7 @@ class KernelDensityDetector(ScoreDetector):
     | Paper link: https://arxiv.org/abs/1703.00410
     """
 
+    title = "K-density"
     defence_params = ScoreDetector.defence_params + ["bandwidth", "samples_per_class"]
 
     def __init__(

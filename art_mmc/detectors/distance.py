@@ -27,6 +27,8 @@ class MahalanobisDetector(ScoreDetector):
     | Paper link: https://arxiv.org/abs/1807.03888
     """
 
+    title = "Mahalanobis"
+
     def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         means = torch.stack([z[y == k].mean(dim=0) for k in range(logits.shape[1])])
         residuals = z - means[y]
@@ -51,6 +53,7 @@ class CenterDistanceDetector(ScoreDetector):
     | Paper link: https://arxiv.org/abs/1905.10626
     """
 
+    title = "center distance"
     needs_labels = False
 
     def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -88,6 +91,7 @@ class LIDDetector(ScoreDetector):
     | Paper link: https://arxiv.org/abs/1801.02613 (Equation 3; there a classifier on the estimates of all layers)
     """
 
+    title = "LID"
     defence_params = ScoreDetector.defence_params + ["k", "minibatch_size", "nb_minibatches"]
     needs_labels = False
 

@@ -133,11 +133,10 @@ class DetectionRecord(Record):
     @property
     def conclusive(self) -> bool:
         """
-        Whether an area says anything of a detector. C&W has no ball: what it leaves it failed on, and an area over the
-        easy part of the images is not to be compared with one over all.
+        Whether an area says anything of a detector. What an attack without a ball leaves it failed on, and an area over
+        the easy part of the images is not to be compared with one over all.
         """
-        searched = "binary_search_steps" in self.settings
-        return not searched or (self.fooled is not None and self.fooled.value >= SUCCESS)
+        return self.eps is not None or (self.fooled is not None and self.fooled.value >= SUCCESS)
 
     def auc(self, protocol: str = "paper") -> AUC | None:
         """

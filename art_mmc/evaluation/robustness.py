@@ -56,6 +56,7 @@ from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecor
 from art_mmc.evaluation.suites import CONVERGED, FGSM, PGD_ADAPTIVE, PGD_LOSS, ROUNDS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
 from art_mmc.state import Stream, derived_seed, seeded, write_atomically
+from art_mmc.trainers.run_folder import RunMismatchError
 
 T = TypeVar("T")
 
@@ -78,10 +79,12 @@ class StateFolder:
             try:
                 there = dict(json.loads(description.read_text(encoding="utf-8")))
             except (ValueError, TypeError) as err:
-                raise ValueError(f"{description} is damaged ({err}): take another folder, or delete this one.") from err
+                raise RunMismatchError(
+                    f"{description} is damaged ({err}): take another folder, or delete this one."
+                ) from err
             different = [name for name in fingerprint if there.get(name) != fingerprint[name]]
             if different:
-                raise ValueError(
+                raise RunMismatchError(
                     f"{path} holds another evaluation (another {', '.join(different)}): take another folder, or "
                     "delete this one."
                 )
@@ -159,7 +162,7 @@ class StateFolder:
                 with np.load(file) as kept:
                     return read(kept)
             except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
-                raise ValueError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
+                raise RunMismatchError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         result = run()
         arrays = facts(result)
         write_atomically({file: lambda handle: np.savez(handle, **arrays)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from types import MappingProxyType
@@ -82,6 +82,11 @@ class PublishedTable:
     cells: tuple[Cell, ...]  # its figures
     suite: str | None = None  # what measures ours; None where it is no table of robust accuracies
     notes: tuple[str, ...] = ()  # what a reader must know to compare
+    detection: Sequence[str] = ()  # of a table of detectors the attacks, as `art-mmc detect` calls them
+    parts: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # attacks that are several of ours: the worst counts
+    substitutes: Mapping[str, str] = field(default_factory=dict)  # of a black-box table, by the number of channels
 
     @property
     def datasets(self) -> tuple[str, ...]:

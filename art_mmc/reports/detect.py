@@ -5,19 +5,19 @@ Reports of `art-mmc detect`: classifiers and detectors under attack.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from art_mmc.evaluation import BOUND
 from art_mmc.evaluation.detection import AUC, SUCCESS, DetectionRecord
 from art_mmc.evaluation.records import Share
 from art_mmc.published import UNVERIFIED_NOTE, get_published
-from art_mmc.reports.figures.detect import TITLES, roc_figure
+from art_mmc.reports.figures.detect import roc_figure, title
 from art_mmc.reports.figures.style import figure_png
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import NONE, format_percent, markdown_rows, text_rows
 from art_mmc.reports.write import load, report, write_files
-from art_mmc.studies.detect import PAPER_DETECTORS, DetectionStudy
+from art_mmc.studies.detect import ATTACKS, PAPER_DETECTORS, DetectionStudy
 
 #: name of the picture of a report
 ROC_PNG = "roc.png"
@@ -46,16 +46,25 @@ def inconclusive_note(study: DetectionStudy) -> str:
     )
 
 
-def _auc_cells(study: DetectionStudy) -> tuple[list[str], list[list[str]]]:
+def _cells(
+    study: DetectionStudy, first: str, of_all: Callable[[str, list[DetectionRecord]], str], of_one: Callable[..., str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one an attack: of each classifier a column by all its records, then one a detector."""
     header, rows = ["Attack"], [[attack] for attack in study.attacks]
     for classifier in study.classifiers:
-        header += [f"{classifier}: n", *(f"{classifier}: {TITLES[detector]}" for detector in study.detectors)]
+        header += [f"{classifier}: {each}" for each in (first, *map(title, study.detectors))]
         for row, attack in zip(rows, study.attacks, strict=True):
             records = [study.get(classifier, detector, attack) for detector in study.detectors]
-            numbers = dict.fromkeys(int(record.kept.sum()) for record in records if record is not None)
-            row.append("/".join(map(str, numbers)) or NONE)
-            row += [NONE if record is None else _area(record) for record in records]
+            row.append(of_all(attack, [each for each in records if each is not None]))
+            row += [NONE if each is None else of_one(each) for each in records]
     return header, rows
+
+
+def _auc_cells(study: DetectionStudy) -> tuple[list[str], list[list[str]]]:
+    def pairs(attack: str, records: list[DetectionRecord]) -> str:
+        return "/".join(map(str, dict.fromkeys(int(each.kept.sum()) for each in records))) or NONE
+
+    return _cells(study, "n", pairs, _area)
 
 
 def text_table(study: DetectionStudy) -> str:
@@ -76,16 +85,13 @@ def joint_table(study: DetectionStudy) -> str:
     Markdown: what classifier and detector hold together, percent of the attacked images that are classified correctly
     or detected; without a detector, classified correctly.
     """
-    header, rows = ["Attack"], [[attack] for attack in study.attacks]
-    for classifier in study.classifiers:
-        header += [f"{classifier}: none", *(f"{classifier}: {TITLES[detector]}" for detector in study.detectors)]
-        for row, attack in zip(rows, study.attacks, strict=True):
-            records = [study.get(classifier, detector, attack) for detector in study.detectors]
-            alone = {record.adversarial_correct.mean() for record in records if record is not None}
-            # an attack that knows the detector is another one for each detector
-            row.append(format_percent(alone.pop()) if len(alone) == 1 and attack != "PGD-wb" else NONE)
-            row += [NONE if record is None else _percent(record.correct_or_detected) for record in records]
-    return markdown_rows(header, rows)
+
+    def alone(attack: str, records: list[DetectionRecord]) -> str:
+        left = {each.adversarial_correct.mean() for each in records}
+        # an attack that knows the detector is another one for each detector
+        return format_percent(left.pop()) if len(left) == 1 and attack != ATTACKS["pgd-wb"] else NONE
+
+    return markdown_rows(*_cells(study, "none", alone, lambda each: _percent(each.correct_or_detected)))
 
 
 def published_tables(study: DetectionStudy) -> str:
@@ -107,7 +113,7 @@ def published_tables(study: DetectionStudy) -> str:
     return "\n\n".join(
         [
             f"{areas.citation}, and {white_box.number}. {areas.notes[0]} {UNVERIFIED_NOTE}",
-            markdown_rows(["Attack", *(f"{defence}: {TITLES[metric]}" for defence, metric in columns)], rows),
+            markdown_rows(["Attack", *(f"{defence}: {title(metric)}" for defence, metric in columns)], rows),
             markdown_rows(["Classifier (C&W-wb)", "f_2 > 0, ratio", "distortion"], other),
         ]
     )
@@ -133,7 +139,7 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
         areas=auc_table(study),
         inconclusive=inconclusive_note(study),
         joint=joint_table(study),
-        titles=TITLES,
+        title=title,
         thresholds=[(each, Share(int(each.clean_correct.sum()), each.n)) for each in _longest(study)],
         published=published_tables(study),
     )

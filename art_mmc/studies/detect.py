@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.distributed import check_same, in_main_process, progress
 from art_mmc.evaluation.codec import FLAGS, Record, array
 from art_mmc.evaluation.detection import DetectionRecord
-from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.evaluation.engine import Target, check_examples, run_plan
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import Share
 from art_mmc.evaluation.robustness import StateFolder, identity, identity_of_data
+from art_mmc.evaluation.suites import get_suite
 from art_mmc.pretrained import find_network
 from art_mmc.state import Stream, derived_seed, seeded
 from art_mmc.studies.settings import Detect
@@ -44,6 +45,7 @@ from art_mmc.studies.setup import (
     machine,
     told,
     train_defence,
+    versions,
 )
 
 #: the three metrics of the RCE paper
@@ -67,6 +69,12 @@ OBJECTIVE = "cross_entropy"
 
 #: the detector that C&W-wb attacks
 KERNEL = "kernel-density"
+
+#: settings that decide the outcome for a network
+_DECISIVE = (
+    *("detector", "attack", "eps", "attack_share", "nb_test", "nb_white_box", "fpr", "bandwidth", "fit_per_class"),
+    *("seed", "batch_size"),
+)
 
 #: more clean images than this do not make a threshold better
 _MOST_CALIBRATION = 5000
@@ -220,15 +228,17 @@ class _AwarePlan(AttackPlan):
 
 def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
     """
-    One of :data:`ATTACKS` with the settings of the paper's released code: by ten steps of a tenth of the radius, C&W by
-    a share of the paper's iterations, but at least 10. `aware` has the fitted `detector` for those that know it.
+    One of :data:`ATTACKS`: as in the suite "pang2018-rce", but with the predicted labels throughout; C&W by a share of
+    the paper's iterations, but at least 10. `aware` has the fitted `detector` for those that know it.
     """
 
     def iterations(paper: int) -> int:
         return max(10, round(paper * wanted.attack_share))
 
-    eps = float(wanted.eps or 0)
-    ball: dict[str, Any] = {"objective": OBJECTIVE, "eps": eps, "steps": 10, "step_size": eps / 10}
+    eps, suite = float(wanted.eps or 0), get_suite("pang2018-rce")
+    for plan in (*suite.plans(eps, math.inf), *suite.once):
+        if plan.name == ATTACKS[name] and not name.startswith("cw"):
+            return replace(plan, labels="predicted", samples=None, every_point=False)
     search: dict[str, Any] = {"targets": "random", "steps": iterations(10000), "step_size": 0.01}
     # by FISTA: in as few steps the paper's Adam leaves a third of the images of a network trained by RCE
     fista: dict[str, Any] = {"binary_search_steps": 9, "initial_const": 1.0, "optimizer": "fista"}
@@ -237,11 +247,6 @@ def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
     density = {"confidence": 0.0, "binary_search_steps": 9, "start_max_iter": iterations(5000), **aware}
     long = {"step_size": 0.01 / math.sqrt(wanted.attack_share), "samples": wanted.nb_white_box}
     rows: dict[str, dict[str, Any]] = {
-        "fgsm": {"method": "fgsm", **ball, "steps": 1, "step_size": eps},
-        "bim": {"method": "bim", **ball},
-        "ilcm": {"method": "bim", **ball, "targets": "least_likely"},
-        # the paper changes one pixel in each of 100 steps, ART two in one step; a changed pixel is full on
-        "jsma": {"method": "jsma", "targets": "least_likely", "options": {"theta": 1.0, "pixels": 100}},
         "cw": {"method": "cw-adam", **search, "options": {**fista, "confidence": 0.0}},
         "cw-hc": {"method": "cw-adam", **search, "options": {**fista, "confidence": 10.0}},
         "cw-wb": {"method": "cw-adam", **search, **long, "options": density},
@@ -249,6 +254,16 @@ def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
     }
     kind = _AwarePlan if aware else AttackPlan
     return kind(ATTACKS[name], every_point=False, **{"labels": "predicted", **rows[name]})
+
+
+def _plans(wanted: Detect, fitted: Mapping[str, ScoreDetector]) -> list[tuple[AttackPlan, list[str]]]:
+    """Attacks, and the detectors that score what each makes; PGD-wb is another one for each detector."""
+    made: list[tuple[AttackPlan, list[str]]] = []
+    for name in wanted.attack or ():
+        aware = {"cw-wb": [KERNEL], "pgd-wb": list(fitted)}.get(name, [])
+        made += [(attack_plan(name, wanted, detector=fitted[each]), [each]) for each in aware]
+        made += [] if aware else [(attack_plan(name, wanted), list(fitted))]
+    return made
 
 
 def run_detection_study(
@@ -268,18 +283,23 @@ def run_detection_study(
     each gets the study that one process would have got; seconds are added up. AttackError when an attack leaves its
     ball or the box. In `folder` the finished batches of each classifier are kept, from which a killed study goes on.
     """
-    seed, batch_size, detectors, attacks = wanted.seed, wanted.batch_size, wanted.detector or [], wanted.attack or []
+    seed, batch_size, attacks = wanted.seed, wanted.batch_size, wanted.attack or []
     attacked, calibration = _split_test(dataset, wanted.nb_test, wanted.fpr, seed)
     fit_on = _draw_per_class(dataset.y_train, wanted.fit_per_class, seed)
     x, y = dataset.x_test[attacked].astype(np.float32, copy=False), dataset.y_test[attacked]
-    with_features = any(DETECTORS[name].needs_features for name in detectors)
-
+    with_features = any(DETECTORS[name].needs_features for name in wanted.detector or ())
+    decisive = {
+        "data": identity_of_data(dataset.x_test, dataset.y_test),
+        "fitting": identity_of_data(dataset.x_train[fit_on], dataset.y_train[fit_on]),
+        "settings": {name: getattr(wanted, name) for name in _DECISIVE},
+        "versions": versions(),
+    }
     records: list[DetectionRecord] = []
     white_box: list[WhiteBoxRecord] = []
     facts: dict[str, Any] = {}
     with progress(not wanted.quiet, total=len(attacks) * len(classifiers), desc="attacks") as bar:
         for name, classifier in classifiers.items():
-            same = {"classifier": identity(classifier), "data": identity_of_data(x, y), "settings": repr(wanted)}
+            same = {"classifier": identity(classifier), **decisive}
             check_same(same, "attack")
             state = None if folder is None else in_main_process(partial(StateFolder, folder / name, same))
 
@@ -304,17 +324,14 @@ def run_detection_study(
             }
             with seeded(seed):
                 target = Target(classifier, x)
-            numbers = count()
-            for attack in attacks:
-                bar.set_postfix_str(f"{name}, {ATTACKS[attack]}")
+            for title, group in groupby(enumerate(_plans(wanted, fitted)), lambda each: each[1][0].name):
+                bar.set_postfix_str(f"{name}, {title}")
                 some: list[DetectionRecord] = []
-                aware = {"cw-wb": [KERNEL], "pgd-wb": detectors}.get(attack)
-                for against in [detectors] if aware is None else [[each] for each in aware]:
-                    knows = {} if aware is None else {"detector": fitted[against[0]]}
-                    plan, number = attack_plan(attack, wanted, **knows), next(numbers)
+                for number, (plan, against) in group:
                     kept = None if state is None else partial(state.batch, number, x, whole=True)
                     own, every = derived_seed(seed, Stream.ATTACK, number), np.ones(len(x), bool)
                     record, x_adv, _ = run_plan(target, x, y, plan, every, own, batch_size, on_batch=kept)
+                    check_examples(x_adv, x, f"attack '{plan.name}'", math.inf, plan.norm, classifier.clip_values)
                     first = np.arange(len(x))[: plan.samples]
                     before, after = clean.take(first), outputs(x_adv[first])
                     settings = {**vars(plan), **plan.options}
@@ -324,23 +341,8 @@ def run_detection_study(
                         "seconds": record.seconds,
                         "seed": seed,
                     }
-                    some += [
-                        DetectionRecord(
-                            **about,
-                            detector=each,
-                            attack=plan.name,
-                            eps=plan.eps if plan.bounded else None,
-                            threshold=fitted[each].threshold,
-                            false_positive_rate=wanted.fpr,
-                            calibrated_on=fitted[each].calibrated_on,
-                            clean_scores=fitted[each].score_outputs(before),
-                            adversarial_scores=fitted[each].score_outputs(after),
-                            clean_correct=before.predictions == y[first],
-                            adversarial_correct=after.predictions == y[first],
-                        )
-                        for each in against
-                    ]
-                    if attack == "cw-wb":
+                    some += _scored(about, plan, {each: fitted[each] for each in against}, before, after, y[first])
+                    if plan.name == ATTACKS["cw-wb"]:
                         goals = _goals(some[-1], fitted[KERNEL], before, after)
                         change = np.square(x_adv[first].astype(float) - x[first]).reshape(len(first), -1)
                         distortion = 255 * np.sqrt(change.mean(axis=1))
@@ -348,7 +350,7 @@ def run_detection_study(
                 bar.update()
                 records += some
                 if on_attack is not None:
-                    on_attack(name, ATTACKS[attack], some)
+                    on_attack(name, title, some)
     provenance = {
         "dataset": dataset.name,
         "n_train": len(dataset.y_train),
@@ -364,6 +366,33 @@ def run_detection_study(
         **machine(next(iter(classifiers.values())).device),
     }
     return DetectionStudy(provenance, tuple(records), tuple(white_box))
+
+
+def _scored(
+    about: Mapping[str, Any],
+    plan: AttackPlan,
+    detectors: Mapping[str, ScoreDetector],
+    before: NetworkOutputs,
+    after: NetworkOutputs,
+    y: np.ndarray,
+) -> list[DetectionRecord]:
+    """What detectors make of images with true labels (N,) before an attack and after it."""
+    return [
+        DetectionRecord(
+            **about,
+            detector=name,
+            attack=plan.name,
+            eps=plan.eps if plan.bounded else None,
+            threshold=detector.threshold,
+            false_positive_rate=detector.false_positive_rate,
+            calibrated_on=detector.calibrated_on,
+            clean_scores=detector.score_outputs(before),
+            adversarial_scores=detector.score_outputs(after),
+            clean_correct=before.predictions == y,
+            adversarial_correct=after.predictions == y,
+        )
+        for name, detector in detectors.items()
+    ]
 
 
 def _goals(found: DetectionRecord, detector: ScoreDetector, before: NetworkOutputs, after: NetworkOutputs) -> Any:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks.build import build_attack
 from art_mmc.checks import check_radii, whole
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.accelerate import on_double
 from art_mmc.classifiers.loading import check_fits
 from art_mmc.data import Dataset
 from art_mmc.evaluation import wilson_interval
+from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
 from art_mmc.pretrained import find_network
 from art_mmc.state import seeded
@@ -351,10 +351,11 @@ def _training_loss(
 def _adversarial(
     classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
 ) -> np.ndarray:
-    step = max(2.5 / steps, 0.1) * eps
-    attack = build_attack("pgd", on_double(classifier), eps=eps, steps=steps, step_size=step, batch_size=batch_size)
+    objective, step = getattr(classifier, "objective", "loss"), max(2.5 / steps, 0.1) * eps
+    plan = AttackPlan("PGD", "pgd", objective, eps, steps=steps, step_size=step, every_point=False)
     with seeded(seed):
-        return attack.generate(x, y=y)
+        target = Target(classifier, x)
+    return run_plan(target, x, y, plan, np.ones(len(x), bool), seed, batch_size)[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from art_mmc.evaluation.records import reading
 from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import find_network
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
-from art_mmc.studies.detect import ATTACKS, DetectionStudy, run_detection_study, settled
+from art_mmc.studies.detect import DetectionStudy, run_detection_study, settled
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Detect, Reproduce
@@ -39,18 +40,10 @@ from art_mmc.studies.setup import (
     machine,
     told,
     train_defence,
+    versions,
 )
 from art_mmc.studies.train import is_summary
 from art_mmc.trainers import RECIPES, Recipe, get_recipe
-
-#: published attacks that are several of ours, of which the worst case counts
-PARTS = {"AutoAttack": ("APGD cross-entropy", "APGD targeted DLR", "Square")}
-
-#: tables of detectors: the attacks of each
-DETECTORS = {"pang2018-table2": ATTACKS, "pang2018-table3": ("cw-wb",)}
-
-#: what the attacks of a black-box table craft on: the paper's network, for grey and for colour images
-SUBSTITUTES = {1: "cnn3", 3: "resnet56"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +117,7 @@ def paper_rows(reproduction: Reproduction) -> list[PaperRow]:
     usual = get_suite(str(table.suite)).eps_for(reproduction.dataset) or ()
     omitted = [eps for eps in usual if not any(_same(eps, each) for each in reproduction.provenance["eps"])]
     return [
-        PaperRow(table.method(each.method), cell, ours_of(each.record, cell), _worst(each.whole, cell))
+        PaperRow(table.method(each.method), cell, ours_of(each.record, cell, table.parts), _worst(each.whole, cell))
         for each in reproduction.results
         for cell in table.columns(reproduction.dataset, each.method)
         if cell.eps is None or not any(_same(eps, cell.eps) for eps in omitted)
@@ -141,13 +134,15 @@ def _worst(record: RobustnessRecord, cell: Cell) -> AttackRecord:
     return record.worst_case(at[-1] if at else record.eps[-1])
 
 
-def ours_of(record: RobustnessRecord, cell: Cell) -> Ours | None:
-    """Ours for the same attack at the same radius; None if it did not run."""
+def ours_of(
+    record: RobustnessRecord, cell: Cell, parts: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Ours | None:
+    """Ours for the same attack, or all of its parts, at the same radius; None if it did not run."""
     if cell.attack == CLEAN:
         low, high = record.clean.interval
         n = record.clean.n
         return Ours(100 * record.clean.accuracy, (100 * low, 100 * high), n, record.clean.seconds)
-    wanted = PARTS.get(cell.attack, (cell.attack,))
+    wanted = parts.get(cell.attack, (cell.attack,))
     found = [
         each
         for each in record.attacks
@@ -231,10 +226,10 @@ def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     """
     Train the networks of a table of robust accuracies or of detectors, or take trained ones, and attack them. Several
     processes train and attack together. It gives a :class:`Reproduction`, and each :class:`Reproduced` as it comes; for
-    the tables of :data:`DETECTORS` a :class:`.DetectionStudy`.
+    tables of detectors a :class:`.DetectionStudy`.
     """
     table = get_published(settings.table)
-    if table.suite is None and table.name not in DETECTORS:
+    if table.suite is None and not table.detection:
         raise ValueError(f"{table.name} has nothing that could be attacked")
     if table.suite is not None and settings.attack_share is not None:
         raise ValueError("--attack-share is for tables of detectors; the suites have the papers' iterations")
@@ -302,7 +297,7 @@ class _Networks:
 def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
     settings, dataset = networks.settings, networks.dataset
     asked = Detect(
-        attack=list(DETECTORS[table.name]),
+        attack=list(table.detection),
         attack_share=settings.attack_share or Detect.attack_share,
         nb_test=min(settings.nb_test, max(1, len(dataset.y_test) // 2)),
         seed=settings.seed,
@@ -321,9 +316,10 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
             else:
                 trained = networks.train(row)
                 classifiers[row.key], sources[row.key] = trained.classifier, trained.source
-        return run_detection_study(classifiers, dataset, wanted, sources)
+        return run_detection_study(classifiers, dataset, wanted, sources, folder=state)
 
-    return Job(dataset, networks.folder, run, goes_on=SAME_COMMAND)
+    state = networks.folder / "state"
+    return Job(dataset, networks.folder, run, SAME_COMMAND, states=(*(state / row.key for row in rows), state))
 
 
 def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
@@ -358,14 +354,14 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         "seed": settings.seed,
     }
     states = {(row.key, each): folder / f"{row.key}.{each}.state" for row in rows for each in suites}
-    before = _finished(folder, table.name, dataset.name, conditions)
+    before = _finished(folder, table.name, dataset.name, {**conditions, "versions": versions()})
 
     def run(on_result: Callable[[Reproduced], None] | None = None) -> Reproduction:
         substitutes: list[PyTorchClassifier] | None = None
         crafted_on = ""
-        if any(plan.transfer for plan in suite.build(radii, nb_classes=dataset.nb_classes)):
+        if table.substitutes:
             # trained as the table's baseline is
-            trained = networks.train(table.method("sce"), SUBSTITUTES[dataset.input_shape[0]])
+            trained = networks.train(table.method("sce"), table.substitutes[str(dataset.input_shape[0])])
             substitutes = [trained.classifier]
             crafted_on = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
         results = dict(before)

@@ -316,21 +316,26 @@ def provenance(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device
 
 def machine(device: torch.device) -> dict[str, Any]:
     """When, on what and with which versions something was computed; plain data that JSON can hold."""
-    from art_mmc import __version__
-
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": str(device),
         "processor": _processor(device),
         "threads": torch.get_num_threads(),
         "processes": world().size,
-        "versions": {
-            "art_mmc": __version__,
-            "adversarial-robustness-toolbox": importlib.metadata.version("adversarial-robustness-toolbox"),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what figures depend on, by name."""
+    from art_mmc import __version__
+
+    return {
+        "art_mmc": __version__,
+        "adversarial-robustness-toolbox": importlib.metadata.version("adversarial-robustness-toolbox"),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
     }
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks.build import build_attack
 from art_mmc.checks import check_images, check_name, check_radii, whole
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.accelerate import on_double
+from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.state import seeded
 from art_mmc.theory.probability import check_logits
 
@@ -138,6 +138,7 @@ def rank_study(
     :return: The study.
     :raises ValueError: For bad inputs, labels, radii, names or numbers.
     :raises FloatingPointError: When the outputs are not finite.
+    :raises AttackError: When an attack crashes, meets a gradient that is not finite, or leaves the ball or the box.
     """
     whole("steps", steps)
     whole("batch_size", batch_size)
@@ -149,34 +150,22 @@ def rank_study(
     x = np.asarray(x)
     check_images(x, classifier.input_shape)
     x = x.astype(np.float32, copy=False)
-    if isinstance(classifier, LossDefendedClassifier):
-        attacked = classifier.with_objective(objective)
-    else:
-        attacked = classifier = on_double(classifier)
+    if not isinstance(classifier, LossDefendedClassifier):
         objective = "loss"
-    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
     fooled_at, ranks = {}, {}
     with seeded(seed):
-        logits, labels = check_logits(_outputs(classifier, x, batch_size), y)
-        correct = logits.argmax(axis=1) == labels
-        for name in dict.fromkeys(attacks):
-            fooled_at[name], ranks[name] = np.full(len(x), -1), np.zeros(len(x), int)
-            standing = np.flatnonzero(correct)
-            for i, radius in enumerate(radii):
-                if not len(standing):
-                    break
-                attack = build_attack(name.lower(), attacked, eps=radius, step_size=radius / steps, **settings)
-                x_adv = attack.generate(x[standing], y=labels[standing])
-                landed = _outputs(classifier, x_adv, batch_size).argmax(axis=1)
-                rank = landing_ranks(logits[standing], labels[standing], landed)
-                fooled_at[name][standing[rank > 0]] = i
-                ranks[name][standing] = rank
-                standing = standing[rank == 0]
+        target = Target(classifier, x)
+        logits, labels = check_logits(target.predict(x, batch_size), y)
+    correct = logits.argmax(axis=1) == labels
+    for name in dict.fromkeys(attacks):
+        fooled_at[name], ranks[name] = np.full(len(x), -1), np.zeros(len(x), int)
+        standing = correct
+        for i, radius in enumerate(radii):
+            settings: dict[str, Any] = {"step_size": radius / steps, "steps": steps, "every_point": False}
+            plan = AttackPlan(name, name.lower(), objective, radius, **settings)
+            record, _, landed = run_plan(target, x, labels, plan, standing, seed, batch_size)
+            fallen = standing & ~record.standing
+            fooled_at[name][fallen] = i
+            ranks[name][fallen] = landing_ranks(logits[fallen], labels[fallen], landed[fallen]) if fallen.any() else 0
+            standing = record.standing
     return RankStudy(tuple(radii), tuple(fooled_at), objective, steps, logits.shape[1], correct, fooled_at, ranks)
-
-
-def _outputs(classifier: PyTorchClassifier, x: np.ndarray, batch_size: int) -> np.ndarray:
-    outputs = classifier.predict(x, batch_size=batch_size)
-    if not np.isfinite(outputs).all():
-        raise FloatingPointError("the classifier's outputs are not finite: its training has diverged.")
-    return outputs

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from art_mmc.detectors import DETECTORS
 from art_mmc.reports.figures.style import FAINT, INK, colour, entry, legend, named_panels, new_figure
 from art_mmc.reports.tables import short_name
 from art_mmc.studies.detect import DetectionStudy
@@ -15,17 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: detectors as tables and pictures name them
-TITLES = {
-    "confidence": "confidence",
-    "non-me": "non-ME",
-    "kernel-density": "K-density",
-    "lid": "LID",
-    "mahalanobis": "Mahalanobis",
-    "center-distance": "center distance",
-}
-
 _LINES: Sequence[Any] = ("solid", (0, (3.2, 1.6)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
+
+
+def title(detector: str) -> str:
+    """A detector as tables and pictures name it."""
+    return getattr(DETECTORS.get(detector), "title", "") or detector
 
 
 def roc_figure(study: DetectionStudy) -> Figure:
@@ -40,7 +36,7 @@ def roc_figure(study: DetectionStudy) -> Figure:
     panels = named_panels(figure, attacks, columns, "false positives", size=9, sharex=True, sharey=True)
     for panel, attack in zip(panels, attacks, strict=True):
         _draw_panel(panel, study, attack)
-    handles = [entry(TITLES[detector], color=colour(i), linewidth=2) for i, detector in enumerate(study.detectors)]
+    handles = [entry(title(detector), color=colour(i), linewidth=2) for i, detector in enumerate(study.detectors)]
     handles += [
         entry(classifier, linewidth=1.6, linestyle=_LINES[i % len(_LINES)])
         for i, classifier in enumerate(study.classifiers)
