@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,7 @@ def of_the_product(
 
 
 INPUT_SHAPE = (1, 8, 8)
-
-
-@dataclass(frozen=True)
-class Digits:
-    """The embedded digits; the test set is read-only, so that whatever writes into it fails at once."""
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+Digits = Dataset  # as the fixture below gives it
 
 
 def one_hot(y: np.ndarray, nb_classes: int = 10) -> np.ndarray:
@@ -204,8 +195,19 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def tiny(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 training and 60 test images of the digits, in a file."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    train, test = (data.x_train[:300], data.y_train[:300]), (data.x_test[:60], data.y_test[:60])
+    np.savez(path, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    return path
+
+
+@pytest.fixture(scope="session")
 def digits(data: Dataset) -> Digits:
-    return Digits(data.x_train[:768], data.y_train[:768], read_only(data.x_test), read_only(data.y_test))
+    """Half of the digits for training; the test set is read-only, so that whatever writes into it fails at once."""
+    test = read_only(data.x_test), read_only(data.y_test)
+    return Dataset("digits", data.x_train[:768], data.y_train[:768], *test)
 
 
 class Trained(Mapping[str, LossDefendedClassifier]):

@@ -35,10 +35,7 @@ def pictures() -> list[bytes]:
 
 
 def executed(notebook: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param notebook: A notebook, format 4.
-    :return: It, with the outputs of its cells.
-    """
+    """A notebook, format 4, with the outputs of its cells."""
     import matplotlib
 
     matplotlib.use("Agg")

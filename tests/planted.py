@@ -62,6 +62,24 @@ class Around(nn.Module):
         return self.behind(self.network(self.before(x)))
 
 
+def furthest(x: np.ndarray, w: np.ndarray, eps: float, norm: float, box: tuple[float, float] | None) -> np.ndarray:
+    """
+    The largest rise of w x in the ball about x and in the box, (N,). In L-inf each coordinate goes eps far or to the
+    wall; in L2 the solution of the optimality conditions is t w, cut off at the walls, with t such that it is eps long.
+    """
+    low, high = (-np.inf, np.inf) if box is None else box
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    least, most = low - flat, high - flat
+    if norm == math.inf:
+        return np.clip(eps * np.sign(w), least, most) @ w
+    small, large = np.zeros((len(flat), 1)), np.full((len(flat), 1), 1e6)
+    for _ in range(200):
+        middle = (small + large) / 2
+        long = np.linalg.norm(np.clip(middle * w, least, most), axis=1, keepdims=True) > eps
+        small, large = np.where(long, small, middle), np.where(long, middle, large)
+    return np.clip(small * w, least, most) @ w
+
+
 class Hidden(torch.autograd.Function):
     """The identity, whose gradient is what is asked for: zero, or NaN."""
 

@@ -288,14 +288,6 @@ class TestAdversarialLossTrainer:
         assert crafted == ["PCLogitConstraintLoss"] * 2
         assert [record["stage"] for record in trainer.history] == ["warm-up", "pc"]
 
-    @pytest.mark.thorough
-    def test_the_best_weights_are_those_of_the_best_robust_epoch(self, data):
-        validation = (data.x_test[:100], data.y_test[:100])
-        trainer = train(data, n=400, epochs=5, validation=validation, keep="best")
-        figures = [record["val_robust_accuracy"] for record in trainer.history]
-        assert len(set(figures)) > 1
-        assert trainer.robust_accuracy(*validation) == max(figures)
-
     def test_it_is_the_robust_accuracy_that_must_rise(self, data, monkeypatch):
         """The clean one rises all the time here; the robust one is best in the second epoch."""
         robust = iter([0.3, 0.4, 0.4, 0.2, 0.1, 0.1])
@@ -404,10 +396,6 @@ class TestAdversarialLossTrainer:
         for inputs in (x, data.x_train[:128]):
             Spy(make(), PGD(0.1, steps=1), seed=0, verbose=False).fit(inputs, data.y_train[:128], nb_epochs=1)
         assert stored == [torch.uint8, torch.float32]
-
-    def test_keeping_the_best_needs_validation_data(self, data):
-        with pytest.raises(ValueError, match="need validation_data, split off the training data"):
-            AdversarialLossTrainer(make(), "pgd", keep="best").fit(data.x_train, data.y_train)
 
 
 class TestCommandLine:

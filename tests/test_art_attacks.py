@@ -89,9 +89,6 @@ def _untouched(request: pytest.FixtureRequest, trained: Trained) -> Iterator[Non
         parameter.grad = None  # the patch attacks run a full backward pass of their own
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
-
-
 def test_every_attack_is_listed():
     """A new attack of ART's must be looked at: run it in the table, or say why it can't."""
     fitting = {name for name, fits in evasion_attacks().items() if fits}
@@ -152,8 +149,6 @@ def test_attack_fails_as_the_table_says(attack, name, trained, digits, easy):
         run(attack, variant, trained[name], digits, easy)
 
 
-# --- the nine that everyone uses, on images that are not all classified correctly -------------------------------------
-
 EVERYDAY = ["FastGradientMethod", "BasicIterativeMethod", "MomentumIterativeMethod", "ProjectedGradientDescent"]
 EVERYDAY += ["AutoProjectedGradientDescent", "CarliniL2Method", "DeepFool", "SquareAttack", "HopSkipJump"]
 
@@ -193,9 +188,6 @@ def test_targeted_attack_reaches_its_target(classifier, digits, easy):
     assert accuracy(classifier, x, target) == 0
 
 
-# --- what is attacked -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["mmc", "pc", "rce"])
 def test_own_loss_flatters_and_the_default_does_not(name, trained, digits):
     """What the package is for: on these defences an attack on the training loss overstates the robust accuracy."""
@@ -224,9 +216,6 @@ def test_no_cross_entropy_gradient_vanishes(classifier, digits):
     with classifier.using_objective("cross_entropy"):
         gradients = classifier.loss_gradient(digits.x_test[:64], digits.y_test[:64])
     assert (np.abs(gradients).reshape(64, -1).max(axis=1) > 0).all()
-
-
-# --- mends that the table promises ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mmc"])

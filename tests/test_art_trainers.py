@@ -30,6 +30,7 @@ from torch import nn
 from art_mmc import LossDefendedClassifier, create_classifier
 from tests.art_support import TRAINERS, failure, trainers
 from tests.conftest import NAMES, accuracy, of_the_product, one_hot, weights
+from tests.training import NormedNet
 
 
 def cases(*, refused: bool) -> list[Any]:
@@ -79,9 +80,6 @@ BUILD: dict[str, Callable[[LossDefendedClassifier, str], Trainer]] = {
         c, Mixup(num_classes=10) if variant == "Mixup" else Cutout(2, channels_first=True), noise="gaussian", scale=0.02
     ),
 }
-
-
-# --- the table ------------------------------------------------------------------------------------------------------
 
 
 def test_every_trainer_is_listed():
@@ -155,9 +153,6 @@ def test_trainer_fails_as_the_table_says(trainer, name, own):
         getattr(art_trainer, trainer)(own, 10, 0.1)
 
 
-# --- details ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", of_the_product([()]))
 def test_trainer_learns_from_scratch(name, digits):
     """Adversarial training from fresh weights ends far above chance, also where the loss is no cross-entropy."""
@@ -206,20 +201,9 @@ def test_art_refuses_todays_schedulers(trainer, trained, digits):
     assert classifier.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
 
 
-class Normed(nn.Module):
-    """A backbone with batch statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
-
-
 @pytest.fixture
 def normed() -> LossDefendedClassifier:
-    classifier = create_classifier("center", Normed(), input_shape=(1, 8, 8), nb_classes=10)
+    classifier = create_classifier("center", NormedNet(), input_shape=(1, 8, 8), nb_classes=10)
     classifier.set_params(optimizer=torch.optim.SGD(classifier.model.parameters(), lr=0.001))
     return classifier
 

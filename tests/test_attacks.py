@@ -16,7 +16,7 @@ from art.estimators.classification import PyTorchClassifier, SklearnClassifier
 from art.estimators.classification.blackbox import BlackBoxClassifierNeuralNetwork
 from art.exceptions import EstimatorError
 from scipy import ndimage, stats
-from scipy.optimize import brentq, linprog
+from scipy.optimize import linprog
 from sklearn.linear_model import LogisticRegression
 
 from art_mmc import SPSA, GaussianNoise, LossDefendedClassifier, RandomRotation
@@ -24,7 +24,7 @@ from art_mmc.attacks import random_rotation
 from art_mmc.attacks.spsa import spsa_gradient
 from art_mmc.objectives import OBJECTIVES
 from tests.conftest import norms
-from tests.planted import Linear, plain
+from tests.planted import Linear, furthest, plain
 
 ATTACKS = [SPSA, GaussianNoise, RandomRotation]
 SHAPE = (1, 8, 8)
@@ -86,24 +86,6 @@ def images() -> np.ndarray:
 # --- SPSA: strength -------------------------------------------------------------------------------------------------
 
 
-def worst_gain(gradient: np.ndarray, x: np.ndarray, eps: float, norm: float) -> float:
-    """
-    The most that a linear function gains in ball and box: each value goes as far as it may (infinity norm), or as far
-    as its share of the gradient, times a factor that uses up the radius, allows (2-norm, from the KKT conditions).
-    """
-    room = np.where(gradient > 0, 1 - x, x)
-    if norm == np.inf:
-        return float((np.abs(gradient) * np.minimum(eps, room)).sum())
-
-    def moved(factor: float) -> np.ndarray:
-        return np.minimum(factor * np.abs(gradient), room)
-
-    if np.linalg.norm(room) <= eps:
-        return float(np.abs(gradient) @ room)
-    factor = brentq(lambda t: np.linalg.norm(moved(t)) - eps, 0, 1e6, xtol=1e-14)
-    return float(np.abs(gradient) @ moved(factor))
-
-
 @pytest.mark.parametrize(
     ("norm", "eps", "optimizer", "targeted", "room"),
     [
@@ -132,7 +114,7 @@ def test_default_budget_reaches_the_worst_case_of_a_linear_model(norm, eps, opti
     gain = margins(classifier.predict(x_adv), y) - margins(classifier.predict(x), y)
     for label, sample, gained in zip(y, x, -gain if targeted else gain, strict=True):
         away = weight[1 - label].astype(np.float64) - weight[label]
-        worst = worst_gain(-away if targeted else away, sample.reshape(-1).astype(np.float64), eps, norm)
+        (worst,) = furthest(sample[None], -away if targeted else away, eps, norm, (0, 1))
         if room == "away from the box":
             assert worst == pytest.approx(eps * np.linalg.norm(away, ord=1 if norm == np.inf else 2))
         assert 0.9 * worst <= gained <= worst * (1 + 1e-4)

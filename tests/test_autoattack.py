@@ -24,6 +24,7 @@ from art_mmc.attacks.white_box import Ball
 from art_mmc.evaluation.engine import beyond_ball, beyond_box
 from art_mmc.objectives import OBJECTIVES, margin, soft_margin
 from art_mmc.state import seeded
+from tests import planted
 from tests.planted import Around, Backbone, Linear, digits, plain, undefended
 
 NORMS = [math.inf, 2]
@@ -176,7 +177,7 @@ def test_ascent_reaches_the_worst_case_of_a_linear_network(cls, settings, box, n
     x, eps = images(), 0.2 if norm == math.inf else 0.4
     x_adv = cls(classifier, norm, eps, seed=0, verbose=False, **settings).generate(x, np.zeros(len(x)))
     flat = x.reshape(len(x), -1).astype(np.float64)
-    want, _ = solved(flat, -w[None].repeat(len(x), 0), norm, BOXES[box], lambda _, way: way >= eps)
+    want = planted.furthest(x, -w, eps, norm, BOXES[box])
     got = (flat - x_adv.reshape(flat.shape)) @ w
     assert (got <= want * (1 + 1e-4)).all()
     assert (got >= 0.99 * want).all()
@@ -322,9 +323,6 @@ def test_a_larger_ball_first_finds_the_way_around_what_is_flat():
         assert np.abs(x_adv - x).max() <= 0.1 * (1 + 1e-6)
         left.append(int((classifier.predict(x_adv).argmax(axis=1) == y).sum()))
     assert left[1] <= left[0] - 6
-
-
-# ----------------------------------------------------------------------------------------------- the authors' code
 
 
 def trained(kind: str) -> PyTorchClassifier:

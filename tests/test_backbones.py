@@ -186,28 +186,6 @@ def test_he_init_survives_the_reset_of_the_host():
             assert not module.bias.any()
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("resnet-20", {}, "'resnet-20'.*Did you mean 'resnet20'.*lenet5"),
-        ("resnet20", {"activtion": "relu"}, "option of backbone 'resnet20' 'activtion'.*Did you mean 'activation'"),
-        ("resnet20", {"blocks": 4}, "option of backbone 'resnet20' 'blocks'"),  # fixed by the name
-        ("cnn", {"activation": "soft_plus"}, "Did you mean 'softplus'"),
-        ("rce-resnet32", {"beta": 2.0}, "beta"),
-        ("rce-resnet32", {"activation": "relu", "beta": 2.0}, "beta"),
-        ("cnn", {"activation": "softplus", "beta": 0}, "beta: expected a positive number, got 0"),
-        ("mmc-resnet32v1", {"out_features": 0}, "out_features: expected a whole number of at least 1, got 0"),
-        *(
-            ("cnn", {"input_shape": shape}, r"expected \(C, H, W\)")
-            for shape in ((28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3)
-        ),
-    ],
-)
-def test_what_does_not_fit_is_refused(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        create_backbone(name, **{"input_shape": (1, 8, 8), **options})
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_an_input_too_small_is_refused(name):
     channels, size, _ = least_shape(name)
@@ -309,12 +287,3 @@ def test_wrap_says_what_came(function, error, message):
         wrap_backbone(module, (3, 4, 4))
     assert module.training
     assert not module.dropout.training
-
-
-def test_wrap_refuses_other_things():
-    with pytest.raises(TypeError, match="expected a torch.nn.Module, got function"):
-        wrap_backbone(lambda x: x, (3, 4, 4))
-    with pytest.raises(ValueError, match="expected positive whole numbers"):
-        wrap_backbone(nn.Flatten(), (3, 0))
-    with pytest.raises(ValueError, match="gives 48 features.*out_features=10 were expected"):
-        wrap_backbone(nn.Flatten(), (3, 4, 4), out_features=10)

@@ -116,9 +116,6 @@ def test_an_attack_that_fails_gives_back_its_input_and_a_misclassified_image_sta
     np.testing.assert_allclose(attack.generate(x, (y + 1) % 10), x, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------- JSMA, and SPSA as in libraries
-
-
 @pytest.mark.parametrize(("shape", "share"), [((1, 28, 28), 0.128), ((3, 32, 32), 0.033)])
 def test_jsma_of_the_rce_paper_changes_a_hundred_values(shape, share):
     """A target that it can't reach: it stops at 100."""

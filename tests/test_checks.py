@@ -24,8 +24,6 @@ from art_mmc.checks import (
     whole,
 )
 
-# -------------------------------------------------------------------------------------------------- unknown names
-
 
 def test_unknown_name():
     known = ["sce", "mmc", "mmlda", "center", "isce"]
@@ -38,9 +36,6 @@ def test_unknown_name():
         )
     for name in ("zzzz", None, 3, ("a",)):
         assert str(unknown_name("attack", name, iter(["pgd", "fgsm"]))) == f"unknown attack '{name}'. Known: pgd, fgsm."
-
-
-# ------------------------------------------------------------------------------------------------- plain parameters
 
 
 def test_values_that_pass():
@@ -82,9 +77,6 @@ def test_values_that_do_not(check, message):
 def test_indices_of_labels(kind):
     for labels in ([2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]):
         assert indices(kind(labels)).tolist() == [2, 0]
-
-
-# --------------------------------------------------------------------------------------------------------- images
 
 
 def test_images_that_pass():
@@ -153,9 +145,6 @@ def test_images_whose_sum_overflows_are_finite(dtype, value):
         assert check_images(np.full((2, 300, 300), value, dtype)) is None
 
 
-# --------------------------------------------------------------------------------------------------------- labels
-
-
 @pytest.mark.parametrize(
     "y",
     [
@@ -219,9 +208,6 @@ def test_labels_that_do_not_fit(y, message):
 def test_labels_of_another_length():
     with pytest.raises(ValueError, match=r"^y has 2 labels for 5 samples\.$"):
         check_labels(np.array([0, 1]), 3, length=5)
-
-
-# ------------------------------------------------------------------------------------------------------------ eps
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 1, 1.0, 1e-9, np.float32(0.25), np.float64(0.3)], ids=str)

@@ -212,18 +212,6 @@ def test_users_optimizer_trains_the_head_too(name, digits):
     assert all(group["momentum"] == 0.9 for group in optimizer.param_groups)
 
 
-def test_users_optimizer_over_a_part_stays_over_that_part(digits):
-    """A frozen backbone stays frozen; only what is new joins."""
-    backbone = Net()
-    classifier = small(backbone=backbone, optimizer=torch.optim.SGD(backbone.out.parameters(), lr=0.1))
-    before = copy.deepcopy(backbone.state_dict())
-    head = classifier.model.head.linear.weight.clone()
-    classifier.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1)
-    assert torch.equal(backbone.conv.weight, before["conv.weight"])
-    assert not torch.equal(backbone.out.weight, before["out.weight"])
-    assert not torch.equal(classifier.model.head.linear.weight, head)
-
-
 def test_fit_generator_with_a_preprocessing_of_arrays():
     """ART compares the arrays with numbers and fails: "truth value ambiguous"."""
     mean, std = np.full((3, 1, 1), 0.5, np.float32), np.full((3, 1, 1), 0.25, np.float32)
@@ -364,9 +352,6 @@ def test_two_classes(name):
     gradients = [classifier.loss_gradient(x, labels) for labels in (y, y[:, None], np.eye(2)[y])]
     np.testing.assert_array_equal(gradients[0], gradients[1])
     np.testing.assert_array_equal(gradients[0], gradients[2])
-
-
-# --- class_gradient ---------------------------------------------------------------------------------------------------
 
 
 def test_class_gradient_against_autograd(classifier, batch):
@@ -974,22 +959,6 @@ def test_ready_network_is_taken_as_it_is(batch):
     assert isinstance(classifier.loss, MMCLoss)
     assert classifier.loss.temperature == net.head.temperature
     assert {id(p) for g in classifier.optimizer.param_groups for p in g["params"]} == {id(p) for p in net.parameters()}
-
-
-def test_base_class_with_a_loss_of_ones_own(batch):
-    x, y = batch
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    classifier = LossDefendedClassifier(net, nn.MultiMarginLoss(), INPUT_SHAPE, 10)
-    assert classifier.row is None
-    assert isinstance(classifier.optimizer, torch.optim.Adam)
-    logits = classifier.predict(x)
-    true = logits[np.arange(7), y]
-    rival = np.where(one_hot(y) == 1, -np.inf, logits).max(axis=1)
-    adaptive = classifier.compute_loss(x, y)
-    classifier.objective = "margin"
-    np.testing.assert_allclose(classifier.compute_loss(x, y), rival - true, atol=1e-6)
-    classifier.objective = "soft_margin"
-    np.testing.assert_array_equal(classifier.compute_loss(x, y), adaptive)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -40,21 +40,6 @@ from art_mmc.trainers import RECIPES, LossTrainer, get_recipe
 from tests.handmade import FACTORY
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 training and 60 test images of the digits, in a file."""
-    data = load_dataset("digits")
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(
-        path,
-        x_train=data.x_train[:300],
-        y_train=data.y_train[:300],
-        x_test=data.x_test[:60],
-        y_test=data.y_test[:60],
-    )
-    return path
-
-
 @pytest.fixture
 def colour() -> Dataset:
     rng = np.random.default_rng(0)

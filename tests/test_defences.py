@@ -37,9 +37,6 @@ def batch(nb_classes):
     return torch.randn(8, 256, generator=generator), torch.arange(8) % nb_classes
 
 
-# ----------------------------------------------------------------------------------------------------------- rows
-
-
 def test_the_nine_rows():
     assert list(DEFENCES)[:9] == ["sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce"]
     assert {name: (row.head, row.loss) for name, row in DEFENCES.items()} == {
@@ -91,9 +88,6 @@ def test_a_new_row_builds():
     assert row.defaults == {}
 
 
-# ---------------------------------------------------------------------------------------------------------- names
-
-
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown defence 'MMC'. Did you mean 'mmc'?") as info:
         get_defence("MMC")
@@ -140,9 +134,6 @@ def test_impossible_centers():
     message = r"positions: expected centers of shape \(10, 16\), got \(16, 10\)"
     with pytest.raises(ValueError, match=message):
         heads.FixedCentersHead(16, 10, positions=torch.zeros(16, 10))
-
-
-# ------------------------------------------------------------------------------------------------------- building
 
 
 @BUILDS

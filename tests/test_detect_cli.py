@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from art.attacks.evasion import FastGradientMethod
 
-from art_mmc import load_dataset
 from art_mmc.data import Dataset
 from art_mmc.evaluation import AttackError, engine
 from art_mmc.reports.detect import (
@@ -32,22 +31,9 @@ QUICK += ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 training and 150 test images of the digits, in a file."""
-    data = load_dataset("digits")
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(
-        path, x_train=data.x_train[:400], y_train=data.y_train[:400], x_test=data.x_test[:150], y_test=data.y_test[:150]
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
 def study(trained, digits) -> DetectionStudy:
     """Two classifiers, two detectors, three attacks."""
-    dataset = Dataset(
-        "mnist", digits.x_train, digits.y_train, digits.x_test, digits.y_test
-    )  # a name that has published figures
+    dataset = replace(digits, name="mnist")  # a name that has published figures
     seen = []
     settings = Detect(
         detector=["confidence", "kernel-density"],
@@ -94,7 +80,7 @@ def test_the_records_of_a_study(study, trained, digits):
 
 
 def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
-    dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test[:60], digits.y_test[:60])
+    dataset = replace(digits, x_test=digits.x_test[:60], y_test=digits.y_test[:60])
     settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=40, quiet=True), dataset)
     few = run_detection_study({"sce": trained["sce"]}, dataset, settings)
     assert few.provenance["n_calibration"] == 0  # 20 are too few for 5 %
@@ -107,7 +93,7 @@ def test_an_attack_that_leaves_its_ball_is_refused_by_the_rule_of_the_evaluation
     def far(self, x, y=None, **kwargs):
         return np.where(x > 0.5, x - np.float32(0.100009), x + np.float32(0.100009))
 
-    dataset = Dataset("digits", digits.x_train, digits.y_train, digits.x_test[:60], digits.y_test[:60])
+    dataset = replace(digits, x_test=digits.x_test[:60], y_test=digits.y_test[:60])
     settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=10, eps=0.1, quiet=True), dataset)
     monkeypatch.setattr(FastGradientMethod, "generate", far)
     with pytest.raises(AttackError, match="attack 'FGSM' at eps 0.1 left the ball: L-inf distance 0.10000"):
@@ -212,9 +198,6 @@ def test_default_radius():
     assert detection_eps(Dataset("grey", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 0.16
     x = np.zeros((4, 3, 8, 8), np.float32)
     assert detection_eps(Dataset("colour", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 8 / 255
-
-
-# ------------------------------------------------------------------------------------------------------------ command
 
 
 @pytest.mark.thorough

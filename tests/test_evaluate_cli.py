@@ -18,7 +18,6 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import create_classifier, load_dataset
 from art_mmc.classifiers.loading import build_network, load_any
-from art_mmc.cli.run import UsageError, failures
 from art_mmc.data import Dataset
 from art_mmc.evaluation import (
     BROKEN,
@@ -26,7 +25,6 @@ from art_mmc.evaluation import (
     HOLDS,
     NOT_CONVERGED,
     UNTRUSTWORTHY,
-    AttackError,
     AttackPlan,
     RobustnessEvaluation,
     Verdict,
@@ -39,8 +37,7 @@ from art_mmc.evaluation.suites import CONVERGED, ROUNDS
 from art_mmc.reports import load_robustness, robustness_report, write_robustness
 from art_mmc.studies import evaluate as assessment_module
 from art_mmc.studies.evaluate import assess
-from art_mmc.studies.setup import Job, clear_states
-from art_mmc.trainers.run_folder import RunMismatchError
+from art_mmc.studies.setup import clear_states
 from tests.handmade import FACTORY, RECORD, pictured
 
 pytestmark = pytest.mark.usefixtures("short_control")
@@ -222,9 +219,6 @@ def test_a_first_look_keeps_to_a_budget(run, monkeypatch):
     assert not seen[0][0][2].diagnostics
 
 
-# ---------------------------------------------------------------------------------------------------------- fail-under
-
-
 @pytest.mark.parametrize(
     ("verdict", "least", "status", "said"),
     [
@@ -325,16 +319,6 @@ def test_an_attack_that_crashes_is_a_line_with_its_name(run, monkeypatch):
     assert "attack 'FGSM'" in err
     assert "planted" in err
     assert not list(Path("runs").rglob("report.*"))  # it never counts as robustness
-
-
-def test_errors_of_an_attack_and_of_damaged_state_are_lines(tmp_path):
-    job = Job(digits(), tmp_path, print, goes_on="so")
-    for error in (AttackError("attack 'X' failed"), RunMismatchError("000-0000.npz is damaged")):
-        with pytest.raises(UsageError), failures(job):
-            raise error
-
-
-# --------------------------------------------------------------------------------------------------------------- report
 
 
 def test_report_makes_the_files_again(run):

@@ -56,6 +56,7 @@ from tests.planted import (
     Linear,
     adversarially_trained,
     around,
+    furthest,
     plain,
     trained_by_pc,
     undefended,
@@ -144,24 +145,6 @@ def one_direction(box: tuple[float, float] | None) -> PyTorchClassifier:
     return plain(model, input_shape=(1, 4, 4), nb_classes=4, clip_values=box)
 
 
-def furthest(x: np.ndarray, w: np.ndarray, eps: float, norm: float, box: tuple[float, float] | None) -> np.ndarray:
-    """
-    The largest fall of w x in the ball and the box, (N,). In L-inf each coordinate goes eps far or to the wall; in L2
-    the solution of the optimality conditions is -t w, cut off at the walls, with t such that it is eps long.
-    """
-    low, high = (-np.inf, np.inf) if box is None else box
-    flat = x.reshape(len(x), -1).astype(np.float64)
-    least, most = low - flat, high - flat
-    if norm == math.inf:
-        return -(np.clip(-eps * np.sign(w), least, most) @ w)
-    small, large = np.zeros((len(flat), 1)), np.full((len(flat), 1), 1e6)
-    for _ in range(200):
-        middle = (small + large) / 2
-        long = np.linalg.norm(np.clip(-middle * w, least, most), axis=1, keepdims=True) > eps
-        small, large = np.where(long, small, middle), np.where(long, middle, large)
-    return -(np.clip(-small * w, least, most) @ w)
-
-
 @pytest.mark.parametrize(
     ("norm", "eps", "box", "climbed"),
     [
@@ -175,7 +158,7 @@ def test_fgsm_equals_the_closed_form_and_pgd_reaches_it(climbed, box, norm, eps,
     classifier = one_direction(box)
     x = np.random.default_rng(6).uniform(0, 1, size=(20, 1, 4, 4)).astype(np.float32)  # many are near a wall
     w = classifier.model.weight[0].detach().numpy().astype(np.float64)
-    best = furthest(x, w, eps, norm, box)
+    best = furthest(x, -w, eps, norm, box)
     target, y = Target(classifier, x), np.zeros(len(x), int)
     objective, settings = climbed.split(",")[0], CLIMBED[climbed]
 

@@ -31,9 +31,6 @@ def algorithm_1(num_classes, dim, scale):
     return scale * mu[:, :dim]
 
 
-# ---------------------------------------------------------------------------------------------------- closed form
-
-
 def test_simplex_gram_matrix():
     every_small = [(num_classes, -1, 10.0) for num_classes in range(2, 65)]
     for num_classes, spare, scale in [*every_small, (2, 0, 1.0), (3, 7, 100.0), (1000, -1, 1.0), (1000, 0, 10.0)]:
@@ -59,9 +56,6 @@ def test_simplex_by_hand():
     assert max_mahalanobis_centers(2, 1, 3.0).tolist() == [[3.0], [-3.0]]
     expected = [[2.0, 0.0, 0.0], [-1.0, 1.7320508, 0.0], [-1.0, -1.7320508, 0.0]]
     np.testing.assert_allclose(max_mahalanobis_centers(3, 3, 2.0).numpy(), expected, rtol=0, atol=2e-7)
-
-
-# ----------------------------------------------------------------------------- more classes than a simplex has room for
 
 
 def test_plane_is_the_regular_polygon():
@@ -144,9 +138,6 @@ def test_largest_cosine_by_hand():
     assert largest_cosine(torch.tensor([[3.0], [-1.0]])) == -1.0
 
 
-# ------------------------------------------------------------------------------------------------- random centers
-
-
 def test_random_centers_norm():
     for num_classes, dim, scale in ((2, 1, 1.0), (10, 3, 10.0), (10, 64, 1.0), (1000, 64, 10.0)):
         centers = random_centers(num_classes, dim, scale)
@@ -166,9 +157,6 @@ def test_random_centers_point_everywhere():
     centers = random_centers(20_000, 4).double()
     assert centers.mean(dim=0).abs().max() < 6 * 0.5 / math.sqrt(20_000)
     assert (centers.T @ centers / 20_000 - torch.eye(4) / 4).abs().max() < 6 * 0.25 / math.sqrt(20_000)
-
-
-# -------------------------------------------------------------------------------------------------------- manners
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,6 @@ def losses(trainer):
     return [record["loss"] for record in trainer.history]
 
 
-# -------------------------------------------------------------------------------------------- the classifier's promises
-
-
 @on_gpu
 @every
 def test_predictions_losses_and_gradients(name, data, tmp_path):
@@ -94,9 +91,6 @@ def test_the_worst_case(trained, data, tmp_path):
     theirs, ours = (record.worst_case(0.1).accuracy for record in records)
     assert abs(ours - theirs) <= 0.03  # random starts are others there
     assert records[0].verdict.status == records[1].verdict.status
-
-
-# ------------------------------------------------------------------------------------------------------------- training
 
 
 @on_gpu
@@ -146,8 +140,6 @@ def test_a_run_goes_on_on_the_other_device(order, data, tmp_path):
     # random starts are others on the other device, and on a GPU sums come in any order
     close(losses(second), losses(whole), 0.05)
 
-
-# ------------------------------------------------------------------------------------------------ waiting, and its cost
 
 #: what makes the host wait for the device, as an operation of torch's; an index by a mask counts its entries first
 WAITS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim", "_unique2"}
@@ -260,9 +252,6 @@ def test_memory(data):
     found = {name: peak(job) for name, job in jobs.items()}
     assert all(left == 0 for _, left in found.values()), found
     assert found["training"][0] <= 1.1 * peak(theirs)[0]
-
-
-# -------------------------------------------------------------------------------------------------------- the recording
 
 
 @pytest.mark.parametrize("quick", [False, True])

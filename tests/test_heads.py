@@ -213,9 +213,6 @@ def test_reset_draws_anew(name):
     assert not any(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
 
 
-# ----------------------------------------------------------------------------------------------------- float types
-
-
 @pytest.mark.parametrize("name", HEADS)
 def test_half_precision_features_are_computed_in_float32(name):
     """And autocast is off in the head."""
@@ -287,9 +284,6 @@ def test_means_start_within_glorots_bound():
     head = GaussianMeansHead(100, 200)
     bound = (6 / (100 + 200)) ** 0.5
     assert 0.99 * bound < head.centers.abs().max() <= bound
-
-
-# -------------------------------------------------------------------------------------------------------- manners
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import json
 import math
 import pickle
 import re
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from art_mmc import losses as L  # noqa: N812
 from art_mmc.defences import DEFENCES
-from art_mmc.heads import CenterTrackingHead, FixedCentersHead
+from art_mmc.heads import CenterTrackingHead
 from tests.cases import CASES, FORMULAS, SOFT, batch, log_softmax, published, rce, sce
 
 CLASSES = [2, 10, 200]
@@ -487,39 +486,6 @@ def test_weighted_losses_are_the_formulas(build, formula, k):
     for reduction, value in {"none": mine, "sum": mine.sum(), "mean": mine.mean()}.items():
         actual = build(reduction=reduction, weight=weight)(logits, probabilities)
         np.testing.assert_allclose(actual.numpy(), value, rtol=1e-10, atol=1e-14)
-
-
-@pytest.mark.parametrize("build", [L.SoftmaxCrossEntropyLoss, L.ReverseCrossEntropyLoss])
-def test_weighted_losses_keep_the_manners_of_the_others(build):
-    logits, y = batch(10, dtype=torch.float32)
-    loss = build(weight=torch.tensor(class_weights(10), dtype=torch.float64))
-    assert loss.options()["weight"] == class_weights(10)
-    again = type(loss)(**json.loads(json.dumps(loss.options())))
-    for other in (again, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
-        assert torch.equal(other(logits, y), loss(logits, y))
-    assert loss.state_dict() == {}
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(loss(logits, y), again(logits, y))
-    assert torch.autograd.gradgradcheck(lambda a: loss(a, y), logits.double().requires_grad_(True))
-    equal = build(weight=[3.0] * 10)
-    torch.testing.assert_close(equal(logits, y), build()(logits, y), rtol=1e-6, atol=0)
-    with pytest.raises(ValueError, match="weight: expected 3 numbers, one a class, got 10"):
-        loss(*batch(3))
-
-
-# --------------------------------------------------------------------------------------------- losses on their heads
-
-
-@pytest.mark.parametrize("variant", ["code", "paper"])
-@pytest.mark.parametrize("temperature", [None, 1.0, 30.0])
-def test_mmc_is_the_squared_distance_to_the_center(variant, temperature):
-    """From features to loss, against the equation on features and centers."""
-    head = FixedCentersHead(16, 10, temperature=temperature)
-    loss = L.MMCLoss(variant, head.temperature, "none")
-    z, y = batch(16)[0], torch.arange(8)
-    factor = 1.0 if variant == "code" else 0.5
-    expected = [factor * sum((z[i].numpy() - head.centers[i].double().numpy()) ** 2) for i in range(8)]
-    np.testing.assert_allclose(loss(head(z), y).numpy(), expected, rtol=1e-12)
 
 
 # ----------------------------------------------------------------------------------------------------- center loss

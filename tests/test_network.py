@@ -56,9 +56,6 @@ def images(dtype=torch.float32, n=5):
     return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
 
 
-# -------------------------------------------------------------------------------------------------- normalisation
-
-
 def test_normalize_by_a_mean_an_element():
     """A mean image, as the MMC paper subtracts it; it comes back from a state dict in its shape."""
     x, mean = images(), images(n=1)[0]
@@ -83,9 +80,6 @@ def test_normalize_is_not_trained_but_saved():
     assert list(normalize.parameters()) == []
     assert list(normalize.state_dict()) == ["mean", "std"]
     assert repr(normalize).count("0.25") == 1
-
-
-# ---------------------------------------------------------------------------------------------------- input types
 
 
 @pytest.mark.parametrize("row", THREE)
@@ -121,9 +115,6 @@ def test_a_network_without_parameters():
     assert torch.equal(net(images(torch.float64)), net(images()))
 
 
-# ----------------------------------------------------------------------------------------- features and projection
-
-
 @pytest.mark.parametrize(("row", "projection"), [("mmc", 9), ("rce", None), ("center", None)])
 def test_forward_is_the_head_on_the_features(row, projection):
     net, x = make(row, projection=projection), images()
@@ -148,9 +139,6 @@ def test_projection():
     assert (net.features(images()) < 0).any()
 
 
-# --------------------------------------------------------------------------------------------------------- copies
-
-
 @pytest.mark.parametrize("assign", [False, True], ids=["copy", "assign"])
 def test_loading_a_state_switches_the_normalisation(assign):
     """From none to some and back: the short cut for no normalisation must follow the loaded numbers."""
@@ -164,6 +152,3 @@ def test_loading_a_state_switches_the_normalisation(assign):
     assert torch.equal(some(x), x)
     for copied in (copy.deepcopy(none), pickle.loads(pickle.dumps(none))):
         assert torch.equal(copied(x), expected)
-
-
-# -------------------------------------------------------------------------------------------------------- manners

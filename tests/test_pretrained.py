@@ -34,9 +34,6 @@ def sample():
     return load_dataset("mnist-sample")
 
 
-# -------------------------------------------------------------------------------------------------------- what is there
-
-
 @each_network
 def test_a_network_is_what_its_card_says(network, sample):
     card, file = pretrained_card(network), FOLDER / f"{network}.pt"
@@ -137,9 +134,6 @@ def test_the_sample_is_of_mnist_s_test_images(sample):
     assert np.array_equal(sample.y_test, whole.y_test[index])
 
 
-# ---------------------------------------------------------------------------------------------------- found by its name
-
-
 def test_a_file_of_that_name_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_network("mmc-mnist") == FOLDER / "mmc-mnist.pt"
@@ -169,9 +163,6 @@ def test_listed(run):
     for network in pretrained_names():
         (line,) = [line for line in lines if line.startswith(f"{network} ")]
         assert pretrained_card(network)["file"]["sha256"][:8] in line
-
-
-# ---------------------------------------------------------------------------------------------------------------- added
 
 
 @pytest.mark.thorough

@@ -11,17 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from art.attacks.evasion import FastGradientMethod
 from art.data_generators import NumpyDataGenerator
 from art.defences.postprocessor import HighConfidence, ReverseSigmoid, Rounded
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import DEFENCES, LossDefendedClassifier, MMCClassifier, accelerate, create_classifier, load_classifier
+from art_mmc.attacks.build import build_attack
 from art_mmc.classifiers import CLASSIFIERS
 from art_mmc.data import load_dataset, split_validation
-from art_mmc.evaluation import AttackError, AttackPlan, RobustnessEvaluation, evaluate_robustness
+from art_mmc.evaluation import (
+    AttackError,
+    AttackPlan,
+    RobustnessEvaluation,
+    distilled_substitute,
+    evaluate_robustness,
+    get_suite,
+    transfer_matrix,
+)
+from art_mmc.evaluation.engine import Target
 from art_mmc.losses import MMCLoss
-from art_mmc.models import wrap_backbone
+from art_mmc.models import create_backbone, wrap_backbone
 from art_mmc.trainers import (
     FGSM,
     PGD,
@@ -34,6 +45,7 @@ from art_mmc.trainers import (
     create_trainer,
     make_crafting,
 )
+from art_mmc.trainers.augmentation import RandomShift
 from tests.cases import SOFT_ROWS
 from tests.conftest import NAMES, assert_same, traces
 from tests.planted import plain
@@ -96,9 +108,9 @@ def make(name: str = "mmc", backbone: nn.Module | None = None, **settings):
     return create_classifier(name, net(32, nn.ReLU()) if backbone is None else backbone, **settings)
 
 
-def base(network: nn.Module | None = None, **settings):
-    network = net(10) if network is None else network
-    return LossDefendedClassifier(network, nn.CrossEntropyLoss(), (1, 8, 8), 10, device_type="cpu", **settings)
+def base(network: nn.Module | None = None, loss=None, **settings):
+    network, loss = net(10) if network is None else network, loss or nn.CrossEntropyLoss()
+    return LossDefendedClassifier(network, loss, (1, 8, 8), 10, device_type="cpu", **settings)
 
 
 def trainer(**settings):
@@ -113,6 +125,18 @@ def evaluation(**settings):
     return RobustnessEvaluation(**{"suite": "quick", "eps": 0.1, "verbose": False, **settings})
 
 
+def mean_loss(logits, y):
+    return nn.functional.cross_entropy(logits, y)
+
+
+def in_stages(classifier):
+    """A scheduler that is made, for a training in two stages."""
+    scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1)
+    PCTrainer(classifier, verbose=False).fit(X, Y, scheduler=scheduler)
+
+
+PLATEAU, ATTACKS = torch.optim.lr_scheduler.ReduceLROnPlateau, {"FGSM": lambda each: FastGradientMethod(each, eps=0.1)}
+TABLES = plain(nn.Linear(8, 3), input_shape=(8,), nb_classes=3)
 ART_OF_FIVE = PyTorchClassifier(net(5), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu")
 
 
@@ -424,6 +448,70 @@ REFUSED = [
         ]
     ),
     (lambda: split_validation(X, Y, 0.5, seed=-1), "seed: expected a whole number of at least 0, got -1"),
+    (lambda: get_suite("strongest"), "unknown suite 'strongest'. Did you mean 'strong'"),
+    (lambda: build_attack("pgdd", make()), "unknown attack method 'pgdd'. Did you mean 'pgd'"),
+    (lambda: get_suite("pang2020").build([0.1], quirks=["eps255"]), "unknown quirk 'eps255'. Did you mean"),
+    (lambda: evaluation(suite="li2021", quirks=["eps256"]), "suite 'li2021-table1' has no quirk 'eps256'"),
+    (lambda: evaluation(suite="strong", converged=1.0), "converged: expected a number in [0, 1)"),
+    (lambda: evaluation(suite="strong", rounds=0), "rounds: expected a whole number of at least 1"),
+    *(
+        (lambda given=given: transfer_matrix(*given), message)
+        for given, message in [
+            (({}, X, Y, ATTACKS), "at least one classifier and one attack are needed"),
+            (({"it": make()}, X, Y, {}), "at least one classifier and one attack are needed"),
+            (({"it": make()}, X[:, :, :4], Y, ATTACKS), "x (for 'it') has shape"),
+            (({"it": make()}, X, Y[:19], ATTACKS), "y has 19 labels for 20 samples"),
+        ]
+    ),
+    (
+        lambda: distilled_substitute(Target(TABLES, X[:, 0, 0]), X[:, 0, 0], 0.1),
+        "a substitute can be trained for images, got inputs of shape (8,): give substitutes",
+    ),
+    (lambda: trainer(keep="best").fit(X, Y), "patience and keep='best' need validation_data, split off the training"),
+    (lambda: trainer().fit(X, Y, resume=True), "resume=True needs the folder"),
+    (lambda: trainer().fit_generator([(X, Y)]), "generator: expected an ART DataGenerator with get_batch(), got list"),
+    (
+        lambda: PCTrainer(make("pc"), warmup_epochs=3).fit(X, Y, nb_epochs=3),
+        "warmup_epochs=3 leaves nothing of nb_epochs",
+    ),
+    (lambda: in_stages(make("pc")), "scheduler: two stages need two schedulers"),
+    (lambda: RandomShift(2, "wrap"), "fill: expected 'nearest', 'zero' or 'reflect', got 'wrap'"),
+    *(
+        (lambda fit=fit, given=given: fit(X, Y, **given), message)
+        for given, message in [
+            ({"sample_weight": [1.0, 2.0]}, "sample_weight: expected one number for each of 20 samples, got shape"),
+            ({"sample_weight": -np.ones(20)}, "sample_weight: expected finite numbers"),
+            ({"sample_weight": NAN * np.ones(20)}, "sample_weight: expected finite numbers"),
+            ({"scheduler": PLATEAU, "scheduler_interval": "batch"}, "scheduler_interval: a ReduceLROnPlateau looks at"),
+            ({"scheduler": PLATEAU, "scheduler_interval": "bacth"}, "unknown scheduler_interval 'bacth'. Did you mean"),
+        ]
+        for fit in (make().fit, trainer().fit)
+    ),
+    (lambda: base(loss=mean_loss).fit(X, Y, sample_weight=np.ones(20)), "sample_weight: "),
+    *(
+        (lambda name=name, options=options: create_backbone(name, **{"input_shape": (1, 8, 8), **options}), message)
+        for name, options, message in [
+            ("resnet-20", {}, "unknown backbone 'resnet-20'. Did you mean 'resnet20'"),
+            (
+                "resnet20",
+                {"activtion": "relu"},
+                "unknown option of backbone 'resnet20' 'activtion'. Did you mean 'activa",
+            ),
+            ("resnet20", {"blocks": 4}, "unknown option of backbone 'resnet20' 'blocks'"),  # fixed by the name
+            ("cnn", {"activation": "soft_plus"}, "unknown activation 'soft_plus'. Did you mean 'softplus'"),
+            ("rce-resnet32", {"beta": 2.0}, "beta"),
+            ("rce-resnet32", {"activation": "relu", "beta": 2.0}, "beta"),
+            ("cnn", {"activation": "softplus", "beta": 0}, "beta: expected a positive number, got 0"),
+            ("mmc-resnet32v1", {"out_features": 0}, "out_features: expected a whole number of at least 1, got 0"),
+            *(
+                ("cnn", {"input_shape": shape}, "input_shape: expected (C, H, W)")
+                for shape in ((28, 28), (4, 3, 28, 28), (3, 32.0, 32), (0, 8, 8), 3)
+            ),
+        ]
+    ),
+    (lambda: wrap_backbone(lambda x: x, (3, 4, 4)), "wrap_backbone: expected a torch.nn.Module, got function"),
+    (lambda: wrap_backbone(nn.Flatten(), (3, 0)), "input_shape: expected positive whole numbers"),
+    (lambda: wrap_backbone(nn.Flatten(), (3, 4, 4), out_features=10), "wrap_backbone: the module gives 48 features"),
 ]
 
 

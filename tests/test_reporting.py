@@ -84,9 +84,6 @@ def only(comparison: Comparison, *names: str) -> Comparison:
     return Comparison(comparison.provenance, tuple(r for r in comparison.results if r.defence in names))
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
-
-
 @pytest.mark.parametrize(
     ("eps", "text"),
     [(0.05, "0.05"), (0.2, "0.2"), (8 / 255, "8/255"), (16 / 255, "16/255"), (0.12345, "0.1235"), (0.031, "0.031")],
@@ -140,9 +137,6 @@ def test_history_table_shows_ten_epochs_and_the_last():
     assert lines[-1].split() == ["95", "mmc", "0.0105", "0.5000", "0.2500"]
 
 
-# ------------------------------------------------------------------------------------------------------------ sentences
-
-
 def test_flattery_is_named_with_its_points_and_only_then(comparison):
     """mmc: 6 against 1 of 10 at eps 0.2. sce: 5 against 5, 1 against 2. pc: no gap."""
     assert flattery_sentences(comparison) == [
@@ -186,9 +180,6 @@ def test_provenance_line(comparison):
         assert fact in line
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
-
-
 def test_written_reports_can_be_read_again(comparison, tmp_path):
     files = write_report(comparison, tmp_path / "new" / "folder")
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
@@ -200,9 +191,6 @@ def test_written_reports_can_be_read_again(comparison, tmp_path):
     assert json.loads(files[1].read_text())["format"] == "art_mmc.comparison"  # the word is no name of a module
     assert again.to_dict() == comparison.to_dict()
     assert markdown_report(again) == files[0].read_text() == markdown_report(comparison)
-
-
-# -------------------------------------------------------------------------------------------------------------- picture
 
 
 def test_lists_of_numbers_stand_in_one_line_and_nothing_else_does():

@@ -232,11 +232,6 @@ def test_a_damaged_state_is_told(data, tmp_path):
         fit(make_trainer("center-trades", tmp_path), data, resume=True)
 
 
-def test_resume_needs_a_folder(data):
-    with pytest.raises(ValueError, match="needs the folder"):
-        fit(make_trainer("center-trades"), data, resume=True)
-
-
 def test_without_a_folder_ctrl_c_is_what_it_always_was(data):
     trainer = make_trainer("center-trades")
     stop_at(trainer, 2)
@@ -384,17 +379,6 @@ def test_a_run_goes_on_with_no_other_scheduler_or_array_outside_the_network(firs
         train(other, 0.1, True)
     with pytest.raises(RunMismatchError, match="arrays"):
         train(first, 0.2, True)
-
-
-def test_what_tells_a_network_with_processing_outside_it_is_plain():
-    """Arrays and pairs of arrays, which ART's processing holds, are left out."""
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    pair = (np.zeros((1, 8, 8), np.float32), np.ones((1, 8, 8), np.float32))
-    classifier = LossDefendedClassifier(
-        net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, preprocessing=pair, clip_values=pair
-    )
-    about = identity(classifier)
-    assert (about["loss"]["label_smoothing"], about["layers"]["1"][:6]) == (0.0, "Linear")
 
 
 @pytest.mark.parametrize(

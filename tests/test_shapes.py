@@ -180,16 +180,6 @@ def test_attacks(trained, kind, make):
     assert np.isfinite(x_adv).all()
 
 
-def test_accelerate_gives_what_art_gives(kind):
-    x, y = data(kind)
-    art = softmax_of_art(kind)
-    one_hot = np.eye(3, dtype=np.float32)[y]
-    art.fit(x, one_hot, nb_epochs=2, batch_size=16)
-    fast = accelerate(art)
-    np.testing.assert_allclose(fast.predict(x), art.predict(x), atol=1e-4)
-    np.testing.assert_allclose(fast.loss_gradient(x, one_hot), art.loss_gradient(x, one_hot), atol=1e-5)
-
-
 SUITE_FOR = {
     "table": ("strong", 2),
     "signal": ("standard", math.inf),

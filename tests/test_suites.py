@@ -11,7 +11,6 @@ import torch
 
 from art_mmc import load_dataset
 from art_mmc.attacks import auto_attack
-from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     QUIRKS,
     SUITES,
@@ -81,14 +80,6 @@ def test_each_plan_of_each_suite_builds_and_runs(name, quirks):
         )
         if plan.bounded and not quirks:
             assert (each.standing <= found.clean.standing).all() or plan.labels == "predicted"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SUITES)
-def test_each_suite_runs_in_full(name):
-    _, _, x, y = digits()
-    found = RobustnessEvaluation(name, 0.1, verbose=False).evaluate(undefended(), x[:4], y[:4])
-    assert found.verdict is not None
 
 
 @pytest.mark.parametrize("norm", [math.inf, 2])
@@ -319,9 +310,6 @@ def test_rounds_go_on_while_they_find_something(tmp_path):
 
 
 def test_settings_of_rounds():
-    for settings, match in (({"converged": 1.0}, r"converged: .* in \[0, 1\)"), ({"rounds": 0}, "rounds: expected")):
-        with pytest.raises(ValueError, match=match):
-            RobustnessEvaluation("strong", 0.1, **settings)
     assert {plan.round for plan in SUITES["strong"].build([0.1], rounds=3)} == {0, 1, 2, 3}
     assert {plan.round for name in ("quick", "standard") for plan in SUITES[name].build([0.1])} == {0}
 
@@ -369,14 +357,6 @@ def test_names():
     assert get_suite("li2021") is SUITES["li2021-table1"]
     assert get_suite("pang2020") is SUITES["pang2020-table1"]
     assert RobustnessEvaluation("pang2020-table1").eps == [8 / 255, 16 / 255]
-    for call, match in (
-        (lambda: get_suite("strongest"), "unknown suite 'strongest'. Did you mean 'strong'"),
-        (lambda: build_attack("pgdd", undefended()), "unknown attack method 'pgdd'. Did you mean 'pgd'"),
-        (lambda: SUITES["pang2020-table1"].build([0.1], quirks=["eps255"]), "unknown quirk 'eps255'. Did you mean"),
-        (lambda: RobustnessEvaluation("li2021-table1", quirks=["eps256"]), "'li2021-table1' has no quirk 'eps256'"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            call()
 
 
 @pytest.mark.parametrize(

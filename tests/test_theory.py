@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,6 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
-from art_mmc.data import Dataset, load_dataset
 from art_mmc.evaluation import AttackError
 from art_mmc.geometry import max_mahalanobis_centers, random_centers
 from art_mmc.pretrained import find_network
@@ -762,22 +762,17 @@ def test_files_that_are_no_history(tmp_path, name, text):
 # ---------------------------------------------------------------------------------------------------------- inspection
 
 
-@pytest.fixture(scope="module")
-def dataset(digits) -> Dataset:
-    return Dataset("digits", digits.x_train, digits.y_train, digits.x_test, digits.y_test)
-
-
-def test_inspection_of_a_user_s_classifier(dataset, tmp_path):
+def test_inspection_of_a_user_s_classifier(digits, tmp_path):
     """Any network whose feature layer is named; it has no head of ours, so its class means stand for centers."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(32, 10)
     )
     classifier = plain(network, optimizer=torch.optim.Adam(network.parameters(), lr=3e-3))
-    classifier.fit(dataset.x_train, dataset.y_train, nb_epochs=15, batch_size=64)
+    classifier.fit(digits.x_train, digits.y_train, nb_epochs=15, batch_size=64)
     state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
     found = inspect_classifier(
-        classifier, dataset, (0.05, 0.1), layer="1", nb_train=500, nb_test=60, nb_points=40, steps=3
+        classifier, digits, (0.05, 0.1), layer="1", nb_train=500, nb_test=60, nb_points=40, steps=3
     )
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -788,24 +783,24 @@ def test_inspection_of_a_user_s_classifier(dataset, tmp_path):
     assert {part: len(values) for part, values in found.loss.items()} == {"train": 500, "test": 60}
     assert (found.gaps["clean"] > 0).tolist() == found.correct.tolist()
     assert found.gaps["adversarial"].mean() < found.gaps["clean"].mean() - 0.1
-    files = write_inspection([found], tmp_path, dataset, classifier.device)
+    files = write_inspection([found], tmp_path, digits, classifier.device)
     assert {"report.md", "report.json", "features-PyTorchClassifier.png"} <= {path.name for path in files}
     # the loss is the cross-entropy
     chosen = np.sort(np.random.default_rng(0).permutation(768)[:500])
-    z, logits = features_and_logits(classifier, dataset.x_train[chosen], "1")
-    y = dataset.y_train[chosen]
+    z, logits = features_and_logits(classifier, digits.x_train[chosen], "1")
+    y = digits.y_train[chosen]
     np.testing.assert_allclose(found.loss["train"], -np.log(softmax(logits.astype(float), axis=1))[np.arange(500), y])
     np.testing.assert_allclose(found.density["k nearest neighbours"]["train"], knn_density(z / feature_scale(z, y), y))
     means = class_means(z, y)
     nearest = boundary_distances(z, y, *lda_boundaries(means)).min(axis=1)
     np.testing.assert_allclose(found.distances["train"], nearest, rtol=1e-6, atol=1e-8)
     with pytest.raises(ValueError, match="different names, got"):
-        write_inspection([found, found], tmp_path, dataset, classifier.device)
+        write_inspection([found, found], tmp_path, digits, classifier.device)
 
 
-def test_inspection_of_mmc(trained, dataset):
-    found = inspect_classifier(trained["mmc"], dataset, 0.1, nb_train=768, nb_test=100, nb_points=50, steps=3)
-    x, y = dataset.x_train, dataset.y_train
+def test_inspection_of_mmc(trained, digits):
+    found = inspect_classifier(trained["mmc"], digits, 0.1, nb_train=768, nb_test=100, nb_points=50, steps=3)
+    x, y = digits.x_train, digits.y_train
     z = trained["mmc"].get_activations(x, layer="embedding").astype(float)
     centers = head_centers(trained["mmc"])
     # the code's loss is the squared distance to the center, and the density around it falls as it grows
@@ -828,17 +823,17 @@ def test_inspection_of_mmc(trained, dataset):
     assert document["nearest_boundary"]["test"]["share_on_wrong_side"] == pytest.approx(1 - found.correct.mean())
 
 
-def test_inspection_of_every_defence(classifier, dataset):
+def test_inspection_of_every_defence(classifier, digits):
     """All heads and losses; the training loss and the distances fit the predictions."""
-    found = inspect_classifier(classifier, dataset, 0.1, nb_train=300, nb_test=30, nb_points=1, k=3, steps=1)
+    found = inspect_classifier(classifier, digits, 0.1, nb_train=300, nb_test=30, nb_points=1, k=3, steps=1)
     assert found.maps == ()  # too few points
     assert np.isfinite(found.loss["train"]).all()
     np.testing.assert_array_equal(found.distances["test"] > 0, found.correct)
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_inspection_says_what_is_wrong(trained, dataset):
-    other = Dataset("other", dataset.x_train[:, :, :4], dataset.y_train, dataset.x_test[:, :, :4], dataset.y_test)
+def test_inspection_says_what_is_wrong(trained, digits):
+    other = replace(digits, name="other", x_train=digits.x_train[:, :, :4], x_test=digits.x_test[:, :, :4])
     for kwargs, match in (
         ({"dataset": other}, r"takes inputs \(1, 8, 8\) of 10 classes, data set other has \(1, 4, 8\)"),
         ({"eps": 0}, r"number in \(0, 1\]"),
@@ -848,4 +843,4 @@ def test_inspection_says_what_is_wrong(trained, dataset):
         ({"layer": "embeding"}, "Did you mean 'embedding'"),
     ):
         with pytest.raises(ValueError, match=match):
-            inspect_classifier(**{"classifier": trained["sce"], "dataset": dataset, "eps": 0.1, **kwargs})
+            inspect_classifier(**{"classifier": trained["sce"], "dataset": digits, "eps": 0.1, **kwargs})

@@ -109,21 +109,6 @@ def test_attacks_that_misbehave(classifiers):
             transfer_matrix(classifiers, *digits()[2:], {"bad": lambda classifier, attack=attack: attack(classifier)})
 
 
-def test_bad_arguments(classifiers):
-    _, _, x, y = digits()
-    with pytest.raises(ValueError, match="at least one classifier and one attack"):
-        transfer_matrix({}, x, y, ATTACKS)
-    with pytest.raises(ValueError, match="at least one classifier and one attack"):
-        transfer_matrix(classifiers, x, y, {})
-    with pytest.raises(ValueError, match=r"x \(for 'plain'\) has shape"):
-        transfer_matrix(classifiers, x[:, :, :4], y, ATTACKS)
-    with pytest.raises(ValueError, match="99 labels for 100 samples"):
-        transfer_matrix(classifiers, x, y[:99], ATTACKS)
-
-
-# ------------------------------------------------------------------------------------------------------- the substitute
-
-
 @pytest.fixture(scope="module")
 def substitute():
     return distilled_substitute(Target(undefended(), digits()[2]), digits()[2], 0.1, seed=2)
@@ -197,10 +182,3 @@ def test_a_substitute_is_trained_in_batches_no_larger_than_asked(monkeypatch):
     for batch_size in (8, 256):
         distilled_substitute(target, digits()[2], 0.1, batch_size=batch_size)
     assert sizes == [(8, 12), (64, 96)]  # 300 steps over 100 images and their noisy copies
-
-
-def test_no_substitute_for_what_is_no_image():
-    classifier = plain(torch.nn.Sequential(torch.nn.Linear(6, 3)), input_shape=(6,), nb_classes=3)
-    x = np.zeros((4, 6), np.float32)
-    with pytest.raises(ValueError, match=r"inputs of shape \(6,\): give substitutes"):
-        distilled_substitute(Target(classifier, x), x, 0.1)
