@@ -186,21 +186,6 @@ def test_transfer_trap(loss_type, trained, digits):
     assert (samples is None) == (loss_type is None)
 
 
-@pytest.mark.parametrize("trainer", ["AdversarialTrainerTRADESPyTorch", "AdversarialTrainerAWPPyTorch"])
-def test_art_refuses_todays_schedulers(trainer, trained, digits):
-    """As the table says; `AdversarialTrainer` hands one on to `fit`, which takes it."""
-    classifier = copy.deepcopy(trained["sce"])
-    scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, step_size=1, gamma=0.5)
-    built = BUILD[trainer](classifier, "PGD")
-    with pytest.raises(ValueError, match="scheduler"):
-        built.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), nb_epochs=1, scheduler=scheduler)
-    BUILD["AdversarialTrainer"](classifier, "PGD").fit(
-        digits.x_train[:64], one_hot(digits.y_train[:64]), batch_size=32, nb_epochs=1, scheduler=scheduler
-    )
-    # once a call of fit, which ART makes once a batch
-    assert classifier.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
-
-
 @pytest.fixture
 def normed() -> LossDefendedClassifier:
     classifier = create_classifier("center", NormedNet(), input_shape=(1, 8, 8), nb_classes=10)
@@ -225,17 +210,6 @@ def test_batch_statistics_and_centers_move_while_training(trainer, normed, digit
     assert (steps(normed) > 0) == trains
     assert bool((normed.model.head.centers != 0).any()) == trains
     assert not normed.model.training
-
-
-def test_fbf_trains_a_network_that_is_in_training_mode_before(normed, digits):
-    """As the table says: no gradient that ART asks for changes the mode."""
-    normed.model.train()
-    x, y = digits.x_train[:64], one_hot(digits.y_train[:64])
-    validation = (digits.x_test[:64], one_hot(digits.y_test[:64]))
-    BUILD["AdversarialTrainerFBFPyTorch"](normed, "").fit(x, y, validation, batch_size=32, nb_epochs=2)
-    assert steps(normed) == 4  # crafting and validation move nothing
-    assert (normed.model.head.centers != 0).any()
-    assert normed.model.training
 
 
 def test_after_fbf_the_rate_can_be_saved(trained, digits, tmp_path):

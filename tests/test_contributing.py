@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -12,10 +14,29 @@ from tests.readme import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DIFFS = dict(re.findall(r"## An? (.*?)\n.*?```diff\n(.*?)```", PAGE, re.DOTALL))
+#: the tests that are of an addition, by what pytest is told
+TESTS = {
+    "loss": "tests/test_losses.py -k cosface",
+    "attack": "tests/test_attacks.py -k uniform_noise",
+    "detector": "tests/test_detectors.py -k max_logit",
+    "published table": "tests/test_published.py -k madry2018",
+    "data set": "tests/test_data.py -k kmnist",
+}
 
 
 def test_every_addition_is_shown():
-    assert list(DIFFS) == ["loss", "attack", "detector", "published table", "data set"]
+    assert list(DIFFS) == list(TESTS)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("title", DIFFS)
+def test_an_addition_passes_its_tests(title, tmp_path):
+    copied = tmp_path / "copy"
+    shutil.copytree(ROOT, copied, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    subprocess.run(["git", "apply", "--recount", "-C1", "-"], input=DIFFS[title], cwd=copied, text=True, check=True)
+    command = [sys.executable, "-m", "pytest", "-q", *TESTS[title].split()]
+    done = subprocess.run(command, cwd=copied, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("title", DIFFS)

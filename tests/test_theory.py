@@ -167,7 +167,8 @@ def test_shell_density_of_uniform_features_is_their_number_over_the_volume(rng, 
         inner = ours & (c > low) & (c < high)
         expected = math.log(count) - math.log(ball_volume(radius, dim))
         assert np.abs(measured[inner] - expected).mean() < 0.12
-        assert dim > 3 or abs(np.polyfit(np.log(c[inner]), measured[inner], 1)[0]) < 0.3
+        if dim == 3:  # in ten dimensions the noise of the slope is as large as what is to be told apart
+            assert abs(np.polyfit(np.log(c[inner]), measured[inner], 1)[0]) < 0.3
     # the printed exponent has a density that falls as the root of C, where there is none
     printed = contour_shell_density(z, y, centers, exponent="printed")
     np.testing.assert_allclose(measured - printed, 0.5 * np.log(2 * c), atol=1e-9)
@@ -440,7 +441,7 @@ def test_attacks_without_a_gradient_that_is_a_number_say_nothing(trained, digits
     with pytest.raises(AttackError, match="attack 'FGSM' at eps 0.1 failed: .*gradient is NaN"):
         rank_study(classifier, digits.x_test[:5], digits.y_test[:5], 0.1)
     with pytest.raises(AttackError, match="attack 'PGD' at eps 0.1 failed: .*gradient is NaN"):
-        inspect_classifier(classifier, load_dataset("digits"), 0.1, nb_test=20, nb_train=200)
+        inspect_classifier(classifier, digits, 0.1, nb_test=20, nb_train=200)
 
 
 def test_rank_study_of_a_defended_classifier(trained, digits):
