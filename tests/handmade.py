@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from art_mmc.evaluation import ATTACKS as COMPARED
 from art_mmc.evaluation import BROKEN, AttackRecord, Diagnostic, RobustnessRecord, Verdict
 from art_mmc.evaluation.records import Curves
 from art_mmc.published import Cell, get_published
+from art_mmc.studies.compare import Comparison, DefenceResult
+from art_mmc.studies.reproduce import Reproduced, Reproduction
 
 N = 10
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -119,6 +122,9 @@ CURVES = Curves(
     zero={"loss": (0, 0, 0, 0), "cross_entropy": (8, 8, 6, 4), "margin": (0, 0, 0, 0)},
 )
 
+#: the pictures of its report
+PICTURES = ["confusion.png", "eps.png", "examples.png", "steps.png", "zero-gradients.png"]
+
 
 def images(channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Ten clean images, and examples of those that fall at 0.2, exact in float32."""
@@ -134,6 +140,95 @@ def pictured(channels: int = 1) -> RobustnessRecord:
     """The record with curves, images and examples."""
     x, x_adv = images(channels)
     return replace(RECORD, examples=x_adv, curves=CURVES, inputs=x, index=np.arange(N) + 5)
+
+
+#: percent standing of ten samples: clean, then FGSM, PGD own loss, PGD adaptive at each eps; the first ones stand
+STANDING = {
+    "sce": (10, (6, 5, 5), (3, 1, 2)),
+    "mmc": (9, (8, 8, 6), (5, 6, 1)),
+    "pc": (10, (9, 6, 6), (8, 5, 5)),
+}
+
+
+def compared(attack: str, objective: str | None, eps: float, correct: int) -> AttackRecord:
+    return AttackRecord(attack, objective, eps, eps / 10, 40, 0.5, np.arange(10) < correct)
+
+
+def comparison() -> Comparison:
+    """Three defences under the three attacks of `art-mmc compare`."""
+    results = []
+    for name, (clean, *under) in STANDING.items():
+        records = tuple(
+            compared(attack, "loss" if attack == COMPARED[1] else "margin", eps, correct)
+            for eps, counts in zip((0.1, 0.2), under, strict=True)
+            for attack, correct in zip(COMPARED, counts, strict=True)
+        )
+        record = RobustnessRecord(compared("clean", None, 0.0, clean), records, seed=0)
+        results.append(DefenceResult(name, "cnn", 1.25, 2.5, record))
+    provenance = {
+        "dataset": "folder/mine.npz",
+        "n_train": 100,
+        "n_test": 20,
+        "n": 10,
+        "backbone": "cnn",
+        "recipe": {
+            "name": "default",
+            "optimizer": "adam",
+            "rate": 1e-3,
+            "nb_epochs": 5,
+            "batch_size": 64,
+            "source": "us",
+        },
+        "seed": 7,
+        "steps": 40,
+        **MACHINE,
+    }
+    return Comparison(provenance, tuple(results))
+
+
+def protocol(eps: tuple[float, ...] = (0.1, 0.2)) -> RobustnessRecord:
+    """A part of the PC paper's protocol: PGD-40 leaves 8 and 6 of 10, the adaptive attack 4 and 1."""
+    attacks = []
+    for radius, plain, adaptive in zip(eps, ("1111111100", "1111110000"), ("1111000000", "1000000000"), strict=True):
+        attacks += [
+            attack("FGSM", "cross_entropy", radius, "1111111110", seconds=0.25),
+            attack("PGD-40", "cross_entropy", radius, plain, seconds=2.5),
+            attack("PGD-40 adaptive", "adaptive", radius, adaptive, seconds=2.0),
+        ]
+    attacks.append(
+        attack(
+            "C&W, 100 steps",
+            None,
+            0.0,
+            "1011111110",
+            bounded=False,
+            attacked=bits("1110000000"),
+            distances=np.array([math.nan, 2.0, *[math.nan] * 8]),
+        )
+    )
+    return replace(RECORD, attacks=tuple(attacks), suite="li2021-table1")
+
+
+def reproduction(record: RobustnessRecord | None = None, eps: tuple[float, ...] = (0.1, 0.2, 0.3)) -> Reproduction:
+    conditions = {
+        "n": 10,
+        "n_test": 10000,
+        "n_train": 60000,
+        "suite": "li2021-table1",
+        "eps": list(eps),
+        "quirks": [],
+        "budget": 0.1,
+        "small": False,
+        "batch_size": 256,
+        "seed": 0,
+        "substitute": "",
+        **MACHINE,
+    }
+    results = (
+        Reproduced("sce", "lenet5, recipe li2021-mnist, 10 of 100 epochs", 12.5, record or protocol()),
+        Reproduced("pc", "art_mmc checkpoint pc.pt", None, record or protocol()),
+    )
+    return Reproduction("li2021-table1", "mnist", conditions, results)
 
 
 #: a module with networks of a user's own, right and wrong

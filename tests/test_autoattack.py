@@ -29,7 +29,6 @@ from tests.planted import Around, Backbone, Linear, digits, plain, undefended
 
 NORMS = [math.inf, 2]
 STEPWISE = [AutoPGD, ScheduledPGD, FastAdaptiveBoundary]
-ALL = [*STEPWISE, AutoAttackStandard]
 BOXES = {"box": (0.0, 1.0), "no box": None}
 
 

@@ -8,11 +8,8 @@ import struct
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, BOUND, AttackRecord, RobustnessRecord
 from art_mmc.reports import (
     curves_figure,
     curves_png,
@@ -22,66 +19,21 @@ from art_mmc.reports import (
     json_bytes,
     load_report,
     markdown_report,
-    markdown_table,
-    provenance_line,
     radius_labels,
     text_table,
     write_report,
 )
-from art_mmc.studies.compare import Comparison, DefenceResult
-
-EPS = (0.1, 0.2)
-
-#: percent standing of ten samples: clean, then FGSM, PGD own loss, PGD adaptive at each eps; the first ones stand
-STANDING = {
-    "sce": (10, (6, 5, 5), (3, 1, 2)),
-    "mmc": (9, (8, 8, 6), (5, 6, 1)),
-    "pc": (10, (9, 6, 6), (8, 5, 5)),
-}
+from art_mmc.studies.compare import Comparison
+from tests.handmade import STANDING, comparison
 
 
-def made(attack: str, objective: str | None, eps: float, correct: int) -> AttackRecord:
-    return AttackRecord(attack, objective, eps, eps / 10, 40, 0.5, np.arange(10) < correct)
-
-
-@pytest.fixture
-def comparison() -> Comparison:
-    results = []
-    for name, (clean, *under) in STANDING.items():
-        records = tuple(
-            made(attack, "loss" if attack == ATTACKS[1] else "margin", eps, correct)
-            for eps, counts in zip(EPS, under, strict=True)
-            for attack, correct in zip(ATTACKS, counts, strict=True)
-        )
-        record = RobustnessRecord(made("clean", None, 0.0, clean), records, seed=0)
-        results.append(DefenceResult(name, "cnn", 1.25, 2.5, record))
-    provenance = {
-        "dataset": "folder/mine.npz",
-        "n_train": 100,
-        "n_test": 20,
-        "n": 10,
-        "backbone": "cnn",
-        "recipe": {
-            "name": "default",
-            "optimizer": "adam",
-            "rate": 1e-3,
-            "nb_epochs": 5,
-            "batch_size": 64,
-            "source": "us",
-        },
-        "seed": 7,
-        "steps": 40,
-        "device": "cpu",
-        "processor": "Abacus 1",
-        "threads": 2,
-        "date": "2026-01-02T03:04:05+00:00",
-        "versions": {"art_mmc": "0.1.0", "adversarial-robustness-toolbox": "1.20.1", "python": "3.11"},
-    }
-    return Comparison(provenance, tuple(results))
+@pytest.fixture(name="comparison")
+def the_comparison() -> Comparison:
+    return comparison()
 
 
 def only(comparison: Comparison, *names: str) -> Comparison:
-    return Comparison(comparison.provenance, tuple(r for r in comparison.results if r.defence in names))
+    return replace(comparison, results=tuple(r for r in comparison.results if r.defence in names))
 
 
 @pytest.mark.parametrize(
@@ -92,18 +44,6 @@ def test_format_eps(eps, text):
     assert format_eps(eps) == text
 
 
-def test_text_table(comparison):
-    lines = text_table(comparison).splitlines()
-    assert lines[0].split("|")[1:] == ["         eps 0.1         ", "         eps 0.2"]
-    assert lines[1].split() == ["defence", "clean", *(["|", "FGSM", "own", "adapt", "worst"] * 2)]
-    # mmc at 0.2: FGSM 5, own 6, adaptive 1 of 10; worst case 1
-    assert " ".join(lines[4].split()) == "mmc 90.0 | 80.0 80.0 60.0 60.0 | 50.0 60.0 10.0 10.0"
-    assert lines[-2].startswith(
-        "percent correct of 10 test images; own: PGD on the training loss; adapt: PGD on the margin;"
-    )
-    assert len({len(line) for line in lines[1:6]}) == 1
-
-
 def test_text_table_goes_on_below_in_a_narrow_terminal(comparison):
     text = text_table(comparison, width=50)
     assert max(len(line) for line in text.split("\n\npercent")[0].splitlines()) <= 50
@@ -111,19 +51,6 @@ def test_text_table_goes_on_below_in_a_narrow_terminal(comparison):
         "mmc 90.0 | 80.0 80.0 60.0 60.0",
         "mmc 90.0 | 50.0 60.0 10.0 10.0",
     ]
-
-
-def test_markdown_tables(comparison):
-    lines = markdown_table(comparison).splitlines()
-    assert lines[0].endswith("FGSM / PGD own loss / PGD adaptive / **worst case**: " + BOUND + ".")
-    assert lines[2] == "| Defence | Clean | eps 0.1 | eps 0.2 |"
-    assert lines[5] == "| mmc | 90.0 | 80.0 / 80.0 / 60.0 / **60.0** | 50.0 / 60.0 / 10.0 / **10.0** |"
-    # Wilson for 9 and 1 of 10
-    report = markdown_report(comparison).splitlines()
-    worst = report.index("| Defence | Clean | Worst case, eps 0.1 | Worst case, eps 0.2 |")
-    assert report[worst + 3] == "| mmc | 90.0 (59.6 to 98.2) | 60.0 (31.3 to 83.2) | 10.0 (1.8 to 40.4) |"
-    three = report.index("| Defence | PGD own loss | PGD adaptive | Worst case |")
-    assert report[three + 3] == "| mmc | 60.0 | 10.0 (margin) | **10.0 (1.8 to 40.4)** |"
 
 
 def test_history_table_shows_ten_epochs_and_the_last():
@@ -146,38 +73,10 @@ def test_flattery_is_named_with_its_points_and_only_then(comparison):
     assert flattery_sentences(only(comparison, "sce", "pc")) == []
 
 
-def test_report(comparison):
-    text = markdown_report(comparison)
-    assert text.startswith("# Robustness of 3 defences on mine.npz\n")
-    assert markdown_table(comparison) in text
-    assert "](curves.png)" in text
-    assert f"- {flattery_sentences(comparison)[0]}" in text
-    for name in STANDING:
-        row = get_defence(name)
-        assert f"**{name}**: {row.title}, `{row.formula}`; {row.paper}, {row.link}" in text
-    for fact in (
-        "Abacus 1",
-        "folder/mine.npz, 100 training images",
-        "10 of 20",
-        "adversarial-robustness-toolbox 1.20.1",
-    ):
-        assert fact in text
-    assert "climb an objective that sees through the defence: the margin." in text
-    assert "upper bound" in text
-    assert "![" not in markdown_report(comparison, picture=None)
-
-
 def test_report_without_flattery_says_so(comparison):
     text = markdown_report(only(comparison, "pc"))
     assert text.startswith("# Robustness of 1 defence on")
     assert "No defence: under PGD on its own loss none keeps more than 5 points" in text
-
-
-def test_provenance_line(comparison):
-    line = provenance_line(comparison)
-    assert "\n" not in line
-    for fact in ("10 of 20 test images", "seed 7", "40 steps", "ART 1.20.1", "2026-01-02, 11 s on Abacus 1"):
-        assert fact in line
 
 
 def test_written_reports_can_be_read_again(comparison, tmp_path):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import inspect
-import io
 import json
 import math
 from collections.abc import Callable
@@ -20,10 +18,9 @@ import torch
 
 from art_mmc import create_classifier, load_dataset
 from art_mmc.data import Dataset
-from art_mmc.evaluation import SUITES, AttackRecord, RobustnessRecord, suites
+from art_mmc.evaluation import SUITES, AttackRecord, suites
 from art_mmc.published import CLEAN, DISTANCE, Cell, get_published
 from art_mmc.reports import (
-    figures_csv,
     load_reproduction,
     paper_table,
     paper_text,
@@ -43,57 +40,9 @@ from art_mmc.studies.reproduce import (
     prepare,
 )
 from art_mmc.studies.settings import Reproduce
-from tests.handmade import MACHINE, RECORD, attack, bits, figure
-
-TABLE1 = get_published("li2021-table1")
-
+from tests.handmade import RECORD, attack, bits, figure, protocol, reproduction
 
 # --------------------------------------------------------------------------------------------------------- by hand, MMC
-
-
-def protocol(eps: tuple[float, ...] = (0.1, 0.2)) -> RobustnessRecord:
-    """A part of the PC paper's protocol: PGD-40 leaves 8 and 6 of 10, the adaptive attack 4 and 1."""
-    attacks = []
-    for radius, plain, adaptive in zip(eps, ("1111111100", "1111110000"), ("1111000000", "1000000000"), strict=True):
-        attacks += [
-            attack("FGSM", "cross_entropy", radius, "1111111110", seconds=0.25),
-            attack("PGD-40", "cross_entropy", radius, plain, seconds=2.5),
-            attack("PGD-40 adaptive", "adaptive", radius, adaptive, seconds=2.0),
-        ]
-    attacks.append(
-        attack(
-            "C&W, 100 steps",
-            None,
-            0.0,
-            "1011111110",
-            bounded=False,
-            attacked=bits("1110000000"),
-            distances=np.array([math.nan, 2.0, *[math.nan] * 8]),
-        )
-    )
-    return replace(RECORD, attacks=tuple(attacks), suite="li2021-table1")
-
-
-def made(record: RobustnessRecord | None = None, eps: tuple[float, ...] = (0.1, 0.2, 0.3)) -> Reproduction:
-    conditions = {
-        "n": 10,
-        "n_test": 10000,
-        "n_train": 60000,
-        "suite": "li2021-table1",
-        "eps": list(eps),
-        "quirks": [],
-        "budget": 0.1,
-        "small": False,
-        "batch_size": 256,
-        "seed": 0,
-        "substitute": "",
-        **MACHINE,
-    }
-    results = (
-        Reproduced("sce", "lenet5, recipe li2021-mnist, 10 of 100 epochs", 12.5, record or protocol()),
-        Reproduced("pc", "art_mmc checkpoint pc.pt", None, record or protocol()),
-    )
-    return Reproduction("li2021-table1", "mnist", conditions, results)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +57,8 @@ def made(record: RobustnessRecord | None = None, eps: tuple[float, ...] = (0.1, 
     ],
 )
 def test_published_ours_and_worst_case_side_by_side(method, name, eps, published, ours, worst):
-    rows = {(each.method.key, each.cell.attack, each.cell.eps): each for each in paper_rows(made())}
-    assert len(rows) == len(paper_rows(made()))
+    rows = {(each.method.key, each.cell.attack, each.cell.eps): each for each in paper_rows(reproduction())}
+    assert len(rows) == len(paper_rows(reproduction()))
     found = rows[method, name, eps]
     assert found.cell.value == published
     assert (found.worst.accuracy, found.worst.eps) == worst
@@ -122,26 +71,17 @@ def test_published_ours_and_worst_case_side_by_side(method, name, eps, published
 
 
 def test_no_row_without_the_worst_case():
-    """Not in the type, and not in any form of the table."""
+    """Not in the type, and not in any row; what the pages show of them is kept in `tests/pages`."""
     field = {each.name: each for each in dataclasses.fields(PaperRow)}["worst"]
     assert field.type == "AttackRecord"
     assert inspect.signature(PaperRow).parameters["worst"].default is inspect.Parameter.empty
-    rows = paper_rows(made())
+    rows = paper_rows(reproduction())
     assert len(rows) == 2 * 14
     assert all(isinstance(each.worst, AttackRecord) and each.worst.attack == "worst case" for each in rows)
-    lines = [line for line in paper_table(made()).splitlines() if line.startswith("| CE") or line.startswith("| PC")]
-    assert len(lines) == 28
-    assert all(line.count("**") == 2 for line in lines)
-    text = [line for line in paper_text(made()).splitlines() if line.startswith(("CE ", "PC + LC "))]
-    assert len(text) == 28
-    assert all(("10.0 (1.8 to 40.4)" in line) or ("40.0 (16.8 to 68.7)" in line) for line in text)
-    table = list(csv.DictReader(io.StringIO(figures_csv(made()).decode())))
-    assert len(table) == 28
-    assert all(float(each["worst_case"]) in (10.0, 40.0) for each in table)
 
 
 def test_radii_left_out_by_choice_are_left_out():
-    rows = paper_rows(made(eps=(0.1, 0.2)))
+    rows = paper_rows(reproduction(eps=(0.1, 0.2)))
     assert {each.cell.eps for each in rows} == {None, 0.1, 0.2}
     assert len(rows) == 2 * 10
 
@@ -193,46 +133,21 @@ def test_a_mean_distance_counts_failures_as_zero():
     assert ours.interval == pytest.approx((0.0760, 1.9240), abs=1e-4)
 
 
-def test_report():
-    text = reproduction_report(made())
-    assert text.startswith("# White-box accuracy of PC with logit constraint: published, and ours\n")
-    for part in (
-        f"Published: {TABLE1.citation}",
-        "10 test images of mnist, 0.1 of the papers' epochs, on cpu (Abacus 1), 2 threads",
-        "| PC + LC | PGD-40 | 0.2 | 50.2 | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |",
-        "| PC + LC | BIM-10 | 0.2 | 48.6 | not run |  |  | **10.0 (1.8 to 40.4)** | 0.2 |",
-        "| PC + LC | art_mmc checkpoint pc.pt | lenet5, 100 epochs |  | 90.0",
-        "| Training | 0.1 of the papers' epochs; given: PC + LC |",
-        "| CE | lenet5, recipe li2021-mnist, 10 of 100 epochs | lenet5, 100 epochs | 12 |",
-        "PC + LC: **broken**. The worst case is 10.0 % of 10 samples.",
-        *(f"- {note}" for note in TABLE1.notes),
-    ):
-        assert part in text, part
-
-
 def test_of_networks_that_were_given_it_says_so():
-    whole = made()
+    whole = reproduction()
     given = tuple(replace(each, training_seconds=None) for each in whole.results)
     text = reproduction_report(replace(whole, results=given))
     assert "10 test images of mnist, trained networks that were given, on cpu" in text
     assert "epochs" not in text.split("## Provenance")[1]
 
 
-def test_csv():
-    rows = list(csv.DictReader(io.StringIO(figures_csv(made()).decode())))
-    pgd = next(each for each in rows if (each["method"], each["attack"], each["eps"]) == ("pc", "PGD-40", "0.2"))
-    expected = {"published": "50.2", "ours": "60.0", "n": "10", "seconds": "2.5", "device": "cpu"}
-    expected |= {"worst_case": "10.0", "worst_case_eps": "0.2", "unit": "accuracy, %", "citation": TABLE1.citation}
-    assert pgd | expected == pgd
-
-
 def test_written_and_read_again(tmp_path):
-    files = write_reproduction(made(), tmp_path / "a")
+    files = write_reproduction(reproduction(), tmp_path / "a")
     assert sorted(path.name for path in files) == ["figures.csv", "report.json", "report.md"]
     again = load_reproduction(tmp_path / "a" / "report.json")
-    assert again.to_dict() == made().to_dict()
+    assert again.to_dict() == reproduction().to_dict()
     text, written = rewrite([tmp_path / "a" / "report.json"], tmp_path / "b")
-    assert text == paper_text(made())
+    assert text == paper_text(reproduction())
     for path in written:
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
     (tmp_path / "x.json").write_text('{"format": "art_mmc.robustness"}')
@@ -345,7 +260,7 @@ def test_rows_that_the_table_lacks_have_its_columns_and_no_figure():
     data = dataset("cifar10", 3, 32)
     assert [each.key for each in check_reproduction(table, data, ["mmc", "rce"], {})] == ["mmc", "rce"]
     assert [each.key for each in check_reproduction(table, data, None, {"isce": "x"})][-2:] == ["at-mmc", "isce"]
-    lacking = replace(made(), results=(*made().results, Reproduced("gce", "lenet5", 1.0, protocol())))
+    lacking = replace(reproduction(), results=(*reproduction().results, Reproduced("gce", "lenet5", 1.0, protocol())))
     lines = [line for line in paper_table(lacking).splitlines() if line.startswith("| guided")]
     assert len(lines) == 14
     assert "| PGD-40 | 0.2 |  | 60.0 (31.3 to 83.2) | 10 | 2.5 | **10.0 (1.8 to 40.4)** | 0.2 |" in lines[8] + lines[9]
@@ -358,7 +273,7 @@ def test_a_second_suite_joins_the_worst_case():
     assert joined.whole.worst_case(0.2).correct == 0
     assert joined.whole.worst_case(0.1).correct == 4
     assert (joined.whole.verdict, joined.whole.suite) == (second.verdict, "strong")
-    found = replace(made(), results=(joined,), provenance={**made().provenance, "second": "strong"})
+    found = replace(reproduction(), results=(joined,), provenance={**reproduction().provenance, "second": "strong"})
     row = next(each for each in paper_rows(found) if (each.cell.attack, each.cell.eps) == ("PGD-40", 0.2))
     assert (row.ours.value, row.worst.accuracy) == (60.0, 0.0)  # ours is the paper's attack alone
     text = reproduction_report(found)
@@ -487,8 +402,11 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
 def test_data_sets_of_the_tables_on_made_images(run, monkeypatch, tmp_path, table, name, shape, classes, second):
     """Each table's line runs on its data set, here in a file that is called so, with a network that is given."""
     for suite in (SUITES[table], SUITES["quick"]):
-        short = [lambda eps, norm, make=make: [replace(p, steps=1) for p in make(eps, norm)] for make in _plans(suite)]
-        monkeypatch.setitem(suites.SUITES, suite.name, replace(suite, once=(), plans=short[0], beside=short[1]))
+        plans, beside = (
+            lambda eps, norm, make=make: [replace(p, steps=1) for p in make(eps, norm)]
+            for make in (suite.plans, suite.beside)
+        )
+        monkeypatch.setitem(suites.SUITES, suite.name, replace(suite, once=(), plans=plans, beside=beside))
     monkeypatch.setattr(module, "RobustnessEvaluation", partial(module.RobustnessEvaluation, diagnostics=False))
     x = np.random.default_rng(0).integers(0, 256, (classes, *shape), dtype=np.uint8)
     y = np.arange(classes)
@@ -507,10 +425,6 @@ def test_data_sets_of_the_tables_on_made_images(run, monkeypatch, tmp_path, tabl
     assert any(row.ours is not None for row in cells)
     assert (result.second is not None) == (second is not None)
     assert len(result.whole.attacks) > len(result.record.attacks) or second is None
-
-
-def _plans(suite):
-    return suite.plans, suite.beside
 
 
 def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_path, mnist_folder):

@@ -57,12 +57,11 @@ def shortened(plan: AttackPlan) -> AttackPlan:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("quirks", [False, True], ids=["", "quirks"])
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize(
+    ("name", "quirks"), [(name, quirks) for name in SUITES for quirks in {False, bool(SUITES[name].quirks)}]
+)
 def test_each_plan_of_each_suite_builds_and_runs(name, quirks):
     suite = SUITES[name]
-    if quirks and not suite.quirks:
-        pytest.skip("no quirks")
     _, _, x, y = digits()
     x, y = x[:4], y[:4]
     plans = suite.build([0.05, 0.1], quirks=suite.quirks if quirks else (), image_size=(8, 8))
