@@ -16,11 +16,12 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import create_classifier, load_dataset, load_pretrained
 from art_mmc.attacks import AutoAttackStandard, AutoPGD, FastAdaptiveBoundary, ScheduledPGD
-from art_mmc.attacks.auto_attack import _Square, remembering
+from art_mmc.attacks.auto_attack import Square, remembering
 from art_mmc.attacks.auto_pgd import checkpoints
 from art_mmc.attacks.build import build_attack
 from art_mmc.attacks.fast_adaptive_boundary import project_onto_plane
 from art_mmc.attacks.white_box import Ball
+from art_mmc.evaluation import SUITES
 from art_mmc.evaluation.engine import beyond_ball, beyond_box
 from art_mmc.objectives import OBJECTIVES, margin, soft_margin
 from art_mmc.state import seeded
@@ -453,7 +454,7 @@ def test_each_attack_gets_what_is_still_robust(short, monkeypatch):
     attack = quick(AutoAttackStandard, classifier, eps=0.06)
     x_adv = attack.generate(x, y)
     shares = list(attack.robust_accuracy.values())
-    assert [each[:2] for each in got] == [("AutoPGD", 0), ("AutoPGD", 9), ("FastAdaptiveBoundary", 9), ("_Square", 0)]
+    assert [each[:2] for each in got] == [("AutoPGD", 0), ("AutoPGD", 9), ("FastAdaptiveBoundary", 9), ("Square", 0)]
     np.testing.assert_allclose([each[2] / 40 for each in got], shares[:4])
     assert shares[0] > shares[-1] == (classifier.predict(x_adv).argmax(axis=1) == y).mean()
 
@@ -491,10 +492,25 @@ def test_square_asks_for_each_point_once_and_keeps_the_schedule(short):
         np.testing.assert_array_equal(predict(x), classifier.predict(x))
     np.testing.assert_array_equal(predict(x[::-1] + 0.5), classifier.predict(x[::-1] + 0.5))
     assert [len(each) for each in asked] == [5, 5]
-    square = _Square(classifier, max_iter=5000, p_init=0.8, verbose=False)
+    square = Square(classifier, stretched=False, max_iter=5000, verbose=False)
     shares = [square._get_percentage_of_elements(i) for i in (0, 10, 11, 50, 51, 200, 201, 4000, 4001)]
     largest = 49 / 64  # of 8 x 8 values, in a square of 7
     assert shares == [largest, largest, 0.4, 0.4, 0.2, 0.2, 0.1, 0.8 / 64, 0.8 / 128]
+    ours, theirs = (kind(classifier, max_iter=300, p_init=0.5, verbose=False) for kind in (Square, SquareAttack))
+    every = [[each._get_percentage_of_elements(i) for i in range(300)] for each in (ours, theirs)]
+    assert every[0] == every[1]
+
+
+def test_the_suite_runs_autoattack_s_square():
+    plans = [SUITES[name].build([0.1])[-1] for name in ("autoattack", "pang2021-tricks")]
+    built = [plan.build(undefended().with_objective("margin"), 0, 8, 0) for plan in plans if plan.method == "square"]
+    own = AutoAttackStandard(undefended(), eps=0.1, verbose=False)._attacks(4, 10)["Square"]
+    steps = (0, 60, 300, 1500, 4999)
+    for square in built:
+        assert (square.max_iter, square.p_init, square.nb_restarts) == (own.max_iter, own.p_init, own.nb_restarts)
+        assert [square._get_percentage_of_elements(i) for i in steps] == [
+            own._get_percentage_of_elements(i) for i in steps
+        ]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 9)])

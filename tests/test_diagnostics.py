@@ -303,15 +303,17 @@ def test_honest_networks_of_few_and_of_many_classes_are_not_accused(classes, eps
     assert seen[1].value > 0.9
 
 
-def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
+def test_a_diagnosis_that_fails_loses_nothing_and_is_tried_again(monkeypatch, tmp_path):
     """A network that folds two copies of its batch into one pass, and a crash."""
     _, _, x, y = digits()
     x, y = x[:8], y[:8]
     network = undefended().model
     doubled = Around(network, before=lambda x: torch.cat([x, x]), behind=lambda z: z[: len(z) // 2])
-    monkeypatch.setattr(Examination, "black_box", lambda self: 1 / 0)
     plans = [AttackPlan("PGD", "pgd", "margin", 0.1, steps=10, step_size=0.025)]
-    found = RobustnessEvaluation(plans, verbose=False).evaluate(plain(doubled), x, y)
+    evaluation = RobustnessEvaluation(plans, verbose=False, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Examination, "black_box", lambda self: 1 / 0)
+        found = evaluation.evaluate(plain(doubled), x, y)
     expected = RobustnessEvaluation(plans, diagnostics=False, verbose=False).evaluate(plain(network), x, y)
     assert found.get("PGD", 0.1).correct == expected.get("PGD", 0.1).correct
     failed = {each.name: each.sentence for each in found.diagnostics if math.isnan(each.value)}
@@ -325,6 +327,9 @@ def test_a_diagnosis_that_fails_loses_nothing(monkeypatch):
     assert math.isnan({each.name: each for each in again.diagnostics}["black box better"].value)
     assert again.to_dict() == found.to_dict()
     assert failed["black box better"] in robustness_report(found)
+    mended = evaluation.evaluate(plain(doubled), x, y)
+    assert [each.name for each in mended.diagnostics] == [each.name for each in found.diagnostics]
+    assert not any(math.isnan(each.value) for each in mended.diagnostics)
 
 
 @pytest.mark.thorough

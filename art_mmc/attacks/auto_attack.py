@@ -51,11 +51,29 @@ def remembering(predict: Callable[..., np.ndarray], calls: int = 3) -> Callable[
     return asked
 
 
-class _Square(SquareAttack):
-    """ART's Square with the reference's schedule, which counts steps and not shares of them."""
+def _double(estimator: Any) -> Any:
+    """Another object of the same contents, whose attributes can be set; copying would take an ART classifier apart."""
+    view = object.__new__(type(estimator))
+    view.__dict__.update(vars(estimator))
+    return view
+
+
+class Square(SquareAttack):
+    """
+    ART's Square for images of any size and with or without a box. Its schedule counts steps of 10,000, to which it
+    stretches its own; or, not stretched, steps as they are, which AutoAttack's standard version does.
+    """
+
+    def __init__(self, estimator: Any, *, stretched: bool = True, **settings: Any) -> None:
+        if estimator.clip_values is None:  # ART's clips without asking
+            estimator = _double(estimator)
+            estimator._clip_values = np.array([-math.inf, math.inf], dtype=ART_NUMPY_DTYPE)
+        super().__init__(estimator, **{"p_init": 0.8, "nb_restarts": 1, **settings})
+        self._stretched = stretched
 
     def _get_percentage_of_elements(self, i_iter: int) -> float:
-        halvings = int(np.searchsorted((10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000), i_iter))
+        step = i_iter * 10000 / self.max_iter if self._stretched else i_iter
+        halvings = int(np.searchsorted((10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000), step))
         height, width = (
             self.estimator.input_shape[1:] if self.estimator.channels_first else self.estimator.input_shape[:2]
         )
@@ -178,19 +196,12 @@ class AutoAttackStandard(EvasionAttack):
         if dimensions != 4:
             logger.warning("Square is for images, and the inputs have %d dimensions: it is left out.", dimensions)
             return attacks
-        attacks["Square"] = _Square(self._square_view(), max_iter=_QUERIES, p_init=0.8, nb_restarts=1, **quiet)
+        view = _double(self._fast())
+        view.predict = remembering(view.predict)
+        attacks["Square"] = Square(view, max_iter=_QUERIES, stretched=False, **quiet)
         return attacks
 
-    def _square_view(self) -> Any:
-        view = self._double()
-        if view is self.estimator:
-            view = self.estimator._view()
-        if view.clip_values is None:
-            view._clip_values = np.array([-math.inf, math.inf], dtype=ART_NUMPY_DTYPE)
-        view.predict = remembering(view.predict)
-        return view
-
-    def _double(self) -> Any:
+    def _fast(self) -> Any:
         from art_mmc.classifiers.accelerate import on_double  # here: one that is only named brings no classifiers along
 
         return on_double(self.estimator)
@@ -199,7 +210,7 @@ class AutoAttackStandard(EvasionAttack):
         """
         The classifier's own outputs (N, K); FloatingPointError when they are not finite: NaN would pass for some class.
         """
-        outputs = self._double().predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
+        outputs = self._fast().predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
             raise FloatingPointError(f"the classifier's outputs are NaN or infinite for {bad} of {len(x)} inputs.")

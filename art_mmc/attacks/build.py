@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
@@ -24,6 +23,7 @@ from art_mmc.attacks import (
     RandomRotation,
     ScheduledPGD,
 )
+from art_mmc.attacks.auto_attack import Square
 from art_mmc.checks import check_name
 
 
@@ -53,15 +53,6 @@ def _bim(classifier: Any, norm: float, **settings: Any) -> EvasionAttack:
     if norm == math.inf:
         return evasion.BasicIterativeMethod(classifier, **settings)
     return evasion.ProjectedGradientDescent(classifier, norm=norm, num_random_init=0, **settings)
-
-
-def _square(classifier: Any, **settings: Any) -> EvasionAttack:
-    if classifier.clip_values is None:  # ART's Square clips without asking
-        classifier._clip_values = np.array([-np.inf, np.inf], dtype=np.float32)
-    height, width = classifier.input_shape[1:] if classifier.channels_first else classifier.input_shape[:2]
-    # ART's first windows are of this share of the image, and must be smaller than its shorter side
-    share = min(0.8, (min(height, width) - 1) ** 2 / (height * width))
-    return evasion.SquareAttack(classifier, **{"p_init": share, **settings})
 
 
 def _spsa(classifier: Any, batch_size: int, **settings: Any) -> EvasionAttack:
@@ -105,9 +96,7 @@ METHODS: dict[str, Method] = {
     "auto-pgd": Method(_auto_pgd, (*_PACKS, "targeted")),
     "scheduled-pgd": Method(_scheduled_pgd, (*_PACKS, "targeted")),
     "fab": Method(FastAdaptiveBoundary, (*_PACKS, "targeted"), (("early_stop", True),)),
-    "square": Method(
-        _square, ("norm", "eps", "max_iter", "verbose"), (("nb_restarts", 1),), white_box=False, aims=False
-    ),
+    "square": Method(Square, ("norm", "eps", "max_iter", "verbose"), white_box=False, aims=False),
     "spsa": Method(_spsa, ("norm", "eps", "seed", *_SEARCH), white_box=False),
     "cw": Method(evasion.CarliniL2Method, _SEARCH, bounded=False),
     "cw-adam": Method(CarliniL2, _SEARCH, bounded=False),

@@ -55,7 +55,7 @@ from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord, gains
 from art_mmc.evaluation.suites import CONVERGED, FGSM, PGD_ADAPTIVE, PGD_LOSS, ROUNDS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
-from art_mmc.state import Stream, derived_seed, seeded, write_atomically
+from art_mmc.state import Stream, derived_seed, make_folder, seeded, write_atomically
 from art_mmc.trainers.run_folder import RunMismatchError
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class StateFolder:
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         description = path / "evaluation.json"
         if description.exists():
             try:
@@ -123,7 +123,7 @@ class StateFolder:
         return outcome
 
     def part(self, number: int, run: Callable[[], tuple[Part, float]]) -> tuple[Part, float]:
-        """A part of the diagnostics and its seconds, as :meth:`batch`."""
+        """A part of the diagnostics and its seconds, as :meth:`batch`; one that failed is tried again the next time."""
 
         def facts(result: tuple[Part, float]) -> dict[str, Any]:
             (diagnostics, found), seconds = result
@@ -136,7 +136,10 @@ class StateFolder:
             examples = zip(kept["examples"], kept["classes"].tolist(), strict=True)
             return (diagnostics, dict(zip(kept["index"].tolist(), examples, strict=True))), float(kept["seconds"])
 
-        return self.kept(f"diagnostic-{number:04d}", run, facts, read)
+        def looked_at(result: tuple[Part, float]) -> bool:
+            return not any(math.isnan(each.value) for each in result[0][0])
+
+        return self.kept(f"diagnostic-{number:04d}", run, facts, read, looked_at)
 
     def count(self, name: str, run: Callable[[], tuple[int, float]]) -> tuple[int, float]:
         """A number of samples and its seconds, as :meth:`batch`; the name says all that decides it."""
@@ -154,8 +157,12 @@ class StateFolder:
         run: Callable[[], T],
         facts: Callable[[T], dict[str, Any]],
         read: Callable[[Mapping[str, np.ndarray]], T],
+        worth_keeping: Callable[[T], bool] = lambda result: True,
     ) -> T:
-        """What a file of arrays holds, or what is run now and written there; ValueError for one that is damaged."""
+        """
+        What a file of arrays holds, or what is run now and, if that is worth it, written there; ValueError for a file
+        that is damaged.
+        """
         file = self.path / f"{name}.npz"
         if file.exists():
             try:
@@ -164,8 +171,9 @@ class StateFolder:
             except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as err:
                 raise RunMismatchError(f"{file} is damaged ({err}): delete it, and its batch runs again.") from err
         result = run()
-        arrays = facts(result)
-        write_atomically({file: lambda handle: np.savez(handle, **arrays)})
+        if worth_keeping(result):
+            arrays = facts(result)
+            write_atomically({file: lambda handle: np.savez(handle, **arrays)})
         return result
 
 
@@ -351,7 +359,7 @@ class RobustnessEvaluation(Evaluation):
             clean,
             tuple(records),
             self.seed,
-            "own plans" if self.suite is None else self.suite.name,
+            fingerprint["suite"],
             y,
             provenance={**fingerprint, "device": str(target.classifier.device), "quirks": list(self.quirks)},
             predictions=predictions,
@@ -382,6 +390,7 @@ class RobustnessEvaluation(Evaluation):
         return {
             "classifier": identity(target.classifier),
             "data": identity_of_data(x, y),
+            "suite": "own plans" if self.suite is None else self.suite.name,
             "attacks": hashlib.sha256("\n".join(map(repr, plans)).encode()).hexdigest()[:32],
             "substitutes": [] if self.substitutes is None else [identity(each) for each in self.substitutes],
             "seed": self.seed,

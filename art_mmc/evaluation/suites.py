@@ -273,7 +273,7 @@ def _autoattack(eps: float, norm: float) -> list[AttackPlan]:
         AttackPlan("APGD-CE", "auto-pgd", "cross_entropy", eps, norm, 100),
         AttackPlan("APGD-T", "auto-pgd", "targeted_dlr", eps, norm, 100, targets="all"),
         AttackPlan("FAB-T", "fab", None, eps, norm, 100, targets="all"),
-        AttackPlan("Square", "square", None, eps, norm, 5000),
+        AttackPlan("Square", "square", None, eps, norm, 5000, options=MappingProxyType({"stretched": False})),
     ]
     return figures(eps, norm, 20) + _after(plans)
 
@@ -301,7 +301,7 @@ def _plan(row: dict[str, Any], eps: float, norm: float) -> AttackPlan:
     """An attack of protocols.toml at a radius."""
     size = row.get("step_size", 0.0)
     steps = tuple(_number(each, eps) for each in (size if isinstance(size, list) else [size]))
-    options = MappingProxyType(row.get("options", {}))
+    options = MappingProxyType(row["options"])
     step_size = steps if len(steps) > 1 else steps[0]
     return AttackPlan(**{**row, "step_size": step_size, "options": options, "eps": eps, "norm": norm})
 
@@ -334,7 +334,9 @@ def _read(text: str) -> list[Suite]:
     tables = tomllib.loads(text)
     attacks: dict[str, dict[str, Any]] = {}
     for name, row in tables["attacks"].items():
-        attacks[name] = {**attacks.get(row.pop("like", ""), {}), **row}
+        like = attacks[row.pop("like")] if "like" in row else {}
+        options = {**like.get("options", {}), **row.get("options", {})}
+        attacks[name] = {**like, **row, "options": options}
     return [_papers({"name": name, **table}, attacks, tables["rows"]) for name, table in tables["suites"].items()]
 
 
