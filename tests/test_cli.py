@@ -280,6 +280,11 @@ MISTAKES = {
     "evaluate flipped.ts": "flipped.ts is damaged",
     "evaluate nested.pth --factory usersnets:wrong_size": "nested.pth does not fit the network",
     "evaluate flipped.pth --factory usersnets:plain": "flipped.pth is damaged: bad checksum",
+    "evaluate mmc.pt --substitute wide.pt": "wide.pt takes inputs in [0, 255], not in [0, 1] as",
+    "evaluate wide.pt --substitute mmc.pt": "mmc.pt takes inputs in [0, 1], not in [0, 255] as",
+    "reproduce li2021-table1 --dataset mnist.npz --checkpoint pc=wide.pt": "wide.pt takes inputs in [0, 255]",
+    "detect --checkpoint wide.pt": "wide.pt takes inputs in [0, 255]",
+    "inspect wide.pt": "wide.pt takes inputs in [0, 255]",
     "evaluate nan.pt": "nan.pt: 1 of 64 values of backbone.",
     "evaluate nan.pth --factory usersnets:plain": "nan.pth: 1 of 10 values of head.bias are nan or infinite",
     "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
@@ -409,6 +414,8 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     (folder / "data").symlink_to(mnist_folder)
     x, y = np.zeros((20, 9, 9), np.float32), np.arange(20) % 10
     np.savez(folder / "large.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    tiny = np.zeros((20, 8, 8), np.float32)
+    np.savez(folder / "mnist.npz", x_train=tiny, y_train=y, x_test=tiny, y_test=y)
     np.savez(folder / "two.npz", x_train=x, y_train=y % 2, x_test=x, y_test=y % 2)
     with torch.random.fork_rng():
         mmc = create_classifier("mmc", "cnn", input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
@@ -425,6 +432,8 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
         for parameter in mmc.model.backbone.parameters():
             parameter.zero_()
     mmc.save_checkpoint(folder / "flat.pt")
+    box = {"input_shape": (1, 8, 8), "nb_classes": 10, "clip_values": (0.0, 255.0), "device_type": "cpu"}
+    create_classifier("sce", "cnn", **box).save_checkpoint(folder / "wide.pt")
     nets: dict = {}
     exec(FACTORY, nets)
     torch.save(nets["plain"]().state_dict(), folder / "net.pth")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, MomentumIterativeMethod, ProjectedGradientDescent
 
-from art_mmc import SoftmaxClassifier
+from art_mmc import SoftmaxClassifier, accelerate
 from art_mmc.evaluation import (
     AttackError,
     AttackPlan,
@@ -21,7 +22,7 @@ from art_mmc.evaluation import (
 )
 from art_mmc.evaluation.engine import Target
 from tests.conftest import left_alone
-from tests.planted import adversarially_trained, around, digits, plain, undefended
+from tests.planted import Hidden, adversarially_trained, around, digits, plain, undefended
 
 ATTACKS = {
     "FGSM": lambda classifier: FastGradientMethod(classifier, eps=0.1),
@@ -107,6 +108,15 @@ def test_attacks_that_misbehave(classifiers):
     for attack, message in ((Crashes, "failed: IndexError: planted"), (Diverges, "gave NaN")):
         with pytest.raises(AttackError, match=f"attack 'bad' on 'plain' {message}"):
             transfer_matrix(classifiers, *digits()[2:], {"bad": lambda classifier, attack=attack: attack(classifier)})
+
+
+@pytest.mark.parametrize("kind", ["ART's", "ours"])
+def test_gradients_that_are_no_numbers_are_no_robustness(kind):
+    """ART puts zeros in their place, and stands still."""
+    blind = around(before=lambda x: Hidden.apply(x, math.nan))
+    blind = blind if kind == "ART's" else accelerate(blind)
+    with pytest.raises(AttackError, match="attack 'PGD' on 'blind' failed: FloatingPointError: a gradient is NaN"):
+        transfer_matrix({"blind": blind}, *digits()[2:], {"PGD": ATTACKS["PGD"]})
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ class Watch:
     Square asks for each point three times.
     """
 
-    def __init__(self, view: LossDefendedClassifier, y: np.ndarray, keep: bool, remember: bool = False) -> None:
+    def __init__(self, view: Any, y: np.ndarray, keep: bool, remember: bool = False) -> None:
         self.gradients = 0
         self.queries = 0
         self._keep = keep
@@ -181,9 +181,10 @@ class Watch:
         self._broken = torch.zeros((), dtype=torch.bool, device=view.device)
         self._at: Any = None
         for name in ("loss_gradient", "class_gradient", "compute_loss", "predict", "forward", "attack_values"):
-            setattr(view, name, partial(getattr(self, f"_{name}"), getattr(view, name)))
+            if hasattr(view, name):  # ART's own class lacks some
+                setattr(view, name, partial(getattr(self, f"_{name}"), getattr(view, name)))
         if remember:
-            view.predict = remembering(view.predict)  # type: ignore[method-assign]
+            view.predict = remembering(view.predict)
 
     def _loss_gradient(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
         self.gradients += len(x)

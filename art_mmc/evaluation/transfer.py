@@ -13,10 +13,10 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.checks import check_images, check_labels, check_name, indices
-from art_mmc.classifiers import SoftmaxClassifier
+from art_mmc.classifiers import LossDefendedClassifier, SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.evaluation.codec import Record
-from art_mmc.evaluation.engine import AttackError, Target, check_examples
+from art_mmc.evaluation.engine import AttackError, Target, Watch, check_examples
 from art_mmc.evaluation.records import wilson_interval
 from art_mmc.models import create_backbone
 from art_mmc.state import Stream, derived_seed, seeded
@@ -132,7 +132,7 @@ def transfer_matrix(
     :param batch_size: Samples in one forward pass of the targets.
     :return: The matrix.
     :raises ValueError: For no classifiers or attacks, or data that do not fit.
-    :raises AttackError: When an attack crashes, or gives NaN.
+    :raises AttackError: When an attack crashes, gives NaN, or meets a gradient that is NaN, which ART takes for zero.
     """
     if not classifiers or not attacks:
         raise ValueError("at least one classifier and one attack are needed.")
@@ -147,9 +147,13 @@ def transfer_matrix(
         correct = np.zeros((len(attacks), len(targets), len(targets)), dtype=int)
         for a, (attack, build) in enumerate(attacks.items()):
             for s, (name, substitute) in enumerate(classifiers.items()):
+                ours = isinstance(substitute, LossDefendedClassifier)
+                view = substitute._view() if ours else on_double(substitute)
+                watch = Watch(view, y, keep=False)
                 try:
                     with seeded(seed):
-                        x_adv = build(on_double(substitute)).generate(x.copy(), y=y)
+                        x_adv = build(view).generate(x.copy(), y=y)
+                    watch.check()
                 except Exception as err:
                     raise AttackError(f"attack '{attack}' on '{name}' failed: {type(err).__name__}: {err}") from err
                 check_examples(x_adv, x, f"attack '{attack}' on '{name}'", None, math.inf, None)

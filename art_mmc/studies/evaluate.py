@@ -21,7 +21,16 @@ from art_mmc.evaluation.curves import measure_curves
 from art_mmc.models.base import WrappedBackbone
 from art_mmc.pretrained import find_network
 from art_mmc.studies.settings import Evaluate, check_typed
-from art_mmc.studies.setup import SAME_COMMAND, Job, choose_test_images, default_eps, load_data, load_network, machine
+from art_mmc.studies.setup import (
+    SAME_COMMAND,
+    Job,
+    check_range,
+    choose_test_images,
+    default_eps,
+    load_data,
+    load_network,
+    machine,
+)
 
 #: test images that are attacked, and images for the curves, at most
 NB_TEST, CURVES = 1000, 64
@@ -35,6 +44,8 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
     classifier, kind = load_network(checkpoint, dataset, settings.factory, device_type)
     given = settings.substitute or []
     substitutes = [load_network(path, dataset, None, device_type)[0] for path in given]
+    for path, substitute in zip(given, substitutes, strict=True):
+        check_range(substitute, path, classifier.clip_values)
     if settings.norm == "inf":
         check_typed(settings.eps, classifier.clip_values)
     radii = settings.eps

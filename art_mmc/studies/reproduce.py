@@ -34,6 +34,7 @@ from art_mmc.studies.setup import (
     Job,
     TrainedDefence,
     build_classifier,
+    check_range,
     choose_test_images,
     load_data,
     load_network,
@@ -246,13 +247,16 @@ def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     dataset = load_data(settings, file or name)
     if file:  # the table's data set in a file of the user's
         dataset = replace(dataset, name=name)
+    loaded = {key: load_network(file, dataset, None, device_type) for key, file in files.items()}
+    for key, (classifier, _) in loaded.items():
+        check_range(classifier, files[key])
     rows = check_reproduction(table, dataset, settings.defence, files, settings.epoch_share, settings.small)
     networks = _Networks(
         settings,
         device_type,
         dataset,
         Path(settings.output or f"runs/reproduce-{table.name}-{name}").expanduser(),
-        {key: (load_network(file, dataset, None, device_type), file) for key, file in files.items()},
+        {key: (loaded[key], file) for key, file in files.items()},
     )
     return _of_detectors(table, rows, networks) if table.suite is None else _of_accuracies(table, rows, networks)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import whole
+from art_mmc.checks import UNIT_BOX, whole
 from art_mmc.classifiers import LossDefendedClassifier, create_classifier, load_classifier
 from art_mmc.classifiers.loading import build_network, check_fits, load_any
 from art_mmc.data import DATASETS, Dataset, load_dataset
@@ -100,6 +100,17 @@ def load_network(
     return load_any(path, dataset.x_test, dataset.nb_classes, factory, device_type, dataset.name)
 
 
+def check_range(classifier: PyTorchClassifier, what: object, box: Any = UNIT_BOX) -> None:
+    """ValueError unless a network, called so, takes inputs of a box, None being [0, 1], where the images are."""
+    own, asked = (UNIT_BOX if each is None else each for each in (classifier.clip_values, box))
+    if not all(np.all(np.equal(*pair)) for pair in zip(own, asked, strict=True)):
+        has, wanted = (f"[{np.min(low):g}, {np.max(high):g}]" for low, high in (own, asked))
+        raise ValueError(
+            f"{what} takes inputs in {has}, not in {wanted} as all else: art-mmc evaluate alone puts images on the "
+            "range of a network; elsewhere let the network normalise inputs in [0, 1] (mean, std)"
+        )
+
+
 def load_trained(
     paths: Sequence[str | os.PathLike[str]], dataset: Dataset, device_type: str = "cpu", factory: str | None = None
 ) -> dict[str, LossDefendedClassifier]:
@@ -110,6 +121,7 @@ def load_trained(
         backbone = None if factory is None else build_network(factory, dataset.input_shape, dataset.nb_classes)
         classifiers[name] = load_classifier(file, backbone=backbone, device_type=device_type)
         check_fits(classifiers[name], dataset.x_test, dataset.nb_classes, dataset.name, str(file))
+        check_range(classifiers[name], file)
     return classifiers
 
 
