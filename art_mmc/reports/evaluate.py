@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,8 @@ import numpy as np
 
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import (
-    BROKEN,
     CLEAN,
-    FIRST_LOOK,
-    HOLDS,
-    NOT_CONVERGED,
     SUITES,
-    UNTRUSTWORTHY,
     AttackRecord,
     RobustnessRecord,
     headline,
@@ -33,7 +29,6 @@ from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.render import page
 from art_mmc.reports.tables import (
     NONE,
-    between,
     csv_bytes,
     format_eps,
     format_percent,
@@ -53,25 +48,6 @@ ATTACKS_CSV, EXAMPLES_NPZ = "attacks.csv", "examples.npz"
 
 #: the columns that stand side by side in every table: their names, and the objectives that they are about
 COLUMNS = {"own loss": ("loss",), "cross-entropy": ("cross_entropy",), "margin": ("adaptive", "soft_margin", "margin")}
-
-#: what a verdict means
-MEANINGS = {
-    BROKEN: "The worst case is at chance, or far below what the attacks that papers report leave.",
-    UNTRUSTWORTHY: "There are signs that the attacks fail where the network does not hold.",
-    FIRST_LOOK: "Nothing speaks against the figure but that little was tried; a longer suite will lower it.",
-    NOT_CONVERGED: "The attacks still broke samples when their time was up; more work will lower the figure.",
-    HOLDS: "Nothing speaks against the figure; a better attack may still lower it.",
-}
-
-#: captions of the pictures, in the order of the report
-CAPTIONS = {
-    "eps.png": "accuracy over eps under each objective",
-    "progress.png": "accuracy left over the gradients spent",
-    "steps.png": "accuracy over the number of steps under each objective",
-    "zero-gradients.png": "share of exactly zero gradients",
-    "examples.png": "clean and adversarial images and their difference",
-    "confusion.png": "clean class and the class that the adversarial image is taken for",
-}
 
 
 def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -> AttackRecord | None:
@@ -149,12 +125,6 @@ def record_text(record: RobustnessRecord) -> str:
     return f"{evaluation_table(record)}\n\n{verdict_text(record)}"
 
 
-def worst_case_table(record: RobustnessRecord) -> str:
-    """Markdown: one row a radius, the three objectives and the worst case with its interval."""
-    rows = [[format_eps(eps), *_accuracies(record, eps)] for eps in record.eps]
-    return markdown_rows(["eps", *_TITLES, "**Worst case** (95 % interval)"], rows)
-
-
 def records_table(records: Sequence[RobustnessRecord]) -> str:
     """Markdown: records side by side, one row for each classifier and radius."""
     rows = []
@@ -167,17 +137,6 @@ def records_table(records: Sequence[RobustnessRecord]) -> str:
             rows.append([*head, *_accuracies(each, eps), verdict])
     header = ["Classifier", "Data set", "Suite", "eps", "n", *_TITLES, "**Worst case**", "Verdict"]
     return markdown_rows(header, rows, left=4)
-
-
-def class_table(record: RobustnessRecord) -> str:
-    """Markdown: accuracy by class, clean and in the worst case at the largest radius; "" if labels were not kept."""
-    if record.labels is None:
-        return ""
-    rows = []
-    for k, (left, n) in record.class_accuracy(record.eps[-1]).items():
-        clean = record.clean.standing[record.labels == k].mean()
-        rows.append([str(k), str(n), format_percent(clean), between(left / n, wilson_interval(left, n))])
-    return markdown_rows(["Class", "Images", "Clean, %", f"Worst case at {format_eps(record.eps[-1])}, %"], rows)
 
 
 def protocol_section(record: RobustnessRecord) -> str:
@@ -204,19 +163,19 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
         "evaluate",
         record=record,
         facts=record.provenance,
-        meanings=MEANINGS,
         norm=norm_text(record),
         box=record.provenance.get("clip_values", UNIT_BOX),  # older records do not say
         headline=headline(record),
-        worst_case=worst_case_table(record),
-        captions=CAPTIONS,
+        titles=_TITLES,
+        accuracies=partial(_accuracies, record),
         pictures=set(pictures),
         bounded=bounded,
         partial=any(view.n < view.record.n for view in bounded),
         free=[view for view in views if not view.record.bounded],
         mean=np.mean,
         median=np.median,
-        by_class=class_table(record),
+        by_class={} if record.labels is None else record.class_accuracy(record.eps[-1]),
+        wilson=wilson_interval,
         protocol=protocol_section(record),
     )
 

@@ -38,6 +38,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "address": quote,
+        "between": between,
         "cell": lambda entry: escaped(str(entry)),
         "device": device_text,
         "eps": format_eps,

@@ -8,7 +8,10 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from art_mmc.evaluation.records import AttackRecord, Reading
 
 Row = TypeVar("Row")
 
@@ -17,20 +20,6 @@ SHORT_NAMES = {"adversarial-robustness-toolbox": "ART", "python": "Python"}
 
 #: what stands where there is no figure
 NONE = "-"
-
-
-class Counted(Protocol):
-    """
-    A share of samples, with its 95 % interval.
-    """
-
-    @property
-    def accuracy(self) -> float:
-        """The share."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
 
 
 def format_eps(eps: float) -> str:
@@ -52,7 +41,7 @@ def between(share: float, interval: Sequence[float]) -> str:
     return f"{format_percent(share)} ({format_percent(low)} to {format_percent(high)})"
 
 
-def with_interval(record: Counted) -> str:
+def with_interval(record: AttackRecord | Reading) -> str:
     """The accuracy of a record as :func:`between` writes it."""
     return between(record.accuracy, record.interval)
 

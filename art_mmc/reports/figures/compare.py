@@ -76,19 +76,14 @@ def curves_figure(comparison: Comparison) -> Figure:
 
 
 def _looks(comparison: Comparison) -> tuple[dict[str, Any], ...]:
-    """
-    Of the worst case, PGD on the own loss and the others' worst cases. Between the clean figure and a single radius
-    nothing was measured: there they are points.
-    """
+    """Of the worst case, PGD on the own loss and the others' worst cases: of a single radius points, and no lines."""
     worst: dict[str, Any] = {"linewidth": 2.2, "marker": "o", "markersize": 4.5}
     own: dict[str, Any] = {"linewidth": 1.8, "linestyle": DASHES}
     others: dict[str, Any] = {"linewidth": 0.8, "color": FAINT}
-    if len(comparison.eps) > 1:
-        return worst, own, others
-    return tuple(
-        {**look, "linestyle": "", "marker": marker, "markerfacecolor": "none"}
-        for look, marker in ((worst, "o"), (own, "s"), (others, "_"))
-    )
+    if len(comparison.eps) == 1:
+        for look, marker in ((worst, "o"), (own, "s"), (others, "_")):
+            look |= {"linestyle": "", "marker": marker, "markerfacecolor": "none"}
+    return worst, own, others
 
 
 def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
