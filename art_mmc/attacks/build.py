@@ -124,23 +124,11 @@ def build_attack(
     **options: Any,
 ) -> EvasionAttack:
     """
-    An attack by its name. Of the settings it gets those that it has.
-
-    :param method: Name in :data:`METHODS`.
-    :param classifier: What is attacked: any ART `PyTorchClassifier`; for SPSA, "auto-pgd" and "scheduled-pgd" one of
-           this package's.
-    :param eps: Radius of the ball.
-    :param norm: Norm of the ball, infinity or 2.
-    :param steps: Number of steps, or of queries for Square.
-    :param step_size: Length of a step, or learning rate.
-    :param targeted: Whether labels are classes to be reached.
-    :param restarts: Number of starts, for attacks that go through them by themselves.
-    :param targets: How many classes to aim at in turn, for attacks that choose them by themselves; 0 for none.
-    :param batch_size: Inputs in one pass at most.
-    :param seed: Seed, for attacks that take one; the others draw from the global states.
-    :param options: More arguments of the attack, by ART's names.
-    :return: The attack; its own random starts are one.
-    :raises ValueError: For an unknown name.
+    An attack of :data:`METHODS` by its name, on any ART `PyTorchClassifier`; for SPSA, "auto-pgd" and "scheduled-pgd"
+    one of this package's. Of the settings it gets those that it has: radius, norm (infinity or 2), steps, or queries
+    for Square, their length, or learning rate, whether labels are to be reached, starts and how many classes to aim at
+    in turn for attacks that go through them by themselves (else it has one random start of its own), inputs in one pass
+    at most, and the seed, where it takes one; `options` are more of its arguments by ART's names.
     """
     check_name("attack method", method, METHODS)
     given = {

@@ -198,19 +198,7 @@ class WhiteBoxAttack(EvasionAttack):
         seed: int | None,
         verbose: bool,
     ) -> None:
-        """
-        :param classifier: A trained classifier.
-        :param norm: Norm of the ball: np.inf, "inf" or 2.
-        :param eps: Radius of the ball, in the unit of the inputs.
-        :param max_iter: Number of steps.
-        :param nb_restarts: Number of starts.
-        :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
-        :param nb_targets: How many other classes to aim at in turn; 0 for none in particular.
-        :param early_stop: Whether an image is left alone once an example is found.
-        :param batch_size: Images that are attacked together.
-        :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
-        :param verbose: Show progress bars.
-        """
+        """As the subclasses say; `eps` is None for no ball."""
         super().__init__(estimator=classifier)
         self.norm = norm
         self.eps = eps
@@ -256,18 +244,19 @@ class WhiteBoxAttack(EvasionAttack):
                     f"{name}: the network's logits are NaN or infinite; no attack is judged by them."
                 )
             labels = logits.argmax(dim=1) if y is None else torch.from_numpy(y)
-            reached = ((logits.argmax(dim=1) == labels) == self.targeted).numpy()
-            values = np.where(reached, np.inf, -np.inf).astype(np.float32)
+            best = Found(torch.from_numpy(x_adv), self.early_stop)
+            best.hit = (logits.argmax(dim=1) == labels) == self.targeted
+            best.values[best.hit] = torch.inf
             others = logits.scatter(1, labels[:, None], -torch.inf)
             targets = others.topk(min(self.nb_targets, logits.shape[1] - 1), dim=1).indices
             rounds = [(start, aim) for start in range(self.nb_restarts) for aim in range(max(1, targets.shape[1]))]
             for start, aim in tqdm(rounds, desc=f"{name} - rounds", disable=not self.verbose):
-                left = np.flatnonzero(~reached if self.early_stop else values < np.inf)
+                left = np.flatnonzero(~best.hit if self.early_stop else best.values < torch.inf)
                 for first in range(0, len(left), self.batch_size):
                     index = left[first : first + self.batch_size]
                     clean = torch.tensor(x[index], dtype=torch.float32, device=network.device)
                     noise = [self._noise(x.shape[1:], [seed, int(i), start, aim]) for i in index]
-                    found, hit, value = self._attack(
+                    found, hit, worth = self._attack(
                         network,
                         self._ball(clean),
                         clean,
@@ -275,18 +264,15 @@ class WhiteBoxAttack(EvasionAttack):
                         targets[index, aim].to(clean.device) if targets.shape[1] else None,
                         torch.tensor(np.stack(noise), device=clean.device),
                         start,
-                        torch.tensor(values[index], device=clean.device),
+                        best.values[index].to(clean.device),
                     )
                     if network.broken:
                         raise FloatingPointError(
                             f"{name}: a gradient is NaN or infinite: an attack along it goes nowhere."
                         )
-                    points, hits, worth = (each.cpu().numpy() for each in (found, hit, value))
-                    better = (hits & ~reached[index]) | ((hits == reached[index]) & (worth > values[index]))
-                    x_adv[index[better]], values[index[better]] = points[better], worth[better]
-                    reached[index[better]] = hits[better]
-        logger.info("Success rate of %s attack: %.2f%%", name, 100 * reached.mean())
-        return x_adv
+                    best.see(torch.from_numpy(index), found.cpu(), hit.cpu(), worth.cpu())
+        logger.info("Success rate of %s attack: %.2f%%", name, 100 * best.hit.float().mean())
+        return best.points.numpy()
 
     @abstractmethod
     def _attack(

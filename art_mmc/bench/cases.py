@@ -75,7 +75,6 @@ def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.nd
 
 
 def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> Contest:
-    """One attack on ART's class and on ours."""
     x, y = images(SHAPES[backbone], settings.size(samples, 4))
     who = classifiers(backbone, settings)
 
@@ -153,7 +152,6 @@ def spsa_contest(samples: int, settings: Settings) -> Contest:
 
 
 def predict_contest(samples: int, settings: Settings) -> Contest:
-    """`predict` of ART's class and of ours."""
     x, _ = images(SHAPES["lenet5"], settings.size(samples, 20))
 
     def largest(logits: np.ndarray) -> float:
@@ -241,7 +239,6 @@ def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
 
 
 def trades_contest(samples: int, settings: Settings) -> Contest:
-    """TRADES by ART's trainer and by this package's."""
     from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 
     from art_mmc.trainers import TRADES

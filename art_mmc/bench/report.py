@@ -46,7 +46,6 @@ def row_cells(row: Row) -> tuple[str, ...]:
 
 
 def bench_text(rows: Sequence[Row]) -> str:
-    """Rows as a table for the terminal."""
     return text_rows(HEADER, [row_cells(row) for row in rows], left=2)
 
 
@@ -63,7 +62,6 @@ def curve_cells(curve: dict[str, Any]) -> tuple[str, ...]:
 
 
 def curves_text(curves: Sequence[dict[str, Any]]) -> str:
-    """Curves as a table for the terminal."""
     return text_rows(_CURVE_HEADER, [curve_cells(curve) for curve in curves], left=2)
 
 
@@ -106,7 +104,6 @@ def summary_table(bench: dict[str, Any]) -> str:
 
 
 def bench_markdown(bench: dict[str, Any]) -> str:
-    """The whole report of what :func:`.run_bench` gave."""
     groups: dict[str, dict[str, list[Row]]] = {}
     for name, rows in read_rows(bench).items():
         groups.setdefault(rows[0].group, {})[name] = rows

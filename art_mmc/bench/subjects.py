@@ -95,12 +95,10 @@ def repeatable(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def optimizer(net: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that all contenders train with."""
     return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
 
 def art_classifier(net: nn.Module, backbone: str, settings: Settings, nb_classes: int = 10) -> PyTorchClassifier:
-    """ART's own classifier around a network."""
     return PyTorchClassifier(
         net,
         nn.CrossEntropyLoss(),

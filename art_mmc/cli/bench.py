@@ -20,7 +20,6 @@ takes about eight minutes on two cores; whatever else the machine does is noise.
 
 
 def run(settings: Bench) -> None:
-    """Measure, print a table a job."""
     from art_mmc.bench import Settings, run_bench, select, write_bench
     from art_mmc.bench.report import BENCH_JSON, BENCH_MD, GROWTH_PNG, bench_text, conditions, curves_text
     from art_mmc.reports.write import check_report

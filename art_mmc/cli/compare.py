@@ -29,7 +29,6 @@ the worst case over all of them: an upper bound; train, then evaluate CHECKPOINT
 
 
 def run(settings: Compare) -> int:
-    """Train, attack, print a line a defence and the table."""
     from art_mmc.reports import flattery_sentences, format_eps, format_percent, text_table, write_report
     from art_mmc.studies.compare import prepare
 

@@ -39,7 +39,6 @@ examples:
 
 
 def run(settings: Detect) -> int:
-    """Train, fit, attack, print a line an attack and the table."""
     from art_mmc.reports import format_percent
     from art_mmc.reports.detect import text_table, title, write_report
     from art_mmc.studies.detect import prepare

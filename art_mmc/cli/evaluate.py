@@ -47,7 +47,6 @@ examples:
 
 
 def run(settings: Evaluate) -> int:
-    """Attack, print table and verdict; the status is what --fail-under asks for."""
     from art_mmc.reports import record_text, write_robustness
     from art_mmc.studies.evaluate import prepare
 

@@ -30,7 +30,6 @@ examples:
 
 
 def run(settings: Inspect) -> int:
-    """Measure, print a line a network."""
     from art_mmc.reports import format_percent
     from art_mmc.reports.inspect import write_inspection
     from art_mmc.studies.inspect import prepare

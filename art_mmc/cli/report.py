@@ -25,7 +25,6 @@ examples:
 
 
 def run(settings: Report) -> None:
-    """Write the reports, print what they say."""
     from art_mmc.reports.rewrite import rewrite
 
     with user_errors():

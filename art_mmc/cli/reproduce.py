@@ -36,7 +36,6 @@ examples:
 
 
 def run(settings: Reproduce) -> int:
-    """Train, attack, print a line a network and the table."""
     from art_mmc.published import PUBLISHED
     from art_mmc.reports import detect, format_eps, format_percent, paper_text, write_reproduction
     from art_mmc.studies.reproduce import prepare

@@ -37,7 +37,6 @@ examples:
 
 
 def run(settings: Train) -> int:
-    """Train, print the history and the clean test accuracy."""
     from art_mmc.geometry import largest_cosine
     from art_mmc.heads import FixedCentersHead
     from art_mmc.reports import format_percent, history_table

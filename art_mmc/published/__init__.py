@@ -133,7 +133,6 @@ class PublishedTable:
 
 
 def _read(text: str) -> PublishedTable:
-    """A table from its file."""
     data = json.loads(text)
     columns, sources = data.pop("columns"), data.pop("sources")
     cells = []

@@ -24,7 +24,6 @@ FORMAT = "art_mmc.inspection"
 
 
 def _figures(inspections: Sequence[Inspection]) -> dict[str, bytes]:
-    """Name of each picture -> the PNG file."""
     named = {each.name: each for each in inspections}
     histories = {name: each.history for name, each in named.items() if each.history}
     k, dim = inspections[0].k, inspections[0].knn_dim
@@ -109,7 +108,6 @@ def load_inspection(path: str | os.PathLike[str]) -> Inspected:
 
 
 def inspection_text(inspected: Inspected) -> str:
-    """For the terminal: the networks."""
     return networks_table(inspected.document["inspections"], style="text")
 
 

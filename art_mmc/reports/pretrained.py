@@ -44,7 +44,6 @@ def pretrained_table(style: Literal["markdown", "text"] = "markdown") -> str:
 
 
 def pretrained_note() -> str:
-    """What the columns are."""
     suites = sorted({pretrained_card(name)["evaluation"]["suite"] for name in pretrained_names()})
     return (
         "Clean: of all test images of the data set; worst case: of n of them, under all attacks of the suite "

@@ -177,7 +177,6 @@ def settled(settings: Detect, dataset: Dataset) -> Detect:
 
 
 def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreDetector]:
-    """The detectors of a classifier, not yet fitted."""
     more = {KERNEL: {"bandwidth": settings.bandwidth}}
     common: dict[str, Any] = {"false_positive_rate": settings.fpr, "seed": settings.seed}
     return {name: create_detector(name, classifier, **common, **more.get(name, {})) for name in settings.detector or ()}

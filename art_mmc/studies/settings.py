@@ -98,8 +98,6 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Machine, Training):
-    """`art-mmc compare`."""
-
     defence: list[str] | None = flag(
         "defences to compare; can be repeated (default: all; see art-mmc defences)", **NAMES
     )
@@ -233,8 +231,6 @@ _QUIRKS = "predicted_labels, eps256; can be repeated"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Machine, Data):
-    """`art-mmc evaluate`."""
-
     dataset: str | None = _data(_AS_TRAINED, "NAME")
     checkpoint: str = flag(
         "the file of the network, or the name of one of the package; see art-mmc zoo", "CHECKPOINT", option=""
@@ -303,16 +299,12 @@ class Evaluate(Machine, Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """`art-mmc report`."""
-
     records: list[str] = flag("what a command wrote as report.json", "RECORD.json", option="", nargs="+")
     output: str = flag("folder of the reports", "DIR", needed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Machine, Data):
-    """`art-mmc reproduce`."""
-
     dataset: str | None = _data(
         "one of the table's data sets (default: the first), or a file that is called so, e.g. cifar10.npz", "NAME"
     )
@@ -345,8 +337,6 @@ class Reproduce(Machine, Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Machine, Training):
-    """`art-mmc detect`."""
-
     defence: list[str] | None = flag(
         "defences to train; can be repeated (default: sce,rce; see art-mmc defences)", **NAMES
     )
@@ -385,8 +375,6 @@ class Detect(Machine, Training):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Machine, Data):
-    """`art-mmc inspect`."""
-
     dataset: str | None = _data(_AS_TRAINED, "NAME")
     checkpoints: list[str] = flag(
         "a file that art-mmc train wrote, or a network of the package; several are drawn together. The history of the "
@@ -415,8 +403,6 @@ class Inspect(Machine, Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """`art-mmc bench`."""
-
     only: list[str] | None = flag(
         "groups (attacks, predict, fit, training, losses, centers, memory, growth) or single jobs, by the names in "
         "the table",
