@@ -19,6 +19,7 @@ from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
 from art_mmc.attacks.carlini import carlini_search, lead_term
+from art_mmc.attacks.white_box import Ball, per_sample
 from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
@@ -60,12 +61,10 @@ class _DetectorAwareAttack(EvasionAttack):
         check_images(np.asarray(x), self.estimator.input_shape)
         return None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
 
-    def _box(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Smallest and largest values of an input; without clip values those of the batch, as in ART's C&W."""
-        if self.estimator.clip_values is None:
-            return x.amin(), x.amax()
-        low, high = self.estimator.clip_values
-        return torch.as_tensor(low).to(x), torch.as_tensor(high).to(x)
+    def _ball(self, x: torch.Tensor) -> Ball:
+        """Its box is that of the clip values; without them that of the batch, as in ART's C&W."""
+        low, high = (x.amin(), x.amax()) if self.estimator.clip_values is None else self.estimator.clip_values
+        return Ball(math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
 
     def _check_params(self) -> None:
         if not isinstance(self.detector, ScoreDetector):
@@ -244,12 +243,12 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
             return values.detach(), gradient, counts
 
-        low, high = self._box(clean)
+        ball = self._ball(clean)
         return carlini_search(
             goal,
             clean,
-            low,
-            high,
+            ball.low,
+            ball.high,
             learning_rate=self.learning_rate,
             binary_search_steps=steps,
             max_iter=iterations,
@@ -374,13 +373,12 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         self, clean: torch.Tensor, y: torch.Tensor, gap: torch.Tensor, noise: torch.Tensor, weight: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One run of PGD: the best points (B, C, H, W), and their worth (B,), negative where a goal is missed."""
-        box = self._box(clean)
-        low, high = torch.maximum(clean - self.eps, box[0]), torch.minimum(clean + self.eps, box[1])
+        ball = self._ball(clean)
         step = max(2.5 / self.max_iter, 0.05) * self.eps if self.eps_step is None else self.eps_step
         # the score is pushed on to that of a typical clean input: one just below the threshold still looks suspicious
         threshold, typical = self.detector.threshold, self.detector.threshold_at(0.5)
         unit = self.detector.spread
-        x_adv = torch.minimum(torch.maximum(clean + noise, low), high)
+        x_adv = ball.project(clean + noise, clean, self.eps)
         best, best_value = x_adv, torch.full_like(gap, -torch.inf)
         for iteration in range(self.max_iter + 1):
             x_adv = x_adv.detach().requires_grad_(True)
@@ -393,13 +391,12 @@ class DetectorAwarePGD(_DetectorAwareAttack):
                 value = torch.where(lack < 0, lack, (threshold - score.clamp_min(typical)) / unit)
                 better = value > best_value
                 best_value = torch.where(better, value, best_value)
-                best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), x_adv, best)
+                best = torch.where(per_sample(better, best), x_adv, best)
             if iteration == self.max_iter:
                 break
             goal = (lead / gap).clamp_max(_LEAD) - weight * score.clamp_min(typical) / unit
             (gradient,) = torch.autograd.grad(goal.sum(), x_adv)
-            with torch.no_grad():
-                x_adv = torch.minimum(torch.maximum(x_adv + step * gradient.sign(), low), high)
+            x_adv = ball.project(x_adv.detach() + step * ball.direction(gradient), clean, self.eps)
         return best.detach(), best_value
 
     def _check_params(self) -> None:

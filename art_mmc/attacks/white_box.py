@@ -33,10 +33,7 @@ Question = Callable[..., Answer]
 
 
 class Network:
-    """
-    The network of any ART `PyTorchClassifier` on tensors, after the classifier's preprocessing. What the classifier
-    holds stays as it is.
-    """
+    """The network of any ART `PyTorchClassifier` on tensors, after its preprocessing; nothing of it changes."""
 
     def __init__(self, classifier: PyTorchClassifier) -> None:
         # an attack that is only named brings no classifiers along
@@ -107,10 +104,7 @@ class Ball:
         return torch.minimum(torch.maximum(x, self.low), self.high)
 
     def length(self, delta: torch.Tensor, norm: float | None = None) -> torch.Tensor:
-        """
-        The norms of perturbations (B, ...), 1, 2 or infinity, None for that of the ball, in a shape that broadcasts
-        against them.
-        """
+        """Norms, 1, 2, infinity or the ball's, of perturbations (B, ...), in a shape that broadcasts against them."""
         norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
         return per_sample(norms, delta)
 
@@ -150,10 +144,7 @@ class Found:
         self.values = torch.full_like(start.flatten(1)[:, 0], -torch.inf)
 
     def see(self, rows: torch.Tensor, points: torch.Tensor, hit: torch.Tensor, values: torch.Tensor) -> None:
-        """
-        Look at points (M, ...) of the samples `rows` (M,): whether each is an example, bool (M,), and what it is worth
-        (M,).
-        """
+        """Look at points (M, ...) of samples `rows` (M,): whether each is an example, and what it is worth, (M,)."""
         before = self.hit[rows]
         better = (hit & ~before) | ((hit == before) & (values > self.values[rows]))
         if self.early_stop:
@@ -309,10 +300,7 @@ class WhiteBoxAttack(EvasionAttack):
         return (noise / np.abs(noise).max()).astype(np.float32)
 
     def _reached(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """
-        Whether, by logits (B, K), the classes y (B,) are left, or reached, by more than rounding in another order of
-        the operations explains, bool (B,).
-        """
+        """Whether classes y (B,) are left, or reached, by more than rounding in another order explains, bool (B,)."""
         return self._lead(logits, y) > ROUNDING * logits.abs().amax(dim=1)
 
     def _lead(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -55,10 +55,7 @@ def subject_of(name: str, nb_classes: int, settings: Settings) -> Callable[[np.n
 
 
 def measure_curve(name: str, settings: dict[str, Any]) -> list[dict[str, float]]:
-    """
-    For each size of a curve its seconds, median of up to three runs, and its peak memory in MiB. To be called in a
-    fresh process, with plain data.
-    """
+    """Seconds, median of up to three runs, and peak memory in MiB at each size; to be called in a fresh process."""
     asked = Settings(**settings)
     subject, _, axis = name.rpartition("-")
     samples, classes = axis == "samples", axis == "classes"
@@ -96,17 +93,11 @@ def grow(name: str, settings: Settings) -> dict[str, Any]:
 
 
 def slope(sizes: Sequence[float], figures: Sequence[float]) -> float:
-    """
-    The exponent of the power law through figures at sizes, all positive, by least squares on logarithms: 1 for
-    linear growth.
-    """
+    """The exponent of the power law through figures at sizes, by least squares on logarithms: 1 for linear growth."""
     return float(np.polyfit(np.log(np.asarray(sizes, np.float64)), np.log(np.asarray(figures, np.float64)), 1)[0])
 
 
 def worst_step(sizes: Sequence[float], figures: Sequence[float]) -> float:
-    """
-    The largest factor by which the figure for one unit of size, ascending, rises from one size to the next: 1 or
-    less where growth is linear or below.
-    """
+    """The largest factor by which the figure for one unit of size rises from one size to the next: 1 for linear."""
     each = [figure / size for size, figure in zip(sizes, figures, strict=True)]
     return max((after / before for before, after in zip(each, each[1:], strict=False)), default=math.nan)

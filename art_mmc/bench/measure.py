@@ -157,10 +157,7 @@ def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: 
 
 
 def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
-    """
-    Run a case, for memory never more than three rounds, and return one row a contender; raise a RuntimeError when the
-    contenders' results show that they did not do the same work.
-    """
+    """One row a contender; RuntimeError when their results show that they did not do the same work."""
     results: dict[str, Any] = {}
 
     def figure(name: str, run: Callable[[], Any]) -> Callable[[], float]:
@@ -196,10 +193,7 @@ def _quotient(figure: float, reference: float) -> float:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """
-    A function that can be imported in a process of its own, arguments and result being plain data: a process' peak
-    never goes down, and what it has freed it often keeps.
-    """
+    """Call a function with plain data in a process of its own: a process' peak never goes down."""
     code = (
         f"import json, sys, torch; torch.set_num_threads({torch.get_num_threads()}); "
         f"from {function.__module__} import {function.__name__} as call; "
@@ -240,10 +234,7 @@ def _start_anew() -> int:
 
 
 def _peak() -> int:
-    """
-    The process' peak so far, in bytes. Where there is one Linux' own figure, since `getrusage` gives a process that
-    was just started the peak of the one that started it.
-    """
+    """The process' peak so far, in bytes: on Linux not `getrusage`'s, which begins with that of its parent."""
     if sys.platform == "linux":
         return _status("VmHWM")
     import resource

@@ -77,10 +77,7 @@ def _trained(backbone: str, nb_classes: int, steps: int) -> nn.Module:
 
 
 def network(backbone: str, settings: Settings, nb_classes: int = 10) -> nn.Module:
-    """
-    A network of one's own in evaluation mode, always with the same weights: those of a few steps on
-    :func:`images`, so that attacks have something to do.
-    """
+    """A network in evaluation mode, always of the same weights: a few steps on :func:`images` leave something to do."""
     return copy.deepcopy(_trained(backbone, nb_classes, settings.size(60, 2) if settings.trained else 0))
 
 
@@ -124,10 +121,7 @@ def classifiers(backbone: str, settings: Settings, nb_classes: int = 10) -> dict
 def pgd_steps(
     net: nn.Module, clean: torch.Tensor, labels: torch.Tensor, eps: float, step_size: float, steps: int
 ) -> torch.Tensor:
-    """
-    PGD on the cross-entropy from a random start, as short as it can be written by hand, for images (B, C, H, W) in
-    [0, 1] and a network whose parameters ask for no gradients.
-    """
+    """PGD on the cross-entropy from a random start, as short as it can be, of images (B, C, H, W) in [0, 1]."""
     low, high = (clean - eps).clamp_(0, 1), (clean + eps).clamp_(0, 1)
     adversarial = torch.empty_like(clean).uniform_(-eps, eps).add_(clean).clamp_(0, 1)
     for _ in range(steps):

@@ -55,10 +55,7 @@ def add_verb(commands: Any, module: Any) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """
-    Around the checks of what the user gave: what they raise is a line on the terminal. Elsewhere it would be a bug, and
-    keeps its traceback.
-    """
+    """Around the checks of what the user gave: what they raise is a line, and elsewhere a bug with its traceback."""
     try:
         yield
     except (ValueError, OSError) as err:

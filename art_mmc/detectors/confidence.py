@@ -10,10 +10,7 @@ from art_mmc.detectors.base import ScoreDetector
 
 
 def log_other_mass(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
-    """
-    `log(1 - f_k)` (B,), f the softmax of the logits (B, K) and k the classes (B,), None for the predicted ones: 1 -
-    confidence in logarithms, where it does not round to zero.
-    """
+    """`log(1 - f_k)` (B,), f the softmax of logits (B, K), k the classes (B,) or the predicted ones; never log 0."""
     classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
     others = logits.scatter(1, classes, -torch.inf)
     return others.logsumexp(dim=1) - logits.logsumexp(dim=1)

@@ -36,10 +36,7 @@ class RejectingNet(torch.nn.Module):
         self.threshold = float(threshold)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        Inputs (B, C, H, W), cast to the network's own type, to logits (B, K + 1), the last of which is that of
-        rejection.
-        """
+        """Inputs (B, C, H, W), cast to the network's own type, to logits (B, K + 1), the last that of rejection."""
         layer = find_layer(self.network, self.detector.layer) if self.detector.needs_features else None
         logits, z = logits_and_features(self.network, x, layer, training=None)
         excess = self.detector.score_tensors(logits, z) - self.threshold

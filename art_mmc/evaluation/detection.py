@@ -28,10 +28,7 @@ _SCORES, _FLAGS = ("clean_scores", "adversarial_scores"), ("clean_correct", "adv
 
 @dataclass(frozen=True)
 class AUC(Record):
-    """
-    Area under the ROC curve, the probability that an adversarial input has a larger score than a clean one, ties
-    counting one half; with its 95 % bootstrap interval.
-    """
+    """Area under the ROC curve, ties counting one half, with its 95 % bootstrap interval."""
 
     value: float
     interval: tuple[float, float]
@@ -132,10 +129,7 @@ class DetectionRecord(Record):
 
     @property
     def conclusive(self) -> bool:
-        """
-        Whether an area says anything of a detector. What an attack without a ball leaves it failed on, and an area over
-        the easy part of the images is not to be compared with one over all.
-        """
+        """Whether an area says anything: what an attack without a ball leaves it failed on, and the rest was easy."""
         return self.eps is not None or (self.fooled is not None and self.fooled.value >= SUCCESS)
 
     def auc(self, protocol: str = "paper") -> AUC | None:
@@ -155,10 +149,7 @@ class DetectionRecord(Record):
         return self._areas[protocol]
 
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
-        """
-        The ROC curve by the paper's protocol: false-positive and true-positive rates, ascending; empty where no input
-        is left.
-        """
+        """False- and true-positive rates by the paper's protocol, ascending; empty where no input is left."""
         kept = self.kept
         if not kept.any():
             return np.empty(0), np.empty(0)
@@ -203,9 +194,6 @@ class DetectionRecord(Record):
         return Share(int(mask.sum()), self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """
-        Plain data that JSON can hold: what the record is made of, and what follows from it, for readers without this
-        package. Scores and flags are strings.
-        """
+        """Plain data that JSON can hold, and what follows from it for readers without this package."""
         areas = {protocol: encode(self.auc(protocol)) for protocol in PROTOCOLS}
         return {**super().to_dict(), "n_kept": int(self.kept.sum()), "auc": areas}

@@ -81,10 +81,7 @@ def auc_table(study: DetectionStudy) -> str:
 
 
 def joint_table(study: DetectionStudy) -> str:
-    """
-    Markdown: what classifier and detector hold together, percent of the attacked images that are classified correctly
-    or detected; without a detector, classified correctly.
-    """
+    """Markdown: percent of the attacked images that are classified correctly or detected; and without a detector."""
 
     def alone(attack: str, records: list[DetectionRecord]) -> str:
         left = {each.adversarial_correct.mean() for each in records}
@@ -95,10 +92,7 @@ def joint_table(study: DetectionStudy) -> str:
 
 
 def published_tables(study: DetectionStudy) -> str:
-    """
-    Markdown: what the RCE paper reports for this data set and these defences, marked where it could not be verified;
-    empty where the paper has nothing.
-    """
+    """Markdown: what the RCE paper has for this data set and these defences, marked if unverified; empty for none."""
     dataset = study.provenance["dataset"]
     areas, white_box = get_published("pang2018-table2"), get_published("pang2018-table3")
     cells = {(cell.method, cell.attack): cell.shown for cell in (*areas.select(dataset), *white_box.select(dataset))}

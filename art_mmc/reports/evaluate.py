@@ -68,10 +68,7 @@ def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -
 
 
 def side_by_side(record: RobustnessRecord, eps: float) -> list[str]:
-    """
-    Percent left at a radius by the strongest attack on each of :data:`COLUMNS`, "-" where none ran, and in the worst
-    case.
-    """
+    """Percent left at a radius by the strongest attack on each of :data:`COLUMNS`, and in the worst case."""
     found = (strongest(record, eps, objectives) for objectives in COLUMNS.values())
     cells = [NONE if each is None else format_percent(each.accuracy) for each in found]
     return [*cells, with_interval(record.worst_case(eps))]
@@ -140,10 +137,7 @@ def records_table(records: Sequence[RobustnessRecord]) -> str:
 
 
 def protocol_section(record: RobustnessRecord) -> str:
-    """
-    Markdown: which parts of a paper's suite are exactly the paper's, as the run wrote it down (an older one may have
-    attacked otherwise); empty for any other suite.
-    """
+    """Markdown: what of a paper's suite is exactly the paper's, as the run wrote it down; empty for other suites."""
     if record.suite not in SUITES or not SUITES[record.suite].protocol:
         return ""
     rows = record.provenance.get("protocol")

@@ -92,10 +92,7 @@ def inspection_report(document: Mapping[str, Any], files: Iterable[str] = ()) ->
 
 
 class Inspected(NamedTuple):
-    """
-    A report on inspected networks as it was read: the document, and the pictures beside it, which can't be made again
-    without the networks.
-    """
+    """A report as it was read: the document, and the pictures, which can't be made again without the networks."""
 
     document: dict[str, Any]
     pictures: dict[str, bytes]

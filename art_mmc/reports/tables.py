@@ -96,10 +96,7 @@ def table(
     left: int = 1,
     style: Literal["markdown", "text"] = "markdown",
 ) -> str:
-    """
-    A table of rows: title of each column, and the function that writes its entry of a row. `left` as in
-    :func:`markdown_rows`; style "text" is for the terminal.
-    """
+    """A table of rows by the title and the function of each column; `left` as in :func:`markdown_rows`."""
     header, entries = [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
     return markdown_rows(header, entries, left) if style == "markdown" else text_rows(header, entries, left)
 

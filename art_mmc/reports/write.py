@@ -84,10 +84,7 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load(
     path: str | os.PathLike[str], kind: str, command: str, from_dict: Callable[[dict[str, Any]], Record]
 ) -> Record:
-    """
-    The record that `from_dict` makes of a report.json of the format that `command` writes; OSError when it can't be
-    read, ValueError when it holds something else.
-    """
+    """The record in a report.json of `command`; OSError when it can't be read, ValueError when it is none."""
     data = read_document(path)
     if data["format"] != kind:
         raise ValueError(f"{path} is no report of art-mmc {command}, but of kind '{data['format']}'.")

@@ -44,10 +44,7 @@ class DefenceResult(Record):
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Record):
-    """
-    Defences trained and evaluated under the same conditions, which are plain data: data, recipe, seed, versions,
-    device, date.
-    """
+    """Defences trained and evaluated under the same conditions, which are plain data."""
 
     FORMAT = "art_mmc.comparison"
 
@@ -61,10 +58,7 @@ class Comparison(Record):
 
 
 def prepare(settings: Compare, device_type: str = "cpu") -> Job:
-    """
-    Train defences from the same seed by the same recipe, and attack each on the same test images. It gives a
-    :class:`Comparison`, and each :class:`DefenceResult` as it comes.
-    """
+    """Train and attack all alike. It gives a :class:`Comparison`, and each :class:`DefenceResult` as it comes."""
     defences = settings.defence or list(ORDER)
     dataset, recipe, backbone = load_run(settings)
     for name in defences:

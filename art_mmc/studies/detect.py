@@ -113,10 +113,7 @@ class WhiteBoxRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class DetectionStudy(Record):
-    """
-    Detectors of classifiers under attacks: a record for each classifier, attack and detector, in this order, one for
-    each classifier that C&W-wb attacked, and the conditions, plain data.
-    """
+    """A record for each classifier, attack and detector, in this order, those of C&W-wb, and the conditions."""
 
     FORMAT = "art_mmc.detection"
 
@@ -146,18 +143,12 @@ class DetectionStudy(Record):
 
 
 def detection_eps(dataset: Dataset) -> float:
-    """
-    The radius of FGSM, BIM and ILCM: 0.16, the default of the RCE paper's released code, for grey images; 8 / 255,
-    where attacks on colour images are usually compared.
-    """
+    """The radius: 0.16, the default of the RCE paper's code, for grey images; 8 / 255, as usual, for colour."""
     return 8 / 255 if dataset.input_shape[0] == 3 else 0.16
 
 
 def settled(settings: Detect, dataset: Dataset) -> Detect:
-    """
-    The settings with all that they leave open decided: detectors, attacks, radius and number of images. ValueError for
-    unknown names, or what does not fit together.
-    """
+    """The settings with all that they leave open decided; ValueError for what is unknown or does not fit."""
     detectors, attacks = settings.detector or list(PAPER_DETECTORS), settings.attack
     if attacks is None:
         attacks = [name for name in ATTACKS if name != "cw-wb" or KERNEL in detectors]
@@ -183,10 +174,7 @@ def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreD
 
 
 def prepare(settings: Detect, device_type: str = "cpu") -> Job:
-    """
-    Train classifiers or load them, fit detectors, attack. It gives a :class:`DetectionStudy`, and classifier, attack
-    and records as they come.
-    """
+    """Train or load, fit, attack. It gives a :class:`DetectionStudy`, and classifier, attack, records as they come."""
     given = settings.checkpoint or []
     dataset, recipe, backbone = load_run(settings, [find_network(path) for path in given])
     wanted = settled(settings, dataset)
@@ -395,10 +383,7 @@ def _scored(
 
 
 def _goals(found: DetectionRecord, detector: ScoreDetector, before: NetworkOutputs, after: NetworkOutputs) -> Any:
-    """
-    Which images C&W-wb took to their target, bool (N,), and past the density as well: no other class comes but the one
-    that was predicted before.
-    """
+    """Which images C&W-wb took to their target, as no other class comes, and which past the density too."""
     hit, typical = after.predictions != before.predictions, detector.typical_scores(after.predictions)
     return {"hit": hit, "passed": hit & (found.adversarial_scores <= typical + ROUNDING * np.abs(typical))}
 

@@ -21,6 +21,7 @@ from art_mmc.data import Dataset
 from art_mmc.evaluation import wilson_interval
 from art_mmc.evaluation.engine import Target, run_plan
 from art_mmc.evaluation.plans import AttackPlan
+from art_mmc.evaluation.suites import crossing
 from art_mmc.heads import CenterTrackingHead, DistanceHead, LinearHead
 from art_mmc.pretrained import find_network
 from art_mmc.state import seeded
@@ -192,10 +193,7 @@ class Inspections(NamedTuple):
 
 
 def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
-    """
-    Load classifiers and the histories of their training. It gives :class:`Inspections`, and each :class:`Inspection` as
-    it comes.
-    """
+    """Load classifiers and histories. It gives :class:`Inspections`, and each :class:`Inspection` as it comes."""
     files = [find_network(path) for path in settings.checkpoints]
     dataset = load_data(settings, networks=files)
     classifiers = load_trained(files, dataset, device_type)
@@ -331,10 +329,7 @@ def inspect_classifier(
 def _training_loss(
     classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, logits: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """
-    Per sample, (N,). A loss of a user's own may know no values a sample, so that for another classifier than ours it is
-    the cross-entropy.
-    """
+    """Per sample, (N,); for another classifier than ours, whose loss may know none a sample, the cross-entropy."""
     if not isinstance(classifier, LossDefendedClassifier) or classifier.row is None:
         from scipy.special import logsumexp
 
@@ -351,8 +346,8 @@ def _training_loss(
 def _adversarial(
     classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
 ) -> np.ndarray:
-    objective, step = getattr(classifier, "objective", "loss"), max(2.5 / steps, 0.1) * eps
-    plan = AttackPlan("PGD", "pgd", objective, eps, steps=steps, step_size=step, every_point=False)
+    settings: dict[str, Any] = {"steps": steps, "step_size": crossing(eps, steps), "every_point": False}
+    plan = AttackPlan("PGD", "pgd", getattr(classifier, "objective", "loss"), eps, **settings)
     with seeded(seed):
         target = Target(classifier, x)
     return run_plan(target, x, y, plan, np.ones(len(x), bool), seed, batch_size)[1]

@@ -85,10 +85,7 @@ class Reproduction(Record):
 
 @dataclass(frozen=True)
 class Ours:
-    """
-    A measured figure in the unit of the published one, percent or a mean L2 distance. Its 95 % interval is Wilson's for
-    a share, the normal one for a mean.
-    """
+    """A figure in the published one's unit; its 95 % interval is Wilson's for a share, the normal one for a mean."""
 
     value: float
     interval: tuple[float, float]
@@ -110,10 +107,7 @@ class PaperRow:
 
 
 def paper_rows(reproduction: Reproduction) -> list[PaperRow]:
-    """
-    Every published figure of the rows that were reproduced, with ours and the worst case; but for the paper's radii
-    that were left out by choice.
-    """
+    """Every published figure of the rows that were reproduced but for the radii that were left out by choice."""
     table = get_published(reproduction.table)
     usual = get_suite(str(table.suite)).eps_for(reproduction.dataset) or ()
     omitted = [eps for eps in usual if not any(_same(eps, each) for each in reproduction.provenance["eps"])]

@@ -175,10 +175,7 @@ class TrainedDefence:
 
 
 def default_backbone(input_shape: Sequence[int], recipe: Recipe | None = None) -> str:
-    """
-    A paper's recipe brings its own backbone; else it is "cnn" for tiny images, "lenet5" for grey ones, "resnet20" for
-    others.
-    """
+    """A paper's recipe brings its own; else "cnn" for tiny images, "lenet5" for grey, "resnet20" for other ones."""
     if recipe is not None and recipe.name != "default":
         return recipe.backbone
     if min(input_shape[1:]) < 12:
@@ -302,10 +299,7 @@ def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_val
 
 
 def choose_test_images(dataset: Dataset, nb_test: int | None, seed: int = 0) -> np.ndarray:
-    """
-    Which test images are attacked, the same ones for each defence: indices, ascending, drawn without replacement; None,
-    or a number beyond what is there, for all.
-    """
+    """Indices, ascending, of the test images that are attacked, for each defence the same; None for all."""
     n = len(dataset.y_test)
     if nb_test is None or whole("nb_test", nb_test) >= n:
         return np.arange(n)

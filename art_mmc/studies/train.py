@@ -131,10 +131,9 @@ def with_options(recipe: Recipe, settings: Train) -> Recipe:
     """The recipe with what the command line says otherwise."""
     if settings.scale_rate and (settings.batch_size is None or settings.rate is not None):
         raise ValueError("--scale-rate scales the recipe's rate: it needs --batch-size, and has no use beside --lr")
-    if settings.batch_size is not None:
-        scaled = recipe.with_batch_size(settings.batch_size)
-        recipe = scaled if settings.scale_rate else dataclasses.replace(scaled, rate=recipe.rate)
-    of_recipe = {each.name for each in dataclasses.fields(Recipe)} - {"batch_size"}
+    if settings.batch_size is not None and settings.scale_rate:
+        recipe = recipe.with_batch_size(settings.batch_size)
+    of_recipe = {each.name for each in dataclasses.fields(Recipe)}
     changes, attack = {}, {}
     for each in dataclasses.fields(settings):
         group, value = each.metadata["group"], getattr(settings, each.name)

@@ -320,10 +320,7 @@ def knn_density(
 
 
 def binned(loss: np.ndarray, values: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The samples in the order of their losses (N,), in bins of as many: for each bin that is not empty the middle
-    quantile of its losses and the median of its values.
-    """
+    """For bins of as many samples, by their losses (N,): middle quantile of the losses and median of the values."""
     parts = [part for part in np.array_split(np.argsort(loss, kind="stable"), bins) if len(part)]
     ends = np.cumsum([0, *map(len, parts)]) / len(loss)
     return (ends[:-1] + ends[1:]) / 2, np.array([np.median(values[part]) for part in parts])

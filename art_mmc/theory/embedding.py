@@ -5,6 +5,7 @@ Features in the plane: principal components and t-SNE, clean and adversarial poi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -74,30 +75,24 @@ def map_features(
     if centers is not None:
         centers = np.asarray(centers, float)
         centers, _ = check_features(centers, np.arange(len(centers)) if centers.ndim else y, name="centers")
-    parts = [part for part in (z, z_adversarial, centers) if part is not None]
-    if any(part.shape[1] != z.shape[1] for part in parts):
-        raise ValueError(f"features and centers have different widths: {', '.join(str(p.shape[1]) for p in parts)}.")
-    ends = np.cumsum([len(part) for part in parts])[:-1]
+    given = {"points": z, "adversarial": z_adversarial, "centers": centers}
+    parts = {name: part for name, part in given.items() if part is not None}
+    widths = [part.shape[1] for part in parts.values()]
+    if len(set(widths)) > 1:
+        raise ValueError(f"features and centers have different widths: {', '.join(map(str, widths))}.")
+    explained = None
     if method == "pca":
         from sklearn.decomposition import PCA
 
         pca = PCA(2, svd_solver="full").fit(z)
-        mapped = [pca.transform(part) for part in parts]
+        mapped = [pca.transform(part) for part in parts.values()]
         share = pca.explained_variance_ratio_
         explained = (float(share[0]), float(share[1]))
     else:
         from sklearn.manifold import TSNE
 
-        together = np.concatenate(parts)
+        together = np.concatenate(list(parts.values()))
         tsne = TSNE(perplexity=min(perplexity, (len(together) - 1) / 3), init="pca", random_state=seed)
-        mapped = np.split(tsne.fit_transform(together), ends)
-        explained = None
-    rest = iter(mapped[1:])
-    return FeatureMap(
-        method,
-        mapped[0],
-        y,
-        None if z_adversarial is None else next(rest),
-        None if centers is None else next(rest),
-        explained,
-    )
+        mapped = np.split(tsne.fit_transform(together), np.cumsum(list(map(len, parts.values())))[:-1])
+    placed: dict[str, Any] = {**dict.fromkeys(given), **dict(zip(parts, mapped, strict=True))}
+    return FeatureMap(method, y=y, explained=explained, **placed)

@@ -33,10 +33,7 @@ FLATTERY = 5.0
 
 
 def flattered(result: DefenceResult) -> tuple[float, float] | None:
-    """
-    The eps of the largest lead of PGD on the own loss over PGD on the adaptive objective, and that lead in points; None
-    when it is not above :data:`FLATTERY`.
-    """
+    """Eps and size, in points, of the own loss' largest lead over the adaptive objective; None up to FLATTERY."""
     record = result.robustness
     leads = [
         (eps, 100 * (record.get(PGD_LOSS, eps).accuracy - record.get(PGD_ADAPTIVE, eps).accuracy)) for eps in record.eps

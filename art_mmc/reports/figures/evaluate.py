@@ -141,10 +141,7 @@ def steps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
 
 
 def progress_figure(record: RobustnessRecord) -> Figure | None:
-    """
-    What is left at the largest radius over the gradients spent, attack by attack and round by round; None for a suite
-    without rounds.
-    """
+    """What is left at the largest radius over the gradients spent, round by round; None without rounds."""
     eps = record.eps[-1]
     rounds = [each.round for each in record.attacks if each.bounded and each.eps <= eps]
     if not any(rounds):

@@ -165,10 +165,7 @@ def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]])
 
 
 def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel: str) -> Figure:
-    """
-    Log density, in the words of `ylabel`, against the training loss, one panel a network, one point a sample. Of each
-    network "train" and "test": rows of loss and log density (2, N).
-    """
+    """Log density against the loss, a panel a network: of "train" and "test" rows of loss and log density (2, N)."""
     title = "Sample density against the training loss"
     figure, panels = _by_network(list(samples), 5, 3.3, 1.0, title, "training loss", ylabel)
     for i, (panel, sets) in enumerate(zip(panels, samples.values(), strict=True)):
@@ -235,10 +232,7 @@ def boundary_figure(
 
 
 def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """
-    Probability gaps (N,), one row a network and set: the box from the first to the third quartile with the median,
-    whiskers from the 5th to the 95th percentile.
-    """
+    """Probability gaps (N,), a row a network and set: quartiles, median, and whiskers to 5th and 95th percentile."""
     rows = [
         (colour(k), f"{name}, {part}", part == "clean", values)
         for k, (name, sets) in enumerate(gaps.items())
