@@ -804,19 +804,18 @@ class Rounded(Preprocessor):
         return np.round(63 * x) / np.float32(63), y
 
 
+HALVES = np.full((1, 8, 8), 0.5, np.float32), np.full((1, 8, 8), 0.25, np.float32)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("settings", "suite"),
     [
-        ({}, "quick"),
-        ({"preprocessing": (0.5, 0.25)}, "standard"),
-        ({"preprocessing": (np.full((1, 8, 8), 0.5, np.float32), np.full((1, 8, 8), 0.25, np.float32))}, "standard"),
-        ({"preprocessing_defences": Rounded(), "preprocessing": None}, "quick"),
-        ({"loss": OneHotHinge()}, "standard"),
-        ({"clip_values": None}, "quick"),
-        ({"clip_values": (-0.5, 1.5)}, "standard"),
+        ({"preprocessing_defences": Rounded(), "preprocessing": None, "clip_values": None}, "quick"),
+        ({"preprocessing": HALVES, "loss": OneHotHinge()}, "standard"),
+        ({"preprocessing": (0.5, 0.25), "clip_values": (-0.5, 1.5)}, "standard"),
     ],
-    ids=["defaults", "mean and std", "arrays", "numpy defence", "one-hot loss", "no box", "another box"],
+    ids=["numpy defence, no box", "arrays, one-hot loss", "numbers, another box"],
 )
 def test_a_user_s_classifier_comes_back_as_it_was(settings, suite):
     with seeded(1):
@@ -996,8 +995,8 @@ def test_a_plan_shows_all_that_decides_the_outcome():
 
 @pytest.mark.parametrize("norm", [math.inf, 2])
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 255), (100, 101), (-1e4, 1e4)])
-@pytest.mark.parametrize("shape", [(2,), (3, 8, 8), (3, 64, 64), (3, 224, 224)])
-@pytest.mark.parametrize("share", [0.002, 0.1, 0.5])
+@pytest.mark.parametrize("shape", [(2,), (3, 8, 8), (3, 224, 224)])
+@pytest.mark.parametrize("share", [0.002, 0.5])
 def test_the_ball_allows_for_rounding_and_for_nothing_else(norm, low, high, shape, share):
     """Points on the edge as an attack computes them in float32, equal moves of equal values among them, and beyond."""
     rng = np.random.default_rng(0)
@@ -1040,8 +1039,6 @@ def test_the_box_allows_for_rounding_and_for_nothing_else(box, inside, outside):
     ("box", "norm"),
     [
         ((0.0, 255.0), math.inf),
-        ((-1.0, 1.0), 2),
-        ((-0.5, 0.5), math.inf),
         ((100.0, 101.0), 2),
         (None, math.inf),
         ("arrays", 2),

@@ -66,12 +66,6 @@ def fit(trainer, data, resume=False, epochs=EPOCHS):
     trainer.fit(x, y, validation, batch_size=16, nb_epochs=epochs, resume=resume)
 
 
-def test_the_art_attack_setting_is_comparable(data, tmp_path, monkeypatch):
-    """The description of an ART attack holds no address, so that a new process can go on."""
-    descriptions = [repr(make_trainer("sce-art-attack")) for _ in range(2)]
-    assert descriptions[0] == descriptions[1]
-
-
 def test_a_run_of_another_device_goes_on(data, tmp_path, caplog):
     """The state of a CUDA generator is 16 bytes long, a CPU's 5056: of a GPU's file the CPU takes all but that."""
     first = make_trainer("mmc-pgd-ema-best", tmp_path)
@@ -278,6 +272,8 @@ OTHERS = {
     "layers": lambda: make("mmc", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.GELU())),
     "optimizer.lr": lambda: with_rate(make("mmc")),
 }
+#: what older versions did not write down
+UNKNOWN = ("layers", "optimizer.lr")
 
 
 def with_rate(classifier):
@@ -297,8 +293,9 @@ def test_a_head_of_the_user_s_own_is_told_by_its_layer():
     assert identity(classifier)["layers"]["head"] == "Linear(in_features=64, out_features=10, bias=True)"
 
 
-@pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("age", ["new", "old"])
+@pytest.mark.parametrize(
+    ("name", "age"), [(name, age) for name in OTHERS for age in ("new", "old")[: 1 if name in UNKNOWN else 2]]
+)
 def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, tmp_path):
     """Of the runs of older versions too, which wrote no more than the description of the network."""
     own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.ReLU())
@@ -311,8 +308,6 @@ def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, 
 
     train(first)
     if age == "old":
-        if name in ("layers", "optimizer.lr"):
-            return
         payload = torch.load(tmp_path / "last.pt", weights_only=True)
         for entry in ("network", "optimizer", "validation"):
             del payload["training"]["fingerprint"][entry]

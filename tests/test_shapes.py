@@ -11,13 +11,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import CarliniL2Method, DeepFool, FastGradientMethod
 from art.attacks.evasion import ProjectedGradientDescent as ArtPGD
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import accelerate, create_classifier, load_classifier
-from art_mmc.attacks import SPSA, GaussianNoise, RandomRotation
+from art_mmc.attacks import RandomRotation
 from art_mmc.data import Dataset
 from art_mmc.detectors import KernelDensityDetector
 from art_mmc.evaluation import RobustnessEvaluation, transfer_matrix
@@ -159,25 +158,6 @@ def test_adversarial_training(kind, crafting):
         trainer = AdversarialLossTrainer(classifier, crafting, seed=0, verbose=False)
         trainer.fit(x, y, nb_epochs=1, batch_size=16, validation_data=(x[:6], y[:6]))
         assert np.isfinite(trainer.history[-1]["loss"])
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda c: FastGradientMethod(c, eps=0.1, norm=2),
-        lambda c: ArtPGD(c, eps=0.1, eps_step=0.05, max_iter=2, verbose=False),
-        lambda c: DeepFool(c, max_iter=2, verbose=False),
-        lambda c: CarliniL2Method(c, max_iter=2, binary_search_steps=1, verbose=False),
-        lambda c: SPSA(c, eps=0.1, max_iter=2, nb_samples=8, verbose=False),
-        lambda c: GaussianNoise(c, verbose=False),
-    ],
-    ids=["fgsm-l2", "pgd", "deepfool", "carlini", "spsa", "noise"],
-)
-def test_attacks(trained, kind, make):
-    x, y = data(kind, 6)
-    x_adv = make(trained).generate(x, y)
-    assert x_adv.shape == x.shape
-    assert np.isfinite(x_adv).all()
 
 
 SUITE_FOR = {

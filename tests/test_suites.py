@@ -11,6 +11,7 @@ import torch
 
 from art_mmc import load_dataset
 from art_mmc.attacks import auto_attack
+from art_mmc.attacks.build import build_attack
 from art_mmc.evaluation import (
     QUIRKS,
     SUITES,
@@ -396,3 +397,17 @@ def test_square_on_images_of_any_shape(shape):
     plan = AttackPlan("Square", "square", None, 0.3, steps=40)
     found = RobustnessEvaluation([plan], diagnostics=False, verbose=False).evaluate(classifier, x, y)
     assert found.attacks[0].correct < 8
+
+
+@pytest.mark.parametrize(("shape", "share"), [((1, 28, 28), 0.128), ((3, 32, 32), 0.033)])
+def test_jsma_of_the_rce_paper_changes_a_hundred_values(shape, share):
+    """A target that it can't reach: it stops at 100."""
+    size = math.prod(shape)
+    weight = np.linspace(-1, 0, size) * np.array([[-1.0], [1.0], [50.0]])
+    classifier = plain(Linear(weight, np.zeros(3)), input_shape=shape, nb_classes=3)
+    x = np.full((1, *shape), 0.5, np.float32)
+    attack = build_attack("jsma", classifier, batch_size=1, theta=1.0, pixels=100)
+    assert attack.gamma == pytest.approx(share, abs=5e-4)
+    x_adv = attack.generate(x, np.array([2]))
+    assert classifier.predict(x_adv).argmax() != 2
+    assert (x_adv != x).sum() == 100
