@@ -188,7 +188,7 @@ def watched(monkeypatch) -> list[tuple]:
         calls.append(("attack", classifier, evaluation, options))
         return protocol(tuple(evaluation.eps[:2]) if len(evaluation.eps) > 1 else (0.1, 0.2))
 
-    monkeypatch.setattr(module, "train_defence", train_defence)
+    monkeypatch.setattr(comparison, "train_defence", train_defence)
     monkeypatch.setattr(module, "assess", assess)
     monkeypatch.setattr(module, "in_main_process", lambda job: None)  # writes no network
     return calls
@@ -199,7 +199,7 @@ def reproduce(monkeypatch) -> Callable[..., Reproduction]:
     """Reproduce a table on a data set made by hand."""
 
     def reproduce(table: str, data: Dataset, **settings: Any) -> Reproduction:
-        monkeypatch.setattr(module, "load_data", lambda settings, name: data)
+        monkeypatch.setattr(comparison, "load_data", lambda settings, name: data)
         return prepare(Reproduce(table=table, dataset=data.name, quiet=True, **settings)).run(None)
 
     return reproduce
@@ -380,7 +380,7 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     # nor are figures of other versions
     count = len(measured)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "versions", dict)
+        patch.setattr(comparison, "versions", dict)
         assert run(*line_of_pc, "--seed", "3")[0] == 0
     assert len(measured) == count + 1
     # with other settings the folder is in the way, and that is a line

@@ -13,19 +13,9 @@ from typing import Any
 from art_mmc.distributed import world
 from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustness
 from art_mmc.evaluation.codec import Record
+from art_mmc.studies import setup
 from art_mmc.studies.settings import Compare
-from art_mmc.studies.setup import (
-    ORDER,
-    Job,
-    build_classifier,
-    choose_test_images,
-    clear_states,
-    default_eps,
-    load_run,
-    provenance,
-    told,
-    train_defence,
-)
+from art_mmc.studies.setup import Job
 
 #: samples that are attacked at once
 _BATCH = 256
@@ -59,12 +49,12 @@ class Comparison(Record):
 
 def prepare(settings: Compare, device_type: str = "cpu") -> Job:
     """Train and attack all alike. It gives a :class:`Comparison`, and each :class:`DefenceResult` as it comes."""
-    defences = settings.defence or list(ORDER)
-    dataset, recipe, backbone = load_run(settings)
+    defences = settings.defence or list(setup.ORDER)
+    dataset, recipe, backbone = setup.load_run(settings)
     for name in defences:
-        build_classifier(name, dataset, backbone)
-    radii = check_radii(settings.eps or default_eps(dataset))
-    index = choose_test_images(dataset, settings.nb_test, settings.seed)
+        setup.build_classifier(name, dataset, backbone)
+    radii = check_radii(settings.eps or setup.default_eps(dataset))
+    index = setup.choose_test_images(dataset, settings.nb_test, settings.seed)
     x, y = dataset.x_test[index], dataset.y_test[index]
     seed, verbose = settings.seed, not settings.quiet
     folder = Path(settings.output).expanduser()
@@ -79,12 +69,12 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
     def run(on_result: Callable[[DefenceResult], None] | None = None) -> Comparison:
         results = []
         if not settings.resume and world().is_main:
-            clear_states(begun)
+            setup.clear_states(begun)
         for name in defences:
             state = folder / "state" / name
             kept = state.with_name(f"{name}.run")
-            trained = train_defence(
-                name, dataset, recipe, backbone=backbone, folder=kept, **told(settings, device_type)
+            trained = setup.train_defence(
+                name, dataset, recipe, backbone=backbone, folder=kept, **setup.told(settings, device_type)
             )
             start = time.perf_counter()
             robustness = evaluate_robustness(
@@ -94,7 +84,7 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
             if on_result is not None:
                 on_result(results[-1])
         conditions = {
-            **provenance(dataset, recipe, seed, trained.classifier.device),
+            **setup.provenance(dataset, recipe, seed, trained.classifier.device),
             "backbone": backbone,
             "eps": list(results[0].robustness.eps),
             "steps": settings.steps,

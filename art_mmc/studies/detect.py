@@ -34,19 +34,9 @@ from art_mmc.evaluation.robustness import StateFolder, identity, identity_of_dat
 from art_mmc.evaluation.suites import get_suite
 from art_mmc.pretrained import find_network
 from art_mmc.state import Stream, derived_seed, seeded
+from art_mmc.studies import setup
 from art_mmc.studies.settings import Detect
-from art_mmc.studies.setup import (
-    SAME_COMMAND,
-    Job,
-    build_classifier,
-    choose_test_images,
-    load_run,
-    load_trained,
-    machine,
-    told,
-    train_defence,
-    versions,
-)
+from art_mmc.studies.setup import Job
 
 #: the three metrics of the RCE paper
 PAPER_DETECTORS = ("confidence", "non-me", "kernel-density")
@@ -176,21 +166,21 @@ def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreD
 def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     """Train or load, fit, attack. It gives a :class:`DetectionStudy`, and classifier, attack, records as they come."""
     given = settings.checkpoint or []
-    dataset, recipe, backbone = load_run(settings, [find_network(path) for path in given])
+    dataset, recipe, backbone = setup.load_run(settings, [find_network(path) for path in given])
     wanted = settled(settings, dataset)
     classifiers: dict[str, PyTorchClassifier] = dict(
-        load_trained(given, dataset, device_type, settings.factory if given else None)
+        setup.load_trained(given, dataset, device_type, settings.factory if given else None)
     )
     sources: dict[str, Any] = {name: {"checkpoint": path} for name, path in zip(classifiers, given, strict=True)}
     defences = [] if given else settings.defence or ["sce", "rce"]
-    for classifier in (*classifiers.values(), *(build_classifier(name, dataset, backbone) for name in defences)):
+    for classifier in (*classifiers.values(), *(setup.build_classifier(name, dataset, backbone) for name in defences)):
         _create(wanted, classifier)
 
     def run(on_attack: Callable[[str, str, list[DetectionRecord]], None] | None = None) -> DetectionStudy:
         for name in defences:
             kept = state / f"{name}.run"
-            trained = train_defence(
-                name, dataset, recipe, backbone=backbone, folder=kept, **told(settings, device_type)
+            trained = setup.train_defence(
+                name, dataset, recipe, backbone=backbone, folder=kept, **setup.told(settings, device_type)
             )
             classifiers[name], sources[name] = trained.classifier, trained.source
         return run_detection_study(classifiers, dataset, wanted, sources, on_attack, state)
@@ -198,7 +188,7 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     folder = Path(settings.output).expanduser()
     state = folder / "state"
     places = [state / place for name in (*classifiers, *defences) for place in (name, f"{name}.run")]
-    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=(*places, state))
+    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(*places, state))
 
 
 @dataclass(frozen=True, repr=False)
@@ -279,7 +269,7 @@ def run_detection_study(
         "data": identity_of_data(dataset.x_test, dataset.y_test),
         "fitting": identity_of_data(dataset.x_train[fit_on], dataset.y_train[fit_on]),
         "settings": {name: getattr(wanted, name) for name in _DECISIVE},
-        "versions": versions(),
+        "versions": setup.versions(),
     }
     records: list[DetectionRecord] = []
     white_box: list[WhiteBoxRecord] = []
@@ -350,7 +340,7 @@ def run_detection_study(
         "objective": OBJECTIVE,
         "seed": seed,
         "classifiers": facts,
-        **machine(next(iter(classifiers.values())).device),
+        **setup.machine(next(iter(classifiers.values())).device),
     }
     return DetectionStudy(provenance, tuple(records), tuple(white_box))
 
@@ -393,7 +383,7 @@ def _split_test(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which test images are attacked, and which set the threshold: none of the rest if they are too few for it."""
     n = len(dataset.y_test)
-    attacked = choose_test_images(dataset, nb_test, seed)
+    attacked = setup.choose_test_images(dataset, nb_test, seed)
     rest = np.setdiff1d(np.arange(n), attacked)
     rest = np.sort(np.random.default_rng(seed).permutation(rest)[:_MOST_CALIBRATION])
     enough = len(rest) >= 5 / false_positive_rate

@@ -20,17 +20,9 @@ from art_mmc.evaluation import RobustnessEvaluation, RobustnessRecord, budget, g
 from art_mmc.evaluation.curves import measure_curves
 from art_mmc.models.base import WrappedBackbone
 from art_mmc.pretrained import find_network
+from art_mmc.studies import setup
 from art_mmc.studies.settings import Evaluate, check_typed
-from art_mmc.studies.setup import (
-    SAME_COMMAND,
-    Job,
-    check_range,
-    choose_test_images,
-    default_eps,
-    load_data,
-    load_network,
-    machine,
-)
+from art_mmc.studies.setup import Job
 
 #: test images that are attacked, and images for the curves, at most
 NB_TEST, CURVES = 1000, 64
@@ -40,18 +32,18 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
     """Load a network and choose the attacks. It gives a :class:`.RobustnessRecord`."""
     suite = get_suite(settings.suite)
     checkpoint = find_network(settings.checkpoint)
-    dataset = load_data(settings, networks=[checkpoint], test_only=True)
-    classifier, kind = load_network(checkpoint, dataset, settings.factory, device_type)
+    dataset = setup.load_data(settings, networks=[checkpoint], test_only=True)
+    classifier, kind = setup.load_network(checkpoint, dataset, settings.factory, device_type)
     given = settings.substitute or []
-    substitutes = [load_network(path, dataset, None, device_type)[0] for path in given]
+    substitutes = [setup.load_network(path, dataset, None, device_type)[0] for path in given]
     for path, substitute in zip(given, substitutes, strict=True):
-        check_range(substitute, path, classifier.clip_values)
+        setup.check_range(substitute, path, classifier.clip_values)
     if settings.norm == "inf":
         check_typed(settings.eps, classifier.clip_values)
     radii = settings.eps
     if radii is None:
         unit = box_unit(classifier.clip_values, "the default of --eps")
-        radii = [unit * eps for eps in suite.eps_for(dataset.name) or default_eps(dataset)]
+        radii = [unit * eps for eps in suite.eps_for(dataset.name) or setup.default_eps(dataset)]
     nb_test, curves = settings.nb_test or NB_TEST, CURVES if settings.curves is None else settings.curves
     if suite.name == "quick":
         cost = budget.operations(classifier, dataset.x_test)
@@ -91,7 +83,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
             },
         )
 
-    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=(folder / "state",))
+    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(folder / "state",))
 
 
 def assess(
@@ -109,7 +101,7 @@ def assess(
     `nb_test` of them by the evaluation's seed, or all, put on the range of its `clip_values`; with curves of so many.
     The record has inputs and examples, and in its provenance the entries of `about`.
     """
-    index = choose_test_images(dataset, nb_test, evaluation.seed)
+    index = setup.choose_test_images(dataset, nb_test, evaluation.seed)
     x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]
     record = evaluation.evaluate(classifier, x, y)
     measured, failed = None, None
@@ -145,7 +137,7 @@ def assess(
         "quirks": list(evaluation.quirks),
         "batch_size": evaluation.batch_size,
         "seed": evaluation.seed,
-        **machine(classifier.device),
+        **setup.machine(classifier.device),
         **{key: fingerprint.pop(key) for key in ("left_out", "protocol") if key in fingerprint},
         "fingerprint": fingerprint,
     }

@@ -28,15 +28,7 @@ from art_mmc.state import seeded
 from art_mmc.studies.history import find_history, read_history
 from art_mmc.studies.settings import Inspect
 from art_mmc.studies.setup import Job, choose_test_images, default_eps, load_data, load_trained
-from art_mmc.theory.boundary import (
-    approximate_robustness_bound,
-    boundary_distances,
-    lda_boundaries,
-    mean_boundary_distances,
-    robustness_bound,
-    robustness_limit,
-    within_class_covariance,
-)
+from art_mmc.theory import boundary
 from art_mmc.theory.density import binned, compactness_ratio, contour_shell_density, feature_scale, knn_density
 from art_mmc.theory.embedding import FeatureMap, map_features
 from art_mmc.theory.features import FeatureError, class_means, features_and_logits, head_centers, head_weights
@@ -391,11 +383,11 @@ class _Features:
         # about their middle, which changes no distance but gives the limit a meaning
         middle = means.mean(axis=0)
         means, z = means - middle, {part: features - middle for part, features in self.z.items()}
-        measures.append(self._measure("class means", means, within_class_covariance(*self.reference), z))
+        measures.append(self._measure("class means", means, boundary.within_class_covariance(*self.reference), z))
         decides = isinstance(self.head, (LinearHead, DistanceHead))
-        weights, biases = head_weights(self.classifier) if decides else lda_boundaries(means)
+        weights, biases = head_weights(self.classifier) if decides else boundary.lda_boundaries(means)
         distances = {
-            part: boundary_distances(features, self.y[part], weights, biases).min(axis=1)
+            part: boundary.boundary_distances(features, self.y[part], weights, biases).min(axis=1)
             for part, features in (self.z if decides else z).items()
         }
         # a head that decides by its centers has the bound for them
@@ -404,18 +396,18 @@ class _Features:
     def _measure(
         self, title: str, means: np.ndarray, covariance: np.ndarray | None, z: Mapping[str, np.ndarray]
     ) -> BoundaryMeasure:
-        weights, biases = lda_boundaries(means, covariance)
+        weights, biases = boundary.lda_boundaries(means, covariance)
         squared_norm = float((weights * means).sum(axis=1).max())  # in the norm of the covariance
         measured = {
-            part: float(np.nanmin(mean_boundary_distances(z[part], self.y[part], weights, biases, covariance)))
+            part: float(np.nanmin(boundary.mean_boundary_distances(z[part], self.y[part], weights, biases, covariance)))
             for part in z
         }
         return BoundaryMeasure(
             title,
             "identity" if covariance is None else "measured",
-            robustness_bound(means, covariance),
-            approximate_robustness_bound(means, covariance),
-            robustness_limit(squared_norm, len(means)),
+            boundary.robustness_bound(means, covariance),
+            boundary.approximate_robustness_bound(means, covariance),
+            boundary.robustness_limit(squared_norm, len(means)),
             measured,
         )
 

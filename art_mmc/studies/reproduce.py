@@ -25,24 +25,12 @@ from art_mmc.evaluation.records import reading
 from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import find_network
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
+from art_mmc.studies import setup
 from art_mmc.studies.detect import DetectionStudy, run_detection_study, settled
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Detect, Reproduce
-from art_mmc.studies.setup import (
-    SAME_COMMAND,
-    Job,
-    TrainedDefence,
-    build_classifier,
-    check_range,
-    choose_test_images,
-    load_data,
-    load_network,
-    machine,
-    told,
-    train_defence,
-    versions,
-)
+from art_mmc.studies.setup import Job, TrainedDefence
 from art_mmc.studies.train import is_summary
 from art_mmc.trainers import RECIPES, Recipe, get_recipe
 
@@ -209,7 +197,9 @@ def check_reproduction(
             raise ValueError(f"{table.name} has no figures of '{each.key}' on {dataset.name}.")
         if each.key not in given:
             recipe = method_recipe(each, dataset.name, budget, small)
-            build_classifier(str(each.defence), dataset, _backbone(each, recipe, dataset.name, small), **each.options)
+            setup.build_classifier(
+                str(each.defence), dataset, _backbone(each, recipe, dataset.name, small), **each.options
+            )
     return rows
 
 
@@ -238,12 +228,12 @@ def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     files = _files(settings.checkpoint or [])
     if settings.second is not None:
         get_suite(settings.second)
-    dataset = load_data(settings, file or name)
+    dataset = setup.load_data(settings, file or name)
     if file:  # the table's data set in a file of the user's
         dataset = replace(dataset, name=name)
-    loaded = {key: load_network(file, dataset, None, device_type) for key, file in files.items()}
+    loaded = {key: setup.load_network(file, dataset, None, device_type) for key, file in files.items()}
     for key, (classifier, _) in loaded.items():
-        check_range(classifier, files[key])
+        setup.check_range(classifier, files[key])
     rows = check_reproduction(table, dataset, settings.defence, files, settings.epoch_share, settings.small)
     networks = _Networks(
         settings,
@@ -284,10 +274,10 @@ class _Networks:
         """A row's network, or of its recipe one with another backbone, from another seed."""
         recipe, key = self.recipe(row), "substitute" if substitute else row.key
         backbone = substitute or _backbone(row, recipe, self.dataset.name, self.settings.small)
-        asked = told(self.settings, self.device_type)
+        asked = setup.told(self.settings, self.device_type)
         asked["seed"] += bool(substitute)
         kept: dict[str, Any] = {"folder": self.folder / f"{key}.run", "options": row.options}
-        trained = train_defence(str(row.defence), self.dataset, recipe, backbone=backbone, **kept, **asked)
+        trained = setup.train_defence(str(row.defence), self.dataset, recipe, backbone=backbone, **kept, **asked)
         in_main_process(lambda: trained.classifier.save_checkpoint(self.folder / f"{key}.pt"))
         return trained
 
@@ -317,7 +307,7 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
         return run_detection_study(classifiers, dataset, wanted, sources, folder=state)
 
     state = networks.folder / "state"
-    return Job(dataset, networks.folder, run, SAME_COMMAND, states=(*(state / row.key for row in rows), state))
+    return Job(dataset, networks.folder, run, setup.SAME_COMMAND, states=(*(state / row.key for row in rows), state))
 
 
 def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
@@ -337,7 +327,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
 
     for each in suites:
         attacks(each)  # says now what is wrong
-    n = len(choose_test_images(dataset, settings.nb_test, settings.seed))
+    n = len(setup.choose_test_images(dataset, settings.nb_test, settings.seed))
     conditions: dict[str, Any] = {
         "n": n,
         "n_test": len(dataset.y_test),
@@ -352,7 +342,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         "seed": settings.seed,
     }
     states = {(row.key, each): folder / f"{row.key}.{each}.state" for row in rows for each in suites}
-    before = _finished(folder, table.name, dataset.name, {**conditions, "versions": versions()})
+    before = _finished(folder, table.name, dataset.name, {**conditions, "versions": setup.versions()})
 
     def run(on_result: Callable[[Reproduced], None] | None = None) -> Reproduction:
         substitutes: list[PyTorchClassifier] | None = None
@@ -382,10 +372,10 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
                 on_result(results[row.key])
         order = [each.key for each in table.methods]
         shown = sorted(results.values(), key=lambda each: (order.index(each.method) if each.method in order else 99))
-        facts = {**conditions, "substitute": crafted_on, **machine(classifier.device)}
+        facts = {**conditions, "substitute": crafted_on, **setup.machine(classifier.device)}
         return Reproduction(table.name, dataset.name, facts, tuple(shown))
 
-    return Job(dataset, folder, run, goes_on=SAME_COMMAND, states=tuple(states.values()))
+    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=tuple(states.values()))
 
 
 def _finished(folder: Path, table: str, dataset: str, conditions: Mapping[str, Any]) -> dict[str, Reproduced]:

@@ -8,19 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from art_mmc.evaluation import PGD_ADAPTIVE, PGD_LOSS, WORST_CASE
-from art_mmc.reports.figures.style import (
-    DASHES,
-    FAINT,
-    INK,
-    colour,
-    entry,
-    figure_png,
-    legend,
-    named_panels,
-    new_figure,
-    percent_axis,
-    radius_labels,
-)
+from art_mmc.reports.figures import style
 from art_mmc.reports.tables import short_name
 from art_mmc.studies.compare import Comparison, DefenceResult
 
@@ -52,31 +40,31 @@ def curves_figure(comparison: Comparison) -> Figure:
     results, facts = comparison.results, comparison.provenance
     count = len(results)
     columns = min(count, {4: 2}.get(count, 3 if count <= 9 else 4))
-    figure = new_figure(
+    figure = style.new_figure(
         max(3.3 * columns, 5) + 0.4,
         2.7 * -(-count // columns) + 1.2,
         f"Robust accuracy on {short_name(facts['dataset'])} ({facts['n']} test images, {facts['backbone']})",
     )
     names = [each.defence for each in results]
-    for i, panel in enumerate(named_panels(figure, names, columns, "eps (L-inf)", sharex=True, sharey=True)):
+    for i, panel in enumerate(style.named_panels(figure, names, columns, "eps (L-inf)", sharex=True, sharey=True)):
         _draw_panel(panel, comparison, i)
     worst, own, others = _looks(comparison)
     handles = [
-        entry("worst case", **worst),
-        entry("PGD on its own loss", **own),
-        *([Patch(facecolor=INK, alpha=0.16, label="what its own loss hides")] if len(comparison.eps) > 1 else []),
-        entry("worst case of the others", **{**others, "linewidth": 1.2}),
+        style.entry("worst case", **worst),
+        style.entry("PGD on its own loss", **own),
+        *([Patch(facecolor=style.INK, alpha=0.16, label="what its own loss hides")] if len(comparison.eps) > 1 else []),
+        style.entry("worst case of the others", **{**others, "linewidth": 1.2}),
     ]
-    legend(figure, handles if count > 1 else handles[:-1], 4 if columns > 2 else 2)
-    figure.supylabel("accuracy, %", fontsize=9.5, color=INK)
+    style.legend(figure, handles if count > 1 else handles[:-1], 4 if columns > 2 else 2)
+    figure.supylabel("accuracy, %", fontsize=9.5, color=style.INK)
     return figure
 
 
 def _looks(comparison: Comparison) -> tuple[dict[str, Any], ...]:
     """Of the worst case, PGD on the own loss and the others' worst cases: of a single radius points, and no lines."""
     worst: dict[str, Any] = {"linewidth": 2.2, "marker": "o", "markersize": 4.5}
-    own: dict[str, Any] = {"linewidth": 1.8, "linestyle": DASHES}
-    others: dict[str, Any] = {"linewidth": 0.8, "color": FAINT}
+    own: dict[str, Any] = {"linewidth": 1.8, "linestyle": style.DASHES}
+    others: dict[str, Any] = {"linewidth": 0.8, "color": style.FAINT}
     if len(comparison.eps) == 1:
         for look, marker in ((worst, "o"), (own, "s"), (others, "_")):
             look |= {"linestyle": "", "marker": marker, "markerfacecolor": "none"}
@@ -89,7 +77,7 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
     worst, own = (
         [_curve(result, attack, comparison.eps) for result in comparison.results] for attack in (WORST_CASE, PGD_LOSS)
     )
-    ours = colour(chosen)
+    ours = style.colour(chosen)
     solid, dashed, faint = _looks(comparison)
     for i, curve in enumerate(worst):
         if i != chosen:
@@ -100,10 +88,10 @@ def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
     panel.plot(eps, worst[chosen], zorder=4, **solid, color=ours, clip_on=False)
     found = flattered(comparison.results[chosen])
     note = "" if found is None else f"own loss: up to +{found[1]:.0f} points"
-    panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=INK)
+    panel.text(0.97, 0.93, note, transform=panel.transAxes, ha="right", va="top", fontsize=9, color=style.INK)
     panel.set_xlim(0, 1.03 * eps[-1])
-    panel.set_xticks(eps, radius_labels(eps))
-    percent_axis(panel, 104, -3)
+    panel.set_xticks(eps, style.radius_labels(eps))
+    style.percent_axis(panel, 104, -3)
 
 
 def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[float]:
@@ -113,4 +101,4 @@ def _curve(result: DefenceResult, attack: str, eps: Sequence[float]) -> list[flo
 
 def curves_png(comparison: Comparison) -> bytes:
     """The picture of :func:`curves_figure` as a PNG file."""
-    return figure_png(curves_figure(comparison))
+    return style.figure_png(curves_figure(comparison))

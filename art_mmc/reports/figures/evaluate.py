@@ -13,19 +13,7 @@ import numpy as np
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.records import Curves
-from art_mmc.reports.figures.style import (
-    COLOURS,
-    DASHES,
-    DOTS,
-    GRID,
-    INK,
-    SPINE,
-    figure_png,
-    new_figure,
-    percent_axis,
-    radius_labels,
-    style_panel,
-)
+from art_mmc.reports.figures import style
 from art_mmc.reports.tables import format_eps, norm_name, short_name
 
 if TYPE_CHECKING:
@@ -34,9 +22,9 @@ if TYPE_CHECKING:
 
 #: objective -> its name, colour, dashes and marker; the same in every picture
 STYLES: dict[str, tuple[str, str, Any, str]] = {
-    "loss": ("own loss", COLOURS[0], DASHES, "s"),
-    "cross_entropy": ("cross-entropy", COLOURS[1], (0, (6, 1.5, 1.2, 1.5)), "^"),
-    **{name: (name.replace("_", " "), COLOURS[2], "-", "o") for name in ("soft_margin", "margin")},
+    "loss": ("own loss", style.COLOURS[0], style.DASHES, "s"),
+    "cross_entropy": ("cross-entropy", style.COLOURS[1], (0, (6, 1.5, 1.2, 1.5)), "^"),
+    **{name: (name.replace("_", " "), style.COLOURS[2], "-", "o") for name in ("soft_margin", "margin")},
 }
 
 #: how markers look, and lines that may touch the frame
@@ -58,11 +46,11 @@ def robustness_pictures(record: RobustnessRecord) -> dict[str, bytes]:
     figures["examples.png"] = examples_figure(record)
     if record.labels is not None and record.predictions is not None:
         figures["confusion.png"] = confusion_figure(record)
-    return {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
+    return {name: style.figure_png(figure) for name, figure in figures.items() if figure is not None}
 
 
 def _style(objective: str) -> tuple[str, str, Any, str]:
-    return STYLES.get(objective, (objective.replace("_", " "), COLOURS[3], DOTS, "D"))
+    return STYLES.get(objective, (objective.replace("_", " "), style.COLOURS[3], style.DOTS, "D"))
 
 
 def _title(figure: Figure, record: RobustnessRecord, what: str) -> None:
@@ -70,14 +58,14 @@ def _title(figure: Figure, record: RobustnessRecord, what: str) -> None:
     facts = record.provenance
     where = f" on {short_name(facts['dataset'])}" if "dataset" in facts else ""
     title = fill(f"{what}: {facts.get('name', 'classifier')}{where}", int(9.3 * figure.get_figwidth()))
-    figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=12.5, fontweight="bold", color=style.INK, x=0.02, ha="left")
 
 
 def _titled(record: RobustnessRecord, what: str, how: str, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = new_figure(width, height)
+    figure = style.new_figure(width, height)
     panel = figure.add_subplot()
     _title(figure, record, what)
-    panel.set_title(fill(how, int(12 * width)), fontsize=9, color=INK, loc="left", pad=8)
+    panel.set_title(fill(how, int(12 * width)), fontsize=9, color=style.INK, loc="left", pad=8)
     return figure, panel
 
 
@@ -97,13 +85,13 @@ def _curves_figure(
         look = {"color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.9, "markersize": 5}
         y = [100 * count / curves.n for count in each]
         panel.plot(x, y, **look, markeredgewidth=0.6, label=f"PGD, {name}", zorder=3, **_MARKED)
-    style_panel(panel, "", f"eps ({norm_name(curves.norm)})" if over == "eps" else over, "accuracy, %")
-    percent_axis(panel, 104, -3)
+    style.style_panel(panel, "", f"eps ({norm_name(curves.norm)})" if over == "eps" else over, "accuracy, %")
+    style.percent_axis(panel, 104, -3)
     return figure, panel
 
 
 def _legend(panel: Axes) -> None:
-    look: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 3}
+    look: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": style.INK, "handlelength": 3}
     panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", **look)
 
 
@@ -113,13 +101,19 @@ def eps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     counts = {objective: [curves.clean, *found] for objective, found in curves.over_eps.items()}
     figure, panel = _curves_figure(record, curves, "eps", how, eps, counts)
     worst = [100 * record.worst_case(each).standing[: curves.n].mean() for each in record.eps]
-    look: dict[str, Any] = {"color": INK, "linewidth": 2.6, "marker": "X", "markersize": 8, "markeredgewidth": 0.7}
+    look: dict[str, Any] = {
+        "color": style.INK,
+        "linewidth": 2.6,
+        "marker": "X",
+        "markersize": 8,
+        "markeredgewidth": 0.7,
+    }
     known = {0.0: 100 * curves.clean / curves.n, **dict(zip(record.eps, worst, strict=True))}
     if len(record.eps) == 1:  # between the clean figure and a single radius nothing was measured
         known, look = {record.eps[0]: worst[0]}, {**look, "linestyle": ""}
     panel.plot(*zip(*known.items(), strict=True), label="worst case,\nall attacks", zorder=4, **look, **_MARKED)
     panel.set_xlim(0, 1.02 * eps[-1])
-    panel.set_xticks(eps, radius_labels(eps))
+    panel.set_xticks(eps, style.radius_labels(eps))
     _legend(panel)
     return figure
 
@@ -130,8 +124,8 @@ def steps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     figure, panel = _curves_figure(record, curves, "steps", how, steps, curves.over_steps)
     if curves.at in record.eps:
         worst = 100 * record.worst_case(curves.at).standing[: curves.n].mean()
-        panel.axhline(worst, color=INK, linewidth=2.2, label="worst case,\nall attacks", zorder=2)
-    clean: dict[str, Any] = {"color": SPINE, "linewidth": 1.2, "linestyle": (0, (2, 2))}
+        panel.axhline(worst, color=style.INK, linewidth=2.2, label="worst case,\nall attacks", zorder=2)
+    clean: dict[str, Any] = {"color": style.SPINE, "linewidth": 1.2, "linestyle": (0, (2, 2))}
     panel.axhline(100 * curves.clean / curves.n, label="clean", zorder=1, **clean)
     panel.set_xscale("log")
     panel.set_xticks(steps, [str(count) for count in steps])
@@ -149,13 +143,13 @@ def progress_figure(record: RobustnessRecord) -> Figure | None:
     how = f"all attacks at eps {format_eps(eps)} in turn; a filled mark ends a round"
     figure, panel = _titled(record, "Accuracy over the work spent", how, 7.2, 3.9)
     spent, left = np.array(record.progress(eps), dtype=float).T / record.clean.n
-    panel.step(spent, 100 * left, where="post", color=INK, linewidth=1.9, zorder=3)
+    panel.step(spent, 100 * left, where="post", color=style.INK, linewidth=1.9, zorder=3)
     ends = [
         i for i, (this, after) in enumerate(zip(rounds, [*rounds[1:], 0], strict=True), 1) if this and this != after
     ]
-    panel.plot(spent[ends], 100 * left[ends], "o", color=COLOURS[0], markersize=7, zorder=4, **_MARKED)
-    style_panel(panel, "", "gradients for each image", "accuracy, %")
-    percent_axis(panel, 104)
+    panel.plot(spent[ends], 100 * left[ends], "o", color=style.COLOURS[0], markersize=7, zorder=4, **_MARKED)
+    style.style_panel(panel, "", "gradients for each image", "accuracy, %")
+    style.percent_axis(panel, 104)
     return figure
 
 
@@ -163,17 +157,17 @@ def _shares(panel: Axes, share: np.ndarray, words: Mapping[tuple[int, int], str]
     """A table as a picture, the darker the larger the share; with words in its cells, there are thin lines around."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    shades = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfc7e6", COLOURS[0]])
+    shades = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfc7e6", style.COLOURS[0]])
     picture = panel.imshow(100 * share, cmap=shades, vmin=0, vmax=100, **kwargs)
     for (row, column), word in words.items():
-        colour = "white" if share[row, column] > 0.5 else INK
+        colour = "white" if share[row, column] > 0.5 else style.INK
         panel.text(column, row, word, ha="center", va="center", fontsize=size, color=colour)
     if words:
         panel.set_xticks(np.arange(share.shape[1] + 1) - 0.5, minor=True)
         panel.set_yticks(np.arange(share.shape[0] + 1) - 0.5, minor=True)
-        panel.grid(which="minor", color=GRID, linewidth=0.8)
-    panel.tick_params(which="both", length=0, labelsize=9, colors=INK)
-    panel.spines[:].set_color(SPINE)
+        panel.grid(which="minor", color=style.GRID, linewidth=0.8)
+    panel.tick_params(which="both", length=0, labelsize=9, colors=style.INK)
+    panel.spines[:].set_color(style.SPINE)
     return picture
 
 
@@ -187,8 +181,8 @@ def zero_gradient_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     _shares(panel, share, {place: f"{100 * each:.0f}" for place, each in np.ndenumerate(share)}, 9.5, aspect="auto")
     panel.set_xticks(range(len(eps)), [format_eps(each) for each in eps])
     panel.set_yticks(range(len(share)), [_style(objective)[0] for objective in curves.zero])
-    panel.set_xlabel(f"eps ({norm_name(curves.norm)})", fontsize=9.5, color=INK)
-    panel.set_ylabel("gradient of the", fontsize=9.5, color=INK)
+    panel.set_xlabel(f"eps ({norm_name(curves.norm)})", fontsize=9.5, color=style.INK)
+    panel.set_ylabel("gradient of the", fontsize=9.5, color=style.INK)
     return figure
 
 
@@ -219,18 +213,20 @@ def examples_figure(record: RobustnessRecord) -> Figure | None:
     clean, adversarial = ((images[index] - low) / (high - low) for images in (x, record.examples))
     difference = adversarial - clean  # as a share of the range, as are the images
     largest = float(np.abs(difference).max())
-    figure = new_figure(max(1.08 * len(index) + 1.3, 5.4), 1.08 * 3 + 0.95)
+    figure = style.new_figure(max(1.08 * len(index) + 1.3, 5.4), 1.08 * 3 + 0.95)
     panels = figure.subplots(3, len(index), squeeze=False)
     for i, sample in enumerate(index):
         for row, image in enumerate((clean[i], adversarial[i], difference[i])):
             _draw_image(panels[row, i], image, largest if row == 2 else None)
-        panels[0, i].set_title(str(record.labels[sample]), fontsize=10, color=INK, pad=3)
-        panels[1, i].set_title(f"\N{RIGHTWARDS ARROW} {record.predictions[sample]}", fontsize=10, color=INK, pad=3)
+        panels[0, i].set_title(str(record.labels[sample]), fontsize=10, color=style.INK, pad=3)
+        panels[1, i].set_title(
+            f"\N{RIGHTWARDS ARROW} {record.predictions[sample]}", fontsize=10, color=style.INK, pad=3
+        )
     magnified = f"difference,\nup to {format_eps(largest * (high - low))}"
     if x.shape[1] > 1:
         magnified = f"difference\n\N{MULTIPLICATION SIGN} {0.5 / largest:.3g}"
     for panel, label in zip(panels[:, 0], ("clean", "adversarial", magnified), strict=True):
-        panel.set_ylabel(label, fontsize=9.5, color=INK, rotation=0, ha="right", va="center", labelpad=10)
+        panel.set_ylabel(label, fontsize=9.5, color=style.INK, rotation=0, ha="right", va="center", labelpad=10)
     _title(figure, record, f"Worst case at eps {format_eps(record.eps[-1])}")
     return figure
 
@@ -245,7 +241,7 @@ def _draw_image(panel: Axes, image: np.ndarray, largest: float | None) -> None:
         panel.imshow(np.clip(shown[:3].transpose(1, 2, 0), 0, 1), interpolation="nearest")
     panel.set_xticks([])
     panel.set_yticks([])
-    panel.spines[:].set_color(SPINE)
+    panel.spines[:].set_color(style.SPINE)
     panel.spines[:].set_linewidth(0.6)
 
 
@@ -256,7 +252,7 @@ def confusion_figure(record: RobustnessRecord) -> Figure:
     counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (labels, predictions), 1)
     size = min(6.4, max(3.6, 0.46 * classes + 1.2))
-    figure = new_figure(size + 0.9, size + 0.5)
+    figure = style.new_figure(size + 0.9, size + 0.5)
     panel = figure.add_subplot()
     named = classes <= MOST_CLASSES
     words = {(i, j): str(counts[i, j]) for i, j in np.argwhere(counts)} if named else {}
@@ -267,11 +263,11 @@ def confusion_figure(record: RobustnessRecord) -> Figure:
     if named:
         panel.set_xticks(range(classes))
         panel.set_yticks(range(classes))
-    panel.set_xlabel("class that the worst-case image is taken for", fontsize=9.5, color=INK)
-    panel.set_ylabel("true class", fontsize=9.5, color=INK)
+    panel.set_xlabel("class that the worst-case image is taken for", fontsize=9.5, color=style.INK)
+    panel.set_ylabel("true class", fontsize=9.5, color=style.INK)
     bar = figure.colorbar(picture, ax=panel, shrink=0.75, aspect=28, pad=0.02)
-    bar.set_label("share of the class, %", fontsize=9, color=INK)
-    bar.ax.tick_params(labelsize=8.5, colors=INK, length=0)
+    bar.set_label("share of the class, %", fontsize=9, color=style.INK)
+    bar.ax.tick_params(labelsize=8.5, colors=style.INK, length=0)
     bar.outline.set_visible(False)  # type: ignore[operator]
     _title(figure, record, f"Worst case at eps {format_eps(record.eps[-1])}")
     return figure
