@@ -110,6 +110,11 @@ RECORD = RobustnessRecord(
     diagnostics_seconds=4.0,
 )
 
+#: attacks alone, in L2 and on some of the images: no labels, no diagnostics, no verdict, no provenance
+BARE = RobustnessRecord(
+    CLEAN, (attack("SPSA", "margin", 0.1, "0111111110", attacked=bits("1100000000"), norm=2.0),), seed=0
+)
+
 CURVES = Curves(
     n=8,
     clean=8,

@@ -13,7 +13,7 @@ import torch
 from _pytest.mark import ParameterSet
 
 from art_mmc.bench import GROUPS, Settings, select, summary_table, write_bench
-from art_mmc.bench.cases import CASES, algorithm_1, case_megabytes, find_case
+from art_mmc.bench.cases import CASES, case_megabytes, find_case
 from art_mmc.bench.growth import CURVES, SUBJECTS, measure_curve, slope, worst_step
 from art_mmc.bench.measure import (
     Case,
@@ -35,7 +35,6 @@ from art_mmc.bench.report import (
     read_rows,
 )
 from art_mmc.cli import main
-from art_mmc.geometry import max_mahalanobis_centers
 from art_mmc.reports import read_document
 from art_mmc.studies.setup import ORDER
 from tests.handmade import MACHINE
@@ -140,10 +139,6 @@ def test_each_loss_is_measured_by_cross_entropy_on_its_own_head():
     for each in rows.values():
         assert each.ratio == each.median / rows[each.reference].median
     assert {name for name, each in rows.items() if each.reference != name} == set(ORDER)
-
-
-def test_algorithm_of_the_paper_gives_our_centers():
-    np.testing.assert_allclose(algorithm_1(10, 16), max_mahalanobis_centers(10, 16).numpy(), atol=1e-6)
 
 
 def test_choosing():

@@ -217,6 +217,11 @@ MISTAKES = {
     "compare --seed -1": "argument --seed: expected a whole number from 0 to 4294967295, got '-1'",
     "compare --threads 100000": "argument --threads: expected a whole number from 1 to 1024, got '100000'",
     "compare --device tpu": "argument --device: invalid choice: 'tpu'",
+    **{
+        f"compare --device {name}": f"--device {name}: torch finds no CUDA device here; use --device cpu"
+        for name in ("gpu", "cuda")
+        if not torch.cuda.is_available()
+    },
     "compare --dataset two.npz --defence sce,gce": "defence 'gce' needs at least 3 classes",
     "compare --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
     "evaluate mmc.pt --output mine": "mine/report.json was not written by art-mmc, and is not replaced",
@@ -256,6 +261,7 @@ MISTAKES = {
     "train --defence rce --set weight=[1,2]": "weight: expected 10 numbers, one a class, got 2.",
     "train --defence mmc --keep best --validation 0": "need a --validation share",
     "train --defence mmc --output file/mmc.pt": "file is a file, where a folder is needed; take another place",
+    "train --defence mmc --output taken.pt": "taken.run is a file, where a folder is needed; take another place",
     "train --defence mmc --output .": ". is a folder; --output names a file",
     "train --defence mmc --output mmc.json": "name the classifier's file .pt",
     "evaluate": "the following arguments are required: CHECKPOINT",
@@ -402,6 +408,7 @@ def odds(tmp_path_factory: pytest.TempPathFactory, mnist_folder: Path) -> Path:
     """A folder of files that something is wrong with, and of a few that are right."""
     folder = tmp_path_factory.mktemp("odds")
     (folder / "file").write_text("")
+    (folder / "taken.run").write_text("mine")
     (folder / "damaged.npz").write_text("no zip")
     (folder / "usersnets.py").write_text(FACTORY)
     (folder / "badly.py").write_text("def net(:\n")
@@ -481,15 +488,6 @@ def test_a_mistake_is_one_line(run, odds, tmp_path, monkeypatch, line):
 )
 def test_names_that_flags_had_before(line, name, value):
     assert getattr(build_parser().parse_args(line.split()), name) == value
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("name", ["gpu", "cuda"])
-def test_no_gpu(run, name):
-    status, _, err = run("compare", "--device", name)
-    assert status == 2
-    assert is_one_error(err)
-    assert f"--device {name}: torch finds no CUDA device here; use --device cpu" in err
 
 
 def test_a_folder_that_cannot_be_written(run, monkeypatch):
@@ -622,13 +620,6 @@ def test_of_two_runs_at_once_to_one_place_the_second_is_refused(tiny, run):
             assert "another run is writing there" in err
         assert run("train", "--defence", "sce", *more, "other.pt")[0] == 0
     assert run("train", "--defence", "sce", *more, "net.pt")[0] == 0
-
-
-def test_a_file_where_the_run_folder_belongs_is_a_line(tiny, run):
-    Path("net.run").write_text("mine")
-    status, _, err = run("train", "--defence", "sce", "--dataset", tiny, "--epochs", 1, "--output", "net.pt")
-    assert (status, err) == (2, "art-mmc: error: net.run is a file, where a folder is needed; take another place\n")
-    assert Path("net.run").read_text() == "mine"
 
 
 @pytest.mark.parametrize("seen", [6, 60])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from art_mmc import geometry
+from art_mmc.bench.cases import algorithm_1
 from art_mmc.geometry import largest_cosine, max_mahalanobis_centers, random_centers
 from tests.conftest import left_alone
 
@@ -18,17 +19,6 @@ from tests.conftest import left_alone
 def gram(centers):
     """Inner products in float64 of the float32 centers."""
     return (centers.double() @ centers.double().T).numpy()
-
-
-def algorithm_1(num_classes, dim, scale):
-    """MMLDA's Algorithm 1 entry by entry, in float64."""
-    mu = np.zeros((num_classes, max(dim, num_classes)))
-    mu[0, 0] = 1.0
-    for i in range(1, num_classes):
-        for j in range(i):
-            mu[i, j] = -(1 / (num_classes - 1) + mu[i] @ mu[j]) / mu[j, j]
-        mu[i, i] = math.sqrt(abs(1 - mu[i] @ mu[i]))
-    return scale * mu[:, :dim]
 
 
 def test_simplex_gram_matrix():
@@ -43,9 +33,9 @@ def test_simplex_gram_matrix():
 
 
 def test_simplex_equals_algorithm_1():
-    """The same vertices in the same rotation, not just the same Gram matrix."""
+    """MMLDA's own, entry by entry: the same vertices in the same rotation, not just the same Gram matrix."""
     for num_classes, dim in ((2, 2), (3, 3), (10, 10), (10, 64), (50, 50)):
-        expected = algorithm_1(num_classes, dim, 10.0)
+        expected = 10 * algorithm_1(num_classes, dim)
         # the last diagonal entry is 0 up to the root of float64's round-off in the paper's own recursion
         actual = max_mahalanobis_centers(num_classes, dim, 10.0).numpy()
         np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6)

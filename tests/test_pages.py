@@ -23,17 +23,30 @@ from art_mmc.reports import (
     text_table,
     verdict_text,
 )
-from tests.handmade import PICTURES, RECORD, comparison, pictured, reproduction
+from art_mmc.studies.reproduce import Reproduction
+from tests.handmade import BARE, PICTURES, RECORD, comparison, pictured, reproduction
+
+
+def given() -> Reproduction:
+    """With networks that nobody trained for it."""
+    found = reproduction()
+    return replace(found, results=tuple(replace(each, training_seconds=None) for each in found.results))
+
 
 FOLDER = Path(__file__).with_name("pages")
 PAGES = {
     "compare.md": lambda: markdown_report(comparison()),
+    "compare-pc.md": lambda: markdown_report(replace(comparison(), results=comparison().results[2:]), picture=None),
+    "compare-narrow.txt": lambda: text_table(comparison(), width=50) + "\n",
     "compare.txt": lambda: f"{text_table(comparison())}\n\n{provenance_line(comparison())}\n",
     "evaluate.md": lambda: robustness_report(pictured(), PICTURES),
     "evaluate.txt": lambda: f"{evaluation_table(RECORD)}\n\n{verdict_text(RECORD)}\n",
+    "evaluate-bare.md": lambda: robustness_report(BARE),
+    "evaluate-bare.txt": lambda: f"{evaluation_table(BARE)}\n\n{verdict_text(BARE)}\n",
     "evaluate.csv": lambda: attacks_csv(RECORD).decode(),
     "side-by-side.md": lambda: records_table([RECORD, replace(RECORD, provenance={}, verdict=None)]) + "\n",
     "reproduce.md": lambda: reproduction_report(reproduction()),
+    "reproduce-given.md": lambda: reproduction_report(given()),
     "reproduce.txt": lambda: paper_text(reproduction()) + "\n",
     "reproduce.csv": lambda: figures_csv(reproduction()).decode(),
 }

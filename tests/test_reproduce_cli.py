@@ -133,14 +133,6 @@ def test_a_mean_distance_counts_failures_as_zero():
     assert ours.interval == pytest.approx((0.0760, 1.9240), abs=1e-4)
 
 
-def test_of_networks_that_were_given_it_says_so():
-    whole = reproduction()
-    given = tuple(replace(each, training_seconds=None) for each in whole.results)
-    text = reproduction_report(replace(whole, results=given))
-    assert "10 test images of mnist, trained networks that were given, on cpu" in text
-    assert "epochs" not in text.split("## Provenance")[1]
-
-
 def test_written_and_read_again(tmp_path):
     files = write_reproduction(reproduction(), tmp_path / "a")
     assert sorted(path.name for path in files) == ["figures.csv", "report.json", "report.md"]

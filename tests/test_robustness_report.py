@@ -17,7 +17,6 @@ from art_mmc.evaluation import (
     SUITES,
     UNTRUSTWORTHY,
     AttackRecord,
-    RobustnessRecord,
     Verdict,
     headline,
     wilson_interval,
@@ -28,7 +27,6 @@ from art_mmc.reports import (
     load_robustness,
     report_files,
     robustness_report,
-    verdict_text,
     write_robustness,
 )
 from art_mmc.reports.evaluate import side_by_side, strongest
@@ -41,7 +39,7 @@ from art_mmc.reports.figures.evaluate import (
     zero_gradient_figure,
 )
 from art_mmc.reports.rewrite import rewrite
-from tests.handmade import ATTACKS, CLEAN, CURVES, LABELS, PICTURES, RECORD, attack, bits, pictured
+from tests.handmade import ATTACKS, BARE, CLEAN, CURVES, LABELS, PICTURES, RECORD, attack, bits, pictured
 
 FILES = sorted(["attacks.csv", *PICTURES, "examples.npz", "report.json", "report.md"])
 
@@ -120,46 +118,6 @@ def test_an_objective_that_did_not_run_is_a_dash():
     assert side_by_side(record, 0.1)[:3] == ["80.0", "-", "-"]
 
 
-def test_verdict_without_a_flag_and_without_diagnostics():
-    fine = replace(RECORD, diagnostics=RECORD.diagnostics[:1], verdict=Verdict(HOLDS, ("Nothing.",)))
-    assert verdict_text(fine).splitlines()[:2] == ["flagged diagnostics: none of 1", "verdict: holds so far"]
-    assert verdict_text(replace(RECORD, verdict=None)) == "no verdict: the diagnostics did not run"
-
-
-def section(record, title: str) -> str:
-    """What stands in the report under a title."""
-    return robustness_report(record).partition(f"# {title}\n\n")[2].partition("\n\n#")[0]
-
-
-def test_a_sample_limit_is_marked():
-    record = replace(RECORD, attacks=(attack("SPSA", "margin", 0.1, "0111111110", attacked=bits("1100000000")),))
-    text = section(record, "Attacks")
-    assert "| 2 | 50.0 (9.5 to 90.5)+ |" in text
-    assert "+ ran on some of the samples only" in text
-    assert "ran on what earlier" not in text
-
-
-def test_of_attacks_inside_a_ball_alone_there_is_no_second_table():
-    assert not section(replace(RECORD, attacks=ATTACKS[:1]), "Without a ball")
-
-
-def test_report_of_a_bare_record():
-    """Attacks alone: no labels, no diagnostics, no verdict, no provenance."""
-    record = RobustnessRecord(CLEAN, ATTACKS[:1], seed=0)
-    text = robustness_report(record)
-    assert "**No verdict**" in text
-    assert "## By class" not in text
-    assert "## Diagnostics" not in text
-    assert "![" not in text
-    assert sorted(report_files(record)) == ["attacks.csv", "report.json", "report.md"]
-
-
-def test_l2_is_named():
-    record = replace(RECORD, attacks=(replace(ATTACKS[0], norm=2.0),))
-    assert "inputs, L2;" in evaluation_table(record)
-    assert "radius of an L2 ball" in robustness_report(record)
-
-
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
@@ -175,6 +133,10 @@ def test_written_and_read_again(tmp_path):
     np.testing.assert_array_equal(again.inputs, before.inputs)
     np.testing.assert_array_equal(again.examples, before.examples)
     np.testing.assert_array_equal(again.index, np.arange(10) + 5)
+
+
+def test_files_of_a_bare_record():
+    assert sorted(report_files(BARE)) == ["attacks.csv", "report.json", "report.md"]
 
 
 def test_examples_of_another_run_are_left_alone(tmp_path):
