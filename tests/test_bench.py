@@ -173,7 +173,7 @@ def test_memory_in_a_process_of_its_own(monkeypatch):
 def test_memory_jobs_compare_the_two_classes(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "art_mmc.bench.cases.in_fresh_process",
+        "art_mmc.bench.measure.in_fresh_process",
         lambda function, *request: asked.append(request) or 100.0 - 40 * (len(asked) % 2),
     )
     rows = run_case(CASES["memory-fit"], QUICK, rounds=9)

@@ -17,18 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from art_mmc.attacks.build import build_attack
-from art_mmc.bench.measure import (
-    ART,
-    BY_HAND,
-    OURS,
-    Case,
-    Check,
-    Contest,
-    Settings,
-    in_fresh_process,
-    peak_megabytes,
-    seconds,
-)
+from art_mmc.bench import measure
+from art_mmc.bench.measure import ART, BY_HAND, OURS, Settings
 from art_mmc.bench.subjects import BATCH, SHAPES, TITLES, classifiers, images, network, optimizer, pgd_steps, repeatable
 from art_mmc.checks import check_name
 from art_mmc.classifiers import create_classifier
@@ -62,11 +52,11 @@ def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, step
     return build_attack(name, classifier, batch_size=batch_size, **settings)
 
 
-def _accuracy(classifier: Any, y: np.ndarray) -> Check:
+def _accuracy(classifier: Any, y: np.ndarray) -> measure.Check:
     def score(x_adv: np.ndarray) -> float:
         return 100 * float((classifier.predict(x_adv).argmax(axis=1) == y).mean())
 
-    return Check("robust accuracy, %", score, close=0.2, gross=10.0)
+    return measure.Check("robust accuracy, %", score, close=0.2, gross=10.0)
 
 
 def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.ndarray, settings: Settings) -> Any:
@@ -74,22 +64,22 @@ def _generate(name: str, classifier: Any, backbone: str, x: np.ndarray, y: np.nd
     return repeatable(lambda: attack.generate(x, y))
 
 
-def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> Contest:
+def attack_contest(name: str, backbone: str, samples: int, settings: Settings) -> measure.Contest:
     x, y = images(SHAPES[backbone], settings.size(samples, 4))
     who = classifiers(backbone, settings)
 
     def distance(x_adv: np.ndarray) -> float:
         return float(np.linalg.norm((x_adv - x).reshape(len(x), -1), axis=1).mean())
 
-    near = Check("mean L2 distance", distance, close=0.02, gross=0.5, relative=True)
-    return Contest(
+    near = measure.Check("mean L2 distance", distance, close=0.02, gross=0.5, relative=True)
+    return measure.Contest(
         {each: _generate(name, classifier, backbone, x, y, settings) for each, classifier in who.items()},
         note=f"{TITLES[backbone]}, 10 classes, {len(x)} images, batch {min(len(x), BATCH)}",
         check=near if name in ("cw", "deepfool") else _accuracy(who[ART], y),
     )
 
 
-def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
+def by_hand_contest(backbone: str, samples: int, settings: Settings) -> measure.Contest:
     """ART's PGD on our class beside a hand-written loop in the memory format that suits it better here."""
     samples, steps = settings.size(samples, 4), settings.size(STEPS, 2)
     x, y = images(SHAPES[backbone], samples)
@@ -110,10 +100,10 @@ def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
         return run
 
     loops = {"contiguous": loop(torch.contiguous_format), "channels last": loop(torch.channels_last)}
-    best = min(loops, key=lambda layout: min(seconds(loops[layout]) for _ in range(3)))
+    best = min(loops, key=lambda layout: min(measure.seconds(loops[layout]) for _ in range(3)))
     theirs = who.pop(ART)
     ours = {each: _generate("pgd", classifier, backbone, x, y, settings) for each, classifier in who.items()}
-    return Contest(
+    return measure.Contest(
         {f"{BY_HAND}, {best}": loops[best], **ours},
         note=f"{TITLES[backbone]}, {samples} images, batch {min(samples, BATCH)}; ART's attack ends with a prediction "
         "of the images before and after it, which the loop does without",
@@ -121,7 +111,7 @@ def by_hand_contest(backbone: str, samples: int, settings: Settings) -> Contest:
     )
 
 
-def spsa_contest(samples: int, settings: Settings) -> Contest:
+def spsa_contest(samples: int, settings: Settings) -> measure.Contest:
     """Our SPSA on our class beside torchattacks' if that is installed."""
     from art_mmc.attacks import SPSA
 
@@ -143,7 +133,7 @@ def spsa_contest(samples: int, settings: Settings) -> Contest:
     for each, classifier in who.items():
         contenders[each] = partial(SPSA(classifier, **options).generate, x, y)
     note = f"{TITLES['lenet5']}, {samples} images, {steps} steps of 128 samples, all steps gone"
-    return Contest(
+    return measure.Contest(
         contenders, note + ("; torchattacks is not installed" if alone else ""), asked_of=() if alone else (OURS,)
     )
 
@@ -151,16 +141,16 @@ def spsa_contest(samples: int, settings: Settings) -> Contest:
 # --------------------------------------------------------------------------------------------- prediction and training
 
 
-def predict_contest(samples: int, settings: Settings) -> Contest:
+def predict_contest(samples: int, settings: Settings) -> measure.Contest:
     x, _ = images(SHAPES["lenet5"], settings.size(samples, 20))
 
     def largest(logits: np.ndarray) -> float:
         return float(logits.max(axis=1).mean())
 
-    return Contest(
+    return measure.Contest(
         {who: partial(each.predict, x, batch_size=BATCH) for who, each in classifiers("lenet5", settings).items()},
         note=f"{TITLES['lenet5']}, {len(x)} images, batch {BATCH}",
-        check=Check("mean of the largest logit", largest, close=0.001, gross=0.05, relative=True),
+        check=measure.Check("mean of the largest logit", largest, close=0.001, gross=0.05, relative=True),
     )
 
 
@@ -190,12 +180,12 @@ def _by_hand(
     return run
 
 
-def _epoch(runs: dict[str, Callable[[], Any]], backbone: str, x: np.ndarray, more: str) -> Contest:
+def _epoch(runs: dict[str, Callable[[], Any]], backbone: str, x: np.ndarray, more: str) -> measure.Contest:
     note = f"{TITLES[backbone]}, one epoch of {len(x)} images, batch {min(len(x), BATCH)}, {more}"
-    return Contest({who: repeatable(run) for who, run in runs.items()}, note)
+    return measure.Contest({who: repeatable(run) for who, run in runs.items()}, note)
 
 
-def fit_contest(samples: int, settings: Settings) -> Contest:
+def fit_contest(samples: int, settings: Settings) -> measure.Contest:
     """`fit` of ART's class, of ours, and a loop by hand, each on a network of its own."""
     x, y = images(SHAPES["lenet5"], settings.size(samples, 20))
     who = classifiers("lenet5", settings.plain)
@@ -215,7 +205,7 @@ def _our_trainer(backbone: str, attack: Any, precision: str, x: np.ndarray, y: n
     return partial(trainer.fit, x, y, batch_size=min(len(x), BATCH), nb_epochs=1)
 
 
-def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
+def adversarial_training_contest(samples: int, settings: Settings) -> measure.Contest:
     """ART's trainer, this package's in float32 and in bfloat16, and a minimal loop that does the same work."""
     from art.defences.trainer import AdversarialTrainerMadryPGD
 
@@ -238,7 +228,7 @@ def adversarial_training_contest(samples: int, settings: Settings) -> Contest:
     return _epoch(runs, backbone, x, f"PGD with {steps} steps")
 
 
-def trades_contest(samples: int, settings: Settings) -> Contest:
+def trades_contest(samples: int, settings: Settings) -> measure.Contest:
     from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 
     from art_mmc.trainers import TRADES
@@ -256,7 +246,7 @@ def trades_contest(samples: int, settings: Settings) -> Contest:
     return _epoch(runs, backbone, x, note + "divergence, as in the paper")
 
 
-def step_contest(backbone: str, settings: Settings) -> Contest:
+def step_contest(backbone: str, settings: Settings) -> measure.Contest:
     """A training step by each of the nine losses beside one by torch's cross-entropy on the same network."""
     batch = settings.size(BATCH, 4)
     x, y = (torch.from_numpy(each).to(settings.device) for each in images(SHAPES[backbone], batch))
@@ -284,7 +274,7 @@ def step_contest(backbone: str, settings: Settings) -> Contest:
         contenders[reference] = step_of(defences[0], loss=nn.CrossEntropyLoss())[1]
         contenders |= {defence: steps[defence][1] for defence in defences}
         references |= dict.fromkeys((reference, *defences), reference)
-    return Contest(
+    return measure.Contest(
         contenders,
         note=f"{TITLES[backbone]}, batch {batch}, SGD with momentum; on the same network, with the defence's own head",
         asked_of=ORDER,
@@ -296,7 +286,7 @@ def step_contest(backbone: str, settings: Settings) -> Contest:
 # --------------------------------------------------------------------------------------------------- losses and centers
 
 
-def loss_contest(nb_classes: int, settings: Settings) -> Contest:
+def loss_contest(nb_classes: int, settings: Settings) -> measure.Contest:
     """Each of the nine losses, forward and backward, beside torch's cross-entropy."""
     device = settings.device
     draw = torch.Generator().manual_seed(0)
@@ -318,7 +308,7 @@ def loss_contest(nb_classes: int, settings: Settings) -> Contest:
         with seeded(0):  # as wide as there are classes, so that centers come in closed form
             head, loss = row.build(_WIDTH if row.head is CenterTrackingHead else nb_classes, nb_classes)
         contenders[name] = contender(loss, head)
-    return Contest(
+    return measure.Contest(
         contenders,
         note=f"logits ({BATCH}, {nb_classes}), mean of the batch and its gradient; the center loss' pull on features "
         f"of width {_WIDTH} and its update of the centers included",
@@ -327,7 +317,7 @@ def loss_contest(nb_classes: int, settings: Settings) -> Contest:
     )
 
 
-def centers_contest(nb_classes: int, dim: int, settings: Settings) -> Contest:
+def centers_contest(nb_classes: int, dim: int, settings: Settings) -> measure.Contest:
     """Our centers beside the algorithm as the MMLDA paper writes it down."""
     nb_classes, dim = settings.size((nb_classes, dim), (10, 16))
 
@@ -337,13 +327,15 @@ def centers_contest(nb_classes: int, dim: int, settings: Settings) -> Contest:
         np.fill_diagonal(distances, np.inf)
         return float(np.sqrt(max(distances.min(), 0.0)))
 
-    return Contest(
+    return measure.Contest(
         {
             "Algorithm 1 of the MMLDA paper, numpy": lambda: algorithm_1(nb_classes, dim),
             OURS: lambda: max_mahalanobis_centers(nb_classes, dim).numpy(),
         },
         note=f"{nb_classes} centers of dimension {dim}",
-        check=Check("smallest distance of two centers", smallest_distance, close=1e-4, gross=1e-2, relative=True),
+        check=measure.Check(
+            "smallest distance of two centers", smallest_distance, close=1e-4, gross=1e-2, relative=True
+        ),
     )
 
 
@@ -366,11 +358,11 @@ def algorithm_1(nb_classes: int, dim: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-def memory_contest(case: str, settings: Settings) -> Contest:
+def memory_contest(case: str, settings: Settings) -> measure.Contest:
     """The peak memory of the two classes in another case, in a fresh process each time."""
     where = "torch's allocations on the GPU" if settings.device_type != "cpu" else "resident memory of a fresh process"
-    return Contest(
-        {who: partial(in_fresh_process, case_megabytes, case, who, asdict(settings)) for who in (ART, OURS)},
+    return measure.Contest(
+        {who: partial(measure.in_fresh_process, case_megabytes, case, who, asdict(settings)) for who in (ART, OURS)},
         note=f"the job {case}; rise of {where} above what network, inputs and a small first run take",
         unit="MB",
     )
@@ -381,7 +373,7 @@ def case_megabytes(case: str, contender: str, settings: dict[str, Any]) -> float
     asked, build = Settings(**{**settings, "trained": False}), find_case(case).build
     # the first run loads code and makes tables that later ones find; it is not what the case needs
     build(replace(asked, quick=True)).contenders[contender]()
-    return peak_megabytes(build(asked).contenders[contender], asked.device)
+    return measure.peak_megabytes(build(asked).contenders[contender], asked.device)
 
 
 # ---------------------------------------------------------------------------------------------------------- the table
@@ -390,17 +382,21 @@ _PGD = "ART ProjectedGradientDescent, 10 steps"
 _LOOP = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"
 
 
-def _attack(name: str, title: str, backbone: str, samples: int, goal: float | None = None, turns: int = 1) -> Case:
-    return Case(f"{name}-{backbone}", "attacks", title, partial(attack_contest, name, backbone, samples), goal, turns)
+def _attack(
+    name: str, title: str, backbone: str, samples: int, goal: float | None = None, turns: int = 1
+) -> measure.Case:
+    return measure.Case(
+        f"{name}-{backbone}", "attacks", title, partial(attack_contest, name, backbone, samples), goal, turns
+    )
 
 
-def _memory(name: str, title: str, case: str) -> Case:
+def _memory(name: str, title: str, case: str) -> measure.Case:
     # no more, but that two runs of one and the same contender differ by about 2 %
-    return Case(f"memory-{name}", "memory", f"peak memory of {title}", partial(memory_contest, case), 1.02)
+    return measure.Case(f"memory-{name}", "memory", f"peak memory of {title}", partial(memory_contest, case), 1.02)
 
 
 #: name -> case
-CASES: dict[str, Case] = {
+CASES: dict[str, measure.Case] = {
     case.name: case
     for case in (
         _attack("fgsm", "ART FastGradientMethod", "lenet5", 1024),
@@ -414,21 +410,21 @@ CASES: dict[str, Case] = {
         _attack("pgd", _PGD, "resnet20", 128, 0.55, turns=2),
         _attack("cw", "ART CarliniL2Method, 2 x 5 steps", "resnet20", 16, 0.25),
         _attack("deepfool", "ART DeepFool, 5 steps", "resnet20", 32, 0.67),
-        Case("pgd-by-hand-lenet5", "attacks", _LOOP, partial(by_hand_contest, "lenet5", 256), 1.05, 6),
-        Case("pgd-by-hand-resnet20", "attacks", _LOOP, partial(by_hand_contest, "resnet20", 128), 1.05, 2),
-        Case("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(spsa_contest, 16)),
-        Case("predict-lenet5", "predict", "predict", partial(predict_contest, 10_000), 0.77),
-        Case("fit-lenet5", "fit", "fit", partial(fit_contest, 2560), 0.77, turns=4),
-        Case(
+        measure.Case("pgd-by-hand-lenet5", "attacks", _LOOP, partial(by_hand_contest, "lenet5", 256), 1.05, 6),
+        measure.Case("pgd-by-hand-resnet20", "attacks", _LOOP, partial(by_hand_contest, "resnet20", 128), 1.05, 2),
+        measure.Case("spsa-lenet5", "attacks", "SPSA beside torchattacks'", partial(spsa_contest, 16)),
+        measure.Case("predict-lenet5", "predict", "predict", partial(predict_contest, 10_000), 0.77),
+        measure.Case("fit-lenet5", "fit", "fit", partial(fit_contest, 2560), 0.77, turns=4),
+        measure.Case(
             "adversarial-training", "training", "adversarial training", partial(adversarial_training_contest, 256), 0.55
         ),
-        Case("trades", "training", "TRADES", partial(trades_contest, 512)),
-        Case("step-lenet5", "training", "training step", partial(step_contest, "lenet5"), 1.05, 20),
-        Case("step-resnet20", "training", "training step", partial(step_contest, "resnet20"), 1.05, 4),
-        Case("loss-10", "losses", "loss, forward and backward", partial(loss_contest, 10), turns=2),
-        Case("loss-1000", "losses", "loss, forward and backward", partial(loss_contest, 1000), turns=2),
-        Case("centers-10", "centers", "Max-Mahalanobis centers", partial(centers_contest, 10, 64)),
-        Case("centers-1000", "centers", "Max-Mahalanobis centers", partial(centers_contest, 1000, 1024)),
+        measure.Case("trades", "training", "TRADES", partial(trades_contest, 512)),
+        measure.Case("step-lenet5", "training", "training step", partial(step_contest, "lenet5"), 1.05, 20),
+        measure.Case("step-resnet20", "training", "training step", partial(step_contest, "resnet20"), 1.05, 4),
+        measure.Case("loss-10", "losses", "loss, forward and backward", partial(loss_contest, 10), turns=2),
+        measure.Case("loss-1000", "losses", "loss, forward and backward", partial(loss_contest, 1000), turns=2),
+        measure.Case("centers-10", "centers", "Max-Mahalanobis centers", partial(centers_contest, 10, 64)),
+        measure.Case("centers-1000", "centers", "Max-Mahalanobis centers", partial(centers_contest, 1000, 1024)),
         _memory("pgd", "PGD", "pgd-resnet20"),
         _memory("cw", "C&W", "cw-lenet5"),
         _memory("predict", "predict", "predict-lenet5"),
@@ -437,6 +433,6 @@ CASES: dict[str, Case] = {
 }
 
 
-def find_case(name: str) -> Case:
+def find_case(name: str) -> measure.Case:
     """The case of a name; ValueError for an unknown one, with the nearest known one."""
     return CASES[check_name("job", name, CASES)]

@@ -25,19 +25,9 @@ from art_mmc.evaluation import (
     wilson_interval,
 )
 from art_mmc.evaluation.records import reading
+from art_mmc.reports import tables
 from art_mmc.reports.figures.evaluate import robustness_pictures
 from art_mmc.reports.render import page
-from art_mmc.reports.tables import (
-    NONE,
-    csv_bytes,
-    format_eps,
-    format_percent,
-    markdown_rows,
-    norm_name,
-    short_name,
-    text_rows,
-    with_interval,
-)
 from art_mmc.reports.write import load, report, write_files
 
 #: what report.json is
@@ -70,13 +60,13 @@ def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -
 def side_by_side(record: RobustnessRecord, eps: float) -> list[str]:
     """Percent left at a radius by the strongest attack on each of :data:`COLUMNS`, and in the worst case."""
     found = (strongest(record, eps, objectives) for objectives in COLUMNS.values())
-    cells = [NONE if each is None else format_percent(each.accuracy) for each in found]
-    return [*cells, with_interval(record.worst_case(eps))]
+    cells = [tables.NONE if each is None else tables.format_percent(each.accuracy) for each in found]
+    return [*cells, tables.with_interval(record.worst_case(eps))]
 
 
 def norm_text(record: RobustnessRecord) -> str:
     """The norm of the attacks inside a ball, "L-inf" or "L2"."""
-    return norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
+    return tables.norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
 
 
 def name_of(record: RobustnessRecord) -> str:
@@ -87,7 +77,7 @@ def name_of(record: RobustnessRecord) -> str:
 def _accuracies(record: RobustnessRecord, eps: float) -> list[str]:
     """Clean, then :func:`side_by_side`; the worst case in bold."""
     *cells, worst = side_by_side(record, eps)
-    return [format_percent(record.clean.accuracy), *cells, f"**{worst}**"]
+    return [tables.format_percent(record.clean.accuracy), *cells, f"**{worst}**"]
 
 
 #: titles of :func:`_accuracies` but for the last
@@ -96,10 +86,10 @@ _TITLES = ["Clean", *(name[0].upper() + name[1:] for name in COLUMNS)]
 
 def evaluation_table(record: RobustnessRecord) -> str:
     """For the terminal: own loss, cross-entropy, margin and worst case side by side, one row a radius."""
-    clean = format_percent(record.clean.accuracy)
-    rows = text_rows(
+    clean = tables.format_percent(record.clean.accuracy)
+    rows = tables.text_rows(
         ["eps", "clean", *COLUMNS, "worst case (95 % interval)"],
-        [[format_eps(eps), clean, *side_by_side(record, eps)] for eps in record.eps],
+        [[tables.format_eps(eps), clean, *side_by_side(record, eps)] for eps in record.eps],
     )
     return (
         f"{rows}\n\npercent correct of {record.clean.n} inputs, {norm_text(record)}; under each objective the "
@@ -126,14 +116,14 @@ def records_table(records: Sequence[RobustnessRecord]) -> str:
     """Markdown: records side by side, one row for each classifier and radius."""
     rows = []
     for each in records:
-        dataset = short_name(str(each.provenance.get("dataset", "")))
+        dataset = tables.short_name(str(each.provenance.get("dataset", "")))
         verdict = "" if each.verdict is None else each.verdict.status
         for eps in each.eps:
-            radius = f"{norm_text(each)} {format_eps(eps)}"
+            radius = f"{norm_text(each)} {tables.format_eps(eps)}"
             head = [name_of(each), dataset, each.suite, radius, str(each.clean.n)]
             rows.append([*head, *_accuracies(each, eps), verdict])
     header = ["Classifier", "Data set", "Suite", "eps", "n", *_TITLES, "**Worst case**", "Verdict"]
-    return markdown_rows(header, rows, left=4)
+    return tables.markdown_rows(header, rows, left=4)
 
 
 def protocol_section(record: RobustnessRecord) -> str:
@@ -144,7 +134,7 @@ def protocol_section(record: RobustnessRecord) -> str:
     if rows is None:
         told = "This run did not write down which parts of it are exactly the paper's."
     else:
-        parts = markdown_rows(["Part", "As in the paper", "Not as in the paper"], rows, left=3)
+        parts = tables.markdown_rows(["Part", "As in the paper", "Not as in the paper"], rows, left=3)
         told = f"{parts}\n\nAll other attacks here are ours."
     return f"## The paper's protocol\n\n{told}"
 
@@ -177,7 +167,7 @@ def robustness_report(record: RobustnessRecord, pictures: Iterable[str] = ()) ->
 def attacks_csv(record: RobustnessRecord) -> bytes:
     """A CSV file: the clean row, one row an attack, and the worst case at each radius."""
     rows = [record.clean, *record.attacks, *(record.worst_case(eps) for eps in record.eps)]
-    return csv_bytes([_csv_row(record.clean, each) for each in rows])
+    return tables.csv_bytes([_csv_row(record.clean, each) for each in rows])
 
 
 def _fields(record: Any, *names: str) -> dict[str, Any]:

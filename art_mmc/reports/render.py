@@ -8,17 +8,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from art_mmc.reports.tables import (
-    NONE,
-    between,
-    device_text,
-    escaped,
-    format_eps,
-    format_percent,
-    short_name,
-    versions_text,
-    with_interval,
-)
+from art_mmc.reports import tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,15 +28,15 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "address": quote,
-        "between": between,
-        "cell": lambda entry: escaped(str(entry)),
-        "device": device_text,
-        "eps": format_eps,
-        "interval": with_interval,
-        "percent": format_percent,
-        "share": lambda value: NONE if value is None else between(value.value, value.interval),
-        "short": short_name,
-        "versions": versions_text,
+        "between": tables.between,
+        "cell": lambda entry: tables.escaped(str(entry)),
+        "device": tables.device_text,
+        "eps": tables.format_eps,
+        "interval": tables.with_interval,
+        "percent": tables.format_percent,
+        "share": lambda value: tables.NONE if value is None else tables.between(value.value, value.interval),
+        "short": tables.short_name,
+        "versions": tables.versions_text,
     }
     return environment
 
