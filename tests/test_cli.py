@@ -22,12 +22,16 @@ import torch
 import art_mmc
 from art_mmc import create_classifier, load_classifier
 from art_mmc.cli import build_parser
+from art_mmc.cli.run import page
 from art_mmc.data import Dataset, load_dataset
 from art_mmc.defences import DEFENCES
+from art_mmc.detectors import DETECTORS
+from art_mmc.evaluation import SUITES
 from art_mmc.models import BACKBONES
 from art_mmc.reports import load_report, markdown_report, text_table
 from art_mmc.studies import compare as comparison
 from art_mmc.studies import setup
+from art_mmc.studies.detect import ATTACKS
 from art_mmc.studies.history import find_history
 from art_mmc.studies.setup import (
     ORDER,
@@ -734,3 +738,11 @@ def test_a_bug_in_the_training_is_no_divergence(tiny, monkeypatch):
     monkeypatch.setattr("art_mmc.trainers.LossTrainer.fit", fit)
     with pytest.raises(ValueError, match="planted"):
         train_defence("sce", load_dataset(tiny), get_recipe("default"), verbose=False)
+
+
+def test_the_help_names_all_there_is():
+    pages = {name: " ".join(page(name).values()) for name in ("evaluate", "detect")}
+    for name in SUITES:
+        assert name.rstrip("0123456789") in pages["evaluate"], name
+    for name in (*DETECTORS, *ATTACKS):
+        assert name in pages["detect"], name

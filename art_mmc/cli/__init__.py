@@ -15,27 +15,8 @@ from collections.abc import Sequence
 
 from art_mmc.checks import tomllib, unknown_name
 from art_mmc.cli import bench, compare, detect, evaluate, inspect, listings, report, reproduce, train
-from art_mmc.cli.run import Parser, UsageError, add_verb, user_errors
+from art_mmc.cli.run import Parser, UsageError, add_verb, page, user_errors
 from art_mmc.studies.flags import from_args
-
-_DESCRIPTION = """\
-Train networks by loss-based defences (MMC, MMLDA, RCE, PC, GCE, I-SCE, L-GM, center loss), and measure with the attacks
-of the Adversarial Robustness Toolbox what is left of their robustness."""
-
-
-_EXAMPLES = """\
-examples:
-  art-mmc compare                                      all nine defences on scikit-learn's digits, about a minute
-  art-mmc compare --defence sce,mmc --eps 0.1,0.2      two of them, at two radii
-  art-mmc compare --dataset mnist --data-dir ~/data --download
-  art-mmc compare --dataset my.npz --eps 4/255,8/255 --backbone resnet20
-  art-mmc train --defence mmc --output mmc.pt          one defence, to a file for art_mmc.load_classifier
-  art-mmc train --defence pc --dataset fashion-mnist --data-dir ~/data --recipe li2021
-  art-mmc evaluate mmc-mnist                           a trained network of the package on real images; see art-mmc zoo
-  art-mmc evaluate mmc.pt --suite strong               attacks, diagnostics and a verdict; any network of your own too
-  art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
-"""
-
 
 #: seconds that the first process has to tell of an error: torchrun ends it as soon as another one has ended
 _TELLING = 1.0
@@ -45,7 +26,7 @@ def build_parser() -> Parser:
     """The parser of the command line. Its errors are exceptions, which :func:`main` turns into a line."""
     from art_mmc import __version__
 
-    parser = Parser(prog="art-mmc", description=_DESCRIPTION, epilog=_EXAMPLES)
+    parser = Parser(prog="art-mmc", **page("art-mmc"))
     parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     parser.commands = commands.choices

@@ -11,12 +11,7 @@ from art_mmc.cli.run import check_writable, cpu_threads, find_device, user_error
 from art_mmc.studies.settings import Bench
 
 SETTINGS, HELP = Bench, "measure speed and memory beside ART's, on this machine"
-USAGE = NOTES = None
-
-ABOUT = """\
-Attacks, fit, predict, adversarial training, losses, centers, peak memory and growth: this
-package beside what it replaces, in turn, in one run. Ratios are medians over the rounds. All of it
-takes about eight minutes on two cores; whatever else the machine does is noise."""
+USAGE = None
 
 
 def run(settings: Bench) -> None:

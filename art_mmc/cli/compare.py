@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 SETTINGS, HELP = Compare, "train and attack defences, write a report"
 USAGE = "art-mmc compare [options]"
 
-ABOUT = """\
-Train defences from the same seed by the same recipe, attack each on the same test images, print a table and write
-report.md, report.json and curves.png. A killed run leaves what it has in DIR/state: the same command with --resume goes
-on from there."""
-
-NOTES = """\
-The table gives the percentage of test images that are classified correctly, clean and under four columns an eps: FGSM;
-own, PGD on the loss that the network was trained by; adapt, PGD on the objective that sees through the defence; worst,
-the worst case over all of them: an upper bound; train, then evaluate CHECKPOINT --suite strong gives a better one.
-"""
-
 
 def run(settings: Compare) -> int:
     from art_mmc.reports import flattery_sentences, format_eps, format_percent, text_table, write_report

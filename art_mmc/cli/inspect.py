@@ -16,18 +16,6 @@ if TYPE_CHECKING:
 SETTINGS, HELP = Inspect, "measure the theory on trained networks, write a report"
 USAGE = "art-mmc inspect CHECKPOINT [CHECKPOINT ...] [options]"
 
-ABOUT = """\
-Measure on trained networks what the papers explain their losses by: sample density in feature space (MMC), distances to
-the decision boundaries (MMLDA), probability gaps and the classes that attacks land on (PC). Draw features in the plane
-and convergence curves. Writes report.md, report.json and pictures. It says why a loss works, not how robust a network
-is: for that, art-mmc compare."""
-
-NOTES = """\
-examples:
-  art-mmc inspect runs/mmc-digits.pt
-  art-mmc inspect sce.pt mmc.pt pc.pt --dataset mnist --data-dir ~/data --eps 0.05,0.1,0.2,0.3 --output runs/inside
-"""
-
 
 def run(settings: Inspect) -> int:
     from art_mmc.reports import format_percent

@@ -15,25 +15,6 @@ if TYPE_CHECKING:
 SETTINGS, HELP = Reproduce, "a paper's table once more, beside the published figures"
 USAGE = "art-mmc reproduce TABLE --data-dir DIR [options]"
 
-ABOUT = """\
-Train the networks of a published table, or take trained ones, attack them by the paper's protocol, and print each
-published figure beside ours and our worst case. Writes report.md, report.json, figures.csv and the trained networks.
-
-TABLE is one of pang2020-table1, -table2, -table3 (MMC), li2021-table1 to -table5 (PC), pang2021-table16 (Bag of
-Tricks); pang2018-table2 and -table3 (RCE) are tables of detectors, and write what art-mmc detect writes.
-
-The paper's epochs take long: --epoch-share 0.1 trains a tenth of them, --small a smaller network besides. A killed run
-goes on where it was with the same command, and one with other rows adds them to the report in the same folder. Started
-by torchrun, it trains in several processes, and shares the batches of the attacks among them."""
-
-NOTES = """\
-examples:
-  art-mmc reproduce li2021-table1 --data-dir ~/data --epoch-share 0.1
-  art-mmc reproduce li2021-table1 --data-dir ~/data --defence pc --checkpoint pc=runs/pc.pt
-  art-mmc reproduce pang2020-table1 --data-dir ~/data --small --defence sce,mmc --quirk predicted_labels
-  art-mmc reproduce pang2020-table1 --dataset cifar10.npz --defence mmc --checkpoint mmc=mmc.pt --worst-case strong
-"""
-
 
 def run(settings: Reproduce) -> int:
     from art_mmc.published import PUBLISHED

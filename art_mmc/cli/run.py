@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,12 +41,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+def page(name: str) -> dict[str, str]:
+    """What the help of a command says before its options, and after them."""
+    text = (files("art_mmc.cli") / "pages" / f"{name}.txt").read_text("utf-8")
+    return dict(zip(("description", "epilog"), text.split("---\n"), strict=False))
+
+
 def add_verb(commands: Any, module: Any) -> None:
-    """Add a verb's command: its module has SETTINGS, HELP, USAGE, ABOUT, NOTES and `run`."""
+    """Add a verb's command: its module has SETTINGS, HELP, USAGE and `run`, and there is a page of its name."""
     name = module.__name__.rpartition(".")[2]
-    parser = commands.add_parser(
-        name, help=module.HELP, usage=module.USAGE, description=module.ABOUT, epilog=module.NOTES
-    )
+    parser = commands.add_parser(name, help=module.HELP, usage=module.USAGE, **page(name))
     add_flags(parser, module.SETTINGS)
     parser.set_defaults(settings=module.SETTINGS, run=module.run)
 

@@ -15,26 +15,6 @@ if TYPE_CHECKING:
 SETTINGS, HELP = Train, "train one defence, write it to a file"
 USAGE = "art-mmc train --defence NAME [options]"
 
-ABOUT = """\
-Train one defence, on clean or on adversarial images, and write three things: the classifier, to a file FILE.pt for
-art_mmc.load_classifier; its history and clean test accuracy, to FILE.json; and a folder FILE.run with checkpoints
-(last.pt, best.pt), history.csv and, where TensorBoard is installed, its records.
-
-Ctrl-C stops after the batch; the same command with --resume goes on as if it had never stopped. Started by torchrun,
-the same command trains on several GPUs, or in several processes on CPUs, to the same result up to rounding."""
-
-NOTES = """\
-[pgd]: an option of this way of crafting alone.
-
-examples:
-  art-mmc train --defence mmc
-  art-mmc train --defence mmc --adversarial pgd --eps 0.15
-  art-mmc train --defence sce --dataset mnist --data-dir ~/data --recipe madry2018-mnist-at --keep best
-  art-mmc train --defence pc --dataset mnist --data-dir ~/data --recipe li2021-mnist-at --resume
-  art-mmc train --defence mmc --set scale=100 --set variant=paper --config run.toml
-  torchrun --nproc-per-node 4 -m art_mmc.cli train --defence mmc --dataset cifar10 --data-dir ~/data --adversarial pgd
-"""
-
 
 def run(settings: Train) -> int:
     from art_mmc.geometry import largest_cosine
