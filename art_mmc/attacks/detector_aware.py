@@ -218,10 +218,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
     def _search(
         self, clean: torch.Tensor, start: torch.Tensor, target: torch.Tensor, limit: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        The examples nearest to the clean inputs (B, C, H, W), `start` where none counts, and where one does, bool (B,).
-        The limit is eta (B,); None to know nothing of the detector. Targets and limits are on the CPU.
-        """
+        """The nearest examples (B, ...), else `start`, and where one counts, bool (B,), past eta, None for blind."""
         aware = limit is not None
         steps, iterations, const = (
             (self.binary_search_steps, self.max_iter, self.initial_const)

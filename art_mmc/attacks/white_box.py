@@ -72,10 +72,7 @@ class Network:
     def gradients(
         self, x: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """
-        Logits (B, K) of inputs (B, ...), the values (B,) that a function gives for them, and the gradients of these
-        with respect to x, (B, ...).
-        """
+        """Logits (B, K) of x (B, ...), the values (B,) of a function of them, and their gradients by x, (B, ...)."""
         leaf, logits = self._run(x)
         values = function(logits)
         (gradients,) = torch.autograd.grad(values.sum(), leaf)
@@ -90,10 +87,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Ball:
-    """
-    Where examples may lie: a ball about the inputs, in the norm infinity or 2, cut off by the box, whose bounds
-    broadcast against a batch.
-    """
+    """A ball about the inputs, of the norm infinity or 2, cut off by the box, whose bounds broadcast."""
 
     norm: float
     low: torch.Tensor
@@ -109,10 +103,7 @@ class Ball:
         return per_sample(norms, delta)
 
     def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
-        """
-        Points of the ball of radius eps about x and of the box: for each of x_adv (B, ...) the nearest of the ball,
-        then the nearest of the box, which is a move towards x, since that lies in the box.
-        """
+        """Of points x_adv (B, ...) the nearest of the ball of radius eps about x, then of the box, where x lies."""
         delta = x_adv - x
         if self.norm == math.inf:
             return self.boxed(x + delta.clamp(-eps, eps))
@@ -133,10 +124,7 @@ def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Found:
-    """
-    The best point of each sample on an attack's way from its start (B, ...): an example before any other, the first one
-    where it is to stop early, then that of the larger value.
-    """
+    """The best point of each sample so far: an example before any other, then the first one, or that of most value."""
 
     def __init__(self, start: torch.Tensor, early_stop: bool) -> None:
         self.points, self.early_stop = start.clone(), early_stop
@@ -337,10 +325,7 @@ class ObjectiveAttack(WhiteBoxAttack):
 
     @abstractmethod
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
-        """
-        What was found in maximising the question's values about inputs (B, ...), in the box, from random points of the
-        ball; `turn` is the number of the start, from 0.
-        """
+        """What was found in maximising the question about inputs (B, ...) from `start`; `turn` counts starts from 0."""
 
     def _attack(
         self,

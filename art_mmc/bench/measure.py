@@ -145,10 +145,7 @@ def timer() -> float:
 
 
 def alternate(figures: Mapping[str, Callable[[], float]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """
-    Name -> one figure a round, of contenders that take turns, so that whatever else the machine does falls on all of
-    them. Every other round goes backwards, so that none always follows the same one; a first one does not count.
-    """
+    """Name -> a figure a round, of contenders in turn, every other round backwards; a first one does not count."""
     found: dict[str, list[float]] = {name: [] for name in figures}
     for index in range(whole("rounds", rounds) + warm_up):
         for name in list(figures)[:: -1 if index % 2 else 1]:

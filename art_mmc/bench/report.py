@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from art_mmc.bench.measure import OURS, Row
 from art_mmc.reports.figures.style import COLOURS, INK, figure_png, new_figure, style_panel
-from art_mmc.reports.render import page
-from art_mmc.reports.tables import device_text, markdown_rows, text_rows, versions_text
+from art_mmc.reports.render import page, told
+from art_mmc.reports.tables import markdown_rows, text_rows
 from art_mmc.reports.write import json_bytes, write_files
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def curves_text(curves: Sequence[dict[str, Any]]) -> str:
 
 def conditions(bench: dict[str, Any]) -> str:
     """Rounds, device, versions and date of what :func:`.run_bench` gave, in a sentence."""
-    return (
-        f"Medians of {bench['rounds']} rounds or more, in turn, in one run; {device_text(bench)}; "
-        f"{versions_text(bench['versions'])}; {bench['date'][:10]}."
-    )
+    return told("bench", bench)
 
 
 def read_rows(bench: dict[str, Any]) -> dict[str, list[Row]]:

@@ -46,10 +46,7 @@ class Plain(nn.Module):
 
 
 def images(shape: tuple[int, int, int], samples: int, nb_classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Made-up images: each class a coarse pattern, under noise. N images (N, C, H, W), float32 in [0, 1], and their labels
-    (N,), int64; the classes take turns.
-    """
+    """Images (N, C, H, W), float32 in [0, 1], of a coarse pattern a class under noise; labels (N,), in turn."""
     rng = np.random.default_rng(0)
     channels, height, width = shape
     coarse = rng.random((nb_classes, channels, 4, 4), dtype=np.float32)

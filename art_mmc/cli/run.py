@@ -136,10 +136,7 @@ def find_device(name: str | None) -> str:
 
 @contextmanager
 def cpu_threads(wanted: int | None, input_shape: Sequence[int] | None = None) -> Iterator[None]:
-    """
-    CPU threads for a while. On tiny images one is as fast as many, does not crawl when other processes want the cores,
-    and gives the same figures whatever their number.
-    """
+    """CPU threads for a while: on tiny images one, which is as fast and gives the same figures on any machine."""
     import torch
 
     before = torch.get_num_threads()

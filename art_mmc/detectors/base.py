@@ -525,9 +525,6 @@ class ScoreDetector(EvasionDetector):
 
 
 def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """
-    Squared Euclidean distances (n, m) of points (n, d) and (m, d) by one matrix product; differentiable. In float64 the
-    cancellation costs no more than 1e-15 of the squared norms.
-    """
+    """Squared distances (n, m) of points (n, d) and (m, d) by one product, to 1e-15 of their squared norms."""
     norms = a.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1)
     return torch.addmm(norms, a, b.T, alpha=-2).clamp_min(0)

@@ -104,10 +104,7 @@ class PublishedTable:
         return f"{self.authors}, {self.venue}, {self.number}, {self.link}"
 
     def method(self, key: str) -> Method:
-        """
-        The row of a short name; for a table of robust accuracies also a row that it lacks, a defence by its name, which
-        is trained as the table's others are. ValueError for an unknown name, with the nearest known one.
-        """
+        """The row of a short name, or, for a table with a suite, a defence that it lacks, trained as the others are."""
         rows, like = {each.key: each for each in self.methods}, self.baseline
         for name, row in DEFENCES.items() if self.suite is not None else ():
             rows.setdefault(

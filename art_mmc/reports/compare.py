@@ -13,14 +13,12 @@ from typing import Any
 from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord, headline
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
-from art_mmc.reports.render import page
+from art_mmc.reports.render import page, told
 from art_mmc.reports.tables import (
     format_eps,
     format_percent,
-    short_name,
     table,
     text_rows,
-    versions_text,
 )
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.compare import Comparison, DefenceResult
@@ -34,17 +32,11 @@ _COLUMNS = {"FGSM": "FGSM", PGD_LOSS: "own", PGD_ADAPTIVE: "adapt", WORST_CASE: 
 
 def flattery_sentences(comparison: Comparison) -> list[str]:
     """One plain sentence for each defence that its own loss flatters."""
-    sentences = []
-    for name, record, found in ((each.defence, each.robustness, flattered(each)) for each in comparison.results):
-        if found is not None:
-            eps, lead = found
-            own, adaptive = (record.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE))
-            sentences.append(
-                f"{name}: its own loss flatters it by {lead:.1f} points at eps {format_eps(eps)}: PGD on its "
-                f"training loss leaves {format_percent(own.accuracy)} %, PGD on the {_in_words(adaptive)} objective "
-                f"{format_percent(adaptive.accuracy)} %."
-            )
-    return sentences
+    found = [(each, *lead) for each in comparison.results if (lead := flattered(each)) is not None]
+    return [
+        told("flattery", each.defence, lead, *(each.robustness.get(attack, eps) for attack in (PGD_LOSS, PGD_ADAPTIVE)))
+        for each, eps, lead in found
+    ]
 
 
 def _headline(comparison: Comparison) -> str:
@@ -87,10 +79,7 @@ def text_table(comparison: Comparison, width: int = 120) -> str:
             lines.append(line(result.defence, format_percent(record.clean.accuracy), blocks))
         parts.append("\n".join(lines))
     objectives = sorted(set(_objectives(comparison).values()))
-    parts.append(
-        f"percent correct of {comparison.provenance['n']} test images; own: PGD on the training loss; adapt: PGD on "
-        f"the {' or '.join(objectives)};\nworst: the worst case over all attacks; {_headline(comparison)}"
-    )
+    parts.append(told("columns", comparison.provenance["n"], objectives, _headline(comparison)))
     return "\n\n".join(parts)
 
 
@@ -133,14 +122,8 @@ def markdown_table(comparison: Comparison) -> str:
 
 def provenance_line(comparison: Comparison) -> str:
     """One sentence on where the numbers come from."""
-    facts = comparison.provenance
-    seconds = sum(result.training_seconds + result.evaluation_seconds for result in comparison.results)
-    return (
-        f"{short_name(facts['dataset'])}, {facts['n']} of {facts['n_test']} test images; {facts['backbone']}, recipe "
-        f"{facts['recipe']['name']} ({facts['recipe']['nb_epochs']} epochs), seed {facts['seed']}; PGD with "
-        f"{facts['steps']} steps and one random start; {versions_text(facts['versions'])}; {facts['date'][:10]}, "
-        f"{seconds:.0f} s on {facts['processor']} ({facts['device']}, {facts['threads']} threads)."
-    )
+    seconds = sum(each.training_seconds + each.evaluation_seconds for each in comparison.results)
+    return told("comparison", comparison.provenance, seconds)
 
 
 def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) -> str:

@@ -14,7 +14,7 @@ from art_mmc.evaluation.records import Share
 from art_mmc.published import UNVERIFIED_NOTE, get_published
 from art_mmc.reports.figures.detect import roc_figure, title
 from art_mmc.reports.figures.style import figure_png
-from art_mmc.reports.render import page
+from art_mmc.reports.render import page, told
 from art_mmc.reports.tables import NONE, format_percent, markdown_rows, text_rows
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.detect import ATTACKS, PAPER_DETECTORS, DetectionStudy
@@ -37,13 +37,7 @@ def inconclusive_note(study: DetectionStudy) -> str:
     """Which attacks failed too often for a conclusion, and on how many images; empty if none did."""
     failed = [record for record in study.records if not record.conclusive]
     found = dict.fromkeys(f"{record.attack} on {record.classifier} ({_percent(record.fooled)} %)" for record in failed)
-    if not found:
-        return ""
-    return (
-        f"Areas in brackets are no evidence: an attack without a ball fooled fewer than {SUCCESS:.0%} of the images, "
-        f"and the area is over those that were easy to fool: {', '.join(found)}. A larger --attack-share gives more "
-        "steps."
-    )
+    return told("inconclusive", SUCCESS, list(found)) if found else ""
 
 
 def _cells(
@@ -73,10 +67,7 @@ def text_table(study: DetectionStudy) -> str:
 
 
 def auc_table(study: DetectionStudy) -> str:
-    """
-    Markdown: area under the ROC curve x 100 by the paper's protocol, in the layout of the RCE paper's Table 2: a row an
-    attack, a column a classifier and detector; n is the number of pairs.
-    """
+    """Markdown: AUC x 100 by the paper's protocol, in the layout of the RCE paper's Table 2; n counts pairs."""
     return markdown_rows(*_auc_cells(study))
 
 

@@ -27,7 +27,7 @@ from art_mmc.evaluation import (
 from art_mmc.evaluation.records import reading
 from art_mmc.reports import tables
 from art_mmc.reports.figures.evaluate import robustness_pictures
-from art_mmc.reports.render import page
+from art_mmc.reports.render import page, told
 from art_mmc.reports.write import load, report, write_files
 
 #: what report.json is
@@ -41,10 +41,7 @@ COLUMNS = {"own loss": ("loss",), "cross-entropy": ("cross_entropy",), "margin":
 
 
 def strongest(record: RobustnessRecord, eps: float, objectives: Sequence[str]) -> AttackRecord | None:
-    """
-    The attack on an objective, under any of its names, that leaves least at a radius, among those that attacked all
-    samples by themselves; None if there is none.
-    """
+    """Of the attacks on all samples at a radius the one on an objective that leaves least; None if there is none."""
     own = [
         each
         for each in record.attacks
@@ -91,10 +88,7 @@ def evaluation_table(record: RobustnessRecord) -> str:
         ["eps", "clean", *COLUMNS, "worst case (95 % interval)"],
         [[tables.format_eps(eps), clean, *side_by_side(record, eps)] for eps in record.eps],
     )
-    return (
-        f"{rows}\n\npercent correct of {record.clean.n} inputs, {norm_text(record)}; under each objective the "
-        f"strongest single attack on it;\nworst case: over all attacks; {headline(record)}"
-    )
+    return f"{rows}\n\n{told('evaluate', record.clean.n, norm_text(record), headline(record))}"
 
 
 def verdict_text(record: RobustnessRecord) -> str:

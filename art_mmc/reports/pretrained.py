@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from art_mmc.pretrained import pretrained_card, pretrained_names
+from art_mmc.reports.render import told
 from art_mmc.reports.tables import between, format_eps, format_percent, table
 
 Card = Mapping[str, Any]
@@ -45,7 +46,4 @@ def pretrained_table(style: Literal["markdown", "text"] = "markdown") -> str:
 
 def pretrained_note() -> str:
     suites = sorted({pretrained_card(name)["evaluation"]["suite"] for name in pretrained_names()})
-    return (
-        "Clean: of all test images of the data set; worst case: of n of them, under all attacks of the suite "
-        f"{', '.join(suites)}, at L-inf radii; an upper bound of what a better attack leaves."
-    )
+    return told("networks", suites)

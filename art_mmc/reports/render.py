@@ -41,6 +41,12 @@ def _environment() -> Environment:
     return environment
 
 
+def told(name: str, *facts: Any) -> str:
+    """What the terminal is told of facts: the macro of that name in templates/lines.j2."""
+    macro = getattr(_environment().get_template("lines.j2").module, name)
+    return str(macro(*facts))
+
+
 def page(name: str, **facts: Any) -> str:
     """
     The page of a name, "evaluate" say, in Markdown; a name that its template uses and that `facts` lack is an error.

@@ -13,8 +13,8 @@ from typing import Any
 from art_mmc.evaluation import headline
 from art_mmc.published import DISTANCE, UNVERIFIED_NOTE, PublishedTable, get_published
 from art_mmc.reports.evaluate import protocol_section
-from art_mmc.reports.render import page
-from art_mmc.reports.tables import NONE, csv_bytes, device_text, format_eps, table, with_interval
+from art_mmc.reports.render import page, told
+from art_mmc.reports.tables import NONE, csv_bytes, format_eps, table, with_interval
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.reproduce import PaperRow, Reproduced, Reproduction, method_recipe, paper_rows
 
@@ -52,12 +52,8 @@ def paper_table(reproduction: Reproduction) -> str:
 
 def paper_text(reproduction: Reproduction) -> str:
     """The same as :func:`paper_table` for the terminal, with the citation and the conditions below."""
-    return (
-        f"{table(paper_rows(reproduction), _columns(), left=2, style='text')}\n\npercent correct, n images of "
-        f"{reproduction.dataset}, on {device_text(reproduction.provenance)}; published: "
-        f"{get_published(reproduction.table).citation}\nworst case: over all attacks, an adaptive one among them; "
-        f"{_headline(reproduction)}"
-    )
+    below = told("paper", reproduction, get_published(reproduction.table).citation, _headline(reproduction))
+    return f"{table(paper_rows(reproduction), _columns(), left=2, style='text')}\n\n{below}"
 
 
 def _headline(reproduction: Reproduction) -> str:

@@ -204,10 +204,7 @@ class _AwarePlan(AttackPlan):
 
 
 def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
-    """
-    One of :data:`ATTACKS`: as in the suite "pang2018-rce", but with the predicted labels throughout; C&W by a share of
-    the paper's iterations, but at least 10. `aware` has the fitted `detector` for those that know it.
-    """
+    """As in "pang2018-rce", by predicted labels; C&W by a share of its iterations, `aware` of a fitted `detector`."""
 
     def iterations(paper: int) -> int:
         return max(10, round(paper * wanted.attack_share))

@@ -58,10 +58,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def find_history(checkpoint: str | os.PathLike[str]) -> Path | None:
-    """
-    Where the history of a checkpoint of `art-mmc train`, or of a file in its run folder, lies: the .json file beside
-    it, history.csv in its run folder, or history.csv beside it; None where there is none.
-    """
+    """The .json file beside a checkpoint, or history.csv in its run folder or beside it; None where there is none."""
     checkpoint = Path(checkpoint)
     places = (
         beside(checkpoint, ".json"),

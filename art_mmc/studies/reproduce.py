@@ -37,10 +37,7 @@ from art_mmc.trainers import RECIPES, Recipe, get_recipe
 
 @dataclass(frozen=True, eq=False)
 class Reproduced(Record):
-    """
-    One row of the table, ours: how the network came about, in words; the seconds of its training, None for one that was
-    given; what the paper's attacks left; and what those of a second suite did, if there was one.
-    """
+    """A row, ours: whence its network, seconds of its training, what the attacks left, and those of a second suite."""
 
     method: str
     source: str
@@ -83,10 +80,7 @@ class Ours:
 
 @dataclass(frozen=True, eq=False)
 class PaperRow:
-    """
-    A published figure and ours, None where this was not run. There is none without our worst case over all attacks: at
-    the radius of the figure, or at the largest one where the figure has none or its radius was not run.
-    """
+    """A published figure; ours, None where it was not run; and our worst case at its radius, or at the largest."""
 
     method: Method
     cell: Cell
@@ -153,10 +147,7 @@ def ours_of(
 
 
 def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool = False) -> Recipe:
-    """
-    The recipe of a row on a data set, by a share of the paper's epochs; a scaled-down twin has a tenth of them and a
-    smaller network. ValueError for a row that is not trained here.
-    """
+    """A row's recipe, or its twin's, by a share of the paper's epochs; ValueError for one that is not trained here."""
     name = method.recipe_for(dataset)
     if method.defence is None or name is None:
         raise ValueError(f"{method.label} is not trained here: give a network by --checkpoint {method.key}=FILE")

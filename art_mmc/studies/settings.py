@@ -118,10 +118,7 @@ class Compare(Machine, Training):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Machine, Training):
-    """
-    `art-mmc train`. What has the name of a recipe's setting takes its place; of the rest, what is in the group of
-    adversarial training is a setting of the training attack.
-    """
+    """What is called as a setting of the recipe takes its place; what else is adversarial is the attack's."""
 
     defence: str = flag("the defence; art-mmc defences lists them", "NAME", needed=True)
     set: list[str] | None = flag(

@@ -184,10 +184,7 @@ def default_backbone(input_shape: Sequence[int], recipe: Recipe | None = None) -
 
 
 def default_eps(dataset: Dataset) -> tuple[float, ...]:
-    """
-    L-inf radii between an attack that does little and one that leaves little: the papers' for colour and for MNIST and
-    its kin; smaller ones for the digits, whose few pixels an attack changes with less.
-    """
+    """L-inf radii between an attack that does little and one that leaves little: the digits' few pixels bear less."""
     channels, height, _ = dataset.input_shape
     if channels == 3:
         return tuple(k / 255 for k in (2, 4, 8, 16))

@@ -60,10 +60,7 @@ def check_features(z: np.ndarray, y: np.ndarray, name: str = "z") -> tuple[np.nd
 def check_reference(
     z: np.ndarray, y: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Features and classes, and those that they are measured against, of at least two classes: z and y themselves for
-    None. FeatureError for a single class, or a class of y that the reference lacks.
-    """
+    """Checked features and classes, and those of at least two classes that they are measured against, or themselves."""
     z, y = check_features(z, y)
     z_ref, y_ref = (z, y) if reference is None else check_features(*reference, name="reference")
     if z_ref.shape[1] != z.shape[1]:

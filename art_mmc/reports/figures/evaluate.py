@@ -197,10 +197,7 @@ def shown_examples(record: RobustnessRecord, most: int = COLUMNS) -> np.ndarray:
 
 
 def examples_figure(record: RobustnessRecord) -> Figure | None:
-    """
-    Clean images, what the worst attack made of them, and the difference, magnified; None when no sample fell, there are
-    no examples, or the inputs are no images of one, three or four channels first.
-    """
+    """Clean images, worst ones, and their magnified difference; None where none fell or inputs are no images."""
     x = record.inputs
     if x is None or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         return None
