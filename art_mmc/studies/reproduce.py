@@ -258,14 +258,20 @@ class _Networks:
     #: row -> ((classifier, what the file was), the file)
     given: Mapping[str, tuple[tuple[PyTorchClassifier, str], Path]]
 
-    def recipe(self, row: Method) -> Recipe:
-        return method_recipe(row, self.dataset.name, self.settings.epoch_share, self.settings.small)
+    def get(self, row: Method) -> tuple[PyTorchClassifier, str, float | None, dict[str, Any]]:
+        """A row's network; whence it came, in words; seconds of its training, None for a given one; and plain data."""
+        if row.key in self.given:
+            (classifier, kind), file = self.given[row.key]
+            return classifier, f"{_told(file)}{kind} {file.name}", None, {"checkpoint": file.name}
+        trained = self.train(row)
+        return trained.classifier, _in_words(trained, self.dataset), trained.seconds, trained.source
 
     def train(self, row: Method, substitute: str | None = None) -> TrainedDefence:
         """A row's network, or of its recipe one with another backbone, from another seed."""
-        recipe, key = self.recipe(row), "substitute" if substitute else row.key
-        backbone = substitute or _backbone(row, recipe, self.dataset.name, self.settings.small)
-        asked = setup.told(self.settings, self.device_type)
+        settings, key = self.settings, "substitute" if substitute else row.key
+        recipe = method_recipe(row, self.dataset.name, settings.epoch_share, settings.small)
+        backbone = substitute or _backbone(row, recipe, self.dataset.name, settings.small)
+        asked = setup.told(settings, self.device_type)
         asked["seed"] += bool(substitute)
         kept: dict[str, Any] = {"folder": self.folder / f"{key}.run", "options": row.options}
         trained = setup.train_defence(str(row.defence), self.dataset, recipe, backbone=backbone, **kept, **asked)
@@ -286,15 +292,8 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
     wanted = settled(asked, dataset)
 
     def run(on_result: Any = None) -> DetectionStudy:
-        classifiers: dict[str, PyTorchClassifier] = {}
-        sources: dict[str, Any] = {}
-        for row in rows:
-            if row.key in networks.given:
-                (classifiers[row.key], _), file = networks.given[row.key]
-                sources[row.key] = {"checkpoint": file.name}
-            else:
-                trained = networks.train(row)
-                classifiers[row.key], sources[row.key] = trained.classifier, trained.source
+        found = {row.key: networks.get(row) for row in rows}
+        classifiers, sources = ({key: each[i] for key, each in found.items()} for i in (0, 3))
         return run_detection_study(classifiers, dataset, wanted, sources, folder=state)
 
     state = networks.folder / "state"
@@ -309,12 +308,8 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
 
     def attacks(name: str, **more: Any) -> RobustnessEvaluation:
         quirks = settings.quirk or () if name == suite.name else ()
-        common: dict[str, Any] = {
-            "batch_size": settings.batch_size,
-            "seed": settings.seed,
-            "verbose": not settings.quiet,
-        }
-        return RobustnessEvaluation(name, radii, quirks=quirks, **common, **more)
+        more |= {"batch_size": settings.batch_size, "seed": settings.seed, "verbose": not settings.quiet}
+        return RobustnessEvaluation(name, radii, quirks=quirks, **more)
 
     for each in suites:
         attacks(each)  # says now what is wrong
@@ -326,11 +321,8 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         "suite": suite.name,
         "eps": radii,
         "quirks": list(settings.quirk or ()),
-        "second": settings.second,
         "budget": settings.epoch_share,
-        "small": settings.small,
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
+        **{name: getattr(settings, name) for name in ("second", "small", "batch_size", "seed")},
     }
     states = {(row.key, each): folder / f"{row.key}.{each}.state" for row in rows for each in suites}
     before = _finished(folder, table.name, dataset.name, {**conditions, "versions": setup.versions()})
@@ -341,18 +333,10 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         if table.substitutes:
             # trained as the table's baseline is
             trained = networks.train(table.method("sce"), table.substitutes[str(dataset.input_shape[0])])
-            substitutes = [trained.classifier]
-            crafted_on = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
+            substitutes, crafted_on = [trained.classifier], _in_words(trained, dataset)
         results = dict(before)
         for row in rows:
-            classifier: PyTorchClassifier
-            if row.key in networks.given:
-                (classifier, kind), file = networks.given[row.key]
-                source, seconds = f"{_told(file, dataset.name)}{kind} {file.name}", None
-            else:
-                trained = networks.train(row)
-                classifier, seconds = trained.classifier, trained.seconds
-                source = f"{trained.backbone}, {_epochs(trained.recipe, dataset.name)}"
+            classifier, source, seconds, _ = networks.get(row)
             old = before.get(row.key)
             if old is None or old.record.provenance["fingerprint"]["classifier"] != identity(classifier):
                 evaluations = [attacks(each, substitutes=substitutes, folder=states[row.key, each]) for each in suites]
@@ -382,7 +366,7 @@ def _finished(folder: Path, table: str, dataset: str, conditions: Mapping[str, A
     return {each.method: each for each in found.results} if same else {}
 
 
-def _told(file: Path, dataset: str) -> str:
+def _told(file: Path) -> str:
     """What `art-mmc train` wrote beside a network on how it was trained, in words."""
     document = beside(file, ".json")
     if not (document.is_file() and is_summary(document)):
@@ -397,7 +381,8 @@ def _told(file: Path, dataset: str) -> str:
     )
 
 
-def _epochs(recipe: Recipe, dataset: str) -> str:
-    """The recipe in words, with the epochs that it has in full."""
-    full = get_recipe(recipe.name.removesuffix("-small"), dataset).nb_epochs
-    return f"recipe {recipe.name}, {recipe.nb_epochs} of {full} epochs"
+def _in_words(trained: TrainedDefence, dataset: Dataset) -> str:
+    """How a network was trained, with the epochs that its recipe has in full."""
+    recipe = trained.recipe
+    full = get_recipe(recipe.name.removesuffix("-small"), dataset.name).nb_epochs
+    return f"{trained.backbone}, recipe {recipe.name}, {recipe.nb_epochs} of {full} epochs"
