@@ -44,7 +44,6 @@ from art_mmc.models.inference import (
     channels_last,
     convolution_weights,
     favours_channels_last,
-    takes_channels_last,
 )
 from art_mmc.models.resnets import Residual
 from art_mmc.theory import rank_study
@@ -486,14 +485,15 @@ def test_network_that_takes_no_channels_last_is_asked_once():
 
 
 def test_training_asks_without_a_trace():
-    network = unsettle(Viewing(dropout=0.5))
-    for i, module in enumerate(network.modules()):
+    networks = unsettle(Viewing(dropout=0.5)), Normed()
+    fails, takes = (LossDefendedClassifier(each, nn.CrossEntropyLoss(), INPUT_SHAPE, 10) for each in networks)
+    for i, module in enumerate(networks[0].modules()):
         module.training = i % 2 == 0
-    other, x = Normed(), torch.rand(4, 1, 8, 8)
-    network.calls = 0  # the network counts its passes by itself
-    with left_alone(network):
-        assert not takes_channels_last(network, x)
-        assert takes_channels_last(other, x)
+    x = torch.rand(4, 1, 8, 8)
+    networks[0].calls = 0  # the network counts its passes by itself
+    with left_alone(networks[0]):
+        assert fails.laid_out(x) is x
+    assert takes.laid_out(x).stride() == channels_last(x).stride()
 
 
 def test_an_error_of_the_networks_own_is_raised():

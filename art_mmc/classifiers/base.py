@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -45,15 +44,13 @@ from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, wr
 from art_mmc.classifiers.fitting import (
     TAKE_INDICES,
     OneHotLoss,
+    Schedule,
     batches_in,
     check_logits,
     check_optimizer,
     check_weights,
     counted,
     explained,
-    made_scheduler,
-    step_scheduler,
-    steps_once_a_batch,
     weighted_loss,
     with_reduction,
 )
@@ -67,7 +64,6 @@ from art_mmc.models.inference import (
     channels_last,
     convolution_weights,
     favours_channels_last,
-    takes_channels_last,
 )
 from art_mmc.models.network import Moments
 from art_mmc.objectives import OBJECTIVES
@@ -508,16 +504,16 @@ class LossDefendedClassifier(PyTorchClassifier):
         recurrent = backward and self.is_rnn and not training_mode  # cuDNN has no backward pass for RNNs in eval mode
         fused = not (training_mode or self._arithmetic == "exact" or self._compile)
         prepared = Prepared(self.model, training_mode or recurrent, learning, fused, recurrent, watched)
-        _RUNNING.networks.append(prepared)
+        token = _RUNNING.set((*_RUNNING.get(), prepared))
         try:
             yield prepared
         finally:
-            _RUNNING.networks.remove(prepared)
+            _RUNNING.reset(token)
 
     def _outputs(self, x: torch.Tensor, part: torch.nn.Module | None = None) -> torch.Tensor:
         """The network, or the part of a view that is asked for, on a batch, computed as `arithmetic` says."""
         part = self.model if part is None else part
-        prepared = next((each for each in reversed(_RUNNING.networks) if each.original is self.model), None)
+        prepared = next((each for each in reversed(_RUNNING.get()) if each.original is self.model), None)
         if prepared is None:  # a call in the modes that the modules are in
             prepared = Prepared(self.model, training=None, learning=True)
         call: Callable[..., torch.Tensor] = partial(prepared, part=part)
@@ -527,23 +523,17 @@ class LossDefendedClassifier(PyTorchClassifier):
         low = self._arithmetic == "bfloat16"
         with _explained(part, x), torch.autocast(self._device.type, dtype=torch.bfloat16) if low else nullcontext():
             favoured = not (training or self._arithmetic == "exact") and favours_channels_last(prepared.weights, x)
-            if favoured and self._kinship.takes_channels_last is None:  # the call itself is the trial
-                try:
-                    outputs = call(x, last=True)
-                    self._kinship.takes_channels_last = True
-                except RuntimeError:  # if it is another error, it comes again
-                    self._kinship.takes_channels_last = favoured = False
-                    outputs = call(x)
-            else:
-                outputs = call(x, last=favoured and self._kinship.takes_channels_last)
+            last = favoured and self._kinship.takes_channels_last is not False
+            try:
+                outputs = call(x, last=last)
+            except RuntimeError:  # the first call is the trial; if it is another error, it comes again
+                if not last or self._kinship.takes_channels_last:
+                    raise
+                last, outputs = False, call(x)
+            if favoured:
+                self._kinship.takes_channels_last = last
         check_logits(outputs, len(x), self.nb_classes)
         return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
-
-    def _takes_channels_last(self, x: torch.Tensor) -> bool:
-        """Whether the network takes such images; tried once."""
-        if self._kinship.takes_channels_last is None:
-            self._kinship.takes_channels_last = takes_channels_last(self._network, x)
-        return self._kinship.takes_channels_last
 
     def _compiled_once(self, part: torch.nn.Module) -> Prepared:
         """A double of a network, compiled; kept until a module or the memory of a tensor of the network is another."""
@@ -878,9 +868,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         whole("batch_size", batch_size), whole("nb_epochs", nb_epochs, least=0)
         x_all, y_all = self.training_tensors(x, y)
         weights = check_weights(sample_weight, len(x_all))
-        scheduler = made_scheduler(scheduler, self._optimizer)
         batches = len(x_all) // batch_size if drop_last else -(-len(x_all) // batch_size)
-        by_batch = steps_once_a_batch(scheduler, scheduler_interval, nb_epochs, batches)
+        schedule = Schedule(scheduler, self._optimizer, scheduler_interval, nb_epochs, batches)
         shuffled: Any = DataLoader(range(len(x_all)), batch_size=len(x_all), shuffle=True)  # type: ignore[arg-type]
         with self.training(training_mode):
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
@@ -890,13 +879,11 @@ class LossDefendedClassifier(PyTorchClassifier):
                     if not self.leaves_out(len(index), number, batch_size):
                         part = None if weights is None else weights[index]
                         outcome = self.train_batch(x_all[index], y_all[index], part)
-                        if isinstance(scheduler, ReduceLROnPlateau):
+                        if schedule.watches:
                             totals += counted(*outcome, y_all[index])
-                    if by_batch:
-                        scheduler.step()
-                if scheduler is not None and not by_batch:
-                    loss, correct, count = totals.tolist()
-                    step_scheduler(scheduler, loss / max(1, count), correct / max(1, count))
+                    schedule.after_batch()
+                loss, correct, count = totals.tolist()
+                schedule.after_epoch(loss / max(1, count), correct / max(1, count))
 
     def fit_generator(
         self, generator: DataGenerator, nb_epochs: int = 20, verbose: bool = False, **kwargs: Any
@@ -985,6 +972,23 @@ class LossDefendedClassifier(PyTorchClassifier):
         finally:
             self._model.eval()
 
+    def laid_out(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        The inputs of a training step in the memory format in which the network is fast.
+
+        :param x: Inputs (B, ...), on the device.
+        :return: The same: where `arithmetic` is not "exact" and the network takes them, images in channels-last format
+                 on a GPU, and on a CPU by the rule of predictions.
+        """
+        weights = convolution_weights(self._network.modules())
+        if self._arithmetic == "exact" or not favours_channels_last(weights, x, learning=True):
+            return x
+        if self._kinship.takes_channels_last is None:  # tried by a call that leaves no trace
+            devices = [x.device] if x.is_cuda else []
+            with torch.no_grad(), torch.random.fork_rng(devices), self._prepared():
+                self._outputs(x)
+        return channels_last(x) if self._kinship.takes_channels_last else x
+
     def train_batch(
         self, x: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -999,11 +1003,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         optimizer: Any = self._optimizer
         optimizer.zero_grad(set_to_none=True)
-        x = x.to(self._device)
-        if self._arithmetic != "exact" and favours_channels_last(convolution_weights(self._network.modules()), x):
-            x = channels_last(x) if self._takes_channels_last(x) else x
         with explained(len(x)):
-            outputs = self._network(x)
+            outputs = self._network(self.laid_out(x.to(self._device)))
         check_logits(outputs, len(x), self.nb_classes)
         loss = weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
         loss.sum().backward()  # "none" is a sum
@@ -1168,14 +1169,8 @@ class _Kinship:
     takes_channels_last: bool | None = None
 
 
-class _Running(threading.local):
-    """Of the calls that run in this thread the networks as they see them, the innermost last."""
-
-    def __init__(self) -> None:
-        self.networks: list[Prepared] = []
-
-
-_RUNNING = _Running()
+#: of the calls that run in this thread the networks as they see them, the innermost last
+_RUNNING: ContextVar[tuple[Prepared, ...]] = ContextVar("running", default=())
 
 
 class _Wrapper(torch.nn.Module):

@@ -169,16 +169,6 @@ def is_made(scheduler: Any) -> bool:
     return made
 
 
-def made_scheduler(given: Any, optimizer: Any) -> Any:
-    """A learning-rate scheduler that is made already, or what a function makes of the optimizer; None for None."""
-    if given is None or is_made(given):
-        return given
-    made = given(optimizer)
-    if not hasattr(made, "step"):
-        raise TypeError(f"scheduler: expected a function that returns something with a step(), got {shown(made)}.")
-    return made
-
-
 def check_logits(outputs: Any, samples: int, nb_classes: int) -> None:
     """Refuse what a network returned and what are no logits (B, K), or one a sample, (B,) or (B, 1), of so many."""
     if not isinstance(outputs, torch.Tensor):
@@ -209,29 +199,40 @@ def described_scheduler(scheduler: Any) -> dict[str, Any]:
     return {"made by": getattr(scheduler, "__qualname__", type(scheduler).__name__), "constants": numbers, **settings}
 
 
-def steps_once_a_batch(scheduler: Any, interval: str | None, epochs: int, batches: int) -> bool:
+class Schedule:
     """
-    Whether a learning-rate scheduler steps once a batch: as `interval` says, "epoch" or "batch", or for None if it is a
-    `OneCycleLR` that was made for as many steps as there will be batches. ValueError for another interval, or a
+    A learning-rate scheduler, given as it is or as what makes one from an optimizer, or none, and when it steps: once
+    an "epoch" or a "batch", as `interval` says, or for None once an epoch, unless it is a `OneCycleLR` that was made
+    for as many steps as there will be batches. TypeError for what has no step, ValueError for another interval, or a
     `ReduceLROnPlateau` once a batch.
     """
-    if interval is not None:
-        check_name("scheduler_interval", interval, ("epoch", "batch"))
-    if interval == "batch" and isinstance(scheduler, ReduceLROnPlateau):
-        raise ValueError("scheduler_interval: a ReduceLROnPlateau looks at the figures of an epoch, once an epoch.")
-    if interval is None and isinstance(scheduler, OneCycleLR):
-        return scheduler.total_steps == epochs * batches != epochs
-    return interval == "batch"
 
+    def __init__(
+        self, given: Any = None, optimizer: Any = None, interval: str | None = None, epochs: int = 0, batches: int = 0
+    ) -> None:
+        made = given if given is None or is_made(given) else given(optimizer)
+        if given is not None and not hasattr(made, "step"):
+            raise TypeError(f"scheduler: expected a function that returns something with a step(), got {shown(made)}.")
+        if interval is not None:
+            check_name("scheduler_interval", interval, ("epoch", "batch"))
+        self.scheduler, self.by_batch = made, interval == "batch"
+        #: whether it asks for the figures of an epoch
+        self.watches = isinstance(made, ReduceLROnPlateau)
+        if self.by_batch and self.watches:
+            raise ValueError("scheduler_interval: a ReduceLROnPlateau looks at the figures of an epoch, once an epoch.")
+        if interval is None and isinstance(made, OneCycleLR):
+            self.by_batch = made.total_steps == epochs * batches != epochs
 
-def step_scheduler(scheduler: Any, loss: float, figure: float) -> None:
-    """
-    Step a learning-rate scheduler at the end of an epoch; a `ReduceLROnPlateau` is told the loss or, in mode "max", the
-    accuracy.
-    """
-    if isinstance(scheduler, ReduceLROnPlateau):
-        for group in scheduler.optimizer.param_groups:  # as other schedulers do; see same_optimizer
-            group.setdefault("initial_lr", group["lr"])
-        scheduler.step(loss if scheduler.mode == "min" else figure)
-    else:
-        scheduler.step()
+    def after_batch(self) -> None:
+        """Step, if it is time."""
+        if self.scheduler is not None and self.by_batch:
+            self.scheduler.step()
+
+    def after_epoch(self, loss: float, figure: float) -> None:
+        """Step, if it is time; a `ReduceLROnPlateau` is told the loss or, in mode "max", the accuracy."""
+        if self.watches:
+            for group in self.scheduler.optimizer.param_groups:  # as other schedulers do; see same_optimizer
+                group.setdefault("initial_lr", group["lr"])
+            self.scheduler.step(loss if self.scheduler.mode == "min" else figure)
+        elif self.scheduler is not None and not self.by_batch:
+            self.scheduler.step()

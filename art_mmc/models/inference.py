@@ -362,30 +362,16 @@ def convolution_weights(modules: Iterable[nn.Module]) -> int:
     )
 
 
-def favours_channels_last(weights: int, x: torch.Tensor) -> bool:
+def favours_channels_last(weights: int, x: torch.Tensor, learning: bool = False) -> bool:
     """
     Whether a network, with so many elements in the weights of its convolutions over images, is faster on images (B, C,
     H, W) in channels-last format, by a rule. On the CPU the format saves the convolutions from rearranging their maps,
     but they rearrange their weights instead: it pays where the maps of a batch are the larger, by 1.2 to 1.7 times for
     LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and not for VGG-13. On a
-    GPU it is the format of the half-precision units.
+    GPU it is the format of the tensor cores, in half precision and, where it is `learning`, in float32 too.
     """
     if x.ndim != 4:
         return False
     if x.device.type == "cuda":
-        return torch.is_autocast_enabled("cuda") or x.dtype in (torch.float16, torch.bfloat16)
+        return learning or torch.is_autocast_enabled("cuda") or x.dtype in (torch.float16, torch.bfloat16)
     return x.device.type == "cpu" and x.dtype != torch.float64 and 0 < weights <= _WIDTH * x.numel()
-
-
-def takes_channels_last(network: nn.Module, x: torch.Tensor) -> bool:
-    """
-    Whether a network takes channels-last images at all: one that calls `x.view(...)` on a map does not. Tried on two
-    samples, without a trace.
-    """
-    devices = [x.device] if x.device.type == "cuda" else []
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            Prepared(network).network(channels_last(x[:2].detach().clone()))
-    except RuntimeError:  # if it is another error, it comes again where the network runs as it is
-        return False
-    return True

@@ -4,7 +4,6 @@ Training of a loss-defended classifier as an ART `Trainer`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import re
@@ -12,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,13 @@ from art_mmc.checks import (
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.classifiers.fitting import (
+    Schedule,
     check_logits,
     check_weights,
     counted,
     described_scheduler,
     explained,
     is_made,
-    made_scheduler,
-    step_scheduler,
-    steps_once_a_batch,
     weighted_loss,
 )
 from art_mmc.distributed import (
@@ -141,7 +138,7 @@ class LossTrainer(Trainer):
         :param clip_gradient: Largest 2-norm of a step's gradient, a longer one being shortened to it; None for the
                recipe's, or any.
         :param precision: "float32", or "bfloat16" for autocast; losses and heads stay in float32.
-        :param channels_last: Whether the network runs in the channels-last memory format.
+        :param channels_last: Whether images are in channels-last format where the network is faster so.
         :param compile_network: Whether training steps run through `torch.compile`.
         :param folder: Folder for checkpoints (`last.pt`, `best.pt`) and `history.csv`, written after each epoch; None
                for none.
@@ -336,7 +333,7 @@ class LossTrainer(Trainer):
             check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
         # no other process may write to the folder meanwhile
-        owned = contextlib.nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
+        owned = nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
         try:
             with owned, self._randomness(), self._classifier.training(), self._fast_network(job):
                 saved = self._read(job) if resume else None
@@ -409,14 +406,12 @@ class LossTrainer(Trainer):
             return
         raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
 
-    def _make_schedulers(self, job: Job, epochs: int) -> tuple[Any, Any]:
-        """The scheduler to step once a batch and the one to step once an epoch, either may be None."""
+    def _make_schedule(self, job: Job, epochs: int) -> Schedule:
+        """The caller's scheduler for a stage, or the recipe's."""
         optimizer = self._classifier.optimizer
-        if job.scheduler is None:
-            return (self._plan.make_scheduler(optimizer, job.steps, epochs) if self._plan else None), None
-        scheduler = made_scheduler(job.scheduler, optimizer)
-        by_batch = steps_once_a_batch(scheduler, job.scheduler_interval, epochs, job.steps)
-        return (scheduler, None) if by_batch else (None, scheduler)
+        if job.scheduler is None and self._plan is not None:
+            return Schedule(self._plan.make_scheduler(optimizer, job.steps, epochs), interval="batch")
+        return Schedule(job.scheduler, optimizer, job.scheduler_interval, epochs, job.steps)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -441,7 +436,7 @@ class LossTrainer(Trainer):
         Two generators: `_order` on the CPU for data order and augmentation, `_noise` on the device for crafting; both
         are the same in all processes. With a seed, torch's and numpy's global random states are put back afterwards.
         """
-        with contextlib.nullcontext() if self.seed is None else seeded(self.seed):
+        with nullcontext() if self.seed is None else seeded(self.seed):
             seeds = broadcast_object(torch.randint(2**62, (2,)).tolist())
             if not world().is_main:  # dropout must not strike all parts of a batch alike
                 torch.manual_seed(seeds[0] + world().rank)
@@ -453,20 +448,15 @@ class LossTrainer(Trainer):
     @contextmanager
     def _fast_network(self, job: Job) -> Iterator[None]:
         """
-        Memory format, other processes and compilation, for the time of the training; what trains shares the weights
-        with the classifier's network.
+        Other processes and compilation, for the time of the training; what trains shares the weights with the
+        classifier's network.
         """
-        net = self._classifier.model
-        if self.channels_last:
-            _lay_out(net, torch.channels_last)
         try:
-            with data_parallel(net, self._classifier.loss, job.example()) as trained:
+            with data_parallel(self._classifier.model, self._classifier.loss, job.example()) as trained:
                 self._forward = torch.compile(trained) if self.compile_network else trained
                 yield
         finally:
             self._forward = self._classifier.forward
-            if self.channels_last:  # a loaded copy of the network computes the same to the last bit
-                _lay_out(net, torch.contiguous_format)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -491,7 +481,7 @@ class LossTrainer(Trainer):
                 name, loss, epochs = job.stages[index]
                 self._begin_stage(index)
                 self._average = self._new_average()
-                self._schedulers = self._make_schedulers(job, epochs)
+                self._schedule = self._make_schedule(job, epochs)
                 if saved is not None:
                     self._restore(saved["training"], position)
                     if self._extends:
@@ -506,7 +496,7 @@ class LossTrainer(Trainer):
                 if index + 1 < len(job.stages):
                     position.stage, position.epoch = index + 1, 0
         self._finish(job)
-        self._schedulers = None, None
+        self._schedule = Schedule()
         self._save(job, position, finished=True)
 
     def _run_stage(self, job: Job, position: Position, name: str, epochs: int) -> None:
@@ -537,10 +527,9 @@ class LossTrainer(Trainer):
                     "epoch: %s stage: %s time(s): %.1f loss: %.4f acc(tr): %.4f acc(val): %s",
                     *(record[key] for key in ("epoch", "stage", "seconds", "loss", "accuracy", "val_accuracy")),
                 )
-                if self._schedulers[1] is not None:
-                    seen = {key: value for key, value in record.items() if value is not None}
-                    figure = seen.get("val_robust_accuracy", seen.get("val_accuracy", seen["accuracy"]))
-                    step_scheduler(self._schedulers[1], seen.get("val_loss", seen["loss"]), figure)
+                seen = {key: value for key, value in record.items() if value is not None}
+                figure = seen.get("val_robust_accuracy", seen.get("val_accuracy", seen["accuracy"]))
+                self._schedule.after_epoch(seen.get("val_loss", seen["loss"]), figure)
                 if stop:
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
@@ -571,8 +560,7 @@ class LossTrainer(Trainer):
             if not job.left_out(samples, batch):
                 begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
                 totals += self._step(job, x, y, Step(begin, end, samples, weights))
-            if self._schedulers[0] is not None:
-                self._schedulers[0].step()
+            self._schedule.after_batch()
             bar.update()
             position.batch = batch + 1
             wish = STOP if self._interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
@@ -601,8 +589,7 @@ class LossTrainer(Trainer):
             x = augmented
         samples, part = len(x), shard(len(x))
         x = x[part]
-        if self.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = self._classifier.laid_out(x) if self.channels_last else x
         return x, y[part], None if weights is None else weights[part], samples
 
     def _step(self, job: Job, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
@@ -642,7 +629,7 @@ class LossTrainer(Trainer):
         """Validate, keep the best, and say whether to stop."""
         if job.validation is None:
             return False
-        with self._average.installed(job.clean_batches()) if self._average else contextlib.nullcontext():
+        with self._average.installed(job.clean_batches()) if self._average else nullcontext():
             figure = broadcast_object(self._validate(job, record))
             if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
                 return False
@@ -739,12 +726,13 @@ class LossTrainer(Trainer):
         if not world().is_main:
             return
         asked = job.watched()[0][:2].cpu().clone()
+        state = None if self._schedule.scheduler is None else self._schedule.scheduler.state_dict()
         training = {
             "fingerprint": plain(self._identity),
             "finished": finished,
             "position": dict(vars(position)),
             "optimizer": self._classifier.optimizer.state_dict(),
-            "schedulers": [None if s is None else s.state_dict() for s in self._schedulers],
+            "schedulers": [state, None] if self._schedule.by_batch else [None, state],
             "average": None if self._average is None else self._average.state_dict(),
             "best": self._best,
             "loss": self._own_loss.state_dict() if isinstance(self._own_loss, torch.nn.Module) else {},
@@ -807,9 +795,9 @@ class LossTrainer(Trainer):
     def _restore(self, training: dict[str, Any], position: Position) -> None:
         """Optimizer, schedules, averages, totals and random states as they were saved."""
         self._classifier.optimizer.load_state_dict(training["optimizer"])
-        for scheduler, state in zip(self._schedulers, training["schedulers"], strict=True):
-            if scheduler is not None and state is not None:
-                scheduler.load_state_dict(state)
+        for state in training["schedulers"]:  # one that steps once a batch, one that does once an epoch
+            if state is not None:
+                self._schedule.scheduler.load_state_dict(state)
         if self._average is not None:
             self._average.load_state_dict(training["average"])
         self._best = training["best"]
@@ -843,7 +831,7 @@ class LossTrainer(Trainer):
 
     def _catch_up(self, steps: int) -> None:
         """Put the recipe's schedule where it would stand after so many steps."""
-        if (scheduler := self._schedulers[0]) is not None:
+        if (scheduler := self._schedule.scheduler) is not None:
             scheduler.last_epoch = steps
             rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, (rate, factor) in zip(self._classifier.optimizer.param_groups, rates, strict=True):
@@ -874,13 +862,6 @@ _PROSE = re.compile(r"\bdescription=.*?, (?=backbone=)")
 _EPOCHS = re.compile(r"\bnb_epochs=\d+, |milestones=\(.*?\), |warmup_epochs=\d+, ")
 
 _SHOWN = ("loss", "accuracy", "robust_accuracy", "val_accuracy", "val_robust_accuracy")
-
-
-def _lay_out(net: torch.nn.Module, layout: torch.memory_format) -> None:
-    """The kernels of images in a memory format; `Module.to` fails on those of volumes, which have five dimensions."""
-    for parameter in net.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 class WarmUpTrainer(LossTrainer):
