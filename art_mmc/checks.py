@@ -227,6 +227,14 @@ UNIT_BOX = (0.0, 1.0)
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of a shape broadcasts to another one."""
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
 def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
     """Refuse a box that is no pair of finite bounds, the first below the second, that broadcast to an input."""
     if clip_values is None:
@@ -236,11 +244,7 @@ def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
     except (TypeError, ValueError):
         raise ValueError(f"clip_values: expected two numbers or arrays, such as (0, 1), got {clip_values!r}.") from None
     for shape in (low.shape, high.shape):
-        try:
-            fits = np.broadcast_shapes(shape, (1, *input_shape)) == (1, *input_shape)
-        except ValueError:
-            fits = False
-        if not fits:
+        if not broadcasts(shape, (1, *input_shape)):
             mend = f"; one a channel are of shape {(*shape, *[1] * (len(input_shape) - 1))}" if len(shape) == 1 else ""
             raise ValueError(f"clip_values: bounds of shape {shape} do not fit inputs {tuple(input_shape)}{mend}.")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and np.less(low, high).all()):
@@ -312,8 +316,7 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
     :return: The radii, ascending, none twice.
     :raises ValueError: When there is none, or one is no positive number, or in the L-inf norm wider than the box.
     """
-    given: Any = eps if isinstance(eps, (Sequence, np.ndarray)) and not isinstance(eps, str) else [eps]
-    radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(given, dtype=object))})
+    radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(eps, dtype=object))})
     if not radii:
         raise ValueError("eps: expected at least one radius, got none.")
     if norm == math.inf:

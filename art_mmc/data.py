@@ -234,12 +234,10 @@ def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None
         # The checks below are to speak of NaN or no labels at all, not max().
         highest = y.max() if y.size and np.isfinite(y).all() else 0
         nb_classes = y.shape[1] if one_hot else max(int(highest) + 1, 1)
-    check_labels(y, nb_classes, name, length)
-    if not one_hot:
-        return y.reshape(-1).astype(np.int64), nb_classes
-    if not (((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all()):
+    labels = check_labels(y, nb_classes, name, length)
+    if one_hot and not (((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all()):
         raise ValueError(f"{name} has shape {y.shape}, but its rows are not one-hot: expected a single 1 and else 0")
-    return y.argmax(axis=1).astype(np.int64), nb_classes
+    return labels.astype(np.int64), nb_classes
 
 
 def _to_unit(x: np.ndarray, name: str) -> np.ndarray:

@@ -74,10 +74,7 @@ class LinearHead(Head):
         self.linear = nn.Linear(in_features, nb_classes)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """
-        :param z: Features (B, d).
-        :return: `W z + b`, (B, K).
-        """
+        """Return `W z + b`, (B, K); see :meth:`Head.logits`."""
         return nn.functional.linear(z, self.linear.weight.to(z.dtype), self.linear.bias.to(z.dtype))
 
 
@@ -93,10 +90,7 @@ class ReversedLinearHead(LinearHead):
     """
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """
-        :param z: Features (B, d).
-        :return: `-(W z + b)`, (B, K).
-        """
+        """Return `-(W z + b)`, (B, K); see :meth:`Head.logits`."""
         return -super().logits(z)
 
 
@@ -120,10 +114,7 @@ class UnitNormHead(LinearHead):
         self.logit_norm = number("logit_norm", logit_norm)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """
-        :param z: Features (B, d).
-        :return: `r (W z + b) / ||W z + b||`, (B, K).
-        """
+        """Return `r (W z + b) / ||W z + b||`, (B, K); see :meth:`Head.logits`."""
         return self.logit_norm * nn.functional.normalize(super().logits(z), dim=1)
 
 
@@ -155,10 +146,7 @@ class CenterTrackingHead(LinearHead):
         self.centers.zero_()
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """
-        :param z: Features (B, d).
-        :return: `W z + b`, (B, K), with the attributes `features` (z) and `center_head` (this head).
-        """
+        """Return `W z + b`, (B, K), with z as its attribute `features` and this head as `center_head`."""
         logits = super().logits(z)
         logits.features, logits.center_head = z, self  # type: ignore[attr-defined]
         return logits
@@ -200,10 +188,7 @@ class DistanceHead(Head):
         self.temperature = number("temperature", temperature)
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """
-        :param z: Features (B, d).
-        :return: `-||z - mu_k||^2 / (2 T)`, (B, K).
-        """
+        """Return `-||z - mu_k||^2 / (2 T)`, (B, K); see :meth:`Head.logits`."""
         centers = self.centers.to(z.dtype)
         # ||z||^2 and ||mu||^2 separately from the inner product: (B, K) memory instead of (B, K, d)
         half = 0.5 * (z.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1))
@@ -258,9 +243,7 @@ class FixedCentersHead(DistanceHead):
         self.register_buffer("centers", positions.to(torch.empty(0).device))
 
     def options(self) -> dict[str, object]:
-        """
-        :return: The constructor's arguments by name; `centers` is the name of the layout, not the buffer.
-        """
+        """Return the constructor's arguments by name; `centers` is the name of the layout, not the buffer."""
         return {**super().options(), "centers": self.layout}
 
 

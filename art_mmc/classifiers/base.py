@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from art_mmc.checks import (
+    broadcasts,
     check_box,
     check_images,
     check_labels,
@@ -257,8 +258,12 @@ class LossDefendedClassifier(PyTorchClassifier):
             return model, loss
         if not isinstance(model, DefendedNet):
             mean, std, dim = options.pop("mean"), options.pop("std"), options.pop("embedding_dim")
-            for name, value in (("mean", mean), ("std", std)):
-                _check_moments(name, value, input_shape)
+            for name, shape in (("mean", np.shape(mean)), ("std", np.shape(std))):  # type: ignore[arg-type]
+                if shape not in ((1,), input_shape[:1]) and (len(shape) == 1 or not broadcasts(shape, input_shape)):
+                    raise ValueError(
+                        f"{name}: expected one number, {input_shape[0]}, one a channel, or an array of the inputs' "
+                        f"shape {input_shape}, got shape {shape}."
+                    )
             dim = None if dim is None else whole("embedding_dim", dim)
             backbone: Any = wrap_backbone(model, input_shape)
             check_no_classes(backbone, nb_classes)
@@ -1217,22 +1222,6 @@ def _place(err: Exception, x: torch.Tensor) -> None:
     """Add to a network's own error, from Python 3.11 on, a note of where it came up and on what."""
     if add_note := getattr(err, "add_note", None):
         add_note(f"raised by the network given as model{users_place(err)}, on inputs of shape {tuple(x.shape)}")
-
-
-def _check_moments(name: str, value: Any, input_shape: tuple[int, ...]) -> None:
-    """ValueError for what is neither one number, nor one a channel, nor one an element."""
-    shape = np.shape(value)
-    try:
-        fits = shape in ((), (1,), input_shape[:1]) or (
-            len(shape) > 1 and np.broadcast_shapes(shape, input_shape) == input_shape
-        )
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name}: expected one number, {input_shape[0]}, one a channel, or an array of the inputs' shape "
-            f"{input_shape}, got shape {shape}."
-        )
 
 
 def _changes_nothing(preprocessing: Any) -> bool:

@@ -37,11 +37,6 @@ class CraftingContext:
     scale: float = 1.0  # factor on eps, in [0, 1], for its warm-up
 
 
-def check_objective(name: Any) -> None:
-    """ValueError for what no classifier can follow."""
-    check_name("objective", name, ("loss", "adaptive", *OBJECTIVES))
-
-
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
     """Values (B,) in the shape that broadcasts against inputs (B, ...)."""
     return values.view(-1, *(1,) * (x.ndim - 1))
@@ -151,7 +146,7 @@ class PGD(Crafting):
             number("step_size", self.step_size)
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
-        check_objective(self.objective)
+        check_name("objective", self.objective, ("loss", "adaptive", *OBJECTIVES))
         if self.tolerance is not None:
             whole("tolerance", self.tolerance, least=0)
         choice("targeted", self.targeted, (None, "random", "least_likely"))
@@ -271,14 +266,14 @@ class FGSM(Crafting):
                 f"eps_max={self.eps_max}{default} is below eps={self.eps}: give it in the same unit, or None for "
                 "always eps."
             )
-        check_objective(self.objective)
+        self._pgd()
+
+    def _pgd(self) -> PGD:
+        far = self.eps if self.eps_max is None else self.eps_max
+        return PGD(far, 1, step_size=far, eps_min=self.eps, random_start=False, objective=self.objective)
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
-        spread = 0.0 if self.eps_max is None else self.eps_max - self.eps
-        length = per_sample(self.eps + spread * context.draw(x.shape[:1]), x) * context.scale
-        values = partial(classifier.attack_values, y=y, name=self.objective)
-        with classifier.crafting():
-            return climb(classifier, x, y, x, values, length, length, steps=1)
+        return self._pgd().craft(classifier, x, y, context)
 
 
 @dataclass(frozen=True)

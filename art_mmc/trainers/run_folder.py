@@ -48,18 +48,10 @@ class RunFolder:
         make_folder(path)
         if not os.access(path, os.W_OK):
             raise PermissionError(f"no permission to write into {path}")
+        #: the newest state, and the classifier that was best on the validation data
+        self.last, self.best = path / "last.pt", path / "best.pt"
         self._writer: Any = None
         self._written = 0
-
-    @property
-    def last(self) -> Path:
-        """The newest state."""
-        return self.path / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """The classifier that was best on the validation data."""
-        return self.path / "best.pt"
 
     def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
         """
