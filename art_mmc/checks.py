@@ -286,7 +286,7 @@ def box_unit(clip_values: Any, what: str) -> float:
 
 def _plain(value: Any, name: str) -> float:
     try:
-        return float(value)
+        return float(value if not isinstance(value, (str, bool)) else "no number")
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected a number such as 0.1 or 8 / 255, got {value!r}.") from None
 
@@ -326,7 +326,7 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
     return radii
 
 
-def check_default_eps(eps: float, default: float, clip_values: Any, name: str = "eps") -> None:
+def check_default_eps(eps: float, default: float | None, clip_values: Any, name: str = "eps") -> None:
     """
     ValueError for a budget that is the default, made for inputs in [0, 1], where their box is wider or narrower; `name`
     is what the message calls it.

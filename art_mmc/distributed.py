@@ -245,7 +245,7 @@ def _do(jobs: Sequence[Callable[[], T]], mine: Iterable[int]) -> dict[int, T]:
     """Do those jobs that are this process'; the results of all processes, or the error that counts, raised in all."""
     done: dict[int, T] = {}
     failed: _Failed | None = None
-    _Shared.busy = True
+    number, _Shared.busy = 0, True
     try:
         for number in mine:
             done[number] = jobs[number]()

@@ -506,6 +506,13 @@ def test_an_error_of_the_networks_own_is_raised():
         classifier.predict(np.zeros((2, *INPUT_SHAPE), np.float32))
 
 
+def test_an_error_of_a_network_of_two_types_is_its_own():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(5, 5).double())
+    classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        classifier.predict(np.zeros((2, *INPUT_SHAPE), np.float32))
+
+
 # --- the arithmetics --------------------------------------------------------------------------------------------------
 
 

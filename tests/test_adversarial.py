@@ -15,6 +15,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.defences.preprocessor import GaussianAugmentation
 
 from art_mmc.cli import build_parser, main
+from art_mmc.defences import DEFENCES
 from art_mmc.trainers import (
     FGSM,
     PGD,
@@ -223,6 +224,12 @@ class TestCrafting:
         uneven = (np.zeros((1, 8, 8), np.float32), np.arange(1, 65, dtype=np.float32).reshape(1, 8, 8))
         with pytest.raises(ValueError, match="recipe 'li2021-cifar10-at' is for inputs of one range"):
             create_trainer(make(clip_values=uneven), "li2021-cifar10-at")
+
+    @pytest.mark.parametrize("row", [DEFENCES["pc"], replace(DEFENCES["gce"], warm_up=True)], ids=lambda row: row.name)
+    def test_a_row_with_a_warm_up_has_one_in_a_recipe_of_this_kind_too(self, row, monkeypatch):
+        monkeypatch.setitem(DEFENCES, row.name, row)
+        assert create_trainer(make(row.name), "li2021-cifar10-at", verbose=False).warmup_epochs is None
+        assert create_trainer(make("sce"), "li2021-cifar10-at", verbose=False).warmup_epochs == 0
 
 
 def train(data, name="sce", attack="pgd", n=192, epochs=2, backbone="dense", validation=None, **kwargs):

@@ -72,8 +72,11 @@ SETTINGS = {
     "pc-fgsm-warm-up": ("pc", "dense", FGSM(0.05, 0.1), {"warmup_epochs": 1, "adv_ratio": 0.5}, {}),
     "gce-trades": ("gce", "dense", TRADES(0.1, steps=2), {}, {}),
     "few-adversarial": ("sce", "dense", PGD(0.1, steps=2), {"adv_ratio": 0.01}, {}),
-    "one-sample": ("mmc", "dense", PGD(0.1, steps=2), {}, {"n": 1}),
+    "one-sample": ("mmc", "dense", PGD(0.1, steps=2), {}, {"n": 1, "held_out": 1}),
     "sum-of-losses": ("own", nn.CrossEntropyLoss(reduction="sum"), FGSM(0.05, 0.1), {}, {}),
+    "class-weights": ("own", nn.CrossEntropyLoss(weight=torch.linspace(0.2, 2, 10)), FGSM(0.05, 0.1), {}, {}),
+    "trades-on-class-weights": ("own", nn.CrossEntropyLoss(weight=torch.linspace(0.2, 2, 10)), TRADES(0.1, 2), {}, {}),
+    "trades-on-a-sum": ("own", nn.CrossEntropyLoss(reduction="sum"), TRADES(0.1, steps=2), {}, {}),
     "a-loss-that-learns": ("own", Scaled(), FGSM(0.05, 0.1), {}, {}),
     "batch-norm": ("center", "normed", PGD(0.1, steps=2, batch_norm="train"), {"averaging": "swa", "keep": "best"}, {}),
 }
@@ -103,7 +106,8 @@ def make_trainer(setting, folder=None, seed=0):
 
 def fit(trainer, setting, data, **kwargs):
     n = SETTINGS[setting][4].get("n", N)
-    validation = (data.x_test[:61], data.y_test[:61])
+    held_out = SETTINGS[setting][4].get("held_out", 61)
+    validation = (data.x_test[:held_out], data.y_test[:held_out])
     trainer.fit(data.x_train[:n], data.y_train[:n], validation, BATCH, EPOCHS, **kwargs)
 
 

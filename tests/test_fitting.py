@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.models import DefendedNet
 from art_mmc.trainers import (
     FGSM,
@@ -325,6 +326,18 @@ def test_a_weight_of_two_is_a_sample_that_is_there_twice(kind, name, digits):
         trainer.fit(inputs, labels, batch_size=8, nb_epochs=1, sample_weight=given)
         classifiers.append(weights(classifier))
     torch.testing.assert_close(*classifiers, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "clean"])
+def test_weights_of_one_are_no_weights_whatever_those_of_the_classes(kind, digits):
+    x, y, states = digits.x_train[:6], digits.y_train[:6], []
+    for given in (np.ones(6), None):
+        classifier = make("sce", optimizer=sgd(0.1))
+        classifier.set_params(loss=SoftmaxCrossEntropyLoss(weight=np.linspace(0.2, 2, 10)))
+        trainer = classifier if kind == "classifier" else LossTrainer(classifier, seed=0, verbose=False)
+        trainer.fit(x, y, batch_size=8, nb_epochs=1, sample_weight=given)
+        states.append(weights(classifier))
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         input_shape, nb_classes = check_input_shape(input_shape), whole("nb_classes", nb_classes)
         if loss is not None and not callable(loss):
             raise TypeError(f"loss: expected a torch.nn.Module or a function of logits and labels, got {loss!r}.")
-        if not isinstance(device_type, str) or not device_type.startswith(("cpu", "gpu", "cuda")):
-            raise ValueError(f"device_type: expected 'cpu' or 'gpu', got {device_type!r}.")
+        _check_device_type(device_type)
         if clip_values is ...:
             clip_values = None if self.row is None else (0.0, 1.0)
         check_box(clip_values, input_shape)
@@ -501,11 +500,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         is switched. The graph reaches the parameters if `learning`; `backward` if there will be gradients of the
         inputs; of a module that is `watched` the outputs are kept, see :class:`.Prepared`.
         """
-        if backward and torch.is_inference_mode_enabled():
-            raise RuntimeError(
-                "gradients can't be computed inside torch.inference_mode(): run the attack outside of it, or put it "
-                "into torch.inference_mode(False)."
-            )
+        if backward:
+            _check_gradients()
         recurrent = backward and self.is_rnn and not training_mode  # cuDNN has no backward pass for RNNs in eval mode
         fused = not (training_mode or self._arithmetic == "exact" or self._compile)
         prepared = Prepared(self.model, training_mode or recurrent, learning, fused, recurrent, watched)
@@ -531,8 +527,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             last = favoured and self._kinship.takes_channels_last is not False
             try:
                 outputs = call(x, last=last)
-            except RuntimeError:  # the first call is the trial; if it is another error, it comes again
-                if not last or self._kinship.takes_channels_last:
+            except RuntimeError as err:  # the first call is the trial; if it is another error, it comes again
+                if not last or self._kinship.takes_channels_last or isinstance(err, torch.OutOfMemoryError):
                     raise
                 last, outputs = False, call(x)
             if favoured:
@@ -799,9 +795,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param kwargs: As in `PyTorchClassifier.custom_loss_gradient`.
         :return: Gradients of the shape of x.
         """
-        with self._prepared(backward=True):
-            view = self._view(Prepared(self.model).network)  # each layer a step of its own
-            return super(LossDefendedClassifier, view).custom_loss_gradient(*args, **kwargs)
+        _check_gradients()
+        view = self._view(Prepared(self.model).network)  # each layer a step of its own
+        return super(LossDefendedClassifier, view).custom_loss_gradient(*args, **kwargs)
 
     def get_activations(  # type: ignore[override]
         self,
@@ -1047,10 +1043,12 @@ class LossDefendedClassifier(PyTorchClassifier):
             model = None if model is None else network
         device_type = kwargs.pop("device_type", None)
         if device_type is not None:
-            self._device_type = device_type
+            self._device_type = _check_device_type(device_type)
             cuda = device_type != "cpu" and torch.cuda.is_available()
             self._device = torch.device(f"cuda:{torch.cuda.current_device()}" if cuda else "cpu")
             self._model.to(self._device)
+            if self._optimizer is not None:  # which takes its state to where its parameters are
+                self._optimizer.load_state_dict(self._optimizer.state_dict())
         if model is not None:
             self._kinship = _Kinship()  # views taken before are of the old network
             if self._optimizer is not None and "optimizer" not in kwargs:
@@ -1061,6 +1059,8 @@ class LossDefendedClassifier(PyTorchClassifier):
             self._layer_names = self._model.get_layers  # type: ignore[assignment]
             self.is_rnn = any(isinstance(module, torch.nn.RNNBase) for module in self._model.modules())
         super().set_params(**kwargs)
+        if isinstance(self._loss, torch.nn.Module):
+            self._loss.to(self._device)
 
     def clone_for_refitting(self) -> LossDefendedClassifier:
         """
@@ -1158,7 +1158,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         return clone
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As :meth:`__getstate__` gave it; without a GPU the network comes back on the CPU."""
+        """As :meth:`__getstate__` gave it."""
         state = dict(state)
         model, device = state.pop("_inner_model"), torch.device(state.pop("_device_name"))
         self.__dict__.update(state)
@@ -1205,8 +1205,8 @@ def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
     try:
         yield
     except RuntimeError as err:
-        kinds = {each.dtype for each in network.parameters() if each.is_floating_point()} - {x.dtype}
-        if isinstance(err, torch.OutOfMemoryError) or not kinds or not x.is_floating_point():
+        kinds = {each.dtype for each in network.parameters() if each.is_floating_point()}
+        if isinstance(err, torch.OutOfMemoryError) or not kinds or x.dtype in kinds or not x.is_floating_point():
             _place(err, x)
             raise
         raise TypeError(
@@ -1222,6 +1222,22 @@ def _place(err: Exception, x: torch.Tensor) -> None:
     """Add to a network's own error, from Python 3.11 on, a note of where it came up and on what."""
     if add_note := getattr(err, "add_note", None):
         add_note(f"raised by the network given as model{users_place(err)}, on inputs of shape {tuple(x.shape)}")
+
+
+def _check_device_type(name: Any) -> str:
+    """ValueError for what is no kind of device of ART's."""
+    if not isinstance(name, str) or not name.startswith(("cpu", "gpu", "cuda")):
+        raise ValueError(f"device_type: expected 'cpu' or 'gpu', got {name!r}.")
+    return name
+
+
+def _check_gradients() -> None:
+    """RuntimeError where torch computes none."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "gradients can't be computed inside torch.inference_mode(): run the attack outside of it, or put it into "
+            "torch.inference_mode(False)."
+        )
 
 
 def _changes_nothing(preprocessing: Any) -> bool:

@@ -63,7 +63,7 @@ class OneHotLoss(torch.nn.Module):
         return self.loss(outputs, y)
 
 
-def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: int | None = None) -> torch.Tensor:
+def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: Any = None) -> torch.Tensor:
     """
     What a batch, whose loss stands for so many samples (or for all of its own), adds to an epoch's sum of losses,
     correct predictions and samples, (3,), on the device.
@@ -71,7 +71,8 @@ def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: 
     true = indices(y).to(logits.device)
     seen = loss.detach().double().sum()
     correct = (logits.detach().argmax(dim=1) == true).sum().double()
-    return torch.stack([seen * (samples or len(logits)), correct, torch.full_like(seen, len(logits))])
+    samples = len(logits) if samples is None else samples
+    return torch.stack([seen * samples, correct, torch.full_like(seen, len(logits))])
 
 
 def batches_in(generator: Any) -> int:
@@ -102,6 +103,27 @@ def with_reduction(loss: Any, reduction: str | None) -> Any:
     return loss
 
 
+def class_weights(loss: Any, y: torch.Tensor) -> torch.Tensor | None:
+    """The weights of the classes of labels (B,), by whose sum the loss' mean divides; None where it goes by number."""
+    weight = getattr(loss, "weight", None)
+    if weight is None or y.ndim > 1 or not isinstance(loss, (Loss, torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
+        return None
+    return torch.as_tensor(weight, device=y.device)[y]
+
+
+def mean_over(loss: Any, y: torch.Tensor) -> Any:
+    """What the loss' mean over a batch with labels y, (B,) or (B, K), divides by."""
+    weights = class_weights(loss, y)
+    return len(y) if weights is None else weights.sum()
+
+
+def reduced(loss: Any, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Values (B,), one a sample with labels y, reduced as the loss reduces its own."""
+    if getattr(loss, "reduction", "mean") == "mean":
+        return values.sum() / mean_over(loss, y)
+    return values if loss.reduction == "none" else values.sum()
+
+
 def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """
     A batch's loss of logits (B, K) and labels, indices (B,) or probabilities (B, K): each sample's value times its
@@ -124,10 +146,7 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
         )
     if values.ndim > 1:  # a loss of outputs one by one, such as a squared error
         values = values.flatten(1).mean(dim=1) if loss.reduction == "mean" else values.flatten(1).sum(dim=1)
-    values = values * weights.to(values)
-    if loss.reduction == "none":
-        return values
-    return values.sum() if loss.reduction == "sum" else values.mean()
+    return reduced(loss, values * weights.to(values), y)
 
 
 def check_weights(weights: Any, length: int) -> torch.Tensor | None:

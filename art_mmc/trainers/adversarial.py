@@ -115,8 +115,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
     def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Clean and robust figures; the robust accuracy is what the best weights are chosen by."""
         accuracy = super()._validate(job, record)
-        tensors = self._classifier.training_tensors(*job.validation, fit=False)  # type: ignore[misc]
-        record["val_robust_accuracy"] = self._robust_accuracy(*tensors, world(), job.batch_size)
+        record["val_robust_accuracy"] = self._robust_accuracy(*job.held_out, world(), job.batch_size)
         return accuracy if record["val_robust_accuracy"] is None else record["val_robust_accuracy"]
 
     def robust_accuracy(self, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float | None:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from art_mmc.checks import check_default_eps, check_eps, check_name, choice, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.fitting import weighted_loss
+from art_mmc.classifiers.fitting import class_weights, reduced, weighted_loss
 from art_mmc.objectives import OBJECTIVES
 
 Draw = Callable[[torch.Size], Tensor]
@@ -46,7 +46,8 @@ class Crafting(ABC):
     """
     A strategy of adversarial training: how to craft, and which loss to train on.
 
-    Radii and steps are in the unit of the inputs; the defaults are for inputs in [0, 1], and refused for others.
+    Radii and steps are in the unit of the inputs; the defaults are for inputs in [0, 1], and refused for others. A
+    strategy of your own is a dataclass, whose fields of these names :meth:`check` looks at and :meth:`scaled` scales.
     """
 
     norm: float = math.inf
@@ -59,7 +60,7 @@ class Crafting(ABC):
         for name in ("eps", "eps_max"):
             value = getattr(self, name, None)
             if value is not None:
-                check_default_eps(value, getattr(type(self), name), clip_values, name)
+                check_default_eps(value, getattr(type(self), name, None), clip_values, name)
                 check_eps(value, name, clip_values if self.norm == math.inf else None)
 
     def scaled(self, width: float) -> Crafting:
@@ -117,7 +118,7 @@ class PGD(Crafting):
     :param step_size: Length of a step; None for eps / 4 (2 / 255 at 8 / 255).
     :param norm: The ball's norm, infinity or 2.
     :param random_start: Whether to start from a uniform point of the ball instead of the input.
-    :param objective: What to climb: "loss", "adaptive", "margin", "cross_entropy" or "dlr".
+    :param objective: What to climb: "loss", "adaptive", or any of :data:`art_mmc.objectives.OBJECTIVES`.
     :param targeted: None, or the class to aim at: "random" (uniform over the other classes) or "least_likely".
     :param batch_norm: "eval" crafts with the running averages, "train" with batch statistics; neither moves them.
     :param tolerance: Early stop of the attack: how many more steps a sample gets once it is misclassified; None for
@@ -147,8 +148,8 @@ class PGD(Crafting):
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm: expected 2 or infinity, got {self.norm!r}.")
         check_name("objective", self.objective, ("loss", "adaptive", *OBJECTIVES))
-        if self.tolerance is not None:
-            whole("tolerance", self.tolerance, least=0)
+        for epochs in (*self.tolerance_epochs, *([] if self.tolerance is None else [self.tolerance])):
+            whole("tolerance", epochs, least=0)
         choice("targeted", self.targeted, (None, "random", "least_likely"))
         choice("batch_norm", self.batch_norm, ("eval", "train"))
 
@@ -183,7 +184,7 @@ class PGD(Crafting):
         return logits.scatter(1, y[:, None], torch.inf).argmin(dim=1), -1
 
     def _start(self, classifier: LossDefendedClassifier, x: Tensor, eps: Any, context: CraftingContext) -> Tensor:
-        """A uniform point of the ball (for the 2-norm: uniform direction and radius), in the box."""
+        """A uniform point of the ball (2-norm: at a uniform radius, towards one of the cube), in the box."""
         noise = 2 * context.draw(x.shape) - 1
         if self.norm == 2:
             radius = per_sample(context.draw(x.shape[:1]), x)
@@ -329,6 +330,7 @@ class TRADES(Crafting):
     def __post_init__(self) -> None:
         PGD(self.eps, self.steps, self.step_size)  # which checks them
         number("beta", self.beta, ends="[)")
+        number("start", self.start, ends="[)")
 
     def craft(self, classifier: LossDefendedClassifier, x: Tensor, y: Tensor, context: CraftingContext) -> Tensor:
         eps = self.eps * context.scale
@@ -363,8 +365,9 @@ class TRADES(Crafting):
         clean_loss = weighted_loss(loss, logits, y, weights)
         adversarial = forward(x_adv)
         divergence = self._divergence(torch.log_softmax(logits, dim=1), adversarial)
-        divergence = divergence if weights is None else divergence * weights
-        return clean_loss + self.beta * divergence.mean(), adversarial
+        for each in (weights, class_weights(loss, y)):  # a sample counts as much in it as in the loss
+            divergence = divergence if each is None else divergence * each
+        return clean_loss + self.beta * reduced(loss, divergence, y), adversarial
 
 
 @dataclass(frozen=True)

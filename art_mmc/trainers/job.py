@@ -53,6 +53,7 @@ class Step:
     epoch: float  # epochs of the stage finished when it begins, a fraction
     end: float  # the same when it ends
     samples: int  # in its batch, those of all processes
+    over: Any = None  # what a mean over that batch divides by, see `fitting.mean_over`; None where the loss has no mean
     weights: torch.Tensor | None = None  # of the samples of this process, (B,), or None
 
 
@@ -86,6 +87,11 @@ class Job:
         tensors = [each for each in (self.x, self.y, self.sample_weight) if each is not None]
         data = [_checksum(tensor.cpu().numpy()) for tensor in tensors]
         return {"samples": len(self.x), "data": data, **about}
+
+    @cached_property
+    def held_out(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The validation data as the network takes them, on the CPU."""
+        return self.classifier.training_tensors(*self.validation, fit=False)  # type: ignore[misc]
 
     @cached_property
     def _recent(self) -> deque[Any]:

@@ -41,6 +41,7 @@ from art_mmc.classifiers.fitting import (
     described_scheduler,
     explained,
     is_made,
+    mean_over,
     weighted_loss,
 )
 from art_mmc.distributed import (
@@ -48,6 +49,7 @@ from art_mmc.distributed import (
     check_same,
     differences,
     gather_objects,
+    in_main_process,
     join,
     largest,
     progress,
@@ -321,8 +323,9 @@ class LossTrainer(Trainer):
         tensors = data()
         validation = None if validation_data is None else self._validation(validation_data)
         stages, self._extends = self._stages(nb_epochs, scheduler), False
-        if resume and scheduler is None:
-            stages = self._extended(stages)
+        saved = in_main_process(self.folder.read_state) if resume and self.folder is not None else None
+        if saved is not None and scheduler is None:
+            stages = self._extended(stages, saved["training"])
         job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
         self._identity = self._fingerprint(job)
         if world().size > 1:
@@ -336,7 +339,8 @@ class LossTrainer(Trainer):
         owned = nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
         try:
             with owned, self._randomness(), self._classifier.training(), self._fast_network(job):
-                saved = self._read(job) if resume else None
+                if saved is not None:
+                    self._load(job, saved)
                 position = Position() if saved is None else Position(**saved["training"]["position"])
                 self.seconds = self._spent = position.spent or 0.0
                 if saved is None or not saved["training"]["finished"] or position.epoch < job.stages[-1][2]:
@@ -363,13 +367,10 @@ class LossTrainer(Trainer):
         """Name, loss and epochs of each stage; one here."""
         return [(self._classifier.defence or "loss", self._classifier.loss, nb_epochs)]
 
-    def _extended(self, stages: list[tuple[str, torch.nn.Module, int]]) -> list[tuple[str, torch.nn.Module, int]]:
+    def _extended(
+        self, stages: list[tuple[str, torch.nn.Module, int]], training: dict[str, Any]
+    ) -> list[tuple[str, torch.nn.Module, int]]:
         """The stages of the run in the folder, if it is finished and more epochs are asked for: the last one grows."""
-        assert self.folder is not None
-        saved = broadcast_object(self.folder.read_state())
-        if saved is None:
-            return stages
-        training = saved["training"]
         *before, last = training["fingerprint"]["stages"]
         asked, had = sum(epochs for *_, epochs in stages), sum(epochs for _, epochs in (*before, last))
         self._extends = bool(training["finished"]) and asked > had
@@ -556,10 +557,10 @@ class LossTrainer(Trainer):
         for batch, index in enumerate(batches):
             if batch < position.batch:
                 continue
-            x, y, weights, samples = self._part(job, index)
-            if not job.left_out(samples, batch):
+            x, y, about = self._part(job, index)
+            if not job.left_out(about["samples"], batch):
                 begin, end = (position.epoch + done / job.steps for done in (batch, batch + 1))
-                totals += self._step(job, x, y, Step(begin, end, samples, weights))
+                totals += self._step(job, x, y, Step(begin, end, **about))
             self._schedule.after_batch()
             bar.update()
             position.batch = batch + 1
@@ -576,8 +577,8 @@ class LossTrainer(Trainer):
         loss_sum, count_correct, count = total(totals).tolist()
         return loss_sum / count, count_correct / count
 
-    def _part(self, job: Job, index: torch.Tensor | None) -> tuple[Any, Any, Any, int]:
-        """The process' inputs, labels and weights of a batch, augmented, and the samples of the whole batch."""
+    def _part(self, job: Job, index: torch.Tensor | None) -> tuple[Any, Any, dict[str, Any]]:
+        """The process' inputs, augmented, and labels of a batch, and what a :class:`.Step` says of the batch."""
         x, y, weights = job.batch(index)
         if self.augmentation is not None:  # of all, so that a sample gets the same random numbers in whatever process
             augmented = self.augmentation(x, self._order)
@@ -587,10 +588,10 @@ class LossTrainer(Trainer):
                     f"{shown(getattr(augmented, 'shape', augmented))}."
                 )
             x = augmented
-        samples, part = len(x), shard(len(x))
-        x = x[part]
-        x = self._classifier.laid_out(x) if self.channels_last else x
-        return x, y[part], None if weights is None else weights[part], samples
+        part = shard(len(x))
+        about = {"samples": len(x), "over": mean_over(self._classifier.loss, y)}
+        x = self._classifier.laid_out(x[part]) if self.channels_last else x[part]
+        return x, y[part], {**about, "weights": None if weights is None else weights[part]}
 
     def _step(self, job: Job, x: torch.Tensor, y: torch.Tensor, step: Step) -> torch.Tensor:
         """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
@@ -604,9 +605,9 @@ class LossTrainer(Trainer):
         if len(x) == 0:  # a mean over nothing is no number; yet the gradient's sum over the processes needs this one
             loss = 0.0 * logits.sum()
         # each process has the mean over its part of the batch, and the gradient is the mean over the processes
-        mean = getattr(self._classifier.loss, "reduction", "mean") == "mean"
-        stands_for = len(x) if mean else step.samples
-        (loss if size == 1 else loss * (size * stands_for / step.samples)).backward()
+        mean = size > 1 and getattr(self._classifier.loss, "reduction", "mean") == "mean"
+        share = mean_over(self._classifier.loss, y) / step.over if mean else 1
+        (loss if size == 1 else loss * (size * share)).backward()
         average_gradients(self._classifier.loss)
         if self.clip_gradient is not None:
             clipped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -616,7 +617,7 @@ class LossTrainer(Trainer):
             share_buffers(self._classifier.model, self._own_loss)
         if self._average is not None:
             self._average.after_step()
-        return counted(loss, logits, y, stands_for)
+        return counted(loss, logits, y, share * step.samples)
 
     # ------------------------------------------------------------------------------------------ averages, judgement
 
@@ -645,18 +646,17 @@ class LossTrainer(Trainer):
 
     def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Write validation figures into the epoch's record; the one by which the best weights are chosen."""
-        assert job.validation is not None
-        n, part = len(job.validation[0]), shard(len(job.validation[0]))
-        x, y = (each[part] for each in job.validation)
-        loss = 0.0
-        with self._classifier.using_objective("loss"):
+        part = shard(len(job.held_out[0]))
+        x, y = (each[part] for each in job.held_out)
+        sums = torch.zeros(3, dtype=torch.float64, device=self._device)
+        with self._classifier.crafting(), torch.no_grad():
             for start in range(0, len(x), job.batch_size):
                 some = slice(start, start + job.batch_size)
-                losses = self._classifier.compute_loss(x[some], y[some], reduction="none")
-                loss += float(np.asarray(losses, dtype=np.float64).sum())
-        correct = (self._classifier.predict(x, job.batch_size).argmax(axis=1) == indices(y)).sum()
-        sums = total(torch.tensor([loss, correct], dtype=torch.float64, device=self._device))
-        record["val_loss"], record["val_accuracy"] = (sums / n).tolist()
+                logits, labels = self._classifier.forward(x[some].to(self._device)), y[some].to(self._device)
+                losses = self._classifier.attack_values(logits, labels, "loss")
+                sums += counted(losses, logits, labels, samples=1)
+        loss, correct, n = total(sums).tolist()
+        record["val_loss"], record["val_accuracy"] = loss / n, correct / n
         return record["val_accuracy"]
 
     def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
@@ -748,12 +748,9 @@ class LossTrainer(Trainer):
             self._classifier._loss = loss
         self.folder.write_history(self.history)
 
-    def _read(self, job: Job) -> dict[str, Any] | None:
-        """The saved state of this very run, its weights loaded, or None if there is none yet."""
+    def _load(self, job: Job, saved: dict[str, Any]) -> None:
+        """Load the weights of the saved state, if it is of this very run."""
         assert self.folder is not None
-        saved = broadcast_object(self.folder.read_state())
-        if saved is None:
-            return None
         now, before = plain(self._identity), saved["training"]["fingerprint"]
         if "network" not in before:  # of an older version: its description says what the network was
             described = {name: value for name, value in (saved["config"] or {}).items() if name in now["network"]}
@@ -782,7 +779,6 @@ class LossTrainer(Trainer):
                 "when they were saved, so its code is another. Take another folder, or do not resume."
             )
         self.history = saved["training"]["position"]["history"]
-        return saved
 
     def _answers(self, x: torch.Tensor) -> torch.Tensor | None:
         """Logits (B, K) of the network in evaluation mode, on the CPU; None if they are not twice the same."""

@@ -51,7 +51,7 @@ def create_trainer(
         return LossTrainer(classifier, recipe=recipe, **kwargs)  # which refuses it
     if recipe is not None and recipe.attack is not None:
         settings = {"adv_ratio": recipe.adv_ratio, "eps_warmup": recipe.eps_warmup, **kwargs}
-        if classifier.defence == "pc":
+        if classifier.row is not None and classifier.row.warm_up:
             settings.setdefault("warmup_epochs", None)
         attack = make_crafting(settings.pop("attack", recipe.attack), **recipe.attack_options)
         attack = attack.scaled(box_unit(classifier.clip_values, f"recipe '{recipe.name}'"))
