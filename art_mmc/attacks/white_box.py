@@ -102,12 +102,12 @@ class Ball:
         norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
         return per_sample(norms, delta)
 
-    def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+    def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: Any) -> torch.Tensor:
         """Of points x_adv (B, ...) the nearest of the ball of radius eps about x, then of the box, where x lies."""
         delta = x_adv - x
         if self.norm == math.inf:
             return self.boxed(x + delta.clamp(-eps, eps))
-        return self.boxed(x + delta * (eps / self.length(delta).clamp_min(eps)))
+        return self.boxed(x + delta * (eps / self.length(delta).clamp_min(1e-30)).clamp(max=1))
 
     def direction(self, gradients: torch.Tensor) -> torch.Tensor:
         """The steps of length 1 that go up most, by gradients (B, ...); 0 where the gradient is."""

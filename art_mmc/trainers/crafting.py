@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from art_mmc.attacks.white_box import Ball, per_sample
 from art_mmc.checks import check_default_eps, check_eps, check_name, choice, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.fitting import class_weights, reduced, weighted_loss
@@ -35,11 +36,6 @@ class CraftingContext:
     draw: Draw  # numbers in [0, 1) of a shape (B, ...), B being the samples to craft, from the trainer's generator
     epoch: float = 0.0  # epochs finished, as a fraction inside an epoch
     scale: float = 1.0  # factor on eps, in [0, 1], for its warm-up
-
-
-def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """Values (B,) in the shape that broadcasts against inputs (B, ...)."""
-    return values.view(-1, *(1,) * (x.ndim - 1))
 
 
 class Crafting(ABC):
@@ -185,11 +181,11 @@ class PGD(Crafting):
 
     def _start(self, classifier: LossDefendedClassifier, x: Tensor, eps: Any, context: CraftingContext) -> Tensor:
         """A uniform point of the ball (2-norm: at a uniform radius, towards one of the cube), in the box."""
-        noise = 2 * context.draw(x.shape) - 1
+        noise, ball = 2 * context.draw(x.shape) - 1, _ball(classifier, x, self.norm)
         if self.norm == 2:
             radius = per_sample(context.draw(x.shape[:1]), x)
-            noise = _direction(noise, 2) * radius
-        return _project(x + eps * noise, x, eps, self.norm, classifier.bounds(x))
+            noise = ball.direction(noise) * radius
+        return ball.project(x + eps * noise, x, eps)
 
 
 def climb(
@@ -210,13 +206,13 @@ def climb(
     says how many more steps a sample gets once it is misclassified. ART's own PGD goes through numpy and switches the
     network's modes, and the detector-aware attack weighs two goals.
     """
-    x_adv, box = start, classifier.bounds(x)
+    x_adv, ball = start, _ball(classifier, x, norm)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_(True)
         logits = classifier.forward(x_adv)
         (grad,) = torch.autograd.grad(values(logits).sum(), x_adv)
         with torch.no_grad():
-            moved = _project(x_adv + step * _direction(grad, norm), x, eps, norm, box)
+            moved = ball.project(x_adv + step * ball.direction(grad), x, eps)
             if left is not None:
                 left = left - (logits.argmax(dim=1) != y).to(left.dtype)
                 moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
@@ -224,22 +220,10 @@ def climb(
     return x_adv.detach()
 
 
-def _direction(grad: Tensor, norm: float) -> Tensor:
-    """The steepest direction of unit length."""
-    if norm == math.inf:
-        return grad.sign()
-    return grad / per_sample(grad.flatten(1).norm(dim=1).clamp_min(1e-12), grad)
-
-
-def _project(x_adv: Tensor, x: Tensor, eps: Any, norm: float, box: tuple[Any, Any]) -> Tensor:
-    """Into the ball around x, then into the box; the box shrinks distances, so both hold."""
-    if norm == math.inf:
-        x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps)
-    else:
-        delta = x_adv - x
-        length = per_sample(delta.flatten(1).norm(dim=1).clamp_min(1e-12), x)
-        x_adv = x + delta * torch.clamp(eps / length, max=1.0)
-    return x_adv if box[0] is None else x_adv.clamp(*box)
+def _ball(classifier: LossDefendedClassifier, x: Tensor, norm: float = math.inf) -> Ball:
+    """The ball of a norm, in the box of the classifier's inputs."""
+    low, high = (-math.inf, math.inf) if classifier.clip_values is None else classifier.clip_values
+    return Ball(norm, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
 
 
 @dataclass(frozen=True)
@@ -342,7 +326,7 @@ class TRADES(Crafting):
             # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
             width = 1.0 if low is None else high - low
             start = x + self.start * width * math.sqrt(12) * (context.draw(x.shape) - 0.5)
-            start = _project(start, x, eps, math.inf, (low, high))
+            start = _ball(classifier, x).project(start, x, eps)
             return climb(classifier, x, y, start, partial(self._divergence, clean), eps, step, self.steps)
 
     @staticmethod
