@@ -12,15 +12,16 @@ import os
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import distributed as dist
 from tqdm.auto import tqdm
+
+from art_mmc.state import on_interrupt
 
 T = TypeVar("T")
 
@@ -199,13 +200,6 @@ class _Shared:
     busy = False
 
 
-class _Failed(NamedTuple):
-    """The job that failed, and its error."""
-
-    job: int
-    error: BaseException
-
-
 def share_out(jobs: Sequence[Callable[[], T]]) -> Iterator[T]:
     """
     Do jobs that do not depend on each other, each process one in `size` of them, and all processes get all results, in
@@ -244,24 +238,24 @@ def in_main_process(job: Callable[[], T]) -> T:
 def _do(jobs: Sequence[Callable[[], T]], mine: Iterable[int]) -> dict[int, T]:
     """Do those jobs that are this process'; the results of all processes, or the error that counts, raised in all."""
     done: dict[int, T] = {}
-    failed: _Failed | None = None
+    failed: tuple[int, BaseException] | None = None  # the number of the job and its error
     number, _Shared.busy = 0, True
     try:
         for number in mine:
             done[number] = jobs[number]()
     except (Exception, KeyboardInterrupt) as err:
-        failed = _Failed(number, err)
+        failed = number, err
     finally:
         _Shared.busy = False
-    told = failed and _Failed(failed.job, _portable(failed.error))
-    with _no_second_interrupt(failed is not None and isinstance(failed.error, KeyboardInterrupt)):
+    told = failed and (failed[0], _portable(failed[1]))
+    # Ctrl-C comes from the terminal and once more from torchrun, while a process tells the others of the first
+    interrupted = failed is not None and isinstance(failed[1], KeyboardInterrupt)
+    with on_interrupt(signal.SIG_IGN) if interrupted else nullcontext():
         everything = gather_objects(({} if told else done, told))
     failures = [failure for _, failure in everything if failure]
     if failures:
-        first = min(failures, key=lambda each: (not isinstance(each.error, KeyboardInterrupt), each.job))
-        if failed and failed.job == first.job:
-            raise failed.error  # with its traceback
-        raise first.error
+        first, error = min(failures, key=lambda each: (not isinstance(each[1], KeyboardInterrupt), each[0]))
+        raise failed[1] if failed and failed[0] == first else error  # its own with its traceback
     return {number: result for part, _ in everything for number, result in part.items()}
 
 
@@ -272,19 +266,6 @@ def _portable(error: BaseException) -> BaseException:
         if type(copy) is type(error) and str(copy) == str(error):
             return error
     return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-@contextmanager
-def _no_second_interrupt(interrupted: bool) -> Iterator[None]:
-    """Ctrl-C comes from the terminal and once more from torchrun, while a process tells the others of the first."""
-    if not interrupted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def main_process_first(function: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -66,6 +67,19 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(state)
             random.setstate(python_state)
+
+
+@contextmanager
+def on_interrupt(handler: Any) -> Iterator[None]:
+    """Ctrl-C goes to a handler for a while, in the main thread: Python lets no other one set it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,7 +57,7 @@ from art_mmc.distributed import (
     world,
 )
 from art_mmc.losses import SoftmaxCrossEntropyLoss
-from art_mmc.state import locked, seeded, untouched
+from art_mmc.state import locked, on_interrupt, seeded, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
@@ -675,20 +674,14 @@ class LossTrainer(Trainer):
     def _catch_interrupt(self) -> Iterator[threading.Event]:
         """With a folder to save to, the first Ctrl-C waits for the end of the batch; a second one does not."""
         event = threading.Event()
-        if self.folder is None or threading.current_thread() is not threading.main_thread():
-            yield event
-            return
 
         def note(signum: int, frame: Any) -> None:
             if event.is_set():
                 raise KeyboardInterrupt
             event.set()
 
-        before = signal.signal(signal.SIGINT, note)
-        try:
+        with nullcontext() if self.folder is None else on_interrupt(note):
             yield event
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _stop(self) -> None:
         assert self.folder is not None
