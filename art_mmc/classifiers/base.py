@@ -41,20 +41,8 @@ from art_mmc.checks import (
     users_place,
     whole,
 )
+from art_mmc.classifiers import fitting
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
-from art_mmc.classifiers.fitting import (
-    TAKE_INDICES,
-    OneHotLoss,
-    Schedule,
-    batches_in,
-    check_logits,
-    check_optimizer,
-    check_weights,
-    counted,
-    explained,
-    weighted_loss,
-    with_reduction,
-)
 from art_mmc.defences import Defence, adaptive_objective, get_defence
 from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.base import check_input_shape, check_no_classes
@@ -189,7 +177,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
         given = {id(parameter) for parameter in model.parameters()}
         if optimizer is not None:
-            check_optimizer(optimizer, [model, loss])
+            fitting.check_optimizer(optimizer, [model, loss])
         model, loss = self._complete(model, loss, input_shape, nb_classes, net_options)
         added: list[Any] = [each for each in model.named_parameters() if id(each[1]) not in given]
         if optimizer is not None and added:  # head and projection: a user's optimizer can't know them
@@ -249,8 +237,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         if row is None:
             # the one that is there already may take indices because a user's flag on ART's class said so
             known = loss is None or loss is self.__dict__.get("_loss")
-            if not known and not isinstance(loss, (*TAKE_INDICES, OneHotLoss)):
-                loss = OneHotLoss(loss)
+            if not known and not isinstance(loss, (*fitting.TAKE_INDICES, fitting.OneHotLoss)):
+                loss = fitting.OneHotLoss(loss)
             # ART's attacks that wrap a network anew run the children of an nn.Sequential, not a forward of its own
             if isinstance(model, torch.nn.Sequential) and type(model).forward is not torch.nn.Sequential.forward:
                 model = DefendedNet(model, torch.nn.Identity())
@@ -435,7 +423,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             y = y[:, 0]
         if y.ndim == 1:
             return y.astype(np.int64) if isinstance(y, np.ndarray) else y.long()
-        return y if isinstance(self._loss, OneHotLoss) else super().reduce_labels(y)
+        return y if isinstance(self._loss, fitting.OneHotLoss) else super().reduce_labels(y)
 
     def _inputs(self, x: Any) -> Any:
         """
@@ -533,7 +521,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                 last, outputs = False, call(x)
             if favoured:
                 self._kinship.takes_channels_last = last
-        check_logits(outputs, len(x), self.nb_classes)
+        fitting.check_logits(outputs, len(x), self.nb_classes)
         return outputs.float() if low and outputs.dtype == torch.bfloat16 else outputs
 
     def _compiled_once(self, part: torch.nn.Module) -> Prepared:
@@ -647,7 +635,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         """The loss, reduced as asked or in its own way."""
         if self._loss is None:
             raise ValueError("the classifier has no loss: set_params(loss=...), or another objective than 'loss'.")
-        return with_reduction(self._loss, reduction)(outputs, y)
+        return fitting.with_reduction(self._loss, reduction)(outputs, y)
 
     def _preprocessed(self, x: Any, y: torch.Tensor | None, no_grad: bool) -> tuple[Any, Any]:
         """Inputs and their labels after the preprocessing, which may make several inputs of one."""
@@ -868,9 +856,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         whole("batch_size", batch_size), whole("nb_epochs", nb_epochs, least=0)
         x_all, y_all = self.training_tensors(x, y)
-        weights = check_weights(sample_weight, len(x_all))
+        weights = fitting.check_weights(sample_weight, len(x_all))
         batches = len(x_all) // batch_size if drop_last else -(-len(x_all) // batch_size)
-        schedule = Schedule(scheduler, self._optimizer, scheduler_interval, nb_epochs, batches)
+        schedule = fitting.Schedule(scheduler, self._optimizer, scheduler_interval, nb_epochs, batches)
         shuffled: Any = DataLoader(range(len(x_all)), batch_size=len(x_all), shuffle=True)  # type: ignore[arg-type]
         with self.training(training_mode):
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
@@ -881,7 +869,7 @@ class LossDefendedClassifier(PyTorchClassifier):
                         part = None if weights is None else weights[index]
                         outcome = self.train_batch(x_all[index], y_all[index], part)
                         if schedule.watches:
-                            totals += counted(*outcome, y_all[index])
+                            totals += fitting.counted(*outcome, y_all[index])
                     schedule.after_batch()
                 loss, correct, count = totals.tolist()
                 schedule.after_epoch(loss / max(1, count), correct / max(1, count))
@@ -897,7 +885,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :param verbose: Whether to show a progress bar.
         :param kwargs: Ignored, as in ART.
         """
-        steps, nb_epochs = batches_in(generator), whole("nb_epochs", nb_epochs, least=0)
+        steps, nb_epochs = fitting.batches_in(generator), whole("nb_epochs", nb_epochs, least=0)
         with self.training():
             for _ in tqdm(range(nb_epochs), disable=not verbose, desc="Epochs"):
                 if isinstance(generator, PyTorchDataGenerator):
@@ -926,7 +914,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: The same as training takes them; see :meth:`training_tensors`.
         """
         x, y, *weights = (np.array(each) for each in batch)  # copies: a network may work in place on its input
-        return *self.training_tensors(x, y), check_weights(weights[0], len(x)) if weights else None
+        return *self.training_tensors(x, y), fitting.check_weights(weights[0], len(x)) if weights else None
 
     def training_tensors(self, x: np.ndarray, y: np.ndarray, fit: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -1004,10 +992,10 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         optimizer: Any = self._optimizer
         optimizer.zero_grad(set_to_none=True)
-        with explained(len(x)):
+        with fitting.explained(len(x)):
             outputs = self._network(self.laid_out(x.to(self._device)))
-        check_logits(outputs, len(x), self.nb_classes)
-        loss = weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
+        fitting.check_logits(outputs, len(x), self.nb_classes)
+        loss = fitting.weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
         loss.sum().backward()  # "none" is a sum
         optimizer.step()
         return loss.detach(), outputs.detach()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from art.defences.trainer import Trainer
 
+from art_mmc import distributed
 from art_mmc.checks import (
     as_path,
     check_images,
@@ -30,32 +31,8 @@ from art_mmc.checks import (
     shown,
     whole,
 )
-from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers import LossDefendedClassifier, fitting
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
-from art_mmc.classifiers.fitting import (
-    Schedule,
-    check_logits,
-    check_weights,
-    counted,
-    described_scheduler,
-    explained,
-    is_made,
-    mean_over,
-    weighted_loss,
-)
-from art_mmc.distributed import (
-    broadcast_object,
-    check_same,
-    differences,
-    gather_objects,
-    in_main_process,
-    join,
-    largest,
-    progress,
-    shard,
-    total,
-    world,
-)
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.state import locked, on_interrupt, seeded, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
@@ -256,7 +233,7 @@ class LossTrainer(Trainer):
 
         def data() -> dict[str, Any]:
             x_all, y_all = self._classifier.training_tensors(x, y)
-            weights = check_weights(sample_weight, len(x_all))
+            weights = fitting.check_weights(sample_weight, len(x_all))
             tensors = {"x": compact(x_all), "y": y_all, "sample_weight": weights}
             return {name: each if each is None else each.to(self._device) for name, each in tensors.items()}
 
@@ -322,20 +299,20 @@ class LossTrainer(Trainer):
         tensors = data()
         validation = None if validation_data is None else self._validation(validation_data)
         stages, self._extends = self._stages(nb_epochs, scheduler), False
-        saved = in_main_process(self.folder.read_state) if resume and self.folder is not None else None
+        saved = distributed.in_main_process(self.folder.read_state) if resume and self.folder is not None else None
         if saved is not None and scheduler is None:
             stages = self._extended(stages, saved["training"])
         job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
         self._identity = self._fingerprint(job)
-        if world().size > 1:
+        if distributed.world().size > 1:
             about = {
                 "folder": self.folder is not None,
                 "validation": None if validation is None else len(validation[0]),
             }
-            check_same({**self._identity, **about}, "train")
+            distributed.check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
         # no other process may write to the folder meanwhile
-        owned = nullcontext() if self.folder is None or not world().is_main else locked(self.folder.path)
+        owned = nullcontext() if self.folder is None or not distributed.world().is_main else locked(self.folder.path)
         try:
             with owned, self._randomness(), self._classifier.training(), self._fast_network(job):
                 if saved is not None:
@@ -395,7 +372,7 @@ class LossTrainer(Trainer):
 
     def _check_scheduler(self, scheduler: Any) -> None:
         """A scheduler that is made already must be one of the optimizer that trains."""
-        if scheduler is None or not is_made(scheduler):
+        if scheduler is None or not fitting.is_made(scheduler):
             return
         own = self._classifier.optimizer
         if self.recipe is not None:
@@ -406,12 +383,12 @@ class LossTrainer(Trainer):
             return
         raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
 
-    def _make_schedule(self, job: Job, epochs: int) -> Schedule:
+    def _make_schedule(self, job: Job, epochs: int) -> fitting.Schedule:
         """The caller's scheduler for a stage, or the recipe's."""
         optimizer = self._classifier.optimizer
         if job.scheduler is None and self._plan is not None:
-            return Schedule(self._plan.make_scheduler(optimizer, job.steps, epochs), interval="batch")
-        return Schedule(job.scheduler, optimizer, job.scheduler_interval, epochs, job.steps)
+            return fitting.Schedule(self._plan.make_scheduler(optimizer, job.steps, epochs), interval="batch")
+        return fitting.Schedule(job.scheduler, optimizer, job.scheduler_interval, epochs, job.steps)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -423,7 +400,7 @@ class LossTrainer(Trainer):
 
     def _meet(self) -> None:
         """Join the other processes, if torchrun started some."""
-        rank, size = join(self._device.type)
+        rank, size = distributed.join(self._device.type)
         if size > 1 and self._device.type == "cuda" and self._device.index != torch.cuda.current_device():
             raise ValueError(
                 f"the classifier is on {self._device}, but process {rank} trains on cuda:{torch.cuda.current_device()}:"
@@ -437,10 +414,10 @@ class LossTrainer(Trainer):
         are the same in all processes. With a seed, torch's and numpy's global random states are put back afterwards.
         """
         with nullcontext() if self.seed is None else seeded(self.seed):
-            seeds = broadcast_object(torch.randint(2**62, (2,)).tolist())
-            if not world().is_main:  # dropout must not strike all parts of a batch alike
-                torch.manual_seed(seeds[0] + world().rank)
-                np.random.seed((seeds[1] + world().rank) % 2**32)
+            seeds = distributed.broadcast_object(torch.randint(2**62, (2,)).tolist())
+            if not distributed.world().is_main:  # dropout must not strike all parts of a batch alike
+                torch.manual_seed(seeds[0] + distributed.world().rank)
+                np.random.seed((seeds[1] + distributed.world().rank) % 2**32)
             self._order = torch.Generator().manual_seed(seeds[0])
             self._noise = torch.Generator(self._device).manual_seed(seeds[1])
             yield
@@ -467,8 +444,8 @@ class LossTrainer(Trainer):
         (B, ...) and labels (B,) or (B, K).
         """
         logits = self._forward(x)
-        check_logits(logits, len(x), self._classifier.nb_classes)
-        return weighted_loss(self._classifier.loss, logits, y, step.weights), logits
+        fitting.check_logits(logits, len(x), self._classifier.nb_classes)
+        return fitting.weighted_loss(self._classifier.loss, logits, y, step.weights), logits
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -496,12 +473,12 @@ class LossTrainer(Trainer):
                 if index + 1 < len(job.stages):
                     position.stage, position.epoch = index + 1, 0
         self._finish(job)
-        self._schedule = Schedule()
+        self._schedule = fitting.Schedule()
         self._save(job, position, finished=True)
 
     def _run_stage(self, job: Job, position: Position, name: str, epochs: int) -> None:
         done = position.epoch * job.steps + position.batch
-        with progress(self.verbose, total=epochs * job.steps, initial=done, desc=name, unit="batch") as bar:
+        with distributed.progress(self.verbose, total=epochs * job.steps, initial=done, desc=name, unit="batch") as bar:
             while position.epoch < epochs:
                 if position.batch == 0:
                     position.rate = float(self._classifier.optimizer.param_groups[0]["lr"])
@@ -520,7 +497,7 @@ class LossTrainer(Trainer):
                     self._average.after_epoch(position.epoch)
                 stop = self._judge(job, position, record)
                 self._close_epoch(job, record)
-                record = broadcast_object(record)
+                record = distributed.broadcast_object(record)
                 self.history.append(record)
                 bar.set_postfix({k: f"{v:.4f}" for k, v in record.items() if k in _SHOWN and v is not None})
                 logger.info(
@@ -534,7 +511,7 @@ class LossTrainer(Trainer):
                     logger.info("no better validation figure for %s epochs: stopping", self.patience)
                     position.epoch = epochs
                 self._save(job, position)
-                if largest(self._interrupted.is_set()):
+                if distributed.largest(self._interrupted.is_set()):
                     self._stop()
 
     def _epoch(self, job: Job, position: Position, bar: Any) -> tuple[float, float]:
@@ -566,14 +543,14 @@ class LossTrainer(Trainer):
             wish = STOP if self._interrupted.is_set() else SAVE * (time.monotonic() - saved > SAVE_EVERY)
             if wish:
                 saved = time.monotonic()
-            agreed = largest(wish)
+            agreed = distributed.largest(wish)
             if agreed and position.batch < job.steps:  # the end of the epoch is saved by the caller, validated
                 position.totals, position.seconds = tuple(totals.tolist()), time.perf_counter() - start
                 self._save(job, position)
                 if agreed == STOP:
                     self._stop()
         position.seconds = time.perf_counter() - start
-        loss_sum, count_correct, count = total(totals).tolist()
+        loss_sum, count_correct, count = distributed.total(totals).tolist()
         return loss_sum / count, count_correct / count
 
     def _part(self, job: Job, index: torch.Tensor | None) -> tuple[Any, Any, dict[str, Any]]:
@@ -587,8 +564,8 @@ class LossTrainer(Trainer):
                     f"{shown(getattr(augmented, 'shape', augmented))}."
                 )
             x = augmented
-        part = shard(len(x))
-        about = {"samples": len(x), "over": mean_over(self._classifier.loss, y)}
+        part = distributed.shard(len(x))
+        about = {"samples": len(x), "over": fitting.mean_over(self._classifier.loss, y)}
         x = self._classifier.laid_out(x[part]) if self.channels_last else x[part]
         return x, y[part], {**about, "weights": None if weights is None else weights[part]}
 
@@ -596,16 +573,16 @@ class LossTrainer(Trainer):
         """One optimizer step; what it adds to the epoch's totals in this process, (3,), still on the device."""
         optimizer = self._classifier.optimizer
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast(), explained(job.smallest_part(step.samples)):
+        with self._autocast(), fitting.explained(job.smallest_part(step.samples)):
             loss, logits = self._batch_loss(x, y, step)
         if loss.ndim:
             loss = loss.sum()
-        size = world().size
+        size = distributed.world().size
         if len(x) == 0:  # a mean over nothing is no number; yet the gradient's sum over the processes needs this one
             loss = 0.0 * logits.sum()
         # each process has the mean over its part of the batch, and the gradient is the mean over the processes
         mean = size > 1 and getattr(self._classifier.loss, "reduction", "mean") == "mean"
-        share = mean_over(self._classifier.loss, y) / step.over if mean else 1
+        share = fitting.mean_over(self._classifier.loss, y) / step.over if mean else 1
         (loss if size == 1 else loss * (size * share)).backward()
         average_gradients(self._classifier.loss)
         if self.clip_gradient is not None:
@@ -616,7 +593,7 @@ class LossTrainer(Trainer):
             share_buffers(self._classifier.model, self._own_loss)
         if self._average is not None:
             self._average.after_step()
-        return counted(loss, logits, y, share * step.samples)
+        return fitting.counted(loss, logits, y, share * step.samples)
 
     # ------------------------------------------------------------------------------------------ averages, judgement
 
@@ -630,12 +607,12 @@ class LossTrainer(Trainer):
         if job.validation is None:
             return False
         with self._average.installed(job.clean_batches()) if self._average else nullcontext():
-            figure = broadcast_object(self._validate(job, record))
+            figure = distributed.broadcast_object(self._validate(job, record))
             if self._classifier.loss is not self._own_loss:  # a warm-up is no candidate
                 return False
             if figure > position.best:
                 position.best, position.stale = figure, 0
-                if self.folder is not None and world().is_main:
+                if self.folder is not None and distributed.world().is_main:
                     self.folder.write_best(self._classifier)
                 if self.keep == "best":
                     self._best = {name: tensor.clone() for name, tensor in self._classifier.model.state_dict().items()}
@@ -645,7 +622,7 @@ class LossTrainer(Trainer):
 
     def _validate(self, job: Job, record: dict[str, Any]) -> float:
         """Write validation figures into the epoch's record; the one by which the best weights are chosen."""
-        part = shard(len(job.held_out[0]))
+        part = distributed.shard(len(job.held_out[0]))
         x, y = (each[part] for each in job.held_out)
         sums = torch.zeros(3, dtype=torch.float64, device=self._device)
         with self._classifier.crafting(), torch.no_grad():
@@ -653,8 +630,8 @@ class LossTrainer(Trainer):
                 some = slice(start, start + job.batch_size)
                 logits, labels = self._classifier.forward(x[some].to(self._device)), y[some].to(self._device)
                 losses = self._classifier.attack_values(logits, labels, "loss")
-                sums += counted(losses, logits, labels, samples=1)
-        loss, correct, n = total(sums).tolist()
+                sums += fitting.counted(losses, logits, labels, samples=1)
+        loss, correct, n = distributed.total(sums).tolist()
         record["val_loss"], record["val_accuracy"] = loss / n, correct / n
         return record["val_accuracy"]
 
@@ -685,7 +662,7 @@ class LossTrainer(Trainer):
 
     def _stop(self) -> None:
         assert self.folder is not None
-        gather_objects(None)  # the first process to end would have torchrun end the one that still writes
+        distributed.gather_objects(None)  # the first process to end would have torchrun end the one that still writes
         raise TrainingInterrupted(self.folder.path)
 
     def _fingerprint(self, job: Job) -> dict[str, Any]:
@@ -695,7 +672,7 @@ class LossTrainer(Trainer):
             optimizer = self._classifier.optimizer
             about["optimizer"] = {"optimizer": type(optimizer).__name__, **scalars(optimizer.defaults)}
         if job.scheduler is not None:
-            about["scheduler"] = described_scheduler(job.scheduler)
+            about["scheduler"] = fitting.described_scheduler(job.scheduler)
         return about
 
     def __repr__(self) -> str:
@@ -715,8 +692,8 @@ class LossTrainer(Trainer):
         cuda = self._device.type == "cuda"
         states = {"torch": torch.get_rng_state(), "numpy": list(np.random.get_state())}
         states["cuda"] = torch.cuda.get_rng_state(self._device).cpu() if cuda else None
-        processes = gather_objects({"totals": position.totals, **states})
-        if not world().is_main:
+        processes = distributed.gather_objects({"totals": position.totals, **states})
+        if not distributed.world().is_main:
             return
         asked = job.watched()[0][:2].cpu().clone()
         state = None if self._schedule.scheduler is None else self._schedule.scheduler.state_dict()
@@ -757,7 +734,7 @@ class LossTrainer(Trainer):
             before, now = (
                 {**each, "stages": [], "trainer": _EPOCHS.sub("", each["trainer"])} for each in (before, now)
             )
-        changes = differences(before, now)
+        changes = distributed.differences(before, now)
         if changes:
             raise RunMismatchError(
                 f"{self.folder.path} holds another run: {changes}. Take another folder, or do not resume."
@@ -800,7 +777,7 @@ class LossTrainer(Trainer):
             self._noise.manual_seed(self._noise.initial_seed() + len(position.history))
         else:
             self._noise.set_state(training["noise"].cpu())
-        processes, (rank, size) = training["processes"], world()
+        processes, (rank, size) = training["processes"], distributed.world()
         if len(processes) != size:
             told = (
                 "The run was begun by %s processes and goes on with %s: equal to one that was never interrupted up to "
@@ -832,7 +809,7 @@ class LossTrainer(Trainer):
             x, y = job.watched()
             parts = zip(x.split(job.batch_size), indices(y).split(job.batch_size), strict=True)
             accuracy = sum(int(self._correct(*part)) for part in parts) / len(x)
-        if world().is_main and accuracy < chance + 0.1 * (1 - chance):
+        if distributed.world().is_main and accuracy < chance + 0.1 * (1 - chance):
             told = "The network has learnt next to nothing: training accuracy %.3f, chance %.3f. "
             logger.warning(told + "A lower learning rate, or a warm-up, may help.", accuracy, chance)
 
@@ -880,7 +857,7 @@ class WarmUpTrainer(LossTrainer):
             raise ValueError(
                 f"warmup_epochs={warmup} leaves nothing of nb_epochs={nb_epochs} for the defence's own loss."
             )
-        if warmup and scheduler is not None and is_made(scheduler):
+        if warmup and scheduler is not None and fitting.is_made(scheduler):
             raise TypeError(f"scheduler: two stages need two schedulers; {_PASS_A_FUNCTION}")
         own = super()._stages(nb_epochs - warmup, scheduler)
         return [("warm-up", SoftmaxCrossEntropyLoss(), warmup), *own] if warmup else own
