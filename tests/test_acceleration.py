@@ -45,7 +45,6 @@ from art_mmc.models.inference import (
     convolution_weights,
     favours_channels_last,
 )
-from art_mmc.models.resnets import Residual
 from art_mmc.theory import rank_study
 from tests.conftest import INPUT_SHAPE, Digits, assert_same, left_alone, one_hot, traces
 
@@ -120,19 +119,6 @@ def test_sequence_gives_the_same_values_and_gradients(dimensions, normed):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
-def test_activation_after_pooling_is_the_same_to_the_last_bit():
-    """Whole numbers, so that most windows have ties: the gradient goes to the first of them."""
-    sequence = nn.Sequential(nn.Identity(), nn.ReLU(), nn.MaxPool2d(2))
-    x, weights = torch.randint(-3, 3, (9, 6, 12, 12)).float(), torch.randint(1, 1000, (9, 6, 6, 6)).float()
-    results = []
-    for call in (sequence, Prepared(sequence, fused=True)):
-        leaf = x.clone().requires_grad_(True)
-        outputs = call(leaf)
-        results.append((outputs, torch.autograd.grad((weights * outputs).sum(), leaf)[0]))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
-
-
 @pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet20", "preact-resnet18", "vgg13", "mmc-resnet32v2"])
 def test_backbones_give_the_same(name):
     shape = (1, 28, 28) if name == "lenet5" else (1, 8, 8) if name == "cnn" else (3, 32, 32)
@@ -179,23 +165,6 @@ def test_hooks_run_and_see_what_they_would(kind, at):
     torch.testing.assert_close(*seen, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_hook_has_kept_is_not_overwritten():
-    """ReLU and sum work in place only where nobody else holds their input."""
-    block = Residual(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)), after=nn.ReLU())
-    network = unsettle(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), block)).eval()
-    kept: list[torch.Tensor] = []
-    watched = [network[0], block.branch, block.branch[1], network[1]]
-    x = torch.randn(2, 2, 6, 6)
-    for module in watched:
-        hook = module.register_forward_hook(lambda m, i, o: kept.extend([o, o.clone()]))
-        with torch.no_grad():
-            Prepared(network, fused=True)(x)
-        hook.remove()
-    assert len(kept) == 2 * len(watched)
-    for now, then in zip(kept[::2], kept[1::2], strict=True):
-        assert torch.equal(now, then)
-
-
 def test_global_hooks_see_every_module():
     network = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).eval()
     seen: list[str] = []
@@ -226,16 +195,6 @@ def test_what_is_no_plain_module_runs_as_it_is(kind):
         norm.load_state_dict(statistics)
         prepared = Prepared(network, training=None, fused=True)
         torch.testing.assert_close(prepared(x), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_residual_unit_leaves_its_input_alone():
-    for branch in (nn.Sequential(nn.Conv2d(2, 2, 3, padding=1)), nn.Sequential(nn.ReLU()), nn.Identity()):
-        unit = Residual(branch, after=nn.ReLU()).double()
-        x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
-        kept = x.clone()
-        for a, b in zip(gradients(unit, x, []), gradients(Prepared(unit, fused=True), x, []), strict=True):
-            assert torch.equal(a, b)
-        assert torch.equal(x, kept)
 
 
 # --- doubles of networks ----------------------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ class Prepared:
 
     In training mode the doubles are on copies of the buffers, for `training` None each module is in its own mode; where
     the call is `learning`, the graph of the outputs reaches the parameters, and buffers are the network's own. `fused`
-    has plain `nn.Sequential` parts, and modules of classes with a `fused_forward`, run in fewer operations, equal to
-    within rounding; `recurrent` leaves batch normalisation and dropout in evaluation mode though `training`; of a
-    module that is `watched` the outputs are kept. ValueError when that is hidden in one that runs as a whole.
+    folds batch normalisation into the convolutions before it in plain `nn.Sequential` parts, equal to within rounding;
+    `recurrent` leaves batch normalisation and dropout in evaluation mode though `training`; of a module that is
+    `watched` the outputs are kept. ValueError when that is hidden in one that runs as a whole.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class Prepared:
         if recurrent:
             self._modes.update({id(each): False for each in modules if isinstance(each, (_BatchNorm, _DropoutNd))})
         # replicas on several devices would run the fused forward of the double that they are copied from
-        self._fused = fused and not learning and not _any_global_hooks() and nn.DataParallel not in map(type, modules)
+        hooked = _watched(vars(torch_modules), "_global")
+        self._fused = fused and not learning and not hooked and nn.DataParallel not in map(type, modules)
         self._doubles: dict[int, Any] = {}
         self._stateful: list[tuple[nn.Module, nn.Module, dict[str, Any]]] = []
         #: elements in the weights of the convolutions over images
@@ -116,9 +117,7 @@ class Prepared:
             return whole
         double = self._doubles[id(module)] = object.__new__(type(module))
         own = dict(module.__dict__)
-        forward = own.get("forward")
-        fused = isinstance(forward, _Sequence) or getattr(forward, "__name__", None) == "fused_forward"
-        if fused and self.watched is not None:
+        if self.watched is not None and getattr(own.get("forward"), "__name__", None) == "fused_forward":
             del own["forward"]  # of a double, which leaves out the very step that may be watched
         state = dict(own)
         object.__setattr__(double, "__dict__", state)
@@ -144,11 +143,8 @@ class Prepared:
         for name in _slots(type(module)):  # type: ignore[arg-type]
             if hasattr(module, name):
                 object.__setattr__(double, name, self._mapped(getattr(module, name)))
-        if self._fused and "forward" not in state:
-            if type(module) is nn.Sequential:
-                state["forward"] = _Sequence(double)
-            elif "fused_forward" in vars(type(module)):
-                state["forward"] = double.fused_forward
+        if self._fused and type(module) is nn.Sequential and "forward" not in state:
+            state["forward"] = _fused(double)
         if not type(module).__module__.startswith("torch.nn."):
             self._stateful.append((module, double, dict(state)))
         return double
@@ -247,44 +243,25 @@ def _taken_apart(value: Any) -> tuple[Sequence[Any], Callable[[list[Any]], Any]]
 # ------------------------------------------------------------------------------------------ fewer operations
 
 
-def _any_global_hooks() -> bool:
-    return bool(
-        torch_modules._global_forward_hooks
-        or torch_modules._global_forward_pre_hooks
-        or torch_modules._global_backward_hooks
-        or torch_modules._global_backward_pre_hooks
-    )
+def _watched(hooks: dict[str, Any], prefix: str) -> bool:
+    """Whether there are hooks, of a module or of all modules."""
+    return any(hooks[f"{prefix}_{each}_hooks"] for each in ("forward", "forward_pre", "backward", "backward_pre"))
 
 
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_plain(module: nn.Module, kind: Any) -> bool:
     """Whether a module computes what torch's own class does, and nobody watches it."""
     return (
         isinstance(module, kind)
         and type(module).forward is kind.forward
+        and getattr(type(module), "_conv_forward", None) is getattr(kind, "_conv_forward", None)
         and "forward" not in module.__dict__
-        and not (
-            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        )
+        and not _watched(module.__dict__, "")
     )
 
 
-def _is_convolution(module: nn.Module, kind: Any = nn.Conv2d) -> bool:
-    return is_plain(module, kind) and type(module)._conv_forward is kind._conv_forward  # type: ignore
-
-
-def gives_fresh(module: nn.Module) -> bool:
-    """Whether nobody but the caller holds a module's output, and no backward pass needs it: it may be changed."""
-    if type(module) is nn.Sequential:
-        hooks = module._forward_hooks or module._backward_hooks
-        return not hooks and len(module) > 0 and gives_fresh(module[-1])
-    return any(_is_convolution(module, conv) or is_plain(module, norm) for conv, norm in _FOLDING.items()) or is_plain(
-        module, nn.Linear
-    )
-
-
-def _folded(conv: Any, norm: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _folded(conv: Any, norm: Any = None) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """A convolution and the batch normalisation by running statistics behind it as one; None if they are no such."""
-    if not any(_is_convolution(conv, kind) and is_plain(norm, with_norm) for kind, with_norm in _FOLDING.items()):
+    if not any(_is_plain(conv, kind) and _is_plain(norm, with_norm) for kind, with_norm in _FOLDING.items()):
         return None
     if norm.training or norm.running_mean is None or norm.running_mean.dtype != conv.weight.dtype:
         return None
@@ -294,50 +271,25 @@ def _folded(conv: Any, norm: Any) -> Callable[[torch.Tensor], torch.Tensor] | No
     return partial(conv._conv_forward, weight=weight, bias=bias)
 
 
-class _Sequence:
+def _fused(sequence: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """
-    What `forward` of an `nn.Sequential`, a double whose hooks are in place at the first call, computes. A convolution
-    and the batch normalisation behind it, in evaluation mode, are one convolution; a ReLU works in place where nobody
-    else reads its input, and after a maximum pooling instead of before it, which gives the same to the last bit.
-    Modules with hooks run as they are.
+    The `forward` of an `nn.Sequential`, a double whose hooks are in place at the first call, in which a convolution and
+    the batch normalisation behind it, in evaluation mode, are one convolution. Modules with hooks run as they are.
     """
+    steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
-    def __init__(self, sequence: Any) -> None:
-        self.sequence = sequence
-        self.steps: list[Callable[[torch.Tensor], torch.Tensor]] | None = None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.steps is None:
-            self.steps = self._plan()
-        for step in self.steps:
+    def fused_forward(x: torch.Tensor) -> torch.Tensor:
+        if not steps:
+            modules = list(sequence)
+            while modules:
+                folded = _folded(*modules[:2])
+                steps.append(folded or modules[0])
+                del modules[: 2 if folded else 1]
+        for step in steps:
             x = step(x)
         return x
 
-    def _plan(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-        steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
-        modules: list[Any] = [*self.sequence, None]
-        fresh = False
-        while len(modules) > 1:
-            module, following = modules[:2]
-            folded = None if following is None else _folded(module, following)
-            if folded is not None:
-                steps.append(folded)
-                modules, fresh = modules[2:], True
-            elif following is not None and _swaps(module, following):
-                steps += [following, torch.relu_]
-                modules, fresh = modules[2:], False
-            elif fresh and is_plain(module, nn.ReLU):
-                steps.append(torch.relu_)
-                modules, fresh = modules[1:], False
-            else:
-                steps.append(module)
-                modules, fresh = modules[1:], gives_fresh(module)
-        return steps
-
-
-def _swaps(relu: nn.Module, pool: nn.Module) -> bool:
-    """Whether a maximum over windows follows a ReLU that leaves its input alone."""
-    return is_plain(relu, nn.ReLU) and not relu.inplace and is_plain(pool, nn.MaxPool2d) and not pool.return_indices
+    return fused_forward
 
 
 # ------------------------------------------------------------------------------------------ memory format

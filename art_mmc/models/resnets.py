@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from art_mmc.models.base import Activation, Backbone
-from art_mmc.models.inference import gives_fresh, is_plain
 
 #: (channels in, channels out, stride, whether it is the net's first) -> unit
 Unit = Callable[[int, int, int, bool], nn.Module]
@@ -71,15 +70,6 @@ class Residual(nn.Module):
         """Map (B, C, H, W) to map (B, C', H', W')."""
         h = self.before(x)
         return self.after(self.branch(h) + self.shortcut(h))
-
-    def fused_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As `forward`, with the sum and the activation in place where nobody else reads the branch."""
-        h = self.before(x)
-        out, shortcut = self.branch(h), self.shortcut(h)
-        if not gives_fresh(self.branch):
-            return self.after(out + shortcut)
-        out = out.add_(shortcut)
-        return out.relu_() if is_plain(self.after, nn.ReLU) else self.after(out)
 
 
 class PadShortcut(nn.Module):
