@@ -88,17 +88,11 @@ class Dataset:
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         self.check_training()
-        # In float64 and by chunks: numpy's std would hold a second copy of the whole set.
-        total = np.zeros(self.x_train.shape[1])
-        squares = np.zeros_like(total)
-        for start in range(0, len(self.x_train), 512):
-            chunk = self.x_train[start : start + 512].astype(np.float64)
-            rest = (0, *range(2, chunk.ndim))
-            total += chunk.sum(axis=rest)
-            squares += np.square(chunk, out=chunk).sum(axis=rest)
-        count = self.x_train.size // self.x_train.shape[1]
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        x = self.x_train.reshape(*self.x_train.shape[:2], -1)
+        mean = x.mean(axis=(0, 2), dtype=np.float64)
+        # numpy's std would hold a second copy of the whole set
+        squares = np.einsum("ncp,ncp->c", x, x, dtype=np.float64) / (x.shape[0] * x.shape[2])
+        std = np.sqrt(np.maximum(squares - mean**2, 0.0))
         return tuple(mean.tolist()), tuple(std.tolist())
 
 

@@ -137,13 +137,6 @@ class Job:
                 yield x[shard(len(x))]
         share_buffers(self.classifier.model)  # when the next one is asked for, the last one's statistics are in
 
-    def example(self) -> torch.Tensor:
-        """A few inputs as the network gets them."""
-        if self.generator is None:
-            return _floats(self.x[:2])
-        blank = np.zeros((2, *self.classifier.input_shape), np.float32)
-        return self.classifier.training_tensors(blank, np.zeros(2, int))[0].to(self.classifier.device)
-
 
 def compact(x: torch.Tensor) -> torch.Tensor:
     """Images that came from bytes as bytes again, a quarter of the memory, if the floats come back bit for bit."""

@@ -64,8 +64,8 @@ class LossTrainer(Trainer):
     accuracy to watch, validation, augmentation on the device, a seed, checkpoints with exact resume, averaged weights,
     bfloat16, several GPUs, the papers' recipes.
 
-    A program that torchrun has started in several processes trains in all of them by torch's `DistributedDataParallel`:
-    each has all of the data and works on its part of every batch, and the result is that of one process up to rounding.
+    A program that torchrun has started in several processes trains in all of them: each has all of the data and works
+    on its part of every batch, gradients are averaged, and the result is that of one process up to rounding.
     Batch normalisation is by the whole batch on GPUs; on CPUs, where torch has no such layer, each process goes by its
     own part, and the running averages are the main process'. Random numbers that the network draws itself (dropout), or
     an ART attack, are others than in one process. For GPUs call :func:`art_mmc.distributed.join` before you make the
@@ -314,7 +314,7 @@ class LossTrainer(Trainer):
         # no other process may write to the folder meanwhile
         owned = nullcontext() if self.folder is None or not distributed.world().is_main else locked(self.folder.path)
         try:
-            with owned, self._randomness(), self._classifier.training(), self._fast_network(job):
+            with owned, self._randomness(), self._classifier.training(), self._fast_network():
                 if saved is not None:
                     self._load(job, saved)
                 position = Position() if saved is None else Position(**saved["training"]["position"])
@@ -423,14 +423,12 @@ class LossTrainer(Trainer):
             yield
 
     @contextmanager
-    def _fast_network(self, job: Job) -> Iterator[None]:
-        """
-        Other processes and compilation, for the time of the training; what trains shares the weights with the
-        classifier's network.
-        """
+    def _fast_network(self) -> Iterator[None]:
+        """Other processes and compilation, for the time of the training."""
+        net = self._classifier.model
         try:
-            with data_parallel(self._classifier.model, self._classifier.loss, job.example()) as trained:
-                self._forward = torch.compile(trained) if self.compile_network else trained
+            with data_parallel(net, self._classifier.loss):
+                self._forward = torch.compile(net) if self.compile_network else net
                 yield
         finally:
             self._forward = self._classifier.forward
@@ -584,7 +582,7 @@ class LossTrainer(Trainer):
         mean = size > 1 and getattr(self._classifier.loss, "reduction", "mean") == "mean"
         share = fitting.mean_over(self._classifier.loss, y) / step.over if mean else 1
         (loss if size == 1 else loss * (size * share)).backward()
-        average_gradients(self._classifier.loss)
+        average_gradients(self._classifier.model, self._classifier.loss)
         if self.clip_gradient is not None:
             clipped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(clipped, self.clip_gradient)
