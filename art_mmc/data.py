@@ -367,16 +367,10 @@ def _torchvision_error(
     from torchvision.datasets.utils import check_integrity
 
     missing = [file for part in files.values() for file in part if not (root / file).is_file()]
-    if missing and download:
-        return FileNotFoundError(
-            f"{name}: {missing[0]} is not under {root} and could not be downloaded ({_cause(err)}); put it there "
-            f"yourself"
-        )
     if missing:
-        return FileNotFoundError(
-            f"{name} not found under {root}: expected {root / missing[0]}; pass download=True (--download) or put it "
-            f"there"
-        )
+        failed = f", which could not be downloaded ({_cause(err)}); put it there yourself"
+        mend = failed if download else "; pass download=True (--download) or put it there"
+        return FileNotFoundError(f"{name} not found under {root}: expected {root / missing[0]}{mend}")
     read = next(iter(files.values()))
     suspects = [file for file, md5 in read.items() if not check_integrity(root / file, md5)] or list(read)
     which = suspects[0] if len(suspects) == 1 else f"one of {', '.join(suspects)}"
@@ -490,8 +484,7 @@ def _npz_array(path: Path, archive: Any, key: str) -> np.ndarray:
 def _required(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
         raise ValueError(
-            f"{name}: data_dir is needed: the folder that holds the set or, with download=True (--download), is to "
-            f"hold it"
+            f"{name}: data_dir is needed: the folder that holds the set, or with download=True (--download) is to do so"
         )
     return data_dir
 

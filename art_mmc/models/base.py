@@ -111,13 +111,19 @@ def wrap_backbone(
     if hasattr(module, "out_features") and hasattr(module, "linear_output"):
         backbone = module
     else:
-        z = _features_of_zeros(module, check_input_shape(input_shape))
+        shape = check_input_shape(input_shape)
+        z, trained = (_output_for_zeros(module, shape, training) for training in (False, True))
+        if trained.shape != z.shape:  # the head can't be trained on it
+            raise ValueError(
+                f"wrap_backbone: the module gives features of shape {tuple(z.shape)} in evaluation mode and "
+                f"{tuple(trained.shape)} in training mode, for a batch of 2."
+            )
         backbone = WrappedBackbone(module, z.flatten(1).shape[1], linear_output)
         *_, last = module.modules()
         if isinstance(last, nn.Linear) and last.out_features == backbone.out_features:
             hook = last.register_forward_hook(lambda layer, inputs, out: torch.full_like(out, -1.0))
             try:  # an activation that follows changes it
-                z = _output_for_zeros(module, tuple(input_shape), training=False)
+                z = _output_for_zeros(module, shape, training=False)
             finally:
                 hook.remove()
             backbone.ends_linear = bool((z == -1).all())
@@ -142,22 +148,8 @@ def check_no_classes(backbone: nn.Module, nb_classes: int) -> None:
         )
 
 
-def _features_of_zeros(module: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
-    """
-    The checked output (2, ...) for two zero samples, in eval mode and without a trace. In training mode it has to be of
-    the same shape, or the head can't be trained on it.
-    """
-    z = _output_for_zeros(module, input_shape, training=False)
-    trained = _output_for_zeros(module, input_shape, training=True)
-    if trained.shape != z.shape:
-        raise ValueError(
-            f"wrap_backbone: the module gives features of shape {tuple(z.shape)} in evaluation mode and "
-            f"{tuple(trained.shape)} in training mode, for a batch of 2."
-        )
-    return z
-
-
 def _output_for_zeros(module: nn.Module, input_shape: tuple[int, ...], training: bool) -> torch.Tensor:
+    """The checked output (2, ...) for two zero samples, without a trace."""
     mode = "training" if training else "evaluation"
     tensors = itertools.chain(module.parameters(), module.buffers())
     like = next((tensor for tensor in tensors if tensor.dtype.is_floating_point), torch.zeros(()))

@@ -720,13 +720,12 @@ class LossTrainer(Trainer):
         """Load the weights of the saved state, if it is of this very run."""
         assert self.folder is not None
         now, before = plain(self._identity), saved["training"]["fingerprint"]
-        if "network" not in before:  # of an older version: its description says what the network was
+        if "network" not in before:  # of version 0.1.0: its description says what the network was
             described = {name: value for name, value in (saved["config"] or {}).items() if name in now["network"]}
             before = {**before, "network": {**now["network"], **described}}
-            now = {name: value for name, value in now.items() if name in before}
-        # what versions before this one did not write down
-        now["network"] = {k: v for k, v in now["network"].items() if k in before["network"] or k != "arrays"}
-        now = {name: value for name, value in now.items() if name in before or name != "scheduler"}
+        # what an earlier version did not write down is not compared
+        now = {name: value for name, value in now.items() if name in before}
+        now["network"] = {name: value for name, value in now["network"].items() if name in before["network"]}
         before, now = ({**each, "trainer": _PROSE.sub("", each["trainer"])} for each in (before, now))
         if self._extends:  # by epochs alone
             before, now = (
