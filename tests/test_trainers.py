@@ -14,7 +14,7 @@ import pytest
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
+from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier, create_classifier
 from art_mmc.defences import DEFENCES
 from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
 from art_mmc.models import BACKBONES
@@ -135,6 +135,20 @@ class TestLossTrainer:
         classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1e6)
         with pytest.raises(FloatingPointError, match="training loss is (nan|inf).*lower rate"):
             LossTrainer(classifier, verbose=False).fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
+
+    def test_a_network_that_takes_no_channels_last_images_gets_others(self):
+        class Viewing(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.linear = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Linear(512, 16)
+
+            def forward(self, x):
+                return self.linear(self.conv(x).view(len(x), -1))
+
+        classifier = create_classifier("sce", Viewing(), input_shape=(3, 8, 8), nb_classes=10, device_type="cpu")
+        trainer = LossTrainer(classifier, seed=0, verbose=False)
+        trainer.fit(np.random.default_rng(0).random((20, 3, 8, 8), np.float32), np.arange(20) % 10, nb_epochs=1)
+        assert np.isfinite(trainer.history[0]["loss"])
 
     def test_a_loss_of_one_s_own_on_inputs_that_are_no_images(self, data):
         net = torch.nn.Sequential(torch.nn.Linear(64, 10))
