@@ -174,7 +174,7 @@ def broadcast_object(value: T) -> T:
     """The main process' value, which pickle must take."""
     values = [value]
     if world().size > 1:
-        dist.broadcast_object_list(values)
+        dist.broadcast_object_list(values, group=_Shared.group)
     return values[0]
 
 

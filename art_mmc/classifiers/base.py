@@ -733,27 +733,26 @@ class LossDefendedClassifier(PyTorchClassifier):
         :raises ValueError: For labels out of range, or not one a sample.
         """
         x = self._inputs(x)
-        classes = None
+        own = None
         if label is not None:
-            label = np.array(label) if isinstance(label, list) else label
-            fits = label.shape == x.shape[:1] if isinstance(label, np.ndarray) else isinstance(label, (int, np.integer))
-            if not fits or np.min(label) < 0 or np.max(label) >= self.nb_classes:
+            classes = np.asarray(label)
+            fits = classes.dtype.kind in "biuf" and classes.shape in ((), x.shape[:1])
+            if not fits or classes.min() < 0 or classes.max() >= self.nb_classes:
                 raise ValueError(
                     f"Label {label} is out of range: expected 0 to {self.nb_classes - 1}, one for all samples or one "
                     f"for each of {len(x)}."
                 )
-            classes = np.broadcast_to(label, x.shape[:1])
+            own = torch.as_tensor(np.broadcast_to(classes, x.shape[:1]).astype(np.int64), device=self._device)
         with self._prepared(training_mode, backward=True), torch.enable_grad():
-            index = None if classes is None else torch.as_tensor(classes.astype(np.int64), device=self._device)
-            leaf, inputs, index = self._differentiable_input(x, index)
+            leaf, inputs, index = self._differentiable_input(x, own)
             outputs = self._outputs(inputs)
             if index is not None and not training_mode:
                 # the samples of a batch do not mix, so one backward pass of the sum serves all of them
                 grads = torch.autograd.grad(outputs.gather(1, index[:, None]).sum(), leaf)[0][:, None]
             else:
                 grads = self._jacobian(outputs.sum(dim=0), leaf)
-        if classes is not None and training_mode:  # batch statistics mix them: each label's own pass, as in ART
-            grads = grads[torch.arange(len(x)), torch.as_tensor(classes.astype(np.int64))][:, None]
+        if own is not None and training_mode:  # batch statistics mix them: each label's own pass, as in ART
+            grads = grads[torch.arange(len(x), device=self._device), own][:, None]
         return self._numpy_gradient(x, grads)
 
     def _jacobian(self, targets: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:

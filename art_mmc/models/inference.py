@@ -310,7 +310,7 @@ def favours_channels_last(weights: int, x: torch.Tensor, learning: bool = False)
     LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and not for VGG-13. On a
     GPU it is the format of the tensor cores, in half precision and, where it is `learning`, in float32 too.
     """
-    if x.ndim != 4:
+    if x.ndim != 4 or not len(x):
         return False
     if x.device.type == "cuda":
         return learning or torch.is_autocast_enabled("cuda") or x.dtype in (torch.float16, torch.bfloat16)
