@@ -286,7 +286,9 @@ def box_unit(clip_values: Any, what: str) -> float:
 
 def _plain(value: Any, name: str) -> float:
     try:
-        return float(value if not isinstance(value, (str, bool)) else "no number")
+        if isinstance(value, (str, bool)):
+            raise TypeError
+        return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected a number such as 0.1 or 8 / 255, got {value!r}.") from None
 

@@ -38,6 +38,11 @@ def _named(things: Any) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, shared ones by each of their names."""
+    return {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
+
+
 def _computed(value: Any) -> Iterator[torch.Tensor]:
     """The results of computations in a module's attributes, which torch does not copy."""
     if isinstance(value, torch.Tensor):
@@ -69,31 +74,18 @@ def draw_anew(things: Any) -> None:
     included. Buffers that no module resets (fixed centers, masks) and frozen parameters without such a method stay.
     ValueError when there are trained parameters that no module draws anew; nothing is changed then.
     """
-    networks = _networks(things)
-    tensors = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    parameters = [(name, each) for name, each in _named(things) if each.is_floating_point()]
-    holders = [(module._parameters, dict(module._parameters)) for network in networks for module in network.modules()]
-    missed, done = [], False
+    networks, copies = _networks(things), _networks(copied(things))
     with torch.no_grad():
-        try:
-            for _, parameter in parameters:  # what is still no number afterwards was not drawn
+        for _, parameter in _named(copies):
+            if parameter.is_floating_point():  # what is still no number afterwards was not drawn
                 parameter.fill_(torch.nan)
-            for network in networks:
-                network.apply(_reset)
-            for present, given in holders:  # an optimizer knows the old objects, not those that a module put there
-                for name, old in given.items():
-                    new = present.get(name)
-                    if old is not None and new is not None and new is not old:
-                        old.copy_(new)
-            missed = [name for name, each in parameters if each.requires_grad and each.isnan().any()]
-            done = not missed
-        finally:
-            for present, given in holders:
-                present.update(given)
-            for tensor, value in before:
-                if not done or tensor.isnan().any():
-                    tensor.copy_(value)
+        for network in copies:
+            network.apply(_reset)
+        missed = [name for name, each in _named(copies) if each.requires_grad and each.isnan().any()]
+        for given, fresh in zip(map(_tensors, networks), map(_tensors, copies), strict=True) if not missed else ():
+            for name, old in given.items():
+                if name in fresh and not fresh[name].isnan().any():
+                    old.copy_(fresh[name])
     if missed:
         more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
         raise ValueError(
