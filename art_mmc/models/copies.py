@@ -103,15 +103,15 @@ def _needed(function: Any) -> set[str]:
 
 def _reset(module: Any) -> None:
     """Draw the parameters of one module."""
-    if parametrize.is_parametrized(module):  # as its plain class would, then through the inverse of what computes them
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    draws = callable(reset) and not _needed(reset)
+    if parametrize.is_parametrized(module):  # by way of the weights, and the inverse of what computes them
         computing, mode = module.parametrizations, module.parametrizations.training
         computing.eval()
-        drawn = {name: torch.full_like(getattr(module, name), torch.nan) for name in computing}
-        plain: Any = object.__new__(parametrize.type_before_parametrizations(module))
-        children = {name: child for name, child in module._modules.items() if name != "parametrizations"}
-        parameters = {**module._parameters, **{name: nn.Parameter(tensor) for name, tensor in drawn.items()}}
-        plain.__dict__ = {**vars(module), "_parameters": parameters, "_modules": children}
-        _reset(plain)
+        with parametrize.cached():
+            drawn = {name: getattr(module, name).fill_(torch.nan) for name in computing}
+            if draws:
+                reset()
         for name, tensor in drawn.items():
             setattr(module, name, tensor)
         computing.train()
@@ -119,8 +119,7 @@ def _reset(module: Any) -> None:
             getattr(module, name)
         computing.train(mode)
         return
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if callable(reset) and not _needed(reset):
+    if draws:
         reset()
     # by hooks a weight, now drawn, is computed from other parameters
     for name, value in [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]:
