@@ -735,14 +735,14 @@ class LossDefendedClassifier(PyTorchClassifier):
         x = self._inputs(x)
         own = None
         if label is not None:
-            classes = np.asarray(label)
-            fits = classes.dtype.kind in "biuf" and classes.shape in ((), x.shape[:1])
-            if not fits or classes.min() < 0 or classes.max() >= self.nb_classes:
+            label = np.array(label) if isinstance(label, list) else label
+            fits = label.shape == x.shape[:1] if isinstance(label, np.ndarray) else isinstance(label, (int, np.integer))
+            if not fits or np.min(label) < 0 or np.max(label) >= self.nb_classes:
                 raise ValueError(
                     f"Label {label} is out of range: expected 0 to {self.nb_classes - 1}, one for all samples or one "
                     f"for each of {len(x)}."
                 )
-            own = torch.as_tensor(np.broadcast_to(classes, x.shape[:1]).astype(np.int64), device=self._device)
+            own = torch.as_tensor(np.broadcast_to(label, x.shape[:1]).astype(np.int64), device=self._device)
         with self._prepared(training_mode, backward=True), torch.enable_grad():
             leaf, inputs, index = self._differentiable_input(x, own)
             outputs = self._outputs(inputs)

@@ -116,10 +116,7 @@ class Prepared:
             self._doubles[id(module)] = whole
             return whole
         double = self._doubles[id(module)] = object.__new__(type(module))
-        own = dict(module.__dict__)
-        if self.watched is not None and getattr(own.get("forward"), "__name__", None) == "fused_forward":
-            del own["forward"]  # of a double, which leaves out the very step that may be watched
-        state = dict(own)
+        state = dict(module.__dict__)
         object.__setattr__(double, "__dict__", state)
         state["training"] = self._modes.get(id(module), module.training)
         state["_forward_hooks"] = module._forward_hooks.copy()
@@ -127,19 +124,12 @@ class Prepared:
         state["_compiled_call_impl"] = None
         if not self.learning:
             apart = self._training is True
-            if module._parameters:
-                state["_parameters"] = {name: self._alias(value) for name, value in module._parameters.items()}
-            if module._buffers:
-                state["_buffers"] = {name: self._alias(value, apart) for name, value in module._buffers.items()}
-        if module._modules:
-            state["_modules"] = {
-                name: None if child is None else self._double(child) for name, child in module._modules.items()
-            }
-        for name, value in own.items():
-            kind = type(value)
-            if kind in _ATOMS or name in _COMMON or (kind in (tuple, list) and _ATOMS.issuperset(map(type, value))):
-                continue
-            state[name] = self._mapped(value)
+            state["_parameters"] = {name: self._alias(value) for name, value in module._parameters.items()}
+            state["_buffers"] = {name: self._alias(value, apart) for name, value in module._buffers.items()}
+        state["_modules"] = {
+            name: None if child is None else self._double(child) for name, child in module._modules.items()
+        }
+        state |= {name: self._mapped(value) for name, value in module.__dict__.items() if name not in _COMMON}
         for name in _slots(type(module)):  # type: ignore[arg-type]
             if hasattr(module, name):
                 object.__setattr__(double, name, self._mapped(getattr(module, name)))
