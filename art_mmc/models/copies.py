@@ -103,7 +103,7 @@ def _needed(function: Any) -> set[str]:
 
 def _reset(module: Any) -> None:
     """Draw the parameters of one module."""
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    reset: Any = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     draws = callable(reset) and not _needed(reset)
     if parametrize.is_parametrized(module):  # by way of the weights, and the inverse of what computes them
         computing, mode = module.parametrizations, module.parametrizations.training
