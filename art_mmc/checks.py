@@ -41,10 +41,7 @@ READ_ERRORS = (
 
 
 def users_place(err: BaseException, folder: str | None = None) -> str:
-    """
-    Where a user's own code raised an error, " (FILE, LINE)": the innermost place that is neither torch's nor this
-    package's, or that is in a folder; "" for none.
-    """
+    """The innermost place, " (FILE, LINE)", where a user's own code, or that of a folder, raised an error, or ""."""
     ours = tuple(
         str(Path(str(sys.modules[name].__file__)).parent) + os.sep for name in ("torch", "art_mmc", "importlib")
     )
@@ -57,10 +54,7 @@ def users_place(err: BaseException, folder: str | None = None) -> str:
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """
-    The error, which the caller raises, for a name that no table holds, `kind` being what it stands for, e.g. "defence":
-    with the nearest known name and the list of all.
-    """
+    """The error for a name of a `kind`, e.g. "defence", that no table holds: with the nearest known one and all."""
     names = list(known)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -124,10 +118,7 @@ def check_seed(value: Any, name: str = "seed") -> int:
 
 
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends: str = "()") -> float:
-    """
-    The value of parameter `name` as a float; ValueError when it is no number between the bounds, which will do
-    themselves where `ends`, "()", "(]", "[)" or "[]", has them in.
-    """
+    """The value as a float; ValueError when it is no number between the bounds, which `ends` has in by "[" and "]"."""
     plain = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
     plain = plain and not (isinstance(value, int) and abs(value) > sys.float_info.max)
     above = plain and (value > low or (ends[0] == "[" and value == low))
@@ -141,10 +132,7 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
 
 
 def indices(y: Any) -> Any:
-    """
-    Labels as class indices (N,), the likeliest of each row: of labels (N,) or (N, 1), one-hot or probabilities (N, K),
-    arrays or tensors, checked before.
-    """
+    """Labels (N,), (N, 1) or (N, K), arrays or tensors checked before, as class indices (N,), the likeliest."""
     if y.ndim == 1:
         return y
     return y.reshape(-1) if y.shape[1] == 1 else y.argmax(1)
@@ -153,10 +141,7 @@ def indices(y: Any) -> Any:
 def check_images(
     x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
 ) -> None:
-    """
-    ValueError when there are no inputs x (N, ...), one is of another shape than `input_shape` (None for any), or where
-    `finite` one holds NaN or infinity; `name` is what the message calls them.
-    """
+    """ValueError for no inputs x (N, ...), another shape, None for any, or where `finite` NaN or infinity."""
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"{name} is empty (shape {x.shape}): at least one sample is needed.")
     if input_shape is not None and tuple(x.shape[1:]) != tuple(input_shape):
@@ -294,10 +279,7 @@ def _plain(value: Any, name: str) -> float:
 
 
 def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> float:
-    """
-    An attack budget, in the unit of the inputs, as a float; ValueError when it is no positive number, or wider than
-    their box, None for any. `name` is what the message calls it.
-    """
+    """An attack budget as a float; ValueError when it is no positive number, or wider than the box, None for any."""
     value, width = _plain(eps, name), box_width(clip_values)
     if not 0 < value <= width * (1 + ROUNDING) or math.isinf(value):
         if clip_values is None:
@@ -326,10 +308,7 @@ def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_value
 
 
 def check_default_eps(eps: float, default: float | None, clip_values: Any, name: str = "eps") -> None:
-    """
-    ValueError for a budget that is the default, made for inputs in [0, 1], where their box is wider or narrower; `name`
-    is what the message calls it.
-    """
+    """ValueError for a budget that is the default, made for inputs in [0, 1], where their box is wider or narrower."""
     width = box_width(clip_values)
     if eps == default and math.isfinite(width) and not math.isclose(width, 1, rel_tol=ROUNDING):
         raise ValueError(

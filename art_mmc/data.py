@@ -189,10 +189,7 @@ def _cause(err: BaseException) -> str:
 
 
 def _checked(name: str, arrays: _Arrays) -> Dataset:
-    """
-    A data set of what a loader returned: images as `_to_unit` gives them, labels as they were found. The name starts
-    each message.
-    """
+    """A data set of what a loader returned: images by `_to_unit`, labels as found. The name starts messages."""
     x_train, y_train, x_test, y_test = arrays
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
@@ -217,10 +214,7 @@ def _checked(name: str, arrays: _Arrays) -> Dataset:
 
 
 def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None = None) -> tuple[np.ndarray, int]:
-    """
-    Labels (N,), (N, 1) or one-hot (N, K) as int64 (N,), and K: as given, or the columns of one-hot labels, else the
-    highest label plus one.
-    """
+    """Labels (N,), (N, 1) or one-hot (N, K) as int64 (N,), and K: as given, by the columns or the highest label."""
     if y.dtype.kind not in "iufb":
         raise ValueError(f"{name}: expected whole numbers 0 .. K - 1 or one-hot rows, got dtype {y.dtype}")
     one_hot = y.ndim == 2 and y.shape[1] > 1
@@ -235,10 +229,7 @@ def _class_indices(y: np.ndarray, name: str, length: int, nb_classes: int | None
 
 
 def _to_unit(x: np.ndarray, name: str) -> np.ndarray:
-    """
-    uint8 in 0..255 or floats in [0, 1], in a shape that `_channels_first` knows, as float32 (N, C, H, W) in [0, 1],
-    C-contiguous; `x` itself if it is that already.
-    """
+    """uint8, or floats in [0, 1], of a shape that `_channels_first` knows, as C-contiguous float32 (N, C, H, W)."""
     if x.size == 0:
         raise ValueError(f"{name} is empty (shape {x.shape}): at least one image is needed")
     x = _channels_first(x, name)

@@ -42,10 +42,7 @@ class Stream(IntEnum):
 
 
 def derived_seed(seed: int, *parts: int) -> int:
-    """
-    A seed below 2**32 that depends on a run's seed and on what tells one use of it from another: a :class:`Stream`, the
-    number of a batch.
-    """
+    """A seed below 2**32 by a run's seed and what tells one use from another: a :class:`Stream`, a batch's number."""
     return int(np.random.SeedSequence((seed, *parts)).generate_state(1)[0])
 
 
@@ -82,10 +79,7 @@ def on_interrupt(handler: Any) -> Iterator[None]:
 
 @contextmanager
 def untouched(network: torch.nn.Module) -> Iterator[None]:
-    """
-    Around calls that set modes or draw random numbers, as ART's do: afterwards every module's own flag, and torch's
-    global random state, are as before.
-    """
+    """Around calls that set modes or draw numbers: afterwards modules' flags and torch's random state are as before."""
     flags = [(module, module.training) for module in network.modules()]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

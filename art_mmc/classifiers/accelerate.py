@@ -54,10 +54,7 @@ def accelerate(
 
 
 def own_attributes(classifier: PyTorchClassifier) -> list[str]:
-    """
-    Names of methods and properties of ART's class, or of this package's, in whose place the classifier's class or the
-    object itself has others.
-    """
+    """Names of methods and properties of ART's class, or of this package's, that class or object has in its own way."""
     base = LossDefendedClassifier if isinstance(classifier, LossDefendedClassifier) else PyTorchClassifier
     offered = {name: getattr(base, name) for name in dir(base) if not name.startswith("__")}
     known = {name for name, value in offered.items() if callable(value) or isinstance(value, property)}
@@ -78,10 +75,7 @@ def _calls_its_network(classifier: PyTorchClassifier) -> bool:
 
 
 class LastOutput(torch.nn.Module):
-    """
-    The last output of a classifier's own wrapper of its network, which maps inputs (B, ...) to a list that ends in the
-    logits (B, K): what the classifier predicts by.
-    """
+    """What a classifier predicts by: the last output of its wrapper, which maps inputs (B, ...) to a list."""
 
     def __init__(self, wrapper: torch.nn.Module) -> None:
         super().__init__()
@@ -142,10 +136,7 @@ def _revived(theirs: type[PyTorchClassifier], ours: tuple[str, ...], state: dict
 
 
 def on_double(classifier: PyTorchClassifier) -> PyTorchClassifier:
-    """
-    A classifier for calls of ART's own methods, which switch modes and leave gradients: they do so on a double of the
-    network. Itself if it is one of this package, which leaves the network as it is.
-    """
+    """A classifier whose calls of ART's own methods switch modes and leave gradients on a double of the network."""
     if isinstance(classifier, LossDefendedClassifier):
         return classifier
     view = object.__new__(type(classifier))

@@ -1130,10 +1130,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         write_payload(path, bare.model.state_dict(), describe(bare))
 
     def __getstate__(self) -> dict[str, Any]:
-        """
-        Everything but the wrapper class, which pickle can't name. ART's own writes the weights to a file named by the
-        clock.
-        """
+        """Everything but the wrapper class, which pickle can't name; ART's own leaves files named by the clock."""
         state = {k: v for k, v in self.__dict__.items() if k not in ("_model", "_device", "_compiled")}
         return {**state, "_inner_model": self.model, "_device_name": str(self._device)}
 
@@ -1166,10 +1163,7 @@ _RUNNING: ContextVar[tuple[Prepared, ...]] = ContextVar("running", default=())
 
 
 class _Wrapper(torch.nn.Module):
-    """
-    What ART calls: the network's outputs in a list. Unlike ART's own wrapper it calls an `nn.Sequential` as it calls
-    any module, with the same names of the layers.
-    """
+    """What ART calls: outputs in a list. An `nn.Sequential` is called as any module, unlike by ART's own wrapper."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()

@@ -45,10 +45,7 @@ def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None
 
 
 def describe(classifier: Any) -> dict[str, Any]:
-    """
-    What :func:`rebuild` needs to build a classifier's network and loss again; plain data that JSON can hold. ValueError
-    for a classifier that can't be described: a loss of the user's own, or preprocessing outside the network.
-    """
+    """What :func:`rebuild` makes network and loss of, plain data; ValueError for a loss or a step of the user's."""
     row, net = classifier.row, classifier.model
     if row is None or type(net) is not DefendedNet or type(classifier.loss) is not row.loss:
         raise ValueError(
@@ -125,10 +122,7 @@ def scalars(values: dict[str, Any]) -> dict[str, Any]:
 def write_payload(
     path: str | os.PathLike[str], state: dict[str, torch.Tensor], description: dict[str, Any] | None, **more: Any
 ) -> None:
-    """
-    Write a checkpoint, the old file or the new one whatever happens. `description` is what :func:`describe` gave, or
-    None where the network can't be described; `more` are entries of tensors and plain data.
-    """
+    """Write a checkpoint: a state, what :func:`describe` gave or None, and more of tensors and plain data."""
     payload = {
         "format": FORMAT,
         "version": VERSION,
@@ -166,10 +160,7 @@ def check_numbers(network: torch.nn.Module, path: str | os.PathLike[str]) -> Non
 
 
 def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """
-    The entries of a checkpoint, tensors on the CPU, "config" decoded. FileNotFoundError when the file is not there,
-    ValueError when it is damaged or of another kind.
-    """
+    """The entries of a checkpoint, "config" decoded; FileNotFoundError, or ValueError for a damaged or another file."""
     path = as_path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

@@ -64,10 +64,7 @@ class OneHotLoss(torch.nn.Module):
 
 
 def counted(loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor, samples: Any = None) -> torch.Tensor:
-    """
-    What a batch, whose loss stands for so many samples (or for all of its own), adds to an epoch's sum of losses,
-    correct predictions and samples, (3,), on the device.
-    """
+    """What a batch, its loss standing for so many samples, adds to losses, correct predictions and samples, (3,)."""
     true = indices(y).to(logits.device)
     seen = loss.detach().double().sum()
     correct = (logits.detach().argmax(dim=1) == true).sum().double()
@@ -150,10 +147,7 @@ def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: to
 
 
 def check_weights(weights: Any, length: int) -> torch.Tensor | None:
-    """
-    Sample weights (N,) or (N, 1) as float32 (N,); None for None. ValueError for another shape, or numbers that are not
-    finite or below 0.
-    """
+    """Sample weights (N,) or (N, 1) as float32 (N,); ValueError for another shape, or what is not finite or below 0."""
     if weights is None:
         return None
     try:
@@ -178,10 +172,7 @@ def check_optimizer(optimizer: Any, modules: Sequence[Any]) -> None:
 
 
 def is_made(scheduler: Any) -> bool:
-    """
-    Whether it is a learning-rate scheduler, not what makes one from an optimizer, a function or a class; TypeError for
-    what is neither.
-    """
+    """Whether it is a scheduler itself, not a function or class that makes one; TypeError for what is neither."""
     made = hasattr(scheduler, "step") and not isinstance(scheduler, type)
     if not made and not callable(scheduler):
         raise TypeError(f"scheduler: expected something with a step(), got {type(scheduler).__name__}.")

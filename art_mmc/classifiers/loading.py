@@ -55,10 +55,7 @@ def load_any(
 def check_fits(
     classifier: PyTorchClassifier, x: np.ndarray, nb_classes: int, name: str, what: str = "the classifier"
 ) -> None:
-    """
-    ValueError unless a classifier takes inputs such as x (N, ...) and has so many classes, as the data set of that name
-    has.
-    """
+    """ValueError unless a classifier takes inputs such as x (N, ...) and has as many classes as the data set."""
     ours, theirs = tuple(classifier.input_shape), x.shape[1:]
     if (ours, classifier.nb_classes) != (theirs, nb_classes):
         raise ValueError(
@@ -99,10 +96,7 @@ def _load(
 
 
 def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -> torch.nn.Module:
-    """
-    The network that a function of the user's builds, which is called with those of `input_shape` and `nb_classes` that
-    it has as arguments; its module is looked for in the working directory too.
-    """
+    """What a user's function, of the working directory too, builds; given `input_shape`, `nb_classes` if it asks."""
     module_name, colon, name = factory.partition(":")
     if not (module_name and colon and name):
         raise ValueError(f"--factory: expected module:function, got '{factory}'")

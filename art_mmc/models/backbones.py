@@ -134,10 +134,7 @@ BACKBONES: dict[str, BackboneRow] = {
 
 
 def make_activation(name: str = "relu", beta: float | None = None) -> Activation:
-    """
-    What makes one activation of a name of :data:`ACTIVATIONS`; `beta` is the sharpness of "softplus", larger is nearer
-    to ReLU, None for torch's 1.
-    """
+    """What makes one activation of a name of :data:`ACTIVATIONS`; `beta`, of "softplus", is the sharper the larger."""
     made = ACTIVATIONS[check_name("activation", name, ACTIVATIONS)]
     if beta is None:
         return made

@@ -45,10 +45,7 @@ class Backbone(nn.Module):
 
 
 class WrappedBackbone(nn.Module):
-    """
-    A user's module (B, ...) -> (B, d) or (B, ...), whose features are flattened, with the attributes of a
-    :class:`Backbone`; made by :func:`wrap_backbone`.
-    """
+    """A user's module (B, ...) -> (B, d) or (B, ...), flattened, with the attributes of a :class:`Backbone`."""
 
     #: the module is the user's: there is nothing to rebuild it from
     recipe: dict[str, Any] | None = None
@@ -69,10 +66,7 @@ class WrappedBackbone(nn.Module):
 
 
 def check_input_shape(input_shape: Sequence[int], images: str = "") -> tuple[int, ...]:
-    """
-    The sizes of one input as ints; ValueError when it is not one positive whole number or more, or three, (C, H, W),
-    for what wants `images`, a name for the message.
-    """
+    """The sizes of one input as ints; ValueError for what is none, or for what wants `images`, a name, no (C, H, W)."""
     try:
         shape = tuple(operator.index(size) for size in input_shape)
     except TypeError:

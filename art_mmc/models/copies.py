@@ -54,10 +54,7 @@ def _computed(value: Any) -> Iterator[torch.Tensor]:
 
 
 def detached(things: Any) -> dict[int, Any]:
-    """
-    The `memo` with which `copy.deepcopy` copies a network that was just trained: modules may keep results of their last
-    pass, as weight norm, spectral norm and pruning by hooks keep the weight that they computed.
-    """
+    """The `memo` for `copy.deepcopy` of a network whose modules may keep what they computed in their last pass."""
     modules = [module for network in _networks(things) for module in network.modules()]
     return {id(tensor): tensor.detach().clone() for module in modules for tensor in _computed(module.__dict__)}
 

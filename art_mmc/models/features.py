@@ -36,10 +36,7 @@ def logits_network(network: Any) -> nn.Module:
 
 
 def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Module:
-    """
-    The module of a name, of an index among the network's direct children, or for None the embedding of a
-    :class:`.DefendedNet`; ValueError when there is no such layer.
-    """
+    """The module of a name, of an index among direct children, or for None the embedding; ValueError for none."""
     modules = dict(network.named_modules(remove_duplicate=False))
     if layer is None and EMBEDDING not in modules:
         raise ValueError(

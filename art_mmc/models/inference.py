@@ -82,10 +82,7 @@ class Prepared:
             self._doubles[id(watched)].register_forward_hook(lambda _module, _inputs, output: self.seen.append(output))
 
     def __call__(self, x: torch.Tensor, part: nn.Module | None = None, last: bool = False) -> Any:
-        """
-        What the network, or a module that is a part of it, gives for inputs (B, ...), which are left alone; `last` for
-        a pass in channels-last format.
-        """
+        """What the network, or a part, gives for inputs (B, ...), left alone; `last` in channels-last format."""
         self.seen.clear()
         run = self.network if part is None else self._doubles[id(part)]
         copied = channels_last(x) if last else x

@@ -11,10 +11,7 @@ from art_mmc.models.base import Activation, Backbone
 
 
 def cnn(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU) -> Backbone:
-    """
-    Two 3x3 convolutions, a halving and a fully connected layer: for 8x8 digits and other tiny images, 4x4 or more; d =
-    64.
-    """
+    """Two 3x3 convolutions, a halving and a fully connected layer, for 8x8 digits and others of 4x4 or more; d = 64."""
     channels, height, width = input_shape
     return Backbone(
         64,

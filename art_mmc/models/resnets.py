@@ -92,10 +92,7 @@ class PadShortcut(nn.Module):
 
 @dataclass(frozen=True)
 class Layers:
-    """
-    The layers that one net is made of: what makes the activation, what makes a normalisation from the number of
-    channels, and whether convolutions have a bias.
-    """
+    """What one net is made of: makers of an activation and, by channels, a normalisation; biases or none."""
 
     activation: Activation
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d
@@ -123,10 +120,7 @@ class Layers:
 
 
 def post_activation(layers: Layers, shortcut: Path) -> Unit:
-    """
-    The unit of the first ResNet paper: two convolutions, and the activation after the sum. `shortcut` makes the way
-    past it where the shape changes.
-    """
+    """The unit of the first ResNet paper, activation after the sum; `shortcut` is for where the shape changes."""
 
     def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
         branch = nn.Sequential(*layers.basic(into, out, stride), layers.norm(out))
@@ -157,10 +151,7 @@ def pre_activation(layers: Layers, branch: Path, shortcut: Path, shared: bool = 
 
 
 def stages(unit: Unit, into: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
-    """
-    The units in sequence, `blocks` of them a stage; every stage but the first halves the map, which has `into` channels
-    after the stem.
-    """
+    """The units in sequence, `blocks` a stage; all stages but the first halve the map, of `into` channels at first."""
     units = []
     for stage, out in enumerate(widths):
         for block in range(blocks):

@@ -164,10 +164,7 @@ class AdversarialLossTrainer(WarmUpTrainer):
 
 
 def _draw(generator: torch.Generator, samples: int, among: World) -> Draw:
-    """
-    Numbers for this process' part of some samples. They are drawn for all of them, so that a sample gets the same ones
-    in whatever process it is.
-    """
+    """Numbers for this process' part of samples, drawn for all, so that a sample gets the same in any process."""
 
     def draw(shape: torch.Size) -> torch.Tensor:
         if among.size == 1:

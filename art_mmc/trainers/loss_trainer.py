@@ -437,10 +437,7 @@ class LossTrainer(Trainer):
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _batch_loss(self, x: torch.Tensor, y: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Loss of a batch, a scalar, and the logits by which its accuracy is counted, for this process' part of the inputs
-        (B, ...) and labels (B,) or (B, K).
-        """
+        """Loss of this process' inputs (B, ...), labels (B,) or (B, K), a scalar, and logits for the accuracy."""
         logits = self._forward(x)
         fitting.check_logits(logits, len(x), self._classifier.nb_classes)
         return fitting.weighted_loss(self._classifier.loss, logits, y, step.weights), logits

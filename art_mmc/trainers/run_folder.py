@@ -54,10 +54,7 @@ class RunFolder:
         self._written = 0
 
     def write_state(self, classifier: LossDefendedClassifier, training: dict[str, Any]) -> None:
-        """
-        Write `last.pt`, the classifier and the state of the run, plain data and tensors. It is also a checkpoint for
-        :func:`.load_classifier` if the classifier can be described.
-        """
+        """Write `last.pt`, the run's state, plain data and tensors; a checkpoint too if it can be described."""
         try:
             description = describe(classifier)
         except ValueError:  # a loss of the user's own: the run can go on, but no classifier be built from the file
