@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from art_mmc.cli.run import check_writable, cpu_threads, find_device, user_errors
 from art_mmc.studies.settings import Bench
@@ -33,18 +32,16 @@ def run(settings: Bench) -> None:
         bfloat16=on_gpu if settings.precision is None else settings.precision == "bfloat16",
         compile=on_gpu if settings.compile is None else settings.compile,
     )
-    curves: list[dict[str, Any]] = []
     with cpu_threads(settings.threads):
         bench = run_bench(
             settings.only,
             sizes,
             settings.rounds,
             on_rows=lambda rows: print(f"{bench_text(rows)}\n{rows[0].job}; {rows[0].note}\n", flush=True),
-            on_curve=curves.append,
             on_result=lambda so_far: None if folder is None else write_bench(so_far, folder),
         )
-    if curves:
-        print(curves_text(curves) + "\n")
+    if bench["growth"]:
+        print(curves_text(bench["growth"]) + "\n")
     print(conditions(bench))
     if folder is not None:
         with user_errors():

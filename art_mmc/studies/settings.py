@@ -92,6 +92,10 @@ class Machine:
     threads: int | None = _late("CPU threads (default: 1 for tiny images, else torch's choice)", "N", whole(1, 1024))
     quiet: bool = _late("no progress on the terminal, only the result", default=False)
 
+    def __post_init__(self) -> None:
+        radii = getattr(self, "eps", None)  # of several verbs, as they were typed
+        check_typed(radii if isinstance(radii, list) else None)
+
 
 # ------------------------------------------------------------------------------------------------------ one each verb
 
@@ -111,9 +115,6 @@ class Compare(Machine, Training):
     output: str = _late("folder of the report (default: runs/compare)", "DIR", default="runs/compare")
     resume: bool = _late("go on with an interrupted comparison of the same command", default=False)
     overwrite: bool = _late("begin anew where an unfinished comparison is, which is lost", default=False)
-
-    def __post_init__(self) -> None:
-        check_typed(self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,9 +329,6 @@ class Reproduce(Machine, Data):
     batch_size: int = _attacks("images attacked at once (256)", "N", whole(1), 256)
     output: str | None = _late("folder of the report (default: runs/reproduce-TABLE-DATASET)", "DIR")
 
-    def __post_init__(self) -> None:
-        check_typed(self.eps)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Machine, Training):
@@ -393,9 +391,6 @@ class Inspect(Machine, Data):
     components: int | None = _measurements("components in which they are looked for (default: 5)", "D", whole(1))
     quiet: bool = _late("nothing on the terminal but what was written", default=False)
     output: str = _late("folder of the report (default: runs/inspect)", "DIR", default="runs/inspect")
-
-    def __post_init__(self) -> None:
-        check_typed(self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,12 @@ The picture of `art-mmc compare`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from art_mmc.evaluation import PGD_ADAPTIVE, PGD_LOSS, WORST_CASE
 from art_mmc.reports.figures import style
 from art_mmc.reports.tables import short_name
 from art_mmc.studies.compare import Comparison, DefenceResult
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: by how many points PGD on the own loss may leave more than PGD on the adaptive objective before the report says so
 FLATTERY = 5.0
@@ -30,7 +26,7 @@ def flattered(result: DefenceResult) -> tuple[float, float] | None:
     return (eps, lead) if lead > FLATTERY else None
 
 
-def curves_figure(comparison: Comparison) -> Figure:
+def curves_figure(comparison: Comparison) -> style.Figure:
     """
     Accuracy over eps, one panel a defence: the worst case solid, PGD on the own loss dashed, the gap between them
     shaded; the worst cases of the other defences faint behind.
@@ -71,7 +67,7 @@ def _looks(comparison: Comparison) -> tuple[dict[str, Any], ...]:
     return worst, own, others
 
 
-def _draw_panel(panel: Axes, comparison: Comparison, chosen: int) -> None:
+def _draw_panel(panel: style.Axes, comparison: Comparison, chosen: int) -> None:
     """One defence's curves over the faint ones of the others."""
     eps = [0.0, *comparison.eps]
     worst, own = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,6 @@ from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.records import Curves
 from art_mmc.reports.figures import style
 from art_mmc.reports.tables import format_eps, norm_name, short_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: objective -> its name, colour, dashes and marker; the same in every picture
 STYLES: dict[str, tuple[str, str, Any, str]] = {
@@ -37,7 +33,7 @@ COLUMNS, MOST_CLASSES = 8, 20
 def robustness_pictures(record: RobustnessRecord) -> dict[str, bytes]:
     """Name of each picture -> the PNG file; only those for which there are figures."""
     curves = record.curves
-    figures: dict[str, Figure | None] = {}
+    figures: dict[str, style.Figure | None] = {}
     if curves is not None:
         figures["eps.png"] = eps_figure(record, curves)
         figures["steps.png"] = steps_figure(record, curves)
@@ -53,7 +49,7 @@ def _style(objective: str) -> tuple[str, str, Any, str]:
     return STYLES.get(objective, (objective.replace("_", " "), style.COLOURS[3], style.DOTS, "D"))
 
 
-def _title(figure: Figure, record: RobustnessRecord, what: str) -> None:
+def _title(figure: style.Figure, record: RobustnessRecord, what: str) -> None:
     """A title as long as it may be, in as many lines as it needs."""
     facts = record.provenance
     where = f" on {short_name(facts['dataset'])}" if "dataset" in facts else ""
@@ -61,7 +57,9 @@ def _title(figure: Figure, record: RobustnessRecord, what: str) -> None:
     figure.suptitle(title, fontsize=12.5, fontweight="bold", color=style.INK, x=0.02, ha="left")
 
 
-def _titled(record: RobustnessRecord, what: str, how: str, width: float, height: float) -> tuple[Figure, Axes]:
+def _titled(
+    record: RobustnessRecord, what: str, how: str, width: float, height: float
+) -> tuple[style.Figure, style.Axes]:
     figure = style.new_figure(width, height)
     panel = figure.add_subplot()
     _title(figure, record, what)
@@ -76,7 +74,7 @@ def _curves_figure(
     how: str,
     x: Sequence[float],
     counts: Mapping[str, Sequence[int]],
-) -> tuple[Figure, Axes]:
+) -> tuple[style.Figure, style.Axes]:
     """Accuracy under PGD on each objective, over the radii or the steps `x`."""
     n = f"{curves.n} images" if curves.n == record.clean.n else f"the first {curves.n} of {record.clean.n} images"
     figure, panel = _titled(record, f"Accuracy over {over}", f"PGD {how}; {n}", 7.2, 3.9)
@@ -90,12 +88,12 @@ def _curves_figure(
     return figure, panel
 
 
-def _legend(panel: Axes) -> None:
+def _legend(panel: style.Axes) -> None:
     look: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": style.INK, "handlelength": 3}
     panel.figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", **look)
 
 
-def eps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
+def eps_figure(record: RobustnessRecord, curves: Curves) -> style.Figure:
     """Accuracy over eps: PGD on each objective, and the worst case over all attacks, on the same samples."""
     how, eps = f"with {curves.steps_over_eps} steps on each objective", [0.0, *curves.eps]
     counts = {objective: [curves.clean, *found] for objective, found in curves.over_eps.items()}
@@ -118,7 +116,7 @@ def eps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     return figure
 
 
-def steps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
+def steps_figure(record: RobustnessRecord, curves: Curves) -> style.Figure:
     """Accuracy over the number of steps: a curve that still falls at its end has not converged."""
     how, steps = f"at eps {format_eps(curves.at)}, one random start", list(curves.steps)
     figure, panel = _curves_figure(record, curves, "steps", how, steps, curves.over_steps)
@@ -134,7 +132,7 @@ def steps_figure(record: RobustnessRecord, curves: Curves) -> Figure:
     return figure
 
 
-def progress_figure(record: RobustnessRecord) -> Figure | None:
+def progress_figure(record: RobustnessRecord) -> style.Figure | None:
     """What is left at the largest radius over the gradients spent, round by round; None without rounds."""
     eps = record.eps[-1]
     rounds = [each.round for each in record.attacks if each.bounded and each.eps <= eps]
@@ -153,7 +151,9 @@ def progress_figure(record: RobustnessRecord) -> Figure | None:
     return figure
 
 
-def _shares(panel: Axes, share: np.ndarray, words: Mapping[tuple[int, int], str], size: float, **kwargs: Any) -> Any:
+def _shares(
+    panel: style.Axes, share: np.ndarray, words: Mapping[tuple[int, int], str], size: float, **kwargs: Any
+) -> Any:
     """A table as a picture, the darker the larger the share; with words in its cells, there are thin lines around."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -171,7 +171,7 @@ def _shares(panel: Axes, share: np.ndarray, words: Mapping[tuple[int, int], str]
     return picture
 
 
-def zero_gradient_figure(record: RobustnessRecord, curves: Curves) -> Figure:
+def zero_gradient_figure(record: RobustnessRecord, curves: Curves) -> style.Figure:
     """Share of exactly zero gradients, at the images and at random points of growing balls, one row an objective."""
     eps = [0.0, *curves.eps]
     share = np.array([[count / max(1, curves.clean) for count in counts] for counts in curves.zero.values()])
@@ -196,7 +196,7 @@ def shown_examples(record: RobustnessRecord, most: int = COLUMNS) -> np.ndarray:
     return fallen[np.lexsort((labels, turn))[:most]]
 
 
-def examples_figure(record: RobustnessRecord) -> Figure | None:
+def examples_figure(record: RobustnessRecord) -> style.Figure | None:
     """Clean images, worst ones, and their magnified difference; None where none fell or inputs are no images."""
     x = record.inputs
     if x is None or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
@@ -228,7 +228,7 @@ def examples_figure(record: RobustnessRecord) -> Figure | None:
     return figure
 
 
-def _draw_image(panel: Axes, image: np.ndarray, largest: float | None) -> None:
+def _draw_image(panel: style.Axes, image: np.ndarray, largest: float | None) -> None:
     """An image (C, H, W), or with `largest` a difference."""
     if image.shape[0] == 1:
         low, high, colours = (0, 1, "gray") if largest is None else (-largest, largest, "PuOr_r")
@@ -242,7 +242,7 @@ def _draw_image(panel: Axes, image: np.ndarray, largest: float | None) -> None:
     panel.spines[:].set_linewidth(0.6)
 
 
-def confusion_figure(record: RobustnessRecord) -> Figure:
+def confusion_figure(record: RobustnessRecord) -> style.Figure:
     """For each class, which class its worst-case examples are taken for; the record has labels and predictions."""
     labels, predictions = np.asarray(record.labels), np.asarray(record.predictions)
     classes = int(record.provenance.get("nb_classes", 0)) or int(max(labels.max(), predictions.max())) + 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,6 @@ from art_mmc.reports.tables import format_eps
 from art_mmc.theory.density import binned
 from art_mmc.theory.embedding import FeatureMap
 from art_mmc.theory.ranks import RankStudy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: one hue from dark to light: ranks have an order
 _RANKS = {"runner-up": "#08306b", "rank 2": "#2f79b5", "rank 3": "#8fc1de", "rank 4 and below": "#d6dde4"}
@@ -34,20 +30,20 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _new_figure(width: float, height: float, title: str) -> Figure:
+def _new_figure(width: float, height: float, title: str) -> style.Figure:
     return style.new_figure(width, height, title, gaps=(0.03, 0.04))
 
 
 def _by_network(
     names: Sequence[str], least: float, row: float, extra: float, title: str, xlabel: str, ylabel: str
-) -> tuple[Figure, list[Axes]]:
+) -> tuple[style.Figure, list[style.Axes]]:
     """A panel a network, in rows of three, `row` inches high each."""
     columns = min(len(names), 3)
     figure = _new_figure(max(3.8 * columns, least), row * math.ceil(len(names) / columns) + extra, title)
     return figure, style.named_panels(figure, names, columns, xlabel, ylabel)
 
 
-def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: float | None = None) -> Figure:
+def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: float | None = None) -> style.Figure:
     """
     Feature maps side by side: clean points filled, adversarial ones as crosses in the colour of their true class,
     centers as diamonds.
@@ -74,7 +70,7 @@ def feature_figure(maps: Sequence[FeatureMap], title: str = "Features", eps: flo
     return figure
 
 
-def _draw_map(panel: Axes, each: FeatureMap) -> None:
+def _draw_map(panel: style.Axes, each: FeatureMap) -> None:
     clean: dict[str, Any] = {"s": 11, "alpha": 0.65, "linewidths": 0, "zorder": 2}
     cross: dict[str, Any] = {"s": 13, "marker": "x", "alpha": 0.75, "linewidths": 0.8, "zorder": 3}
     diamond: dict[str, Any] = {"s": 42, "marker": "D", "facecolor": "white", "linewidths": 1.8, "zorder": 4}
@@ -99,7 +95,9 @@ def _draw_map(panel: Axes, each: FeatureMap) -> None:
         panel.set_aspect("equal", adjustable="datalim")
 
 
-def _name_classes(panel: Axes, each: FeatureMap, labels: np.ndarray, places: np.ndarray, above: float = 0.0) -> None:
+def _name_classes(
+    panel: style.Axes, each: FeatureMap, labels: np.ndarray, places: np.ndarray, above: float = 0.0
+) -> None:
     """The number of each class near a place, or `above` it by a share of the picture's height."""
     from matplotlib.patheffects import withStroke
 
@@ -130,7 +128,7 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
     return places
 
 
-def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> style.Figure:
     """
     Log density over the quantile of the loss, several networks together: a network's losses are unlike another's, but
     each has a lowest and a highest. Drawn are medians of tenths of the samples. Of each network, for each panel by its
@@ -150,7 +148,7 @@ def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]])
     return figure
 
 
-def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel: str) -> Figure:
+def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel: str) -> style.Figure:
     """Log density against the loss, a panel a network: of "train" and "test" rows of loss and log density (2, N)."""
     title = "Sample density against the training loss"
     figure, panels = _by_network(list(samples), 5, 3.3, 1.0, title, "training loss", ylabel)
@@ -174,7 +172,7 @@ def loss_density_figure(samples: Mapping[str, Mapping[str, np.ndarray]], ylabel:
     return figure
 
 
-def _scale_losses(panel: Axes, loss: np.ndarray) -> None:
+def _scale_losses(panel: style.Axes, loss: np.ndarray) -> None:
     """A logarithmic axis where losses span decades, linear around those that are zero; else a linear one."""
     from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
@@ -194,7 +192,7 @@ def _scale_losses(panel: Axes, loss: np.ndarray) -> None:
 
 def boundary_figure(
     distances: Mapping[str, Mapping[str, np.ndarray]], limits: Mapping[str, float], xlabel: str
-) -> Figure:
+) -> style.Figure:
     """
     Signed distances of features to the nearest boundary of their class, one panel a network: the share of the features
     of each set, e.g. "train", as steps. Of each network and set the distances (N,), positive on the right side; for
@@ -224,7 +222,7 @@ def boundary_figure(
     return figure
 
 
-def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> style.Figure:
     """Probability gaps (N,), a row a network and set: quartiles, median, and whiskers to 5th and 95th percentile."""
     rows = [
         (style.colour(k), f"{name}, {part}", part == "clean", values)
@@ -252,7 +250,7 @@ def gap_figure(gaps: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
+def rank_figure(studies: Mapping[str, RankStudy]) -> style.Figure:
     """
     The ranks that newly successful attacks land on, as stacked bars over eps: one row a network, one column an attack.
 
@@ -288,7 +286,7 @@ def rank_figure(studies: Mapping[str, RankStudy]) -> Figure:
     return figure
 
 
-def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> style.Figure:
     """
     Loss and accuracy over the epochs, several trainings together. Each loss is another function with another floor, so
     it is drawn as its share of its own range: 1 at the highest epoch of the training loss, 0 at the lowest, linear
@@ -335,7 +333,7 @@ def convergence_figure(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def _draw_curve(
-    panel: Axes, records: Sequence[Mapping[str, Any]], key: str, zero: float, one: float, line: dict[str, Any]
+    panel: style.Axes, records: Sequence[Mapping[str, Any]], key: str, zero: float, one: float, line: dict[str, Any]
 ) -> list[float]:
     """Draw what the records hold under a key, on a scale with another zero and one; the values that were drawn."""
     known = [record for record in records if record.get(key) is not None]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from art_mmc.reports.tables import format_eps
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
 
 #: ten colours after Paul Tol's "muted" scheme, two of them changed: under every kind of colour vision no two are nearer
 #: than 15 in CIELAB
