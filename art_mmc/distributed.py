@@ -21,6 +21,7 @@ import torch
 from torch import distributed as dist
 from tqdm.auto import tqdm
 
+from art_mmc import checks
 from art_mmc.state import on_interrupt
 
 T = TypeVar("T")
@@ -312,7 +313,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
             )
             changes.append(f"{within}{name}: was {was or 'without'}, is {now or 'without'}")
         else:
-            changes.append(f"{within}{name}: was {_short(was)}, is {_short(now)}")
+            changes.append(f"{within}{name}: was {checks.shown(was)}, is {checks.shown(now)}")
     return "; ".join(changes)
 
 
@@ -322,8 +323,3 @@ def _balanced(part: str) -> str:
         surplus = part.count(closing) - part.count(opening)
         part = "".join(part.rsplit(closing, surplus)) if surplus > 0 else part + closing * -surplus
     return part
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

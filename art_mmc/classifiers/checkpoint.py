@@ -102,11 +102,13 @@ def identity(classifier: Any) -> dict[str, Any]:
 
 def arrays(values: dict[str, Any]) -> dict[str, int]:
     """Checksums of those of some settings that are arrays."""
-    return {
-        name: zlib.crc32(np.ascontiguousarray(each).data)
-        for name, each in values.items()
-        if isinstance(each, np.ndarray) and each.dtype != object
-    }
+    found = {name: each for name, each in values.items() if isinstance(each, np.ndarray) and each.dtype != object}
+    return {name: checksum(each) for name, each in found.items()}
+
+
+def checksum(values: np.ndarray) -> int:
+    """What tells an array from others."""
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 def scalars(values: dict[str, Any]) -> dict[str, Any]:

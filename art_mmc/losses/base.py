@@ -16,11 +16,6 @@ from art_mmc.options import HasOptions
 REDUCTIONS = ("none", "mean", "sum")
 
 
-def is_one_hot(y: torch.Tensor) -> bool:
-    """Whether every row of labels (B, K) has a single one and otherwise zeros."""
-    return bool(((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
-
-
 class Loss(HasOptions, nn.Module):
     """
     Base class of the losses. A loss gives one value a sample from the logits (larger = more likely) and the labels, in
@@ -82,7 +77,7 @@ class Loss(HasOptions, nn.Module):
             raise ValueError(f"labels: expected whole numbers from 0 to {logits.shape[1] - 1}, got {y[:8].tolist()}.")
         if y.ndim == 2 and y.shape != logits.shape:
             raise ValueError(f"labels of shape {tuple(y.shape)} do not fit logits {tuple(logits.shape)}.")
-        soft = y.ndim == 2 and not is_one_hot(y)
+        soft = y.ndim == 2 and not (((y == 0) | (y == 1)).all() and (y.sum(dim=1) == 1).all())
         if not soft:
             y = (y if y.ndim == 1 else y.byte().argmax(dim=1)).long()
         try:

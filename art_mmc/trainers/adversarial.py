@@ -77,12 +77,10 @@ class AdversarialLossTrainer(WarmUpTrainer):
 
     def _validation_attack(self) -> PGD | None:
         """Ten steps of PGD on the adaptive objective, in the ball that the training is for."""
-        eps = getattr(self.attack, "eps_max", None) or getattr(self.attack, "eps", None)
-        if eps is None:
-            inner = getattr(self.attack, "attack", None)
-            eps = getattr(inner, "eps", None)
-            if not isinstance(eps, (int, float)):
-                return None
+        inner = getattr(self.attack, "attack", self.attack)
+        eps = getattr(inner, "eps_max", None) or getattr(inner, "eps", None)
+        if not isinstance(eps, (int, float)):
+            return None
         return PGD(float(eps), steps=10, norm=getattr(self.attack, "norm", math.inf), objective="adaptive")
 
     def __repr__(self) -> str:

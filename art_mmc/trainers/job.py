@@ -5,7 +5,6 @@ What a training works on: its data batch by batch, and how far it has come.
 from __future__ import annotations
 
 import math
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.checkpoint import checksum
 from art_mmc.classifiers.fitting import batches_in
 from art_mmc.distributed import broadcast_object, shard, world
 from art_mmc.trainers.data_parallel import share_buffers
@@ -81,11 +81,11 @@ class Job:
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for another job to be this one, the order of the samples included."""
         about = {"batch_size": self.batch_size, "stages": [[name, epochs] for name, _, epochs in self.stages]}
-        about["validation"] = [_checksum(each) for each in self.validation or ()]
+        about["validation"] = [checksum(each) for each in self.validation or ()]
         if self.generator is not None:
             return {"samples": self.generator.size, "generator": type(self.generator).__name__, **about}
         tensors = [each for each in (self.x, self.y, self.sample_weight) if each is not None]
-        data = [_checksum(tensor.cpu().numpy()) for tensor in tensors]
+        data = [checksum(tensor.cpu().numpy()) for tensor in tensors]
         return {"samples": len(self.x), "data": data, **about}
 
     @cached_property
@@ -144,10 +144,6 @@ def compact(x: torch.Tensor) -> torch.Tensor:
         return x
     as_bytes = (x * 255.0).round().to(torch.uint8)
     return as_bytes if torch.equal(_floats(as_bytes), x) else x
-
-
-def _checksum(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 def _floats(x: torch.Tensor) -> torch.Tensor:

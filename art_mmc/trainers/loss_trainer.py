@@ -467,7 +467,10 @@ class LossTrainer(Trainer):
                     self._classifier._loss = self._own_loss
                 if index + 1 < len(job.stages):
                     position.stage, position.epoch = index + 1, 0
-        self._finish(job)
+        if self.keep == "best" and self._best is not None:
+            self._classifier.model.load_state_dict(self._best)
+        elif self._average is not None:
+            self._average.install(job.clean_batches())
         self._schedule = fitting.Schedule()
         self._save(job, position, finished=True)
 
@@ -632,13 +635,6 @@ class LossTrainer(Trainer):
 
     def _close_epoch(self, job: Job, record: dict[str, Any]) -> None:
         """A last look at an epoch's record, for subclasses."""
-
-    def _finish(self, job: Job) -> None:
-        """Leave the weights that were asked for in the network."""
-        if self.keep == "best" and self._best is not None:
-            self._classifier.model.load_state_dict(self._best)
-        elif self._average is not None:
-            self._average.install(job.clean_batches())
 
     # ------------------------------------------------------------------------------------------ interruption, resume
 
