@@ -21,9 +21,10 @@ from art_mmc import load_classifier
 from art_mmc.cli.evaluate import run
 from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
+from art_mmc.evaluation.engine import norm_name
 from art_mmc.pretrained import FOLDER
 from art_mmc.reports import json_bytes, load_robustness, write_robustness
-from art_mmc.reports.tables import norm_name, short_name
+from art_mmc.reports.tables import short_name
 from art_mmc.state import write_atomically
 from art_mmc.studies.flags import NUMBERS
 from art_mmc.studies.history import beside

@@ -163,4 +163,4 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list
 
 def load_report(path: str | os.PathLike[str]) -> Comparison:
     """The comparison in a report.json; see :func:`.load`."""
-    return load(path, "art_mmc.comparison", "compare", Comparison.from_dict)
+    return load(path, Comparison.FORMAT, "compare", Comparison.from_dict)

@@ -138,4 +138,4 @@ def write_report(study: DetectionStudy, folder: str | os.PathLike[str]) -> list[
 
 def load_study(path: str | os.PathLike[str]) -> DetectionStudy:
     """The study in a report.json; see :func:`.load`."""
-    return load(path, "art_mmc.detection", "detect", DetectionStudy.from_dict)
+    return load(path, DetectionStudy.FORMAT, "detect", DetectionStudy.from_dict)

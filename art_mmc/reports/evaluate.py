@@ -24,6 +24,7 @@ from art_mmc.evaluation import (
     headline,
     wilson_interval,
 )
+from art_mmc.evaluation.engine import norm_name
 from art_mmc.evaluation.records import reading
 from art_mmc.reports import tables
 from art_mmc.reports.figures.evaluate import robustness_pictures
@@ -63,7 +64,7 @@ def side_by_side(record: RobustnessRecord, eps: float) -> list[str]:
 
 def norm_text(record: RobustnessRecord) -> str:
     """The norm of the attacks inside a ball, "L-inf" or "L2"."""
-    return tables.norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
+    return norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
 
 
 def name_of(record: RobustnessRecord) -> str:

@@ -133,4 +133,4 @@ def write_reproduction(reproduction: Reproduction, folder: str | os.PathLike[str
 
 def load_reproduction(path: str | os.PathLike[str]) -> Reproduction:
     """The reproduction in a report.json; see :func:`.load`."""
-    return load(path, "art_mmc.reproduction", "reproduce", Reproduction.from_dict)
+    return load(path, Reproduction.FORMAT, "reproduce", Reproduction.from_dict)

@@ -24,11 +24,13 @@ class Kind(NamedTuple):
     write: Callable[[Any, Path], list[Path]]
 
 
-KINDS = {
-    "art_mmc.comparison": Kind(compare.load_report, compare.text_table, compare.write_report),
-    "art_mmc.detection": Kind(detect.load_study, detect.text_table, detect.write_report),
+KINDS: dict[str | None, Kind] = {
+    compare.Comparison.FORMAT: Kind(compare.load_report, compare.text_table, compare.write_report),
+    detect.DetectionStudy.FORMAT: Kind(detect.load_study, detect.text_table, detect.write_report),
     inspect.FORMAT: Kind(inspect.load_inspection, inspect.inspection_text, inspect.write_inspected),
-    "art_mmc.reproduction": Kind(reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction),
+    reproduce.Reproduction.FORMAT: Kind(
+        reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction
+    ),
     evaluate.FORMAT: Kind(evaluate.load_robustness, evaluate.record_text, evaluate.write_robustness),
 }
 

@@ -46,11 +46,6 @@ def with_interval(record: AttackRecord | Reading) -> str:
     return between(record.accuracy, record.interval)
 
 
-def norm_name(norm: float) -> str:
-    """The norm of a ball, "L-inf" or "L2"."""
-    return "L-inf" if norm == math.inf else "L2"
-
-
 def short_name(path: str) -> str:
     """The name of a data set, or of a user's own file without its folder."""
     return path.replace("\\", "/").rpartition("/")[2]

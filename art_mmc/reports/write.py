@@ -82,7 +82,7 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(
-    path: str | os.PathLike[str], kind: str, command: str, from_dict: Callable[[dict[str, Any]], Record]
+    path: str | os.PathLike[str], kind: str | None, command: str, from_dict: Callable[[dict[str, Any]], Record]
 ) -> Record:
     """The record in a report.json of `command`; OSError when it can't be read, ValueError when it is none."""
     data = read_document(path)

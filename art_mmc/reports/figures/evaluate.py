@@ -12,9 +12,10 @@ import numpy as np
 
 from art_mmc.checks import UNIT_BOX
 from art_mmc.evaluation import RobustnessRecord
+from art_mmc.evaluation.engine import norm_name
 from art_mmc.evaluation.records import Curves
 from art_mmc.reports.figures import style
-from art_mmc.reports.tables import format_eps, norm_name, short_name
+from art_mmc.reports.tables import format_eps, short_name
 
 #: objective -> its name, colour, dashes and marker; the same in every picture
 STYLES: dict[str, tuple[str, str, Any, str]] = {
