@@ -297,6 +297,7 @@ MISTAKES = {
     "evaluate nan.pt": "nan.pt: 1 of 64 values of backbone.",
     "evaluate nan.pth --factory usersnets:plain": "nan.pth: 1 of 10 values of head.bias are nan or infinite",
     "evaluate mmc.pt --suite srtong": "unknown suite 'srtong'. Did you mean 'strong'?",
+    "evaluate mmc.pt --suite quick --rounds 3": "suite 'quick' does not go on in rounds",
     "evaluate mmc.pt --norm 1": "argument --norm: invalid choice: '1'",
     "evaluate mmc.pt --norm 2": "--norm 2 needs --eps",
     "evaluate mmc.pt --norm 2 --eps 1 --suite li2021": "the paper's attacks are in the L-inf norm",

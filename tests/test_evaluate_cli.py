@@ -157,45 +157,36 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
     assert (own.standing != cross_entropy.standing).sum() <= 1  # they are trained on it; the starts are others
 
 
-def test_the_l2_norm(run, monkeypatch):
+#: what is typed -> what the evaluation is asked for
+ASKED = {
+    "net.ts --norm 2 --eps 0.5,2 --eps 1": {"norm": 2, "eps": [0.5, 1, 2]},
+    "mmc.pt": {"eps": [0.05, 0.1, 0.15, 0.2], "suite": "standard", "nb_test": 1000, "substitutes": None},
+    "mmc.pt --suite li2021-table1": {"eps": [0.1, 0.2, 0.3], "suite": "li2021-table1"},
+    "mmc.pt --suite pang2020 --quirk eps256 --nb-test 7": {
+        **{"eps": [8 / 255, 16 / 255], "suite": "pang2020-table1", "quirks": ("eps256",), "nb_test": 7}
+    },
+    "mmc.pt --suite strong --rounds 3 --converged 0.01": {"rounds": 3, "converged": 0.01},
+    "mmc.pt --suite strong": {"rounds": ROUNDS, "converged": CONVERGED},
+}
+
+
+@pytest.mark.parametrize("line", ASKED)
+def test_options_reach_the_evaluation(run, monkeypatch, line):
     seen = []
-    record = replace(RECORD, attacks=tuple(replace(each, norm=2.0) for each in RECORD.attacks))
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or record)
-    status, out, _ = run("evaluate", "net.ts", "--norm", 2, "--eps", "0.5,2", "--eps", 1, "--quiet")
-    assert status == 0
-    assert "inputs, L2;" in out
-    assert (seen[0].norm, seen[0].eps) == (2, [0.5, 1, 2])
-
-
-def test_default_radii_follow_the_suite_or_the_data(run, monkeypatch):
-    seen = []
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
-    for options in ((), ("--suite", "li2021-table1"), ("--suite", "pang2020", "--quirk", "eps256", "--nb-test", 7)):
-        assert run("evaluate", "mmc.pt", "--quiet", *options)[0] == 0
-    evaluations = [args[2] for args, _ in seen]
-    assert [each.eps for each in evaluations] == [[0.05, 0.1, 0.15, 0.2], [0.1, 0.2, 0.3], [8 / 255, 16 / 255]]
-    assert [each.suite.name for each in evaluations] == ["standard", "li2021-table1", "pang2020-table1"]
-    assert evaluations[2].quirks == ("eps256",)
-    assert [kwargs["nb_test"] for _, kwargs in seen] == [1000, 1000, 7]
-    assert Path("runs/evaluate-mmc-pang2020-table1/report.md").is_file()
-
-
-def test_rounds_of_a_suite_that_has_some(run, monkeypatch):
-    seen = []
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append(args[2]) or RECORD)
-    assert run("evaluate", "mmc.pt", "--suite", "strong", "--rounds", 3, "--converged", 0.01)[0] == 0
-    assert run("evaluate", "mmc.pt", "--suite", "strong")[0] == 0
-    assert [(each.rounds, each.converged) for each in seen] == [(3, 0.01), (ROUNDS, CONVERGED)]
-    status, _, err = run("evaluate", "mmc.pt", "--suite", "quick", "--rounds", 3)
-    assert (status, "suite 'quick' does not go on in rounds" in err) == (2, True)
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args[2], kwargs)) or RECORD)
+    assert run("evaluate", *line.split(), "--quiet")[0] == 0
+    ((evaluation, settings),) = seen
+    suite = evaluation.suite.name
+    found = {**vars(evaluation), **settings, "suite": suite}
+    assert {name: found[name] for name in ASKED[line]} == ASKED[line]
+    assert Path(f"runs/evaluate-{line.split('.')[0]}-{suite}/report.md").is_file()
 
 
 def test_substitutes(run, monkeypatch):
     seen = []
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
+    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args[2], kwargs)) or RECORD)
     assert run("evaluate", "mmc.pt", "--substitute", "net.ts", "--substitute", "mmc.pt")[0] == 0
-    assert run("evaluate", "mmc.pt")[0] == 0
-    assert [len(args[2].substitutes or ()) for args, _ in seen] == [2, 0]
+    assert len(seen[0][0].substitutes) == 2
     assert seen[0][1]["about"]["substitutes"] == ["net.ts", "mmc.pt"]
 
 
