@@ -136,6 +136,13 @@ def left_alone(network: nn.Module) -> Iterator[None]:
     assert_same(before, traces(network))
 
 
+def timeless(value: Any) -> Any:
+    """Plain data but for seconds, which no two runs share, and when and by how many processes it was made."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and k not in ("date", "processes")}
+    return [timeless(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
 def read_only(x: np.ndarray) -> np.ndarray:
     x = x.copy()
     x.setflags(write=False)

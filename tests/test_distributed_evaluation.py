@@ -27,6 +27,7 @@ from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, engine
 from art_mmc.evaluation.curves import measure_curves
 from art_mmc.studies.detect import run_detection_study, settled
 from art_mmc.studies.settings import Detect
+from tests.conftest import timeless
 from tests.training import forked
 
 pytestmark = pytest.mark.usefixtures("short_control")
@@ -81,20 +82,13 @@ def evaluate(classifier, n=N, plans=PLANS, **settings):
     return evaluation.evaluate(classifier, data.x_test[:n], data.y_test[:n])
 
 
-def without_times(value):
-    """Plain data but for seconds, which no two runs share, and conditions."""
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if "seconds" not in k and k not in ("date", "processes")}
-    return [without_times(entry) for entry in value] if isinstance(value, (list, tuple)) else value
-
-
 def content(record):
     """Everything in a record of robustness that two runs must share."""
     arrays = [record.predictions, record.examples]
     for each in (record.clean, *record.attacks):
         arrays += [each.standing, each.attacked, each.distances]
     counts = [(each.gradients, each.queries) for each in record.attacks]
-    return {"plain": without_times(record.to_dict()), "arrays": arrays, "counts": counts}
+    return {"plain": timeless(record.to_dict()), "arrays": arrays, "counts": counts}
 
 
 def assert_same(ours, theirs):
@@ -317,18 +311,18 @@ def test_few_batches_and_random_numbers_of_the_network(ranks, classifier):
 
 
 def test_the_curves_are_those_of_one_process(ranks, classifier):
-    expected = without_times(curves(classifier))
+    expected = timeless(curves(classifier))
     for rank in ranks:
-        assert without_times(rank["curves"]) == expected
+        assert timeless(rank["curves"]) == expected
 
 
 def test_the_detection_study_is_that_of_one_process(ranks, classifier):
     reported = []
-    expected = without_times(study(classifier, on_attack=lambda *args: reported.append(args[1])))
+    expected = timeless(study(classifier, on_attack=lambda *args: reported.append(args[1])))
     assert len(expected["records"]) == 2 * 3 + 1 + 2
     assert reported == ["FGSM", "JSMA", "C&W", "C&W-wb", "PGD-wb"]
     for rank in ranks:
-        assert without_times(rank["study"]) == expected
+        assert timeless(rank["study"]) == expected
         assert rank["reported"] == reported
 
 
@@ -393,7 +387,7 @@ def test_one_process_prints_and_writes(ranks, out, classifier, tmp_path):
     )
     documents = [json.loads((folder / "report" / "report.json").read_text()) for folder in (out, tmp_path)]
     assert [each["provenance"]["processes"] for each in documents] == [2, 1]
-    assert without_times(documents[0]) == without_times(documents[1])
+    assert timeless(documents[0]) == timeless(documents[1])
 
 
 def test_jobs_are_shared_out(ranks):

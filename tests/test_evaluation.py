@@ -49,7 +49,7 @@ from art_mmc.evaluation.engine import (
     derived_seed,
     run_plan,
 )
-from tests.conftest import left_alone
+from tests.conftest import left_alone, timeless
 from tests.planted import (
     Around,
     Hidden,
@@ -596,12 +596,6 @@ BATCHES = [
 
 def facts(record: RobustnessRecord) -> str:
     """All but the time that it took."""
-
-    def timeless(value):
-        if isinstance(value, dict):
-            return {key: timeless(entry) for key, entry in value.items() if not key.endswith("seconds")}
-        return [timeless(entry) for entry in value] if isinstance(value, list) else value
-
     return json.dumps(timeless(record.to_dict()))
 
 
