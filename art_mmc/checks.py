@@ -193,8 +193,8 @@ def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | 
         return indices(y)
     if y.ndim != 1 and not (y.ndim == 2 and y.shape[1] == 1):
         raise ValueError(f"{name} has shape {y.shape}, expected (N,) indices or (N, {nb_classes}) one-hot labels.")
-    whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all())
-    if not whole:
+    counts = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all())
+    if not counts:
         raise ValueError(f"{name} has labels that are no whole numbers: expected class indices 0 to {nb_classes - 1}.")
     low, high = y.min(), y.max()
     if low < 0 or high >= nb_classes:

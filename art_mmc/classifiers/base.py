@@ -430,9 +430,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         Cast a public call's inputs to float32, where the base class without `preprocessing` leaves integers, for
         embeddings. A named subclass looks at shape, kind and unit, no closer at values, since some attacks try NaN.
         """
-        whole = self.row is None and self.preprocessing is None
+        as_they_are = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
-            return x if x.dtype == torch.float32 or (whole and not x.is_floating_point()) else x.float()
+            return x if x.dtype == torch.float32 or (as_they_are and not x.is_floating_point()) else x.float()
         kinds = "biufO" if self.preprocessing_operations else "biuf"
         if not isinstance(x, np.ndarray) or not x.ndim or x.dtype.kind not in kinds:
             kind = type(x.item() if getattr(x, "shape", None) == () else x).__name__
@@ -442,7 +442,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             return x
         check_images(x, None if self.preprocessing_defences or self.row is None else self.input_shape, finite=False)
         if x.dtype.kind in "iu":
-            if whole:
+            if as_they_are:
                 return np.ascontiguousarray(x)
             if self._value_checks and x.max(initial=0) > max(1, np.max(self.clip_values[1])):
                 raise ValueError(
