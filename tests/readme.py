@@ -10,10 +10,6 @@ import re
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from art_mmc.evaluation import RobustnessRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -48,48 +44,31 @@ def networks_table() -> str:
     return f"{pretrained_table()}\n\n{pretrained_note()}"
 
 
-def evaluations() -> list[RobustnessRecord]:
-    """The recorded runs of `art-mmc evaluate`, in the order of their folders' names."""
-    from art_mmc.reports import load_robustness
-
-    return [load_robustness(path) for path in sorted(RESULTS.glob("evaluate-*/report.json"))]
-
-
-def evaluations_table() -> str:
-    """The recorded runs of `art-mmc evaluate`, but for the PC paper's protocol."""
-    from art_mmc.reports.evaluate import records_table
-
-    return records_table([record for record in evaluations() if record.suite != "li2021-table1"])
-
-
 def protocol_table() -> str:
-    """The PC paper's protocol on MNIST: its strongest attack, its figure, and what other attacks leave."""
+    """The PC paper's Table 1 in part: its strongest attack, its figure, what other attacks leave, and all together."""
     from art_mmc.published import get_published
-    from art_mmc.reports import format_percent
+    from art_mmc.reports import format_percent, load_reproduction
+    from art_mmc.reports.tables import table
 
-    published = {
-        (cell.method, cell.eps): cell.shown
-        for cell in get_published("li2021-table2").cells
-        if (cell.dataset, cell.attack) == ("mnist", "PGD-40")
+    titles = {
+        "PGD-40": "PGD-40, cross-entropy",
+        "PGD-40 own loss": "own loss",
+        "PGD-40 adaptive": "soft margin",
+        "PGD-100 adaptive, large steps": "100 large steps",
     }
-    records = {(record.suite, str(record.provenance["name"])): record for record in evaluations()}
-    attacks = ("PGD-40", "PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps")
-    lines = [
-        "| Classifier | eps | Published, PGD-40 | PGD-40 on cross-entropy | on own loss | on the margin "
-        "| 100 large steps | **`strong`** |",
-        "| --- | ---: " + "| ---: " * 6 + "|",
-    ]
-    for (suite, name), record in records.items():
-        if suite != "li2021-table1":
-            continue
-        strong = records["strong", name]
-        for eps in record.eps:
-            left = {attack.attack: attack.accuracy for attack in record.attacks if attack.eps == eps}
-            figures = [format_percent(left[attack]) for attack in attacks]
-            worst = format_percent(strong.worst_case(eps).accuracy)
-            cells = [name, f"{eps:g}", published.get((name, eps), ""), *figures, f"**{worst}**"]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = []
+    for path in sorted(RESULTS.glob("reproduce-li2021-table1*/report.json")):
+        found = load_reproduction(path)
+        published = get_published(found.table)
+        for each in found.results:
+            for eps in each.record.eps:
+                row = {"Data set": found.dataset, "Network": published.method(each.method).label, "eps": f"{eps:g}"}
+                cells = published.columns(found.dataset, each.method)
+                row["Published, PGD-40"] = next(c.shown for c in cells if (c.attack, c.eps) == ("PGD-40", eps))
+                row |= {title: format_percent(each.record.get(name, eps).accuracy) for name, title in titles.items()}
+                row["**worst case**"] = f"**{format_percent(each.whole.worst_case(eps).accuracy)}**"
+                rows.append(row)
+    return table(rows, [(title, itemgetter(title)) for title in rows[0]], left=2)
 
 
 def objectives_table() -> str:
@@ -131,7 +110,6 @@ def speed_table() -> str:
 BLOCKS = {
     "compare": compare_table,
     "defences": defences_table,
-    "evaluations": evaluations_table,
     "networks": networks_table,
     "objectives": objectives_table,
     "protocol": protocol_table,
