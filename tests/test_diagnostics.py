@@ -571,7 +571,7 @@ def test_black_box_attacks_that_do_better():
     found = examine(masked, eps=0.2, plans=[AttackPlan("FGSM", "fgsm", "margin", 0.2)]).black_box()
     assert found.flagged
     assert found.value > BLACK_BOX
-    assert "(Square with 300 queries): the gradients are masked." in found.sentence
+    assert "(Square with 100 queries): the gradients are masked." in found.sentence
     # one that the suite has is not run again
     plans = [
         AttackPlan("FGSM", "fgsm", "margin", 0.2),

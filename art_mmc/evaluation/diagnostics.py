@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -52,8 +53,9 @@ from art_mmc.evaluation.suites import (
 )
 from art_mmc.state import Stream, derived_seed, seeded
 
-#: samples on which the diagnostics run, fewer for a first look, and inputs in which an example is planted, at most
-SAMPLES, FEW, PLANTED = 64, 24, 24
+#: samples on which the diagnostics run, fewer for a first look, and inputs in which an example is planted, at most;
+#: queries of the attack by queries alone
+SAMPLES, FEW, PLANTED, QUERIES = 64, 24, 24, 100
 
 #: samples on which gradients are compared with differences, and directions for each; pairs between which the border of
 #: two classes is looked for, and steps of that search, down to float32's own; a short way beside an example, as a share
@@ -461,7 +463,7 @@ class Examination:
                 tried |= attacked
                 withstood &= ~fell
         if not any(each.black_box and each.eps == self.eps for each in inside):
-            plan = AttackPlan("Square with 300 queries", "square", None, self.eps, self.norm, 300)
+            plan = AttackPlan(f"Square with {QUERIES} queries", "square", None, self.eps, self.norm, QUERIES)
             about = self.target.classifier.nb_classes, self.target.image_size
             if not fits(plan, *about):
                 plan = AttackPlan("SPSA", "spsa", "margin", self.eps, self.norm, 20, self.eps / 5)
@@ -469,7 +471,8 @@ class Examination:
             fallen |= self.standing & ~self._left(plan, self.standing)
             transfer = AttackPlan("MIM", "mim", "adaptive", self.eps, self.norm, 40, self.eps / 10, transfer=True)
             if fallen.any():
-                self._in_full([plan, transfer] if self.substitutes and fits(transfer, *about) else [plan])
+                longer = replace(plan, steps=3 * plan.steps)
+                self._in_full([longer, transfer] if self.substitutes and fits(transfer, *about) else [longer])
         missed = float((tried & withstood & fallen).mean())
         sentence = (
             f"{_percent(missed)} of {self.n} samples withstand all attacks with gradients and fall to one without "
