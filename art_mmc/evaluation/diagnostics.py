@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -466,7 +467,8 @@ class Examination:
             plan = AttackPlan(f"Square with {QUERIES} queries", "square", None, self.eps, self.norm, QUERIES)
             about = self.target.classifier.nb_classes, self.target.image_size
             if not fits(plan, *about):
-                plan = AttackPlan("SPSA", "spsa", "margin", self.eps, self.norm, 20, self.eps / 5)
+                few = MappingProxyType({"nb_samples": 64})
+                plan = AttackPlan("SPSA", "spsa", "margin", self.eps, self.norm, 20, self.eps / 5, options=few)
             names.append(plan.name)
             fallen |= self.standing & ~self._left(plan, self.standing)
             transfer = AttackPlan("MIM", "mim", "adaptive", self.eps, self.norm, 40, self.eps / 10, transfer=True)
