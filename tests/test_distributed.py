@@ -91,11 +91,11 @@ def make_trainer(setting, folder=None, seed=0):
     if name == "own":
         torch.manual_seed(seed)
         net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Identity())  # casts its inputs
-        net.spare = nn.Linear(2, 2)  # it plays no part, and nobody waits for its gradients
+        net.spare = nn.Linear(2, 2)  # it plays no part: nobody waits for its gradients, and it does not decay
         loss = copy.deepcopy(backbone).double()
         for each in loss.parameters():  # other ones in another process, of which the main one's count
             each.data += 0.1 * seed
-        optimizer = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=1e-3)
+        optimizer = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=1e-3, weight_decay=0.01)
         classifier = LossDefendedClassifier(net, loss, (1, 8, 8), 10, optimizer, objective="loss")
     else:
         classifier = make(name, backbone, seed, dropout=0.0)

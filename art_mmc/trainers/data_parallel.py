@@ -27,13 +27,21 @@ def share_buffers(*modules: Any) -> None:
 
 
 def average_gradients(*modules: Any) -> None:
-    """Make gradients the means over the processes; what is no module has none."""
-    for module in modules if world().size > 1 else ():
-        for parameter in module.parameters() if isinstance(module, nn.Module) else ():
-            if parameter.requires_grad:
-                if parameter.grad is None:  # a process without a part in the batch
-                    parameter.grad = torch.zeros_like(parameter)
-                total(parameter.grad).div_(world().size)
+    """
+    Make gradients the means over the processes, of which some may have no part in a batch; a parameter that no process
+    has a gradient of gets none, so that its weights do not decay. What is no module has none.
+    """
+    if world().size == 1:
+        return
+    networks = [module for module in modules if isinstance(module, nn.Module)]
+    parameters = [each for network in networks for each in network.parameters() if each.requires_grad]
+    if not parameters:
+        return
+    had = torch.tensor([float(each.grad is not None) for each in parameters], device=parameters[0].device)
+    for parameter, processes in zip(parameters, total(had).tolist(), strict=True):
+        if processes:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            total(parameter.grad).div_(world().size)
 
 
 @contextmanager
