@@ -294,8 +294,11 @@ def check_eps(eps: float, name: str = "eps", clip_values: Any = UNIT_BOX) -> flo
 
 def check_radii(eps: float | Sequence[float], norm: float = math.inf, clip_values: Any = UNIT_BOX) -> list[float]:
     """
-    One or several radii, in the unit of the inputs, as a list, ascending and none twice; ValueError when there is none,
-    or one is no positive number, or in the L-inf norm wider than their box, None for any.
+    :param eps: Radius or radii, in the unit of the inputs.
+    :param norm: Norm of the ball.
+    :param clip_values: The box of the inputs; None for any.
+    :return: The radii, ascending, none twice.
+    :raises ValueError: When there is none, or one is no positive number, or in the L-inf norm wider than the box.
     """
     radii = sorted({_plain(each, "eps") for each in np.ravel(np.asarray(eps, dtype=object))})
     if not radii:

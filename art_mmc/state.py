@@ -51,6 +51,8 @@ def seeded(seed: int) -> Iterator[None]:
     """
     Seed the global random states of numpy, torch and Python, which ART's attacks and torch's layers draw from;
     afterwards they are as before.
+
+    :param seed: The seed.
     """
     state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
