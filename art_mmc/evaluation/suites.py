@@ -246,7 +246,7 @@ def _towards(
 def _first(eps: float, norm: float) -> list[AttackPlan]:
     """What breaks nearly all that falls, in some seconds, if it runs on all that stands."""
     towards = _towards("ScheduledPGD margin", "scheduled-pgd", "margin", eps, norm, 15, 2, radii=(3.0,))
-    return _after([_soft(eps, norm, 40, 4, 1.5, 3.0, 2.0, 4.0), towards])
+    return _after([_soft(eps, norm, 50, 4, 1.5, 3.0, 2.0, 4.0), towards])
 
 
 def _quick(eps: float, norm: float) -> list[AttackPlan]:
