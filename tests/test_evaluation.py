@@ -861,7 +861,7 @@ def test_two_classes():
     classifier = linear_classifier(2)
     y = classifier.predict(x).argmax(axis=1)
     found = RobustnessEvaluation("quick", 0.02, verbose=False, diagnostics=False).evaluate(classifier, x, y)
-    names = [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE, "ScheduledPGD soft margin, 40 steps"]
+    names = [FGSM, PGD_LOSS, "PGD cross-entropy", PGD_ADAPTIVE, "ScheduledPGD soft margin, 50 steps"]
     assert [each.attack for each in found.attacks] == names
 
 
