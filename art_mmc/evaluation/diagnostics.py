@@ -679,9 +679,9 @@ def judge(
     if found := gains(record.attacks, eps):
         more = [_percent(count / worst.n) for count in further(found, worst.correct)]
         reasons.append(
-            f"The last of {len(found)} rounds of attacks, about as much work as all before it, broke {found[-1]} of "
-            f"{worst.n} samples ({_percent(found[-1] / worst.n)}); as much again would break another {more[0]} "
-            f"by estimate (95 % interval {more[1]} to {more[2]})."
+            f"The last of {len(found)} rounds of attacks, some three quarters of the work of all before it, broke "
+            f"{found[-1]} of {worst.n} samples ({_percent(found[-1] / worst.n)}); as much again would break another "
+            f"{more[0]} by estimate (95 % interval {more[1]} to {more[2]})."
         )
         if found[-1] >= converged * worst.n:
             status = NOT_CONVERGED

@@ -45,7 +45,8 @@ BOUND = "an upper bound; art-mmc evaluate CHECKPOINT --suite strong gives a bett
 GIVEN = "the substitutes are those that were given, see the provenance"
 DISTILLED = "the substitute is a small network of ours that was trained on this network's answers for these images"
 
-#: share of the samples below which a round of a suite has found little, and rounds at most, each as dear as all before
+#: share of the samples below which a round of a suite has found little, and rounds at most, each nearly as dear as all
+#: before it
 CONVERGED, ROUNDS = 0.002, 2
 
 #: (eps, norm) -> plans
