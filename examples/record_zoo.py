@@ -2,7 +2,8 @@
 Puts a trained network into the package: `python examples/record_zoo.py mmc-mnist runs/mmc.pt`, where `art-mmc train`
 wrote runs/mmc.pt and runs/mmc.json. It is attacked by the suite `strong`, and what that leaves is written on its card,
 beside what is known of its training. The whole report goes to examples/results/evaluate-mmc-mnist. A killed run goes on
-with the same command; one that is finished, in runs/mmc.strong, is not done again.
+with the same command; one that is finished, in runs/mmc.strong, is not done again. A network that is large for the
+package is packed smaller by `--bits 16`: rounded to so many significant bits, and that is the network that is measured.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from art_mmc import load_classifier
+from art_mmc import load_classifier, load_dataset
 from art_mmc.cli.evaluate import run
 from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
@@ -29,8 +31,21 @@ from art_mmc.state import write_atomically
 from art_mmc.studies.flags import NUMBERS
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Evaluate
+from art_mmc.studies.setup import clean_accuracy
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def rounded(source: Path, bits: int) -> Path:
+    """Beside a checkpoint, one of its network with weights and statistics of so many significant bits."""
+    classifier = load_classifier(source, device_type="cpu")
+    for tensor in classifier.model.state_dict().values():
+        if tensor.is_floating_point():
+            mantissa, exponent = torch.frexp(tensor)
+            tensor.copy_(torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent))
+    target = beside(source, f".{bits}-bits.pt")
+    classifier.save_checkpoint(target)
+    return target
 
 
 def compressed(source: Path) -> bytes:
@@ -79,16 +94,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--suite", default="strong")
     parser.add_argument("--eps", **{("type" if key == "kind" else key): value for key, value in NUMBERS.items()})
     parser.add_argument("--nb-test", type=int, default=1000)
+    parser.add_argument("--bits", type=int, help="significant bits of each weight (default: all 24)")
     parser.add_argument("--package", type=Path, default=FOLDER, help="the package's folder of networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     summary = json.loads(beside(args.file, ".json").read_text(encoding="utf-8"))
     trained_on = args.trained_on or Path(summary["provenance"]["dataset"]).stem
     sample = f"{trained_on}-sample"
-    work = beside(args.file, f".{args.suite}")
+    source = rounded(args.file, args.bits) if args.bits else args.file
+    work = beside(source, f".{args.suite}")
+    dataset = args.dataset or (sample if sample in DATASETS else trained_on)
     settings = Evaluate(
-        checkpoint=str(args.file),
-        dataset=args.dataset or (sample if sample in DATASETS else trained_on),
+        checkpoint=str(source),
+        dataset=dataset,
         data_dir=args.data_dir,
         name=args.name,
         suite=args.suite,
@@ -105,8 +123,10 @@ def main(argv: list[str] | None = None) -> None:
     facts = {**record.provenance, "dataset": short_name(str(record.provenance["dataset"]))}
     record = replace(record, provenance=facts, inputs=None, examples=None, index=None)
     write_robustness(record, args.results / f"evaluate-{args.name}")
-    content = compressed(args.file)
-    classifier = load_classifier(args.file, device_type="cpu")
+    content = compressed(source)
+    classifier = load_classifier(source, device_type="cpu")
+    if args.bits:
+        summary["clean_test_accuracy"] = clean_accuracy(classifier, load_dataset(dataset, args.data_dir))
     card = {
         "format": "art_mmc.pretrained",
         "version": 1,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from art_mmc import load_classifier, load_dataset, load_pretrained
 from art_mmc.evaluation import RobustnessEvaluation, wilson_interval
@@ -183,3 +184,11 @@ def test_a_network_is_added_by_one_command(run, tmp_path):
     first = (package / "mmc-digits.pt").read_bytes()
     assert first == RECORD["compressed"](tmp_path / "net.pt")
     assert len(first) < (tmp_path / "net.pt").stat().st_size
+    RECORD["main"]([*command, "--package", str(package), "--bits", "12"])
+    card, packed = json.loads((package / "mmc-digits.json").read_text()), (package / "mmc-digits.pt").read_bytes()
+    assert card["clean_test_accuracy"]["n"] > 300
+    assert len(packed) < 0.8 * len(first)
+    near = load_classifier(package / "mmc-digits.pt", device_type="cpu").model.state_dict()
+    for name, exact in given.model.state_dict().items():
+        assert np.allclose(near[name], exact, rtol=2.0**-12, atol=0), name
+        assert (torch.frexp(near[name].float()).mantissa * 2**12 % 1 == 0).all(), name

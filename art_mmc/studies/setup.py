@@ -274,19 +274,19 @@ def told(settings: Machine, device_type: str) -> dict[str, Any]:
     return {"seed": settings.seed, "device_type": device_type, "verbose": not settings.quiet, "resume": True}
 
 
-def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
-    """Accuracy on clean test images with its interval, time, conditions and history; plain data that JSON can hold."""
-    predicted = trained.classifier.predict(dataset.x_test).argmax(axis=1)
+def clean_accuracy(classifier: PyTorchClassifier, dataset: Dataset) -> dict[str, Any]:
+    """Accuracy on all clean test images with its interval; plain data that JSON can hold."""
+    predicted = classifier.predict(dataset.x_test).argmax(axis=1)
     n, correct = len(dataset.y_test), int((predicted == dataset.y_test).sum())
+    return {"n": n, "correct": correct, "accuracy": correct / n, "interval": list(wilson_interval(correct, n))}
+
+
+def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
+    """Clean accuracy, time, conditions and history; plain data that JSON can hold."""
     return {
         "defence": trained.classifier.defence,
         "backbone": trained.backbone,
-        "clean_test_accuracy": {
-            "n": n,
-            "correct": correct,
-            "accuracy": correct / n,
-            "interval": list(wilson_interval(correct, n)),
-        },
+        "clean_test_accuracy": clean_accuracy(trained.classifier, dataset),
         "training_seconds": trained.seconds,
         "n_validation": n_validation,
         **({"extended_after_epochs": list(trained.extended)} if trained.extended else {}),
