@@ -53,7 +53,7 @@ def test_a_network_is_what_its_card_says(network, sample):
 @each_network
 def test_a_card_is_complete(network):
     card = pretrained_card(network)
-    assert card["dataset"] in ("mnist", "cifar10")
+    assert card["dataset"] in ("mnist", "fashion-mnist", "cifar10")
     assert {"recipe", "seed", "date", "processor", "versions", "n_train"} <= card["provenance"].keys()
     assert len(card["history"]) == card["provenance"]["recipe"]["nb_epochs"]
     assert card["training_seconds"] > 0
