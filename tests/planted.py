@@ -15,6 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import create_classifier, load_dataset
+from art_mmc.evaluation import AttackPlan, RobustnessEvaluation, RobustnessRecord
 from art_mmc.state import seeded
 from art_mmc.trainers import PGD, AdversarialLossTrainer
 
@@ -60,6 +61,11 @@ class Around(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.behind(self.network(self.before(x)))
+
+
+def linear(weight: np.ndarray, bias: Any = 0.0, cls: type = PyTorchClassifier, **settings: Any) -> Any:
+    """Logits W x + b, in ART's own class unless told."""
+    return plain(Linear(weight, bias + np.zeros(len(weight))), cls, **{"nb_classes": len(weight), **settings})
 
 
 def furthest(x: np.ndarray, w: np.ndarray, eps: float, norm: float, box: tuple[float, float] | None) -> np.ndarray:
@@ -159,23 +165,18 @@ def create(defence: str = "sce", **options: Any) -> Any:
 
 
 @cache
+def taught(defence: str = "sce", nb_epochs: int = 20, **options: Any) -> Any:
+    """A network after plain training. Not to be changed."""
+    x, y, _, _ = digits()
+    classifier = create(defence, **options)
+    with seeded(0):
+        classifier.fit(x, y, nb_epochs=nb_epochs, batch_size=64)
+    return classifier
+
+
 def undefended() -> Any:
-    """Plain training: falls with eps as honest networks do. Not to be changed."""
-    x, y, _, _ = digits()
-    classifier = create()
-    with seeded(0):
-        classifier.fit(x, y, nb_epochs=20, batch_size=64)
-    return classifier
-
-
-@cache
-def trained_by_pc() -> Any:
-    """A loss that is zero where the margin is large enough. Not to be changed."""
-    x, y, _, _ = digits()
-    classifier = create("pc")
-    with seeded(0):
-        classifier.fit(x, y, nb_epochs=20, batch_size=64)
-    return classifier
+    """Falls with eps as honest networks do. Not to be changed."""
+    return taught()
 
 
 @cache
@@ -198,3 +199,12 @@ def around(before: Any = None, behind: Any = None, network: nn.Module | None = N
     """The undefended network, planted into something that masks its gradients."""
     hiding = {name: value for name, value in (("before", before), ("behind", behind)) if value is not None}
     return plain(Around(network or undefended().model, **hiding))
+
+
+def evaluated(
+    plans: str | list[AttackPlan], classifier: Any = None, n: int | None = None, **settings: Any
+) -> RobustnessRecord:
+    """What plans or a suite find on the first n test images; on the undefended network, undiagnosed, unless told."""
+    _, _, x, y = digits()
+    evaluation = RobustnessEvaluation(plans, **{"diagnostics": False, "verbose": False, **settings})
+    return evaluation.evaluate(classifier or undefended(), x[:n], y[:n])

@@ -39,6 +39,7 @@ from art_mmc.detectors.confidence import log_other_mass, non_maximal_entropy
 from art_mmc.detectors.density import cross_validated_bandwidth
 from art_mmc.evaluation.detection import DetectionRecord, auc_roc
 from tests.conftest import left_alone
+from tests.planted import plain
 
 K, D = 3, 5
 X = np.zeros((10, 1, 2, 2), np.float32)
@@ -85,10 +86,7 @@ def test_kernel_density_is_the_brute_force_sum(bandwidth, offset):
     scores = detector.score_outputs(queries)
     for score, z, k in zip(scores, queries.features.astype(float), queries.predictions, strict=True):
         z_i = references.features[y == k].astype(float)
-        density = np.mean(
-            [math.exp(-sum((a - b) ** 2 for a, b in zip(z, each, strict=True)) / bandwidth) for each in z_i]
-        )
-        assert math.exp(-score) == pytest.approx(density, rel=1e-6)
+        density = np.mean([math.exp(-sum((z - each) ** 2) / bandwidth) for each in z_i])
         assert score == pytest.approx(-math.log(density), abs=1e-6, rel=1e-6)
 
 
@@ -110,8 +108,7 @@ def test_kernel_density_of_far_points_does_not_underflow():
 
 def test_density_of_a_given_class_and_a_sample_of_references():
     references, y = made_up(120)
-    detector = KernelDensityDetector(untrained(), false_positive_rate=0.1, bandwidth=2.0, samples_per_class=7, seed=5)
-    detector.fit_outputs(references, y, made_up(60, seed=1)[0])
+    detector = fitted(KernelDensityDetector, bandwidth=2.0, samples_per_class=7, seed=5)
     kept = detector._tensors["references"].numpy()
     assert kept.shape == (3 * 7, D)
     assert all((references.features[y == k] == kept[7 * k + i]).all(1).any() for k in range(K) for i in range(7))
@@ -146,30 +143,28 @@ def test_cross_validation_maximises_scikit_learn_s_leave_one_out_likelihood():
     assert cross_validated_bandwidth(dead) == pytest.approx(found, rel=1e-9)
 
 
-@pytest.mark.parametrize(("cls", "params"), [(KernelDensityDetector, {}), (LIDDetector, {"minibatch_size": None})])
+@pytest.mark.parametrize(
+    ("cls", "params"), [(KernelDensityDetector, {"bandwidth": 100.0}), (LIDDetector, {"minibatch_size": None})]
+)
 def test_full_size_stays_below_2_gb(cls, params, monkeypatch):
     """What grows with the data, at a tenth of 50,000 training features of width 256 and 10,000 queries."""
     n, m, width = 5000, 1000, 256
     rng = np.random.default_rng(0)
     y = np.arange(n) % 10
     outputs = NetworkOutputs(np.eye(10, dtype=np.float32)[y], rng.standard_normal((n, width), dtype=np.float32))
-    queries = NetworkOutputs(np.eye(10, dtype=np.float32)[y[:m]], rng.standard_normal((m, width), dtype=np.float32))
-    sizes = []
+    queries, sizes, original = outputs.take(np.arange(m)), [], base.squared_distances
 
     def recorded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         sizes.append(len(a) * len(b))
         return original(a, b)
 
-    original = base.squared_distances
-    monkeypatch.setattr(density if cls is KernelDensityDetector else distance, "squared_distances", recorded)
-    if cls is KernelDensityDetector:
-        params = {"bandwidth": 100.0}
+    for module in (density, distance):
+        monkeypatch.setattr(module, "squared_distances", recorded)
     detector = cls(untrained(10, width=width), **params)
     detector.fit_outputs(outputs, y, queries)
     detector.score_outputs(queries)
-    per_query = max(np.bincount(y)) if cls is KernelDensityDetector else n
     assert max(sizes) <= base._PAIRS
-    assert sum(sizes) >= m * per_query
+    assert sum(sizes) >= m * (n // 10 if cls is KernelDensityDetector else n)
     kept = sum(tensor.numel() * tensor.element_size() for tensor in detector._tensors.values())
     assert kept == n * width * 4
     # 50,000: features as given, as float64 for fitting and for a chunk, as kept; at most six arrays of pairs
@@ -223,9 +218,8 @@ def lid(z: np.ndarray, references: np.ndarray, k: int) -> float:
 
 
 def test_lid_is_the_brute_force_estimate_over_minibatches():
-    outputs, y = made_up(95)
-    detector = LIDDetector(untrained(), false_positive_rate=0.1, k=6, minibatch_size=30, nb_minibatches=5)
-    detector.fit_outputs(outputs, y, made_up(60, seed=1)[0])
+    outputs, _ = made_up(95)
+    detector = fitted(LIDDetector, n=95, k=6, minibatch_size=30, nb_minibatches=5)
     minibatches = detector._tensors["references"].numpy()
     assert minibatches.shape == (3, 30, D)  # 95 samples fill three
     rows = {tuple(row) for row in minibatches.reshape(-1, D)}
@@ -262,13 +256,11 @@ def test_mahalanobis_leaves_out_what_does_not_vary():
         z = np.column_stack([each.features, np.full(len(each.features), 3.0), 2 * each.features[:, 0]])
         return NetworkOutputs(each.logits, z.astype(np.float32))
 
-    plain, wide = (MahalanobisDetector(untrained(), false_positive_rate=0.1) for _ in range(2))
-    plain.fit_outputs(outputs, y, calibration)
+    narrow, wide = fitted(MahalanobisDetector), MahalanobisDetector(untrained(), false_positive_rate=0.1)
     wide.fit_outputs(dead(outputs), y, dead(calibration))
-    np.testing.assert_allclose(wide.score_outputs(dead(queries)), plain.score_outputs(queries), rtol=1e-6)
-    flat = NetworkOutputs(outputs.logits, np.ones_like(outputs.features))
+    np.testing.assert_allclose(wide.score_outputs(dead(queries)), narrow.score_outputs(queries), rtol=1e-6)
     with pytest.raises(ValueError, match="all the same"):
-        plain.fit_outputs(flat, y)
+        wide.fit_outputs(NetworkOutputs(outputs.logits, np.ones_like(outputs.features)), y)
 
 
 @pytest.mark.parametrize("defence", ["mmc", "lgm", "center"])
@@ -457,15 +449,7 @@ class Net(torch.nn.Module):
 
 @pytest.mark.parametrize("layer", ["body", "body.2", 0])
 def test_a_user_s_classifier_with_a_layer_named(layer, digits):
-    classifier = PyTorchClassifier(
-        Net(),
-        torch.nn.CrossEntropyLoss(),
-        (1, 8, 8),
-        10,
-        clip_values=(0, 1),
-        preprocessing=(0.5, 0.25),
-        device_type="cpu",
-    )
+    classifier = plain(Net(), preprocessing=(0.5, 0.25))
     detector = KernelDensityDetector(classifier, layer, bandwidth=3.0)
     detector.fit(digits.x_train, digits.y_train)
     threshold = detector.threshold
@@ -498,10 +482,6 @@ def test_not_fitted(name, trained, digits):
             use()
 
 
-def own_net(network: torch.nn.Module) -> PyTorchClassifier:
-    return PyTorchClassifier(network, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, device_type="cpu")
-
-
 def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K, held_out: int | None = None) -> None:
     """Fit a detector on some of 120 made-up outputs, and others that it is calibrated on."""
     outputs, y = made_up(120, nb_classes=classes)
@@ -518,24 +498,15 @@ def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K,
         (lambda: fit("non-me", classes=2), "at least 3 classes, got 2"),
         (lambda: fit("lid", lambda y: np.arange(120) // 6 * 6), "k=20 neighbours need more than 20 different features"),
         (lambda: CenterDistanceDetector(untrained()), "LinearHead, has no centers; MahalanobisDetector"),
-        (
-            lambda: fit("confidence", held_out=18),
-            "needs at least 19 clean samples to set the threshold on, there are 18",
-        ),
-        (
-            lambda: fit("kernel-density", lambda y: y != 1),
-            "no samples of class 1: .* needs some of each of the 3 classes",
-        ),
+        (lambda: fit("confidence", held_out=18), "at least 19 clean samples to set the threshold on, there are 18"),
+        (lambda: fit("kernel-density", lambda y: y != 1), "no samples of class 1: .* some of each of the 3 classes"),
         (lambda: fit("mahalanobis", lambda y: y == 0), "all of class 0"),
         (lambda: fit("mahalanobis", labels=False), "y is needed"),
-        (lambda: KernelDensityDetector(own_net(Net())), "layer is needed: the network, a Net, has no 'embedding'"),
-        (lambda: KernelDensityDetector(own_net(Net()), "bodi"), "unknown layer 'bodi'. Did you mean 'body'"),
-        (lambda: KernelDensityDetector(own_net(Net()), 9), "layer 9 is out of range: the network has 3 layers"),
-        (lambda: KernelDensityDetector(own_net(Net()), "unused").scores(torch.zeros(1, 1, 8, 8)), "no step of its own"),
-        (
-            lambda: create_detector("lid", untrained()).fit(X, x_calibraton=X),
-            "unknown argument 'x_calibraton'. Did you",
-        ),
+        (lambda: KernelDensityDetector(plain(Net())), "layer is needed: the network, a Net, has no 'embedding'"),
+        (lambda: KernelDensityDetector(plain(Net()), "bodi"), "unknown layer 'bodi'. Did you mean 'body'"),
+        (lambda: KernelDensityDetector(plain(Net()), 9), "layer 9 is out of range: the network has 3 layers"),
+        (lambda: KernelDensityDetector(plain(Net()), "unused").scores(torch.zeros(1, 1, 8, 8)), "no step of its own"),
+        (lambda: create_detector("lid", untrained()).fit(X, x_calibraton=X), "argument 'x_calibraton'. Did you"),
         (lambda: create_detector("lid", untrained()).detect(X, treshold=1), "unknown argument"),
         (lambda: create_detector("lid", untrained()).fit(X[:, 0]), "x has shape"),
         (lambda: create_detector("lidd", untrained()), "unknown detector 'lidd'. Did you mean 'lid'"),
@@ -551,7 +522,7 @@ def test_what_is_refused(call, match):
 def test_a_detector_is_made_for_a_classifier():
     with pytest.raises(TypeError, match="expected a LossDefendedClassifier or an ART PyTorchClassifier, got int"):
         KernelDensityDetector(7)
-    assert ConfidenceDetector(own_net(Net())).layer is None
+    assert ConfidenceDetector(plain(Net())).layer is None
 
 
 @pytest.mark.parametrize(
@@ -582,13 +553,8 @@ def test_parameters_out_of_range(cls, params, message):
 def test_features_of_another_width(name):
     detector = fitted(DETECTORS[name])
     outputs, _ = made_up(10)
-    for features, match in (
-        (
-            outputs.features[:, :4],
-            "features have width 4, the detector was fitted on features of width 5: the network or",
-        ),
-        (None, "needs features, the outputs hold none"),
-    ):
+    narrow = "features have width 4, the detector was fitted on features of width 5: the network or"
+    for features, match in ((outputs.features[:, :4], narrow), (None, "needs features, the outputs hold none")):
         with pytest.raises(ValueError, match=match):
             detector.score_outputs(NetworkOutputs(outputs.logits, features))
 
@@ -611,15 +577,14 @@ def test_features_or_logits_that_are_not_finite(name):
 
 
 def test_thresholded_classifier_rejects_what_its_detector_detects(attacked):
+    x = attacked.x_adv
     for detector in attacked.detectors.values():
         both = ThresholdedClassifier(detector)
-        logits = both.predict(attacked.x_adv)
+        logits = both.predict(x)
         assert logits.shape == (100, 11)
-        np.testing.assert_allclose(logits[:, :10], attacked.classifier.predict(attacked.x_adv), rtol=1e-5, atol=1e-6)
-        report, rejected = detector.detect(attacked.x_adv)
-        np.testing.assert_array_equal(
-            both.predict_labels(attacked.x_adv), np.where(rejected, REJECTED, report["predictions"])
-        )
+        np.testing.assert_allclose(logits[:, :10], attacked.classifier.predict(x), rtol=1e-5, atol=1e-6)
+        report, rejected = detector.detect(x)
+        np.testing.assert_array_equal(both.predict_labels(x), np.where(rejected, REJECTED, report["predictions"]))
         np.testing.assert_array_equal(logits.argmax(axis=1) == 10, rejected)
     assert 0 < rejected.sum() < 100
 
@@ -661,10 +626,10 @@ def test_art_s_attack_on_a_thresholded_classifier_gets_past_the_detector(attacke
         labels = both.predict_labels(x_adv)
         return np.mean((labels != attacked.y) & (labels != REJECTED))
 
-    plain = ProjectedGradientDescent(attacked.classifier, **settings).generate(attacked.x, attacked.y)
-    aware = ProjectedGradientDescent(both, **settings).generate(attacked.x, attacked.y)
+    aims = attacked.classifier, both
+    blind, aware = (ProjectedGradientDescent(each, **settings).generate(attacked.x, attacked.y) for each in aims)
     assert np.abs(aware - attacked.x).max() <= 0.2 + 1e-6
-    assert unnoticed(aware) > unnoticed(plain) + 0.1
+    assert unnoticed(aware) > unnoticed(blind) + 0.1
 
 
 def test_the_adaptive_objective_of_a_thresholded_classifier(attacked):

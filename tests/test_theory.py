@@ -72,7 +72,7 @@ from art_mmc.theory import (
 )
 from art_mmc.theory.density import binned
 from tests.conftest import left_alone
-from tests.planted import Hidden, Linear, plain
+from tests.planted import Hidden, around, linear, plain
 
 
 @pytest.fixture
@@ -177,10 +177,10 @@ def test_shell_density_of_uniform_features_is_their_number_over_the_volume(rng, 
 
 def test_shells_are_around_class_means_where_no_centers_are_given(rng):
     z, y = clusters(rng)
-    np.testing.assert_allclose(contour_shell_density(z, y), contour_shell_density(z, y, class_means(z, y)))
+    found = contour_shell_density(z, y)
+    np.testing.assert_allclose(found, contour_shell_density(z, y, class_means(z, y)))
     # a class has its own number and its own shells, whatever the other classes do
-    moved = z + 100 * (y == 2)[:, None]
-    np.testing.assert_allclose(contour_shell_density(moved, y), contour_shell_density(z, y), atol=1e-9)
+    np.testing.assert_allclose(contour_shell_density(z + 100 * (y == 2)[:, None], y), found, atol=1e-9)
 
 
 def test_reference_features_are_what_is_counted(rng):
@@ -191,10 +191,8 @@ def test_reference_features_are_what_is_counted(rng):
         once = measure(points, labels, reference=(z, y))
         assert once.shape == (15,)
         assert np.abs(once - measure(points, labels)).mean() > 1  # among 5 a class
-    doubled = contour_shell_density(points, labels, reference=twice) - contour_shell_density(
-        points, labels, reference=(z, y)
-    )
-    assert np.median(doubled) == pytest.approx(math.log(2), abs=0.1)
+    doubled, single = (contour_shell_density(points, labels, reference=each) for each in (twice, (z, y)))
+    assert np.median(doubled - single) == pytest.approx(math.log(2), abs=0.1)
     own = contour_shell_density(z, y)
     np.testing.assert_allclose(contour_shell_density(z[:7], y[:7], reference=(z, y)), own[:7])
 
@@ -388,7 +386,7 @@ def test_landing_ranks_by_hand():
 
 
 def linear_classifier(weight: np.ndarray, bias: np.ndarray) -> PyTorchClassifier:
-    return plain(Linear(weight, bias), input_shape=(1, 1, weight.shape[1]), nb_classes=len(weight))
+    return linear(weight, bias, input_shape=(1, 1, weight.shape[1]))
 
 
 def test_an_attack_lands_where_the_linear_model_sends_it():
@@ -608,9 +606,8 @@ def test_principal_components_and_where_they_put_the_centers(rng):
 def test_tsne_embeds_the_centers_among_their_points(rng):
     z, y = clusters(rng, n=25)
     centers = 8 * np.eye(3, 4)
-    state = np.random.get_state()[1].copy()
-    found = map_features(z, y, z + 0.1, centers, "tsne", seed=3)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    with left_alone():
+        found = map_features(z, y, z + 0.1, centers, "tsne", seed=3)
     assert found.explained is None
     means = np.stack([found.points[y == k].mean(axis=0) for k in range(3)])
     assert cdist(found.centers, means).argmin(axis=1).tolist() == [0, 1, 2]
@@ -618,10 +615,9 @@ def test_tsne_embeds_the_centers_among_their_points(rng):
     assert np.median(np.linalg.norm(found.points - found.adversarial, axis=1)) < 0.1 * np.ptp(found.points)
     # above 500 points of many dimensions the start is drawn at random
     wide = rng.normal(size=(520, 64))
-    state = np.random.get_state()
-    maps = [map_features(wide, np.zeros(520, int), method="tsne", perplexity=3, seed=1) for _ in range(2)]
+    with left_alone():
+        maps = [map_features(wide, np.zeros(520, int), method="tsne", perplexity=3, seed=1) for _ in range(2)]
     np.testing.assert_array_equal(maps[0].points, maps[1].points)
-    assert all(np.array_equal(a, b) for a, b in zip(state, np.random.get_state(), strict=True))
     figure = feature_figure([map_features(z, y), found])
     assert drawn_at(figure, 1, found.centers)
     assert is_png(figure_png(figure))
@@ -676,11 +672,13 @@ def test_the_pictures_draw_their_numbers(rng):
     gaps = rng.uniform(-1, 1, size=99)
     figure = gap_figure({"a": {"clean": gaps, "adversarial": -gaps}, "b": {"clean": gaps}})
     bar = figure.axes[0].patches[1]
-    assert (bar.get_x(), bar.get_width()) == pytest.approx(
-        (np.quantile(-gaps, 0.25), np.quantile(-gaps, 0.75) - np.quantile(-gaps, 0.25))
-    )
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["a, clean", "a, adversarial", "b, clean"]
+    low, high = np.quantile(-gaps, (0.25, 0.75))
+    assert (bar.get_x(), bar.get_width()) == pytest.approx((low, high - low))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "a, clean",
+        "a, adversarial",
+        "b, clean",
+    ]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
@@ -765,19 +763,11 @@ def test_files_that_are_no_history(tmp_path, name, text):
 
 
 def test_inspection_of_a_user_s_classifier(digits, tmp_path):
-    """Any network whose feature layer is named; it has no head of ours, so its class means stand for centers."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(32, 10)
-    )
-    classifier = plain(network, optimizer=torch.optim.Adam(network.parameters(), lr=3e-3))
-    classifier.fit(digits.x_train, digits.y_train, nb_epochs=15, batch_size=64)
-    state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
-    found = inspect_classifier(
-        classifier, digits, (0.05, 0.1), layer="1", nb_train=500, nb_test=60, nb_points=40, steps=3
-    )
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
-    assert torch.equal(torch.get_rng_state(), torch_state)
+    """Any network whose feature layer is named; it shows no head of ours, so its class means stand for centers."""
+    classifier, layer = around(), "network.backbone"
+    sizes = {"nb_train": 500, "nb_test": 60, "nb_points": 40, "steps": 3}
+    with left_alone(classifier.model):
+        found = inspect_classifier(classifier, digits, (0.05, 0.1), layer=layer, **sizes)
     assert (found.name, found.defence, found.shell_centers) == ("PyTorchClassifier", None, "class means")
     assert found.eps == 0.05
     assert found.correct.mean() > 0.8
@@ -789,12 +779,11 @@ def test_inspection_of_a_user_s_classifier(digits, tmp_path):
     assert {"report.md", "report.json", "features-PyTorchClassifier.png"} <= {path.name for path in files}
     # the loss is the cross-entropy
     chosen = np.sort(np.random.default_rng(0).permutation(768)[:500])
-    z, logits = features_and_logits(classifier, digits.x_train[chosen], "1")
+    z, logits = features_and_logits(classifier, digits.x_train[chosen], layer)
     y = digits.y_train[chosen]
     np.testing.assert_allclose(found.loss["train"], -np.log(softmax(logits.astype(float), axis=1))[np.arange(500), y])
     np.testing.assert_allclose(found.density["k nearest neighbours"]["train"], knn_density(z / feature_scale(z, y), y))
-    means = class_means(z, y)
-    nearest = boundary_distances(z, y, *lda_boundaries(means)).min(axis=1)
+    nearest = boundary_distances(z, y, *lda_boundaries(class_means(z, y))).min(axis=1)
     np.testing.assert_allclose(found.distances["train"], nearest, rtol=1e-6, atol=1e-8)
     with pytest.raises(ValueError, match="different names, got"):
         write_inspection([found, found], tmp_path, digits, classifier.device)
