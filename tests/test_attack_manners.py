@@ -32,6 +32,7 @@ from art_mmc.attacks import (
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
 from art_mmc.detectors import NetworkOutputs
 from art_mmc.evaluation.engine import beyond_box
+from art_mmc.objectives import margin
 from art_mmc.state import seeded
 from tests.conftest import left_alone
 from tests.planted import Around, Hidden, Linear, digits, plain, undefended
@@ -153,18 +154,48 @@ def test_labels_in_any_form_and_none(cls):
 def test_seeds(cls):
     """A seed fixes the result and leaves the global states alone; without one numpy's global state decides."""
     x, y = some()
-    states = np.random.get_state()[1].copy(), torch.get_rng_state().clone()
-    first, again, other = (make(cls, seed=seed).generate(x, y) for seed in (5, 5, 6))
+    with left_alone():
+        first, again, other = (make(cls, seed=seed).generate(x, y) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    np.testing.assert_array_equal(np.random.get_state()[1], states[0])
     drawn = []
     for _ in range(2):
         np.random.seed(1)
         drawn += [make(cls, seed=None).generate(x, y) for _ in range(2)]
     np.testing.assert_array_equal(drawn[0], drawn[2])
     assert not np.array_equal(*drawn[:2])
-    assert torch.equal(torch.get_rng_state(), states[1])
+
+
+@pytest.mark.parametrize("cls", [*BY_QUERIES, *STEPWISE])
+def test_the_result_for_an_image_does_not_depend_on_the_others(cls):
+    """Neither on what stands beside it, nor on the batch that it is in; and one drawn twice is drawn in two ways."""
+    x, y = some()
+    settings = {"eps": 0.05, "nb_targets": 3, "nb_restarts": 3} if cls in STEPWISE else {}
+    together = make(cls, **settings).generate(x, y)
+    others, labels = (each[[5, 4, 2, 1, 0, 3]] for each in (x, y))
+    among_others = make(cls, **settings).generate(others, labels)
+    np.testing.assert_allclose(among_others[2], together[2], atol=1e-4)
+    for batch_size in (1, 4):
+        np.testing.assert_allclose(make(cls, batch_size=batch_size, **settings).generate(x, y), together, atol=1e-4)
+    same = make(cls, **settings).generate(np.repeat(x[:1], 3, axis=0), np.repeat(y[:1], 3))
+    assert len(np.unique(same.reshape(3, -1), axis=0)) == 3 or cls in STEPWISE
+
+
+@pytest.mark.parametrize("cls", [SPSA, AutoPGD, ScheduledPGD])
+def test_an_objective_of_the_user_s_gets_logits_and_class_indices(cls):
+    x, y = some()
+    seen = set()
+
+    def objective(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.add((logits.is_floating_point(), logits.shape[1], labels.dtype, labels.shape == logits.shape[:1]))
+        return margin(logits, labels)
+
+    settings = {"sharpness": None} if cls is ScheduledPGD else {}
+    by_name, by_function = (make(cls, objective=each, **settings).generate(x, y) for each in ("margin", objective))
+    np.testing.assert_array_equal(by_function, by_name)
+    assert seen == {(True, 10, torch.int64, True)}
+    with pytest.raises(ValueError, match=r"objective.*expected one value a sample, shape \(.*got shape \(\d+, 10\)"):
+        make(cls, objective=lambda logits, labels: logits, **settings).generate(x, y)
 
 
 @pytest.mark.parametrize("cls", BY_QUERIES)

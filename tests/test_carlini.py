@@ -16,20 +16,17 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc import SPSA, CarliniL2
 from art_mmc.attacks import spsa
+from art_mmc.attacks.detector_aware import DensityAwareCarliniL2
 from art_mmc.objectives import margin
-from tests.planted import Linear, digits, plain, undefended
-
-
-def linear(weight: np.ndarray, **settings) -> PyTorchClassifier:
-    """Logits W x on 64 pixels."""
-    return plain(Linear(weight, np.zeros(len(weight))), nb_classes=len(weight), **settings)
+from tests.conftest import norms
+from tests.planted import digits, linear, undefended
+from tests.test_attack_manners import make
 
 
 def correct(n: int) -> tuple[PyTorchClassifier, np.ndarray, np.ndarray]:
     _, _, x, y = digits()
-    classifier = undefended()
-    right = np.flatnonzero(classifier.predict(x).argmax(axis=1) == y)[:n]
-    return classifier, x[right], y[right]
+    right = np.flatnonzero(undefended().predict(x).argmax(axis=1) == y)[:n]
+    return undefended(), x[right], y[right]
 
 
 def written_out(network, x, y, targeted, confidence, rate, rounds, steps, const):
@@ -74,19 +71,30 @@ def test_against_the_algorithm_written_out(targeted, confidence):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adam", 0.02), ("fista", 0.05)])
-def test_nearest_example_of_a_linear_classifier(optimizer, rate):
-    """Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away."""
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (CarliniL2, {"learning_rate": 0.02}),
+        (CarliniL2, {"learning_rate": 0.05, "optimizer": "fista"}),
+        (
+            DensityAwareCarliniL2,
+            {"learning_rate": 0.02, "initial_const": 1.0, "start_binary_search_steps": 0, "eta": 1e9},
+        ),
+    ],
+)
+def test_nearest_example_of_a_linear_classifier(cls, settings):
+    """
+    Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away, where a
+    detector, if there is one, never objects.
+    """
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((2, 64)).astype(np.float32)
     x = rng.uniform(0.45, 0.55, (5, 1, 8, 8)).astype(np.float32)
     classifier = linear(weight)
     logits = classifier.predict(x)
-    attack = CarliniL2(
-        classifier, 1.0, False, rate, binary_search_steps=7, max_iter=80, optimizer=optimizer, verbose=False
-    )
+    attack = make(cls, classifier, confidence=1.0, binary_search_steps=7, max_iter=80, **settings)
     want = (np.abs(logits[:, 0] - logits[:, 1]) + 1) / np.linalg.norm(weight[1] - weight[0])
-    got = np.linalg.norm((attack.generate(x) - x).reshape(5, -1), axis=1)
+    got = norms(attack.generate(x, logits.argmin(axis=1) if attack.targeted else None) - x, 2)
     assert (got >= want * (1 - 1e-4)).all()
     np.testing.assert_allclose(got, want, rtol=0.02)
 

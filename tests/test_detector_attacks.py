@@ -10,14 +10,16 @@ import torch
 from art.attacks.evasion import BasicIterativeMethod, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc import CarliniL2, ConfidenceDetector, KernelDensityDetector, SoftmaxClassifier
+from art_mmc import CarliniL2, ConfidenceDetector, KernelDensityDetector
 from art_mmc.attacks.detector_aware import DensityAwareCarliniL2, DetectorAwarePGD
-from art_mmc.detectors.base import NetworkOutputs
 from art_mmc.evaluation import engine
-from art_mmc.evaluation.engine import Target, run_plan
+from art_mmc.evaluation.engine import Target, beyond_box, run_plan
 from art_mmc.state import derived_seed
 from art_mmc.studies.detect import ATTACKS, attack_plan
 from art_mmc.studies.settings import Detect
+from tests.conftest import left_alone, norms
+from tests.planted import linear, plain
+from tests.test_attack_manners import make
 
 EPS = 0.16
 QUICK = {
@@ -66,12 +68,10 @@ def craft(name: str, classifier: PyTorchClassifier, x: np.ndarray, share: float 
 @pytest.mark.parametrize("name", PAPER_ATTACKS)
 def test_paper_attacks(name, defended):
     x = defended.x[: 3 if name.startswith("cw") else 8]
-    before = np.random.get_state()[1].copy()
-    crafted = craft(name, defended.classifier, x, 0.003 if name == "cw-hc" else 0.01)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    with left_alone():
+        crafted = craft(name, defended.classifier, x, 0.003 if name == "cw-hc" else 0.01)
     assert crafted.x.shape == x.shape
-    assert crafted.x.min() >= 0
-    assert crafted.x.max() <= 1
+    assert not beyond_box(crafted.x, (0, 1)).any()
     changed = np.abs(crafted.x - x).max(axis=(1, 2, 3))
     if crafted.plan.bounded:
         np.testing.assert_allclose(changed, EPS, atol=1e-6)
@@ -146,7 +146,7 @@ def test_random_targets_are_any_class_but_the_predicted_one(trained, digits):
 def test_a_classifier_of_art_s_own_is_attacked_on_the_cross_entropy_too(digits):
     """Whatever it was trained on, here the true class' logit alone."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    classifier = PyTorchClassifier(net, torch.nn.NLLLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu")
+    classifier = plain(net, loss=torch.nn.NLLLoss())
     x = torch.tensor(digits.x_test[:5], requires_grad=True)
     torch.nn.functional.cross_entropy(net(x), net(x).argmax(dim=1)).backward()
     want = (x + EPS * x.grad.sign()).clamp(0, 1).detach().numpy()
@@ -162,12 +162,8 @@ def carlini(defended) -> SimpleNamespace:
     aware = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=0.0, **QUICK)
     blind = DensityAwareCarliniL2(defended.classifier, defended.detector, confidence=0.0, eta=1e9, **QUICK)
     targets = aware.targets(defended.x)
-    return SimpleNamespace(
-        aware=aware,
-        targets=targets,
-        x_aware=aware.generate(defended.x, targets),
-        x_blind=blind.generate(defended.x, targets),
-    )
+    x_aware, x_blind = (each.generate(defended.x, targets) for each in (aware, blind))
+    return SimpleNamespace(aware=aware, targets=targets, x_aware=x_aware, x_blind=x_blind)
 
 
 def test_white_box_attack_evades_a_detector_that_the_plain_attack_does_not(carlini, defended):
@@ -181,10 +177,7 @@ def test_white_box_attack_evades_a_detector_that_the_plain_attack_does_not(carli
     assert defended.detector.detect(carlini.x_aware)[1].mean() < 0.2
     assert not defended.detector.detect(carlini.x_aware[succeeded])[1].any()
     # to be unnoticed costs distance
-    moved = [
-        np.linalg.norm((x_adv - defended.x).reshape(len(hit), -1), axis=1)
-        for x_adv in (carlini.x_aware, carlini.x_blind)
-    ]
+    moved = [norms(x_adv - defended.x, 2) for x_adv in (carlini.x_aware, carlini.x_blind)]
     both = succeeded & hit_blind
     assert moved[0][both].mean() > moved[1][both].mean()
 
@@ -202,9 +195,8 @@ def test_softmax_in_the_success_test_never_lets_one_pass(defended):
     """The released code: the start is all that ever comes back, though on the logits better examples count."""
     x = defended.x[:5]
     settings = {**QUICK, "max_iter": 20, "binary_search_steps": 1, "eta": 1e9}
-    attack = DensityAwareCarliniL2(
-        defended.classifier, defended.detector, confidence=1.0, success_on="softmax", **settings
-    )
+    given = defended.classifier, defended.detector
+    attack = DensityAwareCarliniL2(*given, confidence=1.0, success_on="softmax", **settings)
     targets = attack.targets(x)
     clean, target = torch.tensor(x), torch.as_tensor(targets)
     start, found = attack._search(clean, clean, target, None)
@@ -213,51 +205,20 @@ def test_softmax_in_the_success_test_never_lets_one_pass(defended):
     assert attack.outcome(attack.generate(x, targets), targets)[0].mean() >= found.float().mean() > 0
 
 
-def linear(weight: np.ndarray) -> tuple[SoftmaxClassifier, ConfidenceDetector]:
-    """A linear classifier of 8 x 8 images and a detector that never objects."""
-    classifier = SoftmaxClassifier(torch.nn.Flatten(), input_shape=(1, 8, 8), nb_classes=len(weight), device_type="cpu")
-    with torch.no_grad():
-        classifier.model.head.linear.weight.copy_(torch.tensor(weight))
-        classifier.model.head.linear.bias.zero_()
-    detector = ConfidenceDetector(classifier, false_positive_rate=0.5)
-    logits = np.random.default_rng(0).standard_normal((20, len(weight))).astype(np.float32)
-    detector.fit_outputs(NetworkOutputs(logits, None), None, NetworkOutputs(logits, None))
-    return classifier, detector
-
-
-def test_nearest_example_of_a_linear_classifier():
-    """Two classes, and no border near: the nearest example with a lead of 1 lies (gap + 1) / ||w_1 - w_0|| away."""
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((2, 64)).astype(np.float32)
-    classifier, detector = linear(weight)
-    x = rng.uniform(0.45, 0.55, (6, 1, 8, 8)).astype(np.float32)
-    logits = classifier.predict(x)
-    target = logits.argmin(axis=1)
-    attack = DensityAwareCarliniL2(
-        classifier, detector, confidence=1.0, eta=1e9, learning_rate=0.02, max_iter=80, binary_search_steps=7,
-        initial_const=1.0, start_binary_search_steps=0, verbose=False,
-    )  # fmt: skip
-    x_adv = attack.generate(x, target)
-    want = (np.abs(logits[:, 0] - logits[:, 1]) + 1) / np.linalg.norm(weight[1] - weight[0])
-    got = np.linalg.norm((x_adv - x).reshape(6, -1), axis=1)
-    assert (got >= want * (1 - 1e-4)).all()
-    np.testing.assert_allclose(got, want, rtol=0.02)
-
-
 def test_distance_from_the_start_keeps_the_start():
     """The released code: a start that counts is itself the nearest to the start, however far from the input."""
     weight = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
-    classifier, detector = linear(weight)
+    classifier = linear(weight)
     x = np.random.default_rng(1).uniform(0.4, 0.6, (4, 1, 8, 8)).astype(np.float32)
     target = classifier.predict(x).argmin(axis=1)
     settings = {**QUICK, "confidence": 0.5, "eta": 1e9, "start_initial_const": 1e3}
     moved = {}
     for origin in ("clean", "start"):
-        attack = DensityAwareCarliniL2(classifier, detector, distance_from=origin, initial_const=1.0, **settings)
+        attack = make(DensityAwareCarliniL2, classifier, distance_from=origin, initial_const=1.0, **settings)
         start, found = attack._search(torch.tensor(x), torch.tensor(x), torch.as_tensor(target), None)
         assert found.all()
         x_adv = attack.generate(x, target)
-        moved[origin] = np.linalg.norm((x_adv - x).reshape(4, -1), axis=1)
+        moved[origin] = norms(x_adv - x, 2)
         from_start = np.abs(x_adv - start.numpy()).max()
         assert from_start < 1e-3 if origin == "start" else from_start > 1e-2
     assert (moved["clean"] < moved["start"]).all()
@@ -281,14 +242,13 @@ def test_an_attack_that_fails_gives_back_its_start_or_the_input(defended):
 
 
 def test_joint_pgd_evades_more_than_plain_pgd(defended):
-    plain = ProjectedGradientDescent(defended.classifier, eps=EPS, eps_step=0.02, max_iter=40, verbose=False)
+    blind = ProjectedGradientDescent(defended.classifier, eps=EPS, eps_step=0.02, max_iter=40, verbose=False)
     attack = DetectorAwarePGD(defended.classifier, defended.detector, eps=EPS, max_iter=25, verbose=False)
     x_adv = attack.generate(defended.x, defended.y)
     assert np.abs(x_adv - defended.x).max() <= EPS + 1e-6
-    assert x_adv.min() >= 0
-    assert x_adv.max() <= 1
-    joint, blind = unnoticed(defended, x_adv), unnoticed(defended, plain.generate(defended.x, defended.y))
-    assert joint.mean() > blind.mean()
+    assert not beyond_box(x_adv, (0, 1)).any()
+    x_blind = blind.generate(defended.x, defended.y)
+    assert unnoticed(defended, x_adv).mean() > unnoticed(defended, x_blind).mean()
 
 
 def test_weight_0_does_not_see_the_detector(defended):
@@ -302,23 +262,20 @@ def test_weight_0_does_not_see_the_detector(defended):
 
 
 def test_targeted_joint_pgd(defended):
-    attack = DetectorAwarePGD(
-        defended.classifier, defended.detector, eps=0.5, max_iter=40, targeted=True, weights=(0.1,), verbose=False
-    )
+    settings = {"eps": 0.5, "max_iter": 40, "weights": (0.1,), "verbose": False}
+    attack = DetectorAwarePGD(defended.classifier, defended.detector, targeted=True, **settings)
     target = (defended.y + 1) % 10
     x_adv = attack.generate(defended.x, target)
     assert np.mean(defended.classifier.predict(x_adv).argmax(axis=1) == target) > 0.5
-    with pytest.raises(ValueError, match="target labels are needed"):
-        attack.generate(defended.x)
 
 
 def test_fgsm_of_a_linear_classifier_is_the_worst_case():
     """One step of eps on the margin of a linear classifier; the confidence detector pulls at nothing at weight 0."""
     weight = np.random.default_rng(1).standard_normal((2, 64)).astype(np.float32)
-    classifier, detector = linear(weight)
+    classifier = linear(weight)
     x = np.full((1, 1, 8, 8), 0.5, np.float32)
     y = classifier.predict(x).argmax(axis=1)
-    attack = DetectorAwarePGD(classifier, detector, eps=0.01, eps_step=0.01, max_iter=1, weights=(0.0,), verbose=False)
+    attack = make(DetectorAwarePGD, classifier, eps=0.01, eps_step=0.01, max_iter=1, weights=(0.0,))
     step = 0.01 * np.sign(weight[1 - y[0]] - weight[y[0]]).reshape(1, 1, 8, 8)
     np.testing.assert_allclose(attack.generate(x, y), x + step, atol=1e-6)
 
