@@ -35,10 +35,11 @@ from art_mmc.evaluation.records import Curves
 from art_mmc.evaluation.suites import CONVERGED, ROUNDS
 from art_mmc.reports import load_robustness, robustness_report, write_robustness
 from art_mmc.studies import evaluate as assessment_module
-from art_mmc.studies.evaluate import assess
 from art_mmc.studies.setup import clear_states
-from tests.conftest import timeless
-from tests.handmade import FACTORY, RECORD, pictured
+from tests import planted
+from tests.conftest import left_alone, timeless
+from tests.handmade import FACTORY, NETS, PICTURES, RECORD, pictured
+from tests.planted import plain
 
 pytestmark = pytest.mark.usefixtures("short_control")
 
@@ -54,30 +55,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mmc.fit(data.x_train[:768], data.y_train[:768], nb_epochs=15, batch_size=64)
         mmc.save_checkpoint(folder / "mmc.pt")
         (folder / "usersnets.py").write_text(FACTORY)
-        network = _module(folder).plain()
-        optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-        x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
-        for _ in range(60):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network(x), y).backward()
-            optimizer.step()
-    torch.save(network.state_dict(), folder / "net.pth")
-    torch.save(
-        {"epoch": 7, "state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, folder / "n.pth"
-    )
+        network = NETS["plain"]()
+        adam = torch.optim.Adam(network.parameters(), 1e-2)
+        plain(network, optimizer=adam).fit(data.x_train, data.y_train, nb_epochs=3, batch_size=64)
+    weights = network.state_dict()
+    torch.save(weights, folder / "net.pth")
+    torch.save({"epoch": 7, "state_dict": {f"module.{k}": v for k, v in weights.items()}}, folder / "n.pth")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.trace(network.eval(), x[:2]).save(str(folder / "net.ts"))
+        torch.jit.trace(network.eval(), torch.from_numpy(data.x_train[:2])).save(str(folder / "net.ts"))
     return folder
-
-
-def _module(folder: Path):
-    sys.path.insert(0, str(folder))
-    try:
-        import usersnets
-    finally:
-        sys.path.remove(str(folder))
-    return usersnets
 
 
 @pytest.fixture(autouse=True)
@@ -97,19 +84,12 @@ QUICK = ["--suite", "quick", "--nb-test", "24", "--eps", "0.1", "--device", "cpu
 @pytest.mark.thorough
 def test_evaluate_writes_the_report_that_it_prints(run, monkeypatch):
     monkeypatch.setattr(assessment_module, "measure_curves", partial(measure_curves, steps=(1, 3), steps_over_eps=3))
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    status, out, err = run(
-        *("evaluate", "mmc.pt", "--suite", "quick", "--nb-test", 30, "--eps", "0.1", "--eps", "0.2", "--seed", 3),
-        *("--device", "cpu", "--quiet", "--curves", 6, "--output", "here"),
-    )
+    line = "evaluate mmc.pt --suite quick --nb-test 30 --eps 0.1 --eps 0.2 --seed 3 --device cpu --quiet --curves 6"
+    with left_alone():
+        status, out, err = run(*line.split(), "--output", "here")
     assert (status, err) == (0, "")
-    assert torch.equal(torch.get_rng_state(), before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
     names = sorted(path.name for path in Path("here").iterdir())
-    assert names == sorted(
-        ["attacks.csv", "examples.npz", "report.json", "report.md", "confusion.png", "eps.png", "examples.png"]
-        + ["steps.png", "zero-gradients.png"]
-    )  # and no state
+    assert names == sorted(["attacks.csv", "examples.npz", "report.json", "report.md", *PICTURES])  # and no state
     record = load_robustness("here/report.json")
     assert record.eps == (0.1, 0.2)
     assert record.clean.n == 30
@@ -129,7 +109,8 @@ def test_evaluate_writes_the_report_that_it_prints(run, monkeypatch):
     assert (facts["dataset"], facts["n"], facts["n_test"], facts["suite"]) == ("digits", 30, 400, "quick")
     assert (facts["defence"], facts["backbone"], facts["seed"], facts["threads"]) == ("mmc", "cnn", 3, 1)
     with np.load("here/examples.npz") as kept:
-        np.testing.assert_array_equal(kept["x"], load_dataset("digits").x_test[kept["index"]])
+        np.testing.assert_array_equal(kept["x"], digits().x_test[kept["index"]])
+        np.testing.assert_array_equal(kept["y"], digits().y_test[kept["index"]])
         assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.2 + 1e-6
         fallen = record.clean.standing & ~record.worst_case(0.2).standing
         assert (kept["predictions"][fallen] != kept["y"][fallen]).all()
@@ -161,53 +142,54 @@ def test_networks_of_the_user_s_own(run, file, options, kind):
 ASKED = {
     "net.ts --norm 2 --eps 0.5,2 --eps 1": {"norm": 2, "eps": [0.5, 1, 2]},
     "mmc.pt": {"eps": [0.05, 0.1, 0.15, 0.2], "suite": "standard", "nb_test": 1000, "substitutes": None},
-    "mmc.pt --suite li2021-table1": {"eps": [0.1, 0.2, 0.3], "suite": "li2021-table1"},
+    "mmc.pt --suite li2021": {"eps": [0.1, 0.2, 0.3], "suite": "li2021-table1"},
     "mmc.pt --suite pang2020 --quirk eps256 --nb-test 7": {
         **{"eps": [8 / 255, 16 / 255], "suite": "pang2020-table1", "quirks": ("eps256",), "nb_test": 7}
     },
     "mmc.pt --suite strong --rounds 3 --converged 0.01": {"rounds": 3, "converged": 0.01},
     "mmc.pt --suite strong": {"rounds": ROUNDS, "converged": CONVERGED},
+    "mmc.pt --substitute net.ts --substitute mmc.pt": {"crafted on": ["net.ts", "mmc.pt"]},
 }
 
 
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """What each evaluation is asked for, which is not made."""
+    seen = []
+
+    def assess(classifier, data, evaluation, **settings):
+        assert len(evaluation.substitutes or ()) == len(settings["about"]["substitutes"] or ())
+        more = {"suite": evaluation.suite.name, "crafted on": settings["about"]["substitutes"]}
+        seen.append({**vars(evaluation), **settings, **more})
+        return RECORD
+
+    monkeypatch.setattr(assessment_module, "assess", assess)
+    return seen
+
+
 @pytest.mark.parametrize("line", ASKED)
-def test_options_reach_the_evaluation(run, monkeypatch, line):
-    seen = []
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args[2], kwargs)) or RECORD)
+def test_options_reach_the_evaluation(run, asked, line):
     assert run("evaluate", *line.split(), "--quiet")[0] == 0
-    ((evaluation, settings),) = seen
-    suite = evaluation.suite.name
-    found = {**vars(evaluation), **settings, "suite": suite}
+    (found,) = asked
     assert {name: found[name] for name in ASKED[line]} == ASKED[line]
-    assert Path(f"runs/evaluate-{line.split('.')[0]}-{suite}/report.md").is_file()
+    assert Path(f"runs/evaluate-{line.split('.')[0]}-{found['suite']}/report.md").is_file()
 
 
-def test_substitutes(run, monkeypatch):
-    seen = []
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args[2], kwargs)) or RECORD)
-    assert run("evaluate", "mmc.pt", "--substitute", "net.ts", "--substitute", "mmc.pt")[0] == 0
-    assert len(seen[0][0].substitutes) == 2
-    assert seen[0][1]["about"]["substitutes"] == ["net.ts", "mmc.pt"]
-
-
-def test_a_first_look_keeps_to_a_budget(run, monkeypatch):
+def test_a_first_look_keeps_to_a_budget(run, monkeypatch, asked):
     """A network of 2 x 64 x 30,000 + 2 x 30,000 x 10 operations, as torch counts those of two matrices."""
     wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 30_000), torch.nn.Linear(30_000, 10))
-    classifier = PyTorchClassifier(wide, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1))
-    cost = budget.operations(classifier, digits().x_test)
+    cost = budget.operations(plain(wide), digits().x_test)
     assert cost == 2 * 64 * 30_000 + 2 * 30_000 * 10
     assert budget.affordable(cost, 1000, 1000, 20) == 1000
     assert budget.affordable(100 * cost, 1000, 1000, 20) == 22  # 1e13 / 4.44e11
     assert budget.affordable(10**9, 10_000, 64, 4) == 4
     assert budget.affordable(0, 1000, 64, 4) == 64
-    seen = []
     monkeypatch.setattr(budget, "operations", lambda *args: 10**8)
-    monkeypatch.setattr(assessment_module, "assess", lambda *args, **kwargs: seen.append((args, kwargs)) or RECORD)
     for options in ((), ("--nb-test", 500, "--curves", 50)):
         line = ("evaluate", "mmc.pt", "--suite", "quick", "--eps", "0.1", "--quiet", "--no-diagnostics", *options)
         assert run(*line)[0] == 0
-    assert [(kwargs["nb_test"], kwargs["curves"]) for _, kwargs in seen] == [(100, 33), (500, 50)]
-    assert not seen[0][0][2].diagnostics
+    assert [(each["nb_test"], each["curves"]) for each in asked] == [(100, 33), (500, 50)]
+    assert not asked[0]["diagnostics"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +220,13 @@ def test_fail_under(run, monkeypatch, verdict, least, status, said):
 
 
 def test_state_of_another_evaluation_is_a_line(run, monkeypatch):
-    monkeypatch.setattr(robustness.RobustnessEvaluation, "_run", _interrupted(robustness.RobustnessEvaluation._run))
+    """Ctrl-C once the state folder is there."""
+
+    def interrupted(self, target, x, y, plans, pristine):
+        robustness.StateFolder(self.folder, self._fingerprint(target, x, y, plans))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(robustness.RobustnessEvaluation, "_run", interrupted)
     line = ("evaluate", "mmc.pt", *QUICK, 0, "--output", "here")
     status, _, err = run(*line)
     assert (status, err) == (130, "art-mmc: interrupted; the same command goes on from the last finished batch\n")
@@ -248,19 +236,10 @@ def test_state_of_another_evaluation_is_a_line(run, monkeypatch):
     assert err.count("\n") == 1
 
 
-def _interrupted(method):
-    """Ctrl-C once the state folder is there."""
-
-    def run(self, target, x, y, plans, pristine):
-        robustness.StateFolder(self.folder, self._fingerprint(target, x, y, plans))
-        raise KeyboardInterrupt
-
-    return run
-
-
 def test_diagnostics_and_curves_go_on_where_they_were(tmp_path, monkeypatch):
     """Stopped before the fifth file of each, and again at the next; nothing that is kept runs again."""
-    classifier, x, y = (each if i == 0 else each[2:4] for i, each in enumerate(linear(1.0)))
+    classifier, x, y = linear(1.0)
+    x, y = x[2:4], y[2:4]
     folder, plan = tmp_path / "state", AttackPlan("PGD", "pgd", "margin", 0.1, steps=3, step_size=0.05)
 
     def found(place: Path | None) -> dict:
@@ -344,7 +323,7 @@ def test_load_any_leaves_the_network_in_evaluation_mode(place, monkeypatch):
 
 def test_a_checkpoint_with_a_backbone_of_the_user_s(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
-    own = create_classifier("pc", _module(place).backbone(), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
+    own = create_classifier("pc", NETS["backbone"](), input_shape=(1, 8, 8), nb_classes=10, device_type="cpu")
     own.save_checkpoint(tmp_path / "own.pt")
     with pytest.raises(ValueError, match="for a backbone of your own give --factory module:function"):
         load_any(tmp_path / "own.pt", digits().x_test, 10)
@@ -367,16 +346,6 @@ def test_a_factory_gets_what_it_asks_for(monkeypatch):
     assert sys.path == before
 
 
-def test_assess_keeps_what_the_evaluation_is_about(place):
-    classifier, _ = load_any(place / "mmc.pt", digits().x_test, 10)
-    found = assess(classifier, digits(), RobustnessEvaluation("quick", 0.1, diagnostics=False), nb_test=6, curves=0)
-    assert found.curves is None
-    np.testing.assert_array_equal(found.inputs, digits().x_test[found.index])
-    np.testing.assert_array_equal(found.labels, digits().y_test[found.index])
-    assert found.provenance["name"] == "mmc"
-    assert found.verdict is None
-
-
 # --------------------------------------------------------------------------------------------------------------- curves
 
 
@@ -395,16 +364,10 @@ def test_radii_of_curves(eps, norm, radii):
 
 def linear(scale: float) -> tuple[PyTorchClassifier, np.ndarray, np.ndarray]:
     """Two classes, logits +-scale * (sum of (x - 1/2)): the distance to the boundary in L-inf is |mean(x) - 1/2|."""
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
-    with torch.no_grad():
-        network[1].weight[:] = scale * torch.tensor([[-1.0], [1.0]])
-        network[1].bias[:] = scale * torch.tensor([8.0, -8.0])
-    classifier = PyTorchClassifier(
-        model=network, loss=torch.nn.CrossEntropyLoss(), input_shape=(1, 4, 4), nb_classes=2, clip_values=(0, 1)
-    )
+    weight = scale * np.array([[-1.0], [1.0]]) * np.ones(16)
+    classifier = planted.linear(weight, -weight.sum(axis=1) / 2, input_shape=(1, 4, 4))
     offsets = np.array([-0.25, -0.15, -0.05, 0.05, 0.15, 0.25], np.float32)
-    x = np.broadcast_to(0.5 + offsets[:, None, None, None], (6, 1, 4, 4)).astype(np.float32).copy()
-    return classifier, x, (offsets > 0).astype(np.int64)
+    return classifier, np.tile(0.5 + offsets[:, None, None, None], (1, 1, 4, 4)), (offsets > 0).astype(np.int64)
 
 
 def test_curves_of_a_linear_model_are_known():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -40,34 +39,9 @@ from art_mmc.studies.reproduce import (
     prepare,
 )
 from art_mmc.studies.settings import Reproduce
-from tests.handmade import RECORD, attack, bits, figure, protocol, reproduction
+from tests.handmade import RECORD, attack, bits, carlini, figure, protocol, reproduction
 
 # --------------------------------------------------------------------------------------------------------- by hand, MMC
-
-
-@pytest.mark.parametrize(
-    ("method", "name", "eps", "published", "ours", "worst"),
-    [
-        ("pc", "PGD-40", 0.2, 50.2, (60.0, 10, 2.5), (0.1, 0.2)),
-        ("pc", "PGD-40", 0.1, 72.3, (80.0, 10, 2.5), (0.4, 0.1)),
-        ("sce", CLEAN, None, 99.2, (90.0, 10, 0.1), (0.1, 0.2)),  # the largest radius that ran
-        ("sce", "C&W, 100 steps", None, 42.2, (200 / 3, 3, 1.5), (0.1, 0.2)),  # it took three images and fooled one
-        ("pc", "BIM-10", 0.2, 48.6, None, (0.1, 0.2)),  # what did not run has its worst case
-        ("pc", "PGD-40", 0.3, 39.7, None, (0.1, 0.2)),
-    ],
-)
-def test_published_ours_and_worst_case_side_by_side(method, name, eps, published, ours, worst):
-    rows = {(each.method.key, each.cell.attack, each.cell.eps): each for each in paper_rows(reproduction())}
-    assert len(rows) == len(paper_rows(reproduction()))
-    found = rows[method, name, eps]
-    assert found.cell.value == published
-    assert (found.worst.accuracy, found.worst.eps) == worst
-    if ours is None:
-        assert found.ours is None
-    else:
-        assert (found.ours.value, found.ours.n, found.ours.seconds) == pytest.approx(ours)
-    if ours == (60.0, 10, 2.5):
-        assert found.ours.interval == pytest.approx((31.27, 83.18), abs=0.01)
 
 
 def test_no_row_without_the_worst_case():
@@ -117,18 +91,10 @@ def test_autoattack_is_the_worst_of_its_parts():
 
 def test_a_mean_distance_counts_failures_as_zero():
     """Three attacked, distances 1 and 2 and one failure: the mean is 1, its standard error 1.96 * 0.8165 / sqrt(3)."""
-    carlini = attack(
-        "C&W targeted",
-        None,
-        0.0,
-        "0011111110",
-        bounded=False,
-        attacked=bits("1110000000"),
-        distances=np.array([1.0, 2.0, *[math.nan] * 8]),
-    )
+    found = carlini("C&W targeted", "0011111110", 1.0, 2.0)
     cell = figure("pang2020-table2", "cifar10", "mmc", "C&W targeted")
     assert cell.unit == DISTANCE
-    ours = ours_of(replace(protocol(), attacks=(carlini,)), cell)
+    ours = ours_of(replace(protocol(), attacks=(found,)), cell)
     assert (ours.value, ours.n) == (1.0, 3)
     assert ours.interval == pytest.approx((0.0760, 1.9240), abs=1e-4)
 
@@ -136,8 +102,6 @@ def test_a_mean_distance_counts_failures_as_zero():
 def test_written_and_read_again(tmp_path):
     files = write_reproduction(reproduction(), tmp_path / "a")
     assert sorted(path.name for path in files) == ["figures.csv", "report.json", "report.md"]
-    again = load_reproduction(tmp_path / "a" / "report.json")
-    assert again.to_dict() == reproduction().to_dict()
     text, written = rewrite([tmp_path / "a" / "report.json"], tmp_path / "b")
     assert text == paper_text(reproduction())
     for path in written:
@@ -150,18 +114,10 @@ def test_written_and_read_again(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- running
 
 
-def images(count: int, channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits enlarged to other formats."""
-    data = load_dataset("digits")
-    x = np.repeat(np.repeat(data.x_train[:count], size // 8, axis=2), size // 8, axis=3)
-    pad = (size - x.shape[2]) // 2
-    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    return np.repeat(x, channels, axis=1).astype(np.float32), data.y_train[:count]
-
-
 def dataset(name: str, channels: int = 1, size: int = 28) -> Dataset:
-    x, y = images(60, channels, size)
-    return Dataset(name, x[:40], y[:40], x[40:], y[40:])
+    """Of its shape, for trainings and attacks that look at no more."""
+    x, y = np.zeros((20, channels, size, size), np.float32), np.arange(20) % 10
+    return Dataset(name, x, y, x, y)
 
 
 @pytest.fixture
@@ -315,14 +271,11 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     (tmp_path / "data").symlink_to(mnist_folder)
     small = replace(SUITES["li2021-table1"], once=())  # C&W is slow: its row says that it did not run
     monkeypatch.setitem(suites.SUITES, "li2021-table1", small)
-    data = load_dataset("mnist", "data")
-    with torch.random.fork_rng():
-        pc = comparison.build_classifier("pc", data, "lenet5")
+    pc = comparison.build_classifier("pc", load_dataset("mnist", "data"), "lenet5")
     pc.save_checkpoint("mine.pt")
-    line = (
-        "reproduce li2021-table1 --data-dir data --budget 0.01 --eps 0.3 --nb-test 5 --device cpu --threads 1 --quiet"
-    )
-    status, out, err = run(*line.split(), "--checkpoint", "pc=mine.pt", "--output", "here")
+    line = "reproduce li2021-table1 --data-dir data --budget 0.01 --eps 0.3 --nb-test 5 --device cpu --threads 1"
+    line += " --quiet --output here"
+    status, out, err = run(*line.split(), "--checkpoint", "pc=mine.pt")
     assert (status, err) == (0, "")
     found = load_reproduction("here/report.json")
     assert out.startswith(paper_text(found))
@@ -346,7 +299,7 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     measured = []
     monkeypatch.setattr(module, "assess", lambda *args, **kwargs: measured.append(kwargs["name"]) or sce.record)
     before = Path("here/sce.pt").read_bytes()
-    status, _, err = run(*line.split(), "--defence", "sce", "--output", "here")
+    status, _, err = run(*line.split(), "--defence", "sce")
     assert (status, err, measured) == (0, "", [])
     assert Path("here/sce.pt").read_bytes() == before
     again = load_reproduction("here/report.json")
@@ -358,7 +311,7 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     recipe = {"name": "li2021-mnist", "nb_epochs": 7, "batch_size": 64}
     told = {"backbone": "lenet5", "training_seconds": 12.3, "provenance": {"recipe": recipe, "n_train": 120}}
     Path("other.json").write_text(json.dumps({"defence": "pc", "clean_test_accuracy": {}, **told}))
-    line_of_pc = [*line.split(), "--defence", "pc", "--checkpoint", "pc=other.pt", "--output", "here"]
+    line_of_pc = [*line.split(), "--defence", "pc", "--checkpoint", "pc=other.pt"]
     assert run(*line_of_pc)[0] == 0
     assert measured == ["PC + LC"]
     again = load_reproduction("here/report.json")
@@ -376,9 +329,8 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
         assert run(*line_of_pc, "--seed", "3")[0] == 0
     assert len(measured) == count + 1
     # with other settings the folder is in the way, and that is a line
-    status, _, err = run(*line.split(), "--seed", "7", "--defence", "sce", "--output", "here")
-    assert status == 2
-    assert err.count("\n") == 1
+    status, _, err = run(*line.split(), "--seed", "7", "--defence", "sce")
+    assert (status, err.count("\n")) == (2, 1)
     assert "here" in err
 
 
@@ -428,10 +380,7 @@ def test_tables_of_detectors_run_the_study_of_detectors(run, monkeypatch, tmp_pa
     monkeypatch.setattr(module, "run_detection_study", lambda *args, folder: asked.append((*args, folder)) or "study")
     monkeypatch.setattr(report, "write_report", lambda found, folder: [folder / "report.md"])
     monkeypatch.setattr(report, "text_table", lambda found: f"the table of the {found}")
-    with torch.random.fork_rng():
-        create_classifier("rce", "lenet5", input_shape=(1, 28, 28), nb_classes=10, device_type="cpu").save_checkpoint(
-            "rce.pt"
-        )
+    create_classifier("rce", "lenet5", input_shape=(1, 28, 28), nb_classes=10).save_checkpoint("rce.pt")
     line = ["--data-dir", "data", "--device", "cpu", "--quiet", "--defence", "rce", "--checkpoint", "rce=rce.pt"]
     for table in ("pang2018-table2", "pang2018-table3"):
         status, out, err = run("reproduce", table, *line)
