@@ -99,13 +99,6 @@ def test_a_class_brings_little_along():
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(art_mmc.losses.__all__) - {"Loss", "LinearInLabelLoss", "SoftmaxCrossEntropyLoss"})
-)
-def test_public_losses(name):
-    assert "Paper link" in getattr(art_mmc.losses, name).__doc__
-
-
-@pytest.mark.parametrize(
     "package",
     [
         art_mmc,
@@ -129,5 +122,7 @@ def test_every_name_of_the_stub_is_handed_out(package):
         home = getattr(package, name)
         assert getattr(home, "__module__", "art_mmc.").startswith("art_mmc.")
         assert home.__doc__
+        if package is art_mmc.losses and name not in ("Loss", "LinearInLabelLoss", "SoftmaxCrossEntropyLoss"):
+            assert "Paper link" in home.__doc__
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'MCMClassifier'"):
         package.MCMClassifier  # noqa: B018

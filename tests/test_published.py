@@ -99,10 +99,10 @@ def test_tables_are_whole(name):
 
 
 def test_bounds_and_spreads_keep_their_text():
-    cell = figure("pang2020-table1", "cifar10", "center", "PGD-50 targeted", 16 / 255)
-    assert (cell.text, cell.value) == ("<=1", 1.0)
-    cell = figure("pang2021-table16", "cifar10", "trades", CLEAN, 8 / 255)
-    assert (cell.text, cell.value) == ("85.49+-.24", 85.49)
+    bound = figure("pang2020-table1", "cifar10", "center", "PGD-50 targeted", 16 / 255)
+    assert (bound.text, bound.value) == ("<=1", 1.0)
+    spreads = [figure("pang2021-table16", "cifar10", "trades", CLEAN, eps) for eps in (8 / 255, 0.031)]
+    assert [(each.text, each.value) for each in spreads] == [("85.49+-.24", 85.49), ("85.45+-.09", 85.45)]
 
 
 def test_units():
@@ -130,13 +130,6 @@ def test_every_figure_says_whether_it_was_verified():
     assert all(cell.verified for name, cell in cells if not name.startswith("pang2018"))
     assert all(("from memory" in cell.source) != cell.verified for _, cell in cells)
     assert all(cell.shown == cell.text + "*" * (not cell.verified) for _, cell in cells)
-
-
-def test_table_16_has_a_clean_figure_at_each_radius():
-    table = get_published("pang2021-table16")
-    clean = {cell.eps: cell.text for cell in table.select("cifar10", "trades") if cell.attack == CLEAN}
-    assert clean == {8 / 255: "85.49+-.24", 0.031: "85.45+-.09"}
-    assert SUITES[table.suite].eps_for("cifar10") == (0.031, 8 / 255)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
@@ -175,7 +168,6 @@ def test_the_suite_measures_every_figure(table):
                 continue
             for part in table.parts.get(cell.attack, (cell.attack,)):
                 assert (part, None if cell.eps is None else round(cell.eps, 6)) in at, cell
-        assert any(plan.objective == "adaptive" and plan.bounded for plan in plans)
 
 
 @pytest.mark.parametrize("table", PUBLISHED.values(), ids=list(PUBLISHED))

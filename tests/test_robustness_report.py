@@ -29,7 +29,6 @@ from art_mmc.reports import (
     robustness_report,
     write_robustness,
 )
-from art_mmc.reports.evaluate import side_by_side, strongest
 from art_mmc.reports.figures.evaluate import (
     confusion_figure,
     eps_figure,
@@ -105,19 +104,6 @@ def test_a_worst_case_that_is_not_trusted_is_none_to_quote(tmp_path):
     assert mixed == f"under the suite strong {QUOTE} but where the verdict is untrustworthy, under any other {BOUND}"
 
 
-def test_side_by_side_is_the_strongest_attack_on_all_samples():
-    """At 0.2 the restarts (2 of 10) and SPSA (1) followed others: the margin's own figure is 3 of 10."""
-    assert side_by_side(RECORD, 0.1) == ["80.0", "90.0", "60.0", "50.0 (23.7 to 76.3)"]
-    assert side_by_side(RECORD, 0.2) == ["70.0", "90.0", "30.0", "10.0 (1.8 to 40.4)"]
-    assert strongest(RECORD, 0.2, ("adaptive", "margin")) is ATTACKS[6]
-    assert strongest(RECORD, 0.2, ("dlr",)) is None
-
-
-def test_an_objective_that_did_not_run_is_a_dash():
-    record = replace(RECORD, attacks=(ATTACKS[0],))
-    assert side_by_side(record, 0.1)[:3] == ["80.0", "-", "-"]
-
-
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
@@ -142,17 +128,13 @@ def test_files_of_a_bare_record():
 def test_examples_of_another_run_are_left_alone(tmp_path):
     write_robustness(replace(pictured(), curves=None), tmp_path)
     document = json.loads((tmp_path / "report.json").read_text())
+    assert (document["format"], document["version"]) == ("art_mmc.robustness", 1)
+    json.dumps(document, allow_nan=False)  # it is strict
     document["predictions"][1] = 0
     (tmp_path / "report.json").write_text(json.dumps(document))
     again = load_robustness(tmp_path / "report.json")
     assert again.inputs is None
     assert again.examples is None
-
-
-def test_json_is_strict_and_says_what_it_is():
-    document = json.loads(report_files(replace(pictured(), inputs=None))["report.json"])
-    assert (document["format"], document["version"]) == ("art_mmc.robustness", 1)
-    json.dumps(document, allow_nan=False)
 
 
 @pytest.mark.parametrize(
