@@ -79,10 +79,15 @@ def test_the_records_of_a_study(study, trained, digits):
     assert len(study.white_box) == 2
 
 
-def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
+def of_sixty(trained, digits, **settings) -> DetectionStudy:
+    """One classifier, one detector, one attack."""
     dataset = replace(digits, x_test=digits.x_test[:60], y_test=digits.y_test[:60])
-    settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=40, quiet=True), dataset)
-    few = run_detection_study({"sce": trained["sce"]}, dataset, settings)
+    settings = settled(Detect(detector=["confidence"], attack=["fgsm"], quiet=True, **settings), dataset)
+    return run_detection_study({"sce": trained["sce"]}, dataset, settings)
+
+
+def test_images_that_set_the_threshold_are_not_attacked(trained, digits):
+    few = of_sixty(trained, digits, nb_test=40)
     assert few.provenance["n_calibration"] == 0  # 20 are too few for 5 %
     assert "held-out" in few.records[0].calibrated_on
 
@@ -93,11 +98,9 @@ def test_an_attack_that_leaves_its_ball_is_refused_by_the_rule_of_the_evaluation
     def far(self, x, y=None, **kwargs):
         return np.where(x > 0.5, x - np.float32(0.100009), x + np.float32(0.100009))
 
-    dataset = replace(digits, x_test=digits.x_test[:60], y_test=digits.y_test[:60])
-    settings = settled(Detect(detector=["confidence"], attack=["fgsm"], nb_test=10, eps=0.1, quiet=True), dataset)
     monkeypatch.setattr(FastGradientMethod, "generate", far)
     with pytest.raises(AttackError, match="attack 'FGSM' at eps 0.1 left the ball: L-inf distance 0.10000"):
-        run_detection_study({"sce": trained["sce"]}, dataset, settings)
+        of_sixty(trained, digits, nb_test=10, eps=0.1)
 
 
 def test_a_study_survives_its_files(study, tmp_path):
@@ -113,34 +116,27 @@ def test_a_study_survives_its_files(study, tmp_path):
         load_study(tmp_path / "other.json")
 
 
+def cells(table: str, first: str) -> list[str]:
+    """The cells of the row that begins so, without the first."""
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
 def test_tables_say_what_the_records_say(study):
     record = study.get("sce", "kernel-density", "FGSM")
-    rows = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
-        for line in auc_table(study).splitlines()
-    }
-    assert rows["Attack"] == [
-        "sce: n", "sce: confidence", "sce: K-density", "rce: n", "rce: confidence", "rce: K-density"
-    ]  # fmt: skip
-    assert rows["FGSM"][0] == str(record.kept.sum())
-    assert rows["FGSM"][2] == f"{100 * record.auc().value:.1f}"
-    assert rows["C&W-wb"][1] == "-"
-    joint = next(line for line in joint_table(study).splitlines() if line.startswith("| FGSM"))
-    cells = [cell.strip() for cell in joint.split("|")[2:-1]]
-    assert cells[0] == f"{100 * record.adversarial_correct.mean():.1f}"
-    assert cells[2] == f"{100 * record.correct_or_detected.value:.1f}"
-    assert (
-        next(line for line in joint_table(study).splitlines() if line.startswith("| PGD-wb")).split("|")[2].strip()
-        == "-"
-    )
-    details, white_box = (
-        [
-            line
-            for line in markdown_report(study).split(f"## {title}")[1].split("\n## ")[0].splitlines()
-            if line[:1] == "|"
-        ]
-        for title in ("With intervals", "C&W with the density")
-    )
+    areas, joint = auc_table(study), joint_table(study)
+    columns = ("n", "confidence", "K-density")
+    assert cells(areas, "Attack") == [f"{name}: {column}" for name in ("sce", "rce") for column in columns]
+    assert cells(areas, "FGSM")[0] == str(record.kept.sum())
+    assert cells(areas, "FGSM")[2] == f"{100 * record.auc().value:.1f}"
+    assert cells(areas, "C&W-wb")[1] == "-"
+    assert cells(joint, "FGSM")[0] == f"{100 * record.adversarial_correct.mean():.1f}"
+    assert cells(joint, "FGSM")[2] == f"{100 * record.correct_or_detected.value:.1f}"
+    assert cells(joint, "PGD-wb")[0] == "-"
+    parts = dict(part.split("\n", 1) for part in markdown_report(study).split("\n## ")[1:])
+    (details,) = (part for name, part in parts.items() if name.startswith("With intervals"))
+    (white_box,) = (part for name, part in parts.items() if name.startswith("C&W with the density"))
+    details, white_box = ([line for line in part.splitlines() if line[:1] == "|"] for part in (details, white_box))
     assert len(details) == 2 + 14
     assert text_table(study).splitlines()[0].split() == auc_table(study).splitlines()[0].replace("|", " ").split()
     white = study.white_box[0]
@@ -167,8 +163,7 @@ def test_no_conclusion_from_an_attack_without_a_ball_that_failed(study):
         assert record.conclusive is not brackets
         assert found.get("sce", "kernel-density", "JSMA").conclusive is not brackets
         assert found.get("sce", "kernel-density", "FGSM").conclusive
-        row = next(line for line in auc_table(found).splitlines() if line.startswith("| C&W-wb"))
-        assert ("(" in row) is brackets
+        assert ("(" in " ".join(cells(auc_table(found), "C&W-wb"))) is brackets
         for text in (text_table(found), markdown_report(found)):
             assert ("fewer than 95% of the images" in text) is brackets
             assert ("C&W-wb on sce (90.0 %)" in text) is brackets
@@ -185,8 +180,7 @@ def test_published_figures_are_cited_and_marked(study):
     text = published_tables(study)
     assert "https://arxiv.org/abs/1706.00633" in text
     assert "could not be verified" in text
-    fgsm = next(line for line in text.splitlines() if line.startswith("| FGSM"))
-    assert [cell.strip() for cell in fgsm.split("|")[2:-1]] == ["79.7*", "66.8*", "98.8*", "98.8*", "98.6*", "99.4*"]
+    assert cells(text, "FGSM") == ["79.7*", "66.8*", "98.8*", "98.8*", "98.6*", "99.4*"]
     assert "| rce | .77 | 31.59* |" in text
     other = replace(study, provenance={**study.provenance, "dataset": "digits"})
     assert published_tables(other) == ""
@@ -194,10 +188,9 @@ def test_published_figures_are_cited_and_marked(study):
 
 
 def test_default_radius():
-    x = np.zeros((4, 1, 8, 8), np.float32)
-    assert detection_eps(Dataset("grey", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 0.16
-    x = np.zeros((4, 3, 8, 8), np.float32)
-    assert detection_eps(Dataset("colour", x, np.arange(4) % 2, x, np.arange(4) % 2)) == 8 / 255
+    for channels, eps in ((1, 0.16), (3, 8 / 255)):
+        x, y = np.zeros((4, channels, 8, 8), np.float32), np.arange(4) % 2
+        assert detection_eps(Dataset("grey, then colour", x, y, x, y)) == eps
 
 
 @pytest.mark.thorough
