@@ -39,20 +39,20 @@ from art_mmc.evaluation import RobustnessEvaluation
 from art_mmc.evaluation.engine import Target
 from art_mmc.models import create_backbone
 from art_mmc.models.features import logits_and_features
-from art_mmc.models.inference import (
-    Prepared,
-    channels_last,
-    convolution_weights,
-    favours_channels_last,
-)
+from art_mmc.models.inference import Prepared
+from art_mmc.state import seeded
 from art_mmc.theory import rank_study
+from art_mmc.trainers import LossTrainer
 from tests.conftest import INPUT_SHAPE, Digits, assert_same, left_alone, one_hot, traces
+from tests.planted import plain
+
+ours_on = partial(plain, cls=LossDefendedClassifier)
 
 
 def unsettle(network: nn.Module) -> nn.Module:
     """Batch statistics and affine parameters that are no round numbers."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.running_mean is not None:
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2.0)
@@ -104,47 +104,34 @@ def gradients(call: Any, x: torch.Tensor, learning: list[torch.Tensor]) -> list[
 # --- fewer operations -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize("normed", [False, True])
-def test_sequence_gives_the_same_values_and_gradients(dimensions, normed):
-    """In float64, where another order of the sums does not show."""
+def sequence(dimensions: int, normed: bool) -> nn.Module:
     conv, norm = getattr(nn, f"Conv{dimensions}d"), getattr(nn, f"BatchNorm{dimensions}d")
-    layers = [conv(3, 16, 3, bias=not normed), *([norm(16)] if normed else []), nn.ReLU(), conv(16, 4, 2), nn.ReLU()]
-    sequence = nn.Sequential(*layers).eval().double()
-    if normed:
-        sequence[1].running_mean.normal_(), sequence[1].running_var.uniform_(0.5, 2.0)
-        nn.init.normal_(sequence[1].weight), nn.init.normal_(sequence[1].bias)
-    x = torch.rand(9, 3, *[7] * dimensions, dtype=torch.float64)
-    for a, b in zip(gradients(sequence, x, []), gradients(Prepared(sequence, fused=True), x, []), strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+    layers = [conv(3, 16, 3, bias=not normed), *[norm(16)] * normed, nn.ReLU(), conv(16, 4, 2), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
-@pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet20", "preact-resnet18", "vgg13", "mmc-resnet32v2"])
-def test_backbones_give_the_same(name):
-    shape = (1, 28, 28) if name == "lenet5" else (1, 8, 8) if name == "cnn" else (3, 32, 32)
-    network = unsettle(create_backbone(name, shape)).eval().double().requires_grad_(False)
-    x = torch.rand(2 if name != "lenet5" else 9, *shape, dtype=torch.float64)
+#: what fewer operations may stand for, and the shape of its inputs
+FUSED = {f"{d}d{'-normed' * n}": (partial(sequence, d, n), (3, *[7] * d)) for d in (1, 2, 3) for n in (False, True)}
+FUSED |= {
+    name: (partial(create_backbone, name, shape), shape)
+    for shape, names in (
+        ((1, 8, 8), ["cnn"]),
+        ((1, 28, 28), ["lenet5"]),
+        ((3, 32, 32), ["resnet20", "preact-resnet18", "vgg13", "mmc-resnet32v2"]),
+    )
+    for name in names
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fewer_operations_give_the_same_values_and_gradients(name):
+    """In float64, where another order of the sums does not show."""
+    build, shape = FUSED[name]
+    network = unsettle(build()).eval().double().requires_grad_(False)
+    x = torch.rand(2 if len(shape) == 3 and shape[1] == 32 else 9, *shape, dtype=torch.float64)
     for a, b in zip(gradients(network, x, []), gradients(Prepared(network, fused=True), x, []), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-8, atol=1e-9 * a.abs().max().item())
     assert not any("forward" in module.__dict__ for module in network.modules())
-
-
-def test_folding_follows_the_weights():
-    """Changes behind torch's back, which no version counter sees, count at once."""
-    sequence = unsettle(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))).eval()
-    x = torch.rand(3, 1, 8, 8)
-    with torch.no_grad():
-        for change in (
-            lambda: sequence[0].weight.data.mul_(2),
-            lambda: sequence[1].running_mean.add_(1),
-            lambda: sequence[1].weight.data.fill_(0.3),
-            lambda: sequence.__setitem__(0, nn.Conv2d(1, 4, 3)),
-        ):
-            before = Prepared(sequence, fused=True)(x)
-            change()
-            after = Prepared(sequence, fused=True)(x)
-            assert not torch.allclose(after, before)
-            torch.testing.assert_close(after, sequence(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -348,8 +335,7 @@ def test_nothing_is_switched_while_a_call_runs(digits: Digits):
 
     network = unsettle(Looking())
     network.features[0].weight.requires_grad_(False)
-    arts = PyTorchClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
-    ours = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss")
+    arts, ours = plain(network), ours_on(network, objective="loss")
     network.train()
     network.out.eval()
     expected = [(m.training, 0, False) for m in network.modules()] + [p.requires_grad for p in network.parameters()]
@@ -389,7 +375,7 @@ def test_a_call_in_one_thread_knows_nothing_of_another_s(digits: Digits):
                 go_on.wait(10)
             return super().forward(x)
 
-    classifier = LossDefendedClassifier(unsettle(Waiting(dropout=0.5)), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+    classifier = ours_on(unsettle(Waiting(dropout=0.5)))
     x, found = digits.x_test[:9], []
     expected = classifier.predict(x, batch_size=3)
     thread = threading.Thread(target=lambda: found.append(classifier.predict(x, batch_size=3)))
@@ -404,33 +390,11 @@ def test_a_call_in_one_thread_knows_nothing_of_another_s(digits: Digits):
 # --- memory format ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_channels_last_changes_strides_alone(channels):
-    x = torch.rand(4, channels, 5, 6, requires_grad=True)
-    y = channels_last(x)
-    assert y.stride() == (30 * channels, 1, 6 * channels, channels)
-    assert torch.equal(x, y)
-    assert torch.equal(torch.autograd.grad(y.square().sum(), x)[0], 2 * x)
-
-
-def test_rule_of_the_format():
-    narrow, wide, dense = (
-        convolution_weights([each]) for each in (nn.Conv2d(1, 4, 3), nn.Conv2d(512, 512, 3), nn.Linear(4, 4))
-    )
-    x = torch.rand(4, 1, 8, 8)
-    assert favours_channels_last(narrow, x)
-    assert not favours_channels_last(wide, x)
-    assert not favours_channels_last(dense, x)
-    assert not favours_channels_last(narrow, x.flatten(1))
-    assert not favours_channels_last(narrow, x.double())
-
-
 def test_network_that_takes_no_channels_last_is_asked_once():
     """`x.view` fails on such maps; from then on the network gets what it can take, and the second try the input."""
     network = unsettle(Viewing()).eval()
-    classifier = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss")
-    rng = np.random.default_rng(0)
-    x, y = rng.random((9, *INPUT_SHAPE), np.float32), np.arange(9)
+    classifier = ours_on(network, objective="loss")
+    x, y = np.random.default_rng(0).random((9, *INPUT_SHAPE), np.float32), np.arange(9)
     network.calls = 0
     with torch.no_grad():
         expected = network(torch.tensor(x)).numpy()
@@ -439,37 +403,40 @@ def test_network_that_takes_no_channels_last_is_asked_once():
     np.testing.assert_allclose(classifier.predict(x), expected, rtol=1e-4, atol=1e-4)
     classifier.loss_gradient(x, y)
     assert network.calls == 5
-    classifier.fit(x, y, nb_epochs=1)
-    assert not any(module.training for module in network.modules())
+    for fit in (classifier.fit, LossTrainer(classifier, verbose=False).fit):
+        fit(x, y, nb_epochs=1)
+        assert not any(module.training for module in network.modules())
 
 
 def test_training_asks_without_a_trace():
     networks = unsettle(Viewing(dropout=0.5)), Normed()
-    fails, takes = (LossDefendedClassifier(each, nn.CrossEntropyLoss(), INPUT_SHAPE, 10) for each in networks)
+    fails, takes = map(ours_on, networks)
     for i, module in enumerate(networks[0].modules()):
         module.training = i % 2 == 0
     x = torch.rand(4, 1, 8, 8)
     networks[0].calls = 0  # the network counts its passes by itself
     with left_alone(networks[0]):
         assert fails.laid_out(x) is x
-    assert takes.laid_out(x).stride() == channels_last(x).stride()
+    assert takes.laid_out(x).stride() == (64, 1, 8, 1)
+    assert torch.equal(takes.laid_out(x), x)
 
 
-def test_an_error_of_the_networks_own_is_raised():
-    class Failing(Normed):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("out of memory, say")
-
-    classifier = LossDefendedClassifier(Failing(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        classifier.predict(np.zeros((2, *INPUT_SHAPE), np.float32))
+class Failing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory, say")
 
 
-def test_an_error_of_a_network_of_two_types_is_its_own():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(5, 5).double())
-    classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        classifier.predict(np.zeros((2, *INPUT_SHAPE), np.float32))
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Failing(), "out of memory"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(5, 5).double()), "mat1 and mat2"),
+    ],
+    ids=["memory", "two types"],
+)
+def test_an_error_of_the_networks_own_is_raised(network, message):
+    with pytest.raises(RuntimeError, match=message):
+        ours_on(network).predict(np.zeros((2, *INPUT_SHAPE), np.float32))
 
 
 # --- the arithmetics --------------------------------------------------------------------------------------------------
@@ -478,9 +445,7 @@ def test_an_error_of_a_network_of_two_types_is_its_own():
 @pytest.mark.parametrize("arithmetic", ["fast", "exact", "bfloat16"])
 def test_arithmetics_agree(arithmetic, digits: Digits):
     network = unsettle(Normed(dropout=0.3))
-    classifier = LossDefendedClassifier(
-        network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, objective="loss", arithmetic=arithmetic
-    )
+    classifier = ours_on(network, objective="loss", arithmetic=arithmetic)
     x, y = digits.x_test[:20], digits.y_test[:20]
     double = copy.deepcopy(network).double().eval()
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
@@ -500,12 +465,12 @@ def test_arithmetics_agree(arithmetic, digits: Digits):
 
 def test_compiled_network_gives_the_same(digits: Digits):
     network = unsettle(Normed())
-    plain = LossDefendedClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
-    compiled = accelerate(plain, "adaptive", compile="eager")
+    usual = ours_on(network)
+    compiled = accelerate(usual, "adaptive", compile="eager")
     x, y = digits.x_test[:9], digits.y_test[:9]
     for _ in range(2):
-        np.testing.assert_allclose(compiled.predict(x), plain.predict(x), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(compiled.loss_gradient(x, y), plain.loss_gradient(x, y), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(compiled.predict(x), usual.predict(x), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(compiled.loss_gradient(x, y), usual.loss_gradient(x, y), rtol=1e-3, atol=1e-5)
         network.features[0].weight.data.mul_(1.5)
     assert compiled._compiled is not None
     pickle.dumps(compiled)
@@ -519,9 +484,7 @@ def test_fast_training_is_exact_training_to_within_rounding(digits: Digits):
     for arithmetic in ("exact", "fast"):
         network = copy.deepcopy(start)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        classifier = LossDefendedClassifier(
-            network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, optimizer=optimizer, arithmetic=arithmetic
-        )
+        classifier = ours_on(network, optimizer=optimizer, arithmetic=arithmetic)
         classifier.fit(x, y, batch_size=32, nb_epochs=1)
         results.append(network.state_dict())
     for key, value in results[0].items():
@@ -551,24 +514,13 @@ def users(kind: str, digits: Digits) -> PyTorchClassifier:
     net: nn.Module = Normed()
     if kind == "sequential":
         net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    squeezing = FeatureSqueezing(clip_values=(0, 1), bit_depth=4)
     more: dict[str, Any] = {
         "tuple": {"preprocessing": (0.3, 0.7)},
         "none": {"preprocessing": None},
-        "squeezing": {
-            "preprocessing": None,
-            "preprocessing_defences": FeatureSqueezing(clip_values=(0, 1), bit_depth=4),
-        },
+        "squeezing": {"preprocessing": None, "preprocessing_defences": squeezing},
     }.get(kind, {})
-    classifier = PyTorchClassifier(
-        net,
-        nn.CrossEntropyLoss(),
-        INPUT_SHAPE,
-        10,
-        optimizer=torch.optim.Adam(net.parameters(), lr=0.01),
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-        **more,
-    )
+    classifier = plain(net, optimizer=torch.optim.Adam(net.parameters(), lr=0.01), **more)
     classifier.fit(digits.x_train[:128], one_hot(digits.y_train[:128]), batch_size=32, nb_epochs=3)
     return classifier
 
@@ -598,17 +550,14 @@ def test_accelerate_shares_and_leaves_the_network_as_it_is(digits: Digits):
     arts = users("module", digits)
     arts.model.train()
     arts.model.out.eval()
-    modes = [module.training for module in arts.model.modules()]
-    state = copy.deepcopy(arts.model.state_dict())
-    ours = accelerate(arts)
+    with left_alone(arts.model), seeded(0):  # ART's PGD draws numbers
+        ours = accelerate(arts)
+        ProjectedGradientDescent(ours, eps=0.1, max_iter=2, verbose=False).generate(digits.x_test[:4])
     assert ours.model is arts.model
     assert ours.optimizer is arts.optimizer
     assert ours.loss is arts.loss
     assert (ours.objective, ours.arithmetic, ours.compile) == ("loss", "fast", False)
     assert ours.preprocessing_operations == []  # ART's default subtracts 0 and divides by 1
-    ProjectedGradientDescent(ours, eps=0.1, max_iter=2, verbose=False).generate(digits.x_test[:4])
-    assert [module.training for module in arts.model.modules()] == modes
-    assert all(torch.equal(value, state[key]) for key, value in arts.model.state_dict().items())
     before = arts.predict(digits.x_test[:4])
     ours.fit(digits.x_train[:32], digits.y_train[:32], nb_epochs=1)
     assert not np.array_equal(arts.predict(digits.x_test[:4]), before)
@@ -631,17 +580,23 @@ class Wrapping(PyTorchClassifier):
         return super()._make_model_wrapper(model)
 
 
-def test_accelerate_refuses_what_is_more_than_a_network(digits: Digits):
-    net = Normed()
-    smoothed = PyTorchRandomizedSmoothing(
-        net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, optimizer=torch.optim.Adam(net.parameters()), device_type="cpu"
-    )
-    with pytest.raises(TypeError, match="PyTorchRandomizedSmoothing has its own .*predict"):
-        accelerate(smoothed)
-    with pytest.raises(TypeError, match="Wrapping has its own _make_model_wrapper"):
-        accelerate(Wrapping(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu"))
-    with pytest.raises(TypeError, match="expected an ART PyTorchClassifier, got Linear"):
-        accelerate(nn.Linear(2, 2))
+class Reversed(nn.Sequential):
+    """ART runs its children: on the network itself it would be another classifier."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -super().forward(x)
+
+
+def test_accelerate_refuses_what_is_more_than_a_network():
+    optimizer = torch.optim.Adam(Normed().parameters())
+    for given, message in (
+        (plain(Normed(), PyTorchRandomizedSmoothing, optimizer=optimizer), "Smoothing has its own .*predict"),
+        (plain(Normed(), Wrapping), "Wrapping has its own _make_model_wrapper"),
+        (plain(Reversed(nn.Flatten(), nn.Linear(64, 10))), "PyTorchClassifier has its own ModelWrapper"),
+        (nn.Linear(2, 2), "expected an ART PyTorchClassifier, got Linear"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            accelerate(given)
     assert art_mmc.accelerate is accelerate
 
 
@@ -655,20 +610,29 @@ class Doubling(PyTorchClassifier):
         return 2 * super()._apply_postprocessing(preds, fit)
 
 
+def assert_arts(arts: PyTorchClassifier, ours: PyTorchClassifier, x: np.ndarray, y: np.ndarray, *more: Any) -> None:
+    """Values and gradients bit for bit, and what else is called, random numbers included."""
+    calls = [lambda c: c.predict(x), lambda c: c.loss_gradient(x, y), lambda c: c.class_gradient(x)]
+    calls += [lambda c, reduction=each: c.compute_loss(x, y, reduction) for each in ("none", "mean")]
+    for call in (*calls, *more):
+        results = []
+        for classifier in (arts, ours):
+            with seeded(0):
+                results.append(call(classifier))
+        np.testing.assert_array_equal(results[1], results[0])
+
+
 @pytest.mark.parametrize("kind", ["preprocessing", "postprocessing", "on the object"])
 def test_accelerate_keeps_what_a_class_does_itself(kind, digits: Digits):
     """Values of ART's class through the user's own method, also where the evaluation attacks."""
-
-    cls = {"preprocessing": Inverting, "postprocessing": Doubling}.get(kind, PyTorchClassifier)
-    arts = cls(unsettle(Normed()), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    arts = plain(
+        unsettle(Normed()), {"preprocessing": Inverting, "postprocessing": Doubling}.get(kind, PyTorchClassifier)
+    )
     if kind == "on the object":
         arts._apply_preprocessing = lambda x, y, fit=False, no_grad=True: (1 - x, y)
     ours = accelerate(arts, arithmetic="exact")
     x, y = digits.x_test[:6], one_hot(digits.y_test[:6])
-    np.testing.assert_array_equal(ours.predict(x), arts.predict(x))
-    np.testing.assert_array_equal(ours.loss_gradient(x, y), arts.loss_gradient(x, y))
-    np.testing.assert_array_equal(ours.compute_loss(x, y), arts.compute_loss(x, y))
-    np.testing.assert_array_equal(ours.class_gradient(x), arts.class_gradient(x))
+    assert_arts(arts, ours, x, y)
     again = copy.deepcopy(ours) if kind == "on the object" else pickle.loads(pickle.dumps(copy.deepcopy(ours)))
     np.testing.assert_array_equal(again.predict(x), arts.predict(x))
     target = Target(arts, x)
@@ -677,18 +641,8 @@ def test_accelerate_keeps_what_a_class_does_itself(kind, digits: Digits):
     np.testing.assert_array_equal(target.view("margin").loss_gradient(x, y), expected)
 
 
-def test_sequence_with_a_forward_of_its_own_is_refused():
-    """ART runs its children: on the network itself it would be another classifier."""
-
-    class Reversed(nn.Sequential):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return -super().forward(x)
-
-    arts = PyTorchClassifier(
-        Reversed(nn.Flatten(), nn.Linear(64, 10)), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu"
-    )
-    with pytest.raises(TypeError, match="PyTorchClassifier has its own ModelWrapper"):
-        accelerate(arts)
+def test_the_evaluation_attacks_a_sequence_as_art_runs_it():
+    arts = plain(Reversed(nn.Flatten(), nn.Linear(64, 10)))
     x, y = np.random.default_rng(0).random((4, *INPUT_SHAPE), np.float32), np.eye(10, dtype=np.float32)[:4]
     view = Target(arts, x).view("loss")
     np.testing.assert_allclose(view.predict(x), arts.predict(x), rtol=1e-5)
@@ -704,7 +658,7 @@ def test_layers_of_a_sequence_keep_their_places(tmp_path):
     x = np.random.default_rng(0).random((5, *INPUT_SHAPE), np.float32)
     for network in (nn.Sequential(named), nn.Sequential(*named.values(), relu, nn.Linear(10, 10))):
         unsettle(network)
-        arts = PyTorchClassifier(network, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
+        arts = plain(network)
         ours = accelerate(arts)
         assert ours.layer_names == arts.layer_names
         for i in [*range(5), -1]:
@@ -713,12 +667,13 @@ def test_layers_of_a_sequence_keep_their_places(tmp_path):
             found = ours.get_activations(x, arts.layer_names[i], batch_size=2)
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         arts.save("net", str(tmp_path))
-        fresh = LossDefendedClassifier(copy.deepcopy(network), nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+        fresh = ours_on(copy.deepcopy(network))
         nn.init.zeros_(fresh.model[0].weight)
         fresh.load("net", str(tmp_path))
         np.testing.assert_allclose(fresh.predict(x), arts.predict(x), rtol=1e-4, atol=1e-5)
         nn.init.zeros_(network[0].weight)
         fresh.save("ours", str(tmp_path))
+        np.testing.assert_allclose(ours.predict(x), arts.predict(x), rtol=1e-4, atol=1e-5)  # the new weights count
         network.load_state_dict(torch.load(tmp_path / "ours.model", weights_only=True))
         np.testing.assert_allclose(fresh.predict(x), arts.predict(x), rtol=1e-4, atol=1e-5)
 
@@ -727,32 +682,16 @@ def test_layers_of_a_sequence_keep_their_places(tmp_path):
 def test_many_samples_of_one_input_as_on_arts_class(samples, attack, digits: Digits):
     """Expectation over transformation: values and attacks bit for bit."""
     eot = EoTImageRotationPyTorch(nb_samples=samples, clip_values=(0, 1), angles=30.0)
-    net = unsettle(Normed())
-    arts = PyTorchClassifier(
-        net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), preprocessing_defences=eot, device_type="cpu"
-    )
-    ours = accelerate(arts, arithmetic="exact")
-    x, y = digits.x_test[:5], one_hot(digits.y_test[:5])
+    arts = plain(unsettle(Normed()), preprocessing_defences=eot)
+    x, y = digits.x_test[:5], digits.y_test[:5]
     cls, arguments = ATTACKS[attack]
-    for call in (
-        lambda c: c.predict(x),
-        lambda c: c.loss_gradient(x, y),
-        lambda c: c.compute_loss(x, y),
-        lambda c: c.compute_loss(x, y, reduction="mean"),
-        lambda c: c.class_gradient(x),
-        lambda c: cls(c, **arguments).generate(x, y),
-    ):
-        results = []
-        for classifier in (arts, ours):
-            np.random.seed(0)
-            torch.manual_seed(0)
-            results.append(call(classifier))
-        np.testing.assert_array_equal(results[1], results[0])
+    attacked = lambda c: cls(c, **arguments).generate(x, one_hot(y))  # noqa: E731
+    assert_arts(arts, accelerate(arts, arithmetic="exact"), x, one_hot(y), attacked)
     defended = create_classifier(
         "mmc", "cnn", input_shape=INPUT_SHAPE, nb_classes=10, preprocessing_defences=eot, device_type="cpu"
     )
-    assert defended.loss_gradient(x, digits.y_test[:5]).shape == x.shape
-    assert defended.class_gradient(x, label=digits.y_test[:5]).shape == (5, 1, *INPUT_SHAPE)
+    assert defended.loss_gradient(x, y).shape == x.shape
+    assert defended.class_gradient(x, label=y).shape == (5, 1, *INPUT_SHAPE)
 
 
 def test_network_that_works_in_place(digits: Digits):
@@ -762,18 +701,16 @@ def test_network_that_works_in_place(digits: Digits):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x.sub_(0.5).relu_())
 
-    net = unsettle(InPlace())
-    arts = PyTorchClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10, clip_values=(0, 1), device_type="cpu")
+    arts = plain(unsettle(InPlace()))
     x, y = digits.x_test[:5].copy(), one_hot(digits.y_test[:5])
     exact = accelerate(arts, arithmetic="exact")
-    for call in (lambda c: c.predict(x), lambda c: c.loss_gradient(x, y), lambda c: c.class_gradient(x)):
-        np.testing.assert_array_equal(call(exact), call(arts))
+    assert_arts(arts, exact, x, y)
     leaf = torch.tensor(x, requires_grad=True)
     for ours in (exact, accelerate(arts)):
         with ours.crafting():
             assert torch.autograd.grad(ours.forward(leaf).sum(), leaf)[0].abs().max() > 0
         ours.compute_loss(leaf, torch.tensor(y))
-        logits_and_features(net, leaf, net.features)
+        logits_and_features(arts.model, leaf, arts.model.features)
         network_outputs(arts, x, "features")
     np.testing.assert_array_equal(leaf.detach(), x)
     np.testing.assert_array_equal(x, digits.x_test[:5])
@@ -834,9 +771,8 @@ def test_auxiliary_outputs_are_seen_at_once(digits: Digits):
         create_classifier("sce", Aux(), input_shape=INPUT_SHAPE, nb_classes=10)
     with pytest.raises(ValueError, match=r"\(2, 10\) in evaluation mode and \(2, 20\) in training mode"):
         create_classifier("sce", Aux(wide=True), input_shape=INPUT_SHAPE, nb_classes=10)
-    classifier = LossDefendedClassifier(Aux(), nn.CrossEntropyLoss(), INPUT_SHAPE, 10, device_type="cpu")
     with pytest.raises(TypeError, match="the network returned a tuple; take its auxiliary outputs off"):
-        classifier.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
+        ours_on(Aux()).fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1)
 
 
 # --- work that nobody reads, counted ----------------------------------------------------------------------------------
@@ -861,7 +797,7 @@ def test_class_gradients_in_parts_and_one_by_one(count, digits: Digits, monkeypa
 
     x = digits.x_test[:4]
     for net in (unsettle(Normed()), unsettle(Net())):
-        classifier = LossDefendedClassifier(net, nn.CrossEntropyLoss(), INPUT_SHAPE, 10)
+        classifier = ours_on(net)
         expected = accelerate(classifier, "adaptive", "exact").class_gradient(x)
         monkeypatch.setitem(art_mmc.classifiers.base._GRADIENTS_AT_ONCE, "cpu", 4 * count)
         np.testing.assert_allclose(classifier.class_gradient(x), expected, rtol=1e-3, atol=1e-5)
