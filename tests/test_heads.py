@@ -28,6 +28,7 @@ HEADS = {
     "linear": lambda d, k: LinearHead(d, k),
     "reversed": lambda d, k: ReversedLinearHead(d, k),
     "unit-norm": lambda d, k: UnitNormHead(d, k),
+    "unit-norm-15": lambda d, k: UnitNormHead(d, k, logit_norm=15.0),
     "center": lambda d, k: CenterTrackingHead(d, k, center_rate=0.3),
     "fixed": lambda d, k: FixedCentersHead(d, k),
     "fixed-100": lambda d, k: FixedCentersHead(d, k, scale=100.0),
@@ -82,9 +83,7 @@ def test_distance_logits(name):
 
 def test_distance_logits_by_hand():
     # centers (10, 0), (-10, 0), T = 10; z = (4, 3): -(36 + 9) / 20 = -2.25 and -(196 + 9) / 20 = -10.25
-    head = FixedCentersHead(2, 2)
-    assert head.temperature == 10.0
-    assert head(torch.tensor([[4.0, 3.0]])).tolist() == [[-2.25, -10.25]]
+    assert FixedCentersHead(2, 2)(torch.tensor([[4.0, 3.0]])).tolist() == [[-2.25, -10.25]]
 
 
 @pytest.mark.parametrize("name", DISTANCE)
@@ -171,46 +170,34 @@ def test_fixed_centers_are_a_buffer_that_no_reset_and_no_step_moves(name):
     assert torch.equal(head.centers, centers)
 
 
-def test_fixed_centers_come_from_the_geometry():
-    assert torch.equal(FixedCentersHead(16, 10).centers, max_mahalanobis_centers(10, 16, 10.0))
-    assert torch.equal(FixedCentersHead(16, 10, 100.0).centers, max_mahalanobis_centers(10, 16, 100.0))
-    assert torch.equal(
-        FixedCentersHead(16, 10, 7.0, centers="random", center_seed=3).centers, random_centers(10, 16, 7.0, seed=3)
-    )
-    assert torch.equal(FixedCentersHead(3, 7, center_seed=3).centers, max_mahalanobis_centers(7, 3, 10.0, seed=3))
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((16, 10), {}, max_mahalanobis_centers(10, 16, 10.0)),
+        ((16, 10), {"scale": 100.0}, max_mahalanobis_centers(10, 16, 100.0)),
+        ((16, 10), {"scale": 7.0, "centers": "random", "center_seed": 3}, random_centers(10, 16, 7.0, seed=3)),
+        ((3, 7), {"center_seed": 3}, max_mahalanobis_centers(7, 3, 10.0, seed=3)),
+    ],
+)
+def test_fixed_centers_come_from_the_geometry(shape, options, expected):
+    assert torch.equal(FixedCentersHead(*shape, **options).centers, expected)
 
 
 # --------------------------------------------------------------------------------------------------- linear heads
 
 
-@pytest.mark.parametrize("name", LINEAR)
-def test_linear_logits(name):
-    head, z = make(name), features(dtype=torch.float64)
-    expected = z.numpy() @ head.linear.weight.detach().double().numpy().T + head.linear.bias.detach().double().numpy()
+@pytest.mark.parametrize("nb_classes", [2, 10, 200])
+@pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "unit-norm-15"])
+def test_linear_logits(name, nb_classes):
+    """`W z + b`; of a reversed head less that, of the heads of unit norm `r o / ||o||`."""
+    head, z = make(name, k=nb_classes), features(dtype=torch.float64)
+    weight, bias = (each.detach().double().numpy() for each in (head.linear.weight, head.linear.bias))
+    o = z.numpy() @ weight.T + bias
+    length = {"unit-norm": 1.0, "unit-norm-15": 15.0}.get(name)
+    expected = -o if name == "reversed" else o if length is None else length * o / np.sqrt((o**2).sum(1)[:, None])
     logits = head(z)
     assert logits.dtype == torch.float64
-    np.testing.assert_allclose(logits.detach().numpy(), -expected if name == "reversed" else expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("nb_classes", "norm"), [(2, 15.0), (10, 1.0), (10, 15.0), (200, 1.0)])
-def test_unit_norm_logits(nb_classes, norm):
-    """The linear head's logits at another length: `r o / ||o||`."""
-    torch.manual_seed(0)
-    head, z = UnitNormHead(16, nb_classes, logit_norm=norm), features(dtype=torch.float64)
-    o = z.numpy() @ head.linear.weight.detach().double().numpy().T + head.linear.bias.detach().double().numpy()
-    logits = head(z).detach()
-    np.testing.assert_allclose(logits.numpy(), norm * o / np.sqrt((o**2).sum(axis=1, keepdims=True)), rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", [*LINEAR, "unit-norm", "gaussian"])
-def test_reset_draws_anew(name):
-    head = make(name)
-    before = [p.detach().clone() for p in head.parameters()]
-    for module in head.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    assert before
-    assert not any(torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True))
+    np.testing.assert_allclose(logits.detach().numpy(), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -271,19 +258,14 @@ def test_tracked_logits_carry_the_features():
 # -------------------------------------------------------------------------------------------------- trained means
 
 
-def test_means_are_trained():
-    head = GaussianMeansHead(16, 10)
-    assert [name for name, _ in head.named_parameters()] == ["centers"]
-    functional.cross_entropy(head(features()), torch.arange(12) % 10).backward()
-    assert head.centers.grad.any(dim=1).all()
-    assert not head.needs_signed_features
-
-
-def test_means_start_within_glorots_bound():
-    torch.manual_seed(0)
-    head = GaussianMeansHead(100, 200)
+def test_means_are_trained_and_start_within_glorots_bound():
+    head = make("gaussian", 100, 200)
     bound = (6 / (100 + 200)) ** 0.5
     assert 0.99 * bound < head.centers.abs().max() <= bound
+    assert [name for name, _ in head.named_parameters()] == ["centers"]
+    functional.cross_entropy(head(features(100)), torch.arange(12)).backward()
+    assert head.centers.grad.any(dim=1).all()
+    assert not head.needs_signed_features
 
 
 @pytest.mark.parametrize("name", HEADS)

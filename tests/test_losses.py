@@ -20,7 +20,7 @@ from torch.nn import functional
 from art_mmc import losses as L  # noqa: N812
 from art_mmc.defences import DEFENCES
 from art_mmc.heads import CenterTrackingHead
-from tests.cases import CASES, FORMULAS, SOFT, batch, log_softmax, published, rce, sce
+from tests.cases import CASES, FORMULAS, SOFT, batch, published, rce, sce
 
 CLASSES = [2, 10, 200]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -113,17 +113,6 @@ def test_a_true_class_of_certainty_still_has_a_gradient(key):
     each(key, "sum")(leaf, y).backward()
     tolerance = 1e-6 * reference.grad.abs().max().item()
     np.testing.assert_allclose(leaf.grad.numpy(), reference.grad.numpy(), rtol=1e-4, atol=tolerance)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("key", ["sce-weighted", "pc+lc-code-soft"])
-def test_compiled_without_a_break(key):
-    logits, y = batch(10)
-    loss = L.SoftmaxCrossEntropyLoss(0.1, weight=range(10)) if key == "sce-weighted" else each(key, "mean")
-    leaf, reference = logits.clone().requires_grad_(True), logits.clone().requires_grad_(True)
-    torch.compile(loss, fullgraph=True, backend="aot_eager")(leaf, y).backward()
-    loss(reference, y).backward()
-    torch.testing.assert_close(leaf.grad, reference.grad, rtol=1e-12, atol=0)
 
 
 def test_losses_of_no_samples():
@@ -335,14 +324,10 @@ def test_smoothing_of_probability_labels():
 def test_reduction_is_read_at_call_time(key):
     for k in sizes(key):
         logits, y = batch(k)
-        loss, expected = CASES[key].build(), CASES[key].values(logits, y)
-        assert loss(logits, y).item() == pytest.approx(expected.mean(), rel=1e-10, abs=1e-14)
-        loss.reduction = "sum"
-        assert loss(logits, y).item() == pytest.approx(expected.sum(), rel=1e-10, abs=1e-14)
-        loss.reduction = "none"
-        assert loss(logits, y).shape == (8,)
-        loss.reduction = "mean"
-        assert loss(logits, y).shape == ()
+        loss, values = CASES[key].build(), CASES[key].values(logits, y)
+        for reduction, expected in (("sum", values.sum()), ("none", values), ("mean", values.mean())):
+            loss.reduction = reduction
+            np.testing.assert_allclose(loss(logits, y).numpy(), expected, rtol=1e-10, atol=1e-14)
 
 
 @every_loss
@@ -499,19 +484,6 @@ def center_setup(training=True, dtype=torch.float64, rate=0.5):
     return head, z, y
 
 
-def test_center_loss_value_uses_the_centers_before_the_update():
-    head, z, y = center_setup()
-    before = head.centers.numpy().copy()
-    logits = head(z)
-    expected = [
-        -log_softmax(logits[i].detach().numpy())[k] + 0.2 / 2 * sum((z[i].numpy() - before[k]) ** 2)
-        for i, k in enumerate(y.tolist())
-    ]
-    value = L.CenterLoss(0.2, "none")(logits, y)
-    np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-12)
-    assert not np.allclose(head.centers[:5].numpy(), before[:5], rtol=1e-2)
-
-
 @pytest.mark.parametrize(("rate", "labels"), [(0.0, "indices"), (0.3, "one-hot"), (1.0, "column"), (0.3, "indices")])
 def test_center_loss_moves_the_centers_by_equation_4(rate, labels):
     head, z, y = center_setup(rate=rate)
@@ -527,12 +499,10 @@ def test_center_loss_moves_the_centers_by_equation_4(rate, labels):
 def test_center_loss_moves_the_centers_in_training_only():
     head, z, y = center_setup()
     loss, before = L.CenterLoss(), head.centers.clone()
-    with torch.no_grad():
-        loss(head(z), y)
-    assert torch.equal(head.centers, before)
-    with torch.inference_mode():
-        loss(head(z), y)
-    assert torch.equal(head.centers, before)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            loss(head(z), y)
+        assert torch.equal(head.centers, before)
     head.eval()
     loss(head(z.clone().requires_grad_(True)), y).backward()
     assert torch.equal(head.centers, before)
@@ -541,54 +511,40 @@ def test_center_loss_moves_the_centers_in_training_only():
     assert not torch.equal(head.centers, before)
 
 
-def test_center_loss_moves_no_center_for_bad_labels():
+def test_center_loss_is_of_the_centers_before_their_update():
+    """Its value, and its gradient: that of the softmax part plus lambda (z - c_y)."""
     head, z, y = center_setup()
-    before = head.centers.clone()
-    for bad in (-1, 10, -100):
-        with pytest.raises(ValueError, match="do not fit logits with 10 classes"):
-            L.CenterLoss()(head(z), torch.where(y == 2, bad, y))
-        assert torch.equal(head.centers, before)
-
-
-def test_center_loss_backward_after_the_update():
-    """The gradient is that of the centers before: softmax part plus lambda (z - c_y)."""
-    head, z, y = center_setup()
-    before = head.centers.clone()
-    z.requires_grad_(True)
-    L.CenterLoss(0.2, "sum")(head(z), y).backward()
-    reference = z.detach().clone().requires_grad_(True)
-    functional.cross_entropy(head.linear(reference), y, reduction="sum").backward()
-    expected = reference.grad + 0.2 * (z.detach() - before[y])
-    torch.testing.assert_close(z.grad, expected, rtol=1e-12, atol=1e-14)
-    assert head.linear.weight.grad.any()
+    before, reference = head.centers.clone(), z.clone().requires_grad_(True)
+    value = L.CenterLoss(0.2, "none")(head(z.requires_grad_(True)), y)
+    value.sum().backward()
+    softmax, apart = functional.cross_entropy(head.linear(reference), y, reduction="none"), z.detach() - before[y]
+    softmax.sum().backward()
+    torch.testing.assert_close(value, softmax + 0.2 / 2 * apart.square().sum(dim=1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(z.grad, reference.grad + 0.2 * apart, rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(head.centers[:5], before[:5], rtol=1e-2)
     assert head.centers.grad is None
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [lambda a: a.detach(), lambda a: a[:], lambda a: a.clone(), lambda a: a * 1.0, lambda a: a.bfloat16()],
-    ids=["detach", "slice", "clone", "arithmetic", "cast"],
-)
-def test_center_loss_refuses_logits_without_features(spoil):
+FEATURES = "CenterLoss needs the features .* CenterTrackingHead"
+#: what is done to logits and labels, and what is said
+SPOILT = {
+    "detach": (lambda a, y: (a.detach(), y), FEATURES),
+    "slice": (lambda a, y: (a[:], y), FEATURES),
+    "clone": (lambda a, y: (a.clone(), y), FEATURES),
+    "arithmetic": (lambda a, y: (a * 1.0, y), FEATURES),
+    "cast": (lambda a, y: (a.bfloat16(), y), FEATURES),
+    "another tensor": (lambda a, y: (torch.zeros(12, 10), y), FEATURES),
+    **{
+        str(bad): (lambda a, y, bad=bad: (a, torch.where(y == 2, bad, y)), "do not fit logits with 10 classes")
+        for bad in (-1, 10, -100)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_center_loss_refuses_logits_without_features_and_bad_labels_and_moves_no_center(kind):
     head, z, y = center_setup()
-    before = head.centers.clone()
-    with pytest.raises(ValueError, match="CenterLoss needs the features .* CenterTrackingHead"):
-        L.CenterLoss()(spoil(head(z)), y)
-    with pytest.raises(ValueError, match="CenterLoss needs the features"):
-        L.CenterLoss()(torch.zeros(12, 10), y)
+    before, (spoil, message) = head.centers.clone(), SPOILT[kind]
+    with pytest.raises(ValueError, match=message):
+        L.CenterLoss()(*spoil(head(z), y))
     assert torch.equal(head.centers, before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_center_loss_under_autocast(dtype):
-    """Half-precision features, float32 centers: value and update equal those of the same features in float32."""
-    results = []
-    for autocast in (False, True):
-        head, z, y = center_setup(dtype=torch.float32)
-        z = z.to(dtype)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            value = L.CenterLoss(0.1, "none")(head(z) if autocast else head(z.float()), y)
-        assert value.dtype == head.centers.dtype == torch.float32
-        results.append((value.detach(), head.centers))
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
