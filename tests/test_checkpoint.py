@@ -11,6 +11,7 @@ import pickle
 import random
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,23 +84,8 @@ def saved(trained, tmp_path) -> Path:
 
 
 @every
-def test_round_trip(classifier, tmp_path):
-    path, random_state = tmp_path / "classifier.pt", torch.get_rng_state()
-    assert classifier.save_checkpoint(path) is None
-    assert torch.equal(torch.get_rng_state(), random_state)
-    loaded = load_classifier(path)
-    assert_same(classifier, loaded)
-    assert not any(module.training for module in loaded._model.modules())
-    assert isinstance(loaded.optimizer, torch.optim.Adam)
-    assert loaded.optimizer.state == {}
-    before = loaded.predict(images())
-    loaded.fit(images(), np.arange(6), nb_epochs=1)
-    assert not np.array_equal(loaded.predict(images()), before)
-
-
-@every
 def test_everything_comes_back(name, tmp_path):
-    """Options, statistics, another type of network, a cast of its own."""
+    """Options, statistics, another type of network, a cast of its own; and it learns on."""
     low, high = np.full((3, 8, 8), -1.0, np.float32), np.linspace(0.5, 1.5, 192, dtype=np.float32).reshape(3, 8, 8)
     options = {"embedding_dim": 9, **ROWS[name].options(7)}
     classifier = create_classifier(
@@ -114,41 +100,73 @@ def test_everything_comes_back(name, tmp_path):
         **options,
     )
     classifier.loss.reduction = "sum"
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
+    x, y = images(6, (3, 8, 8)) / 2, np.arange(6)
+    classifier.fit(x, y, nb_epochs=2)
+    assert classifier.save_checkpoint(tmp_path / "classifier.pt") is None
+    random_state = torch.get_rng_state()
     loaded = load_classifier(tmp_path / "classifier.pt")
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert_same(classifier, loaded)
     written = {**loaded.model.head.options(), **loaded.loss.options(), "embedding_dim": 9}
     assert {key: written[key] for key in options} == options
     assert loaded.loss.reduction == "sum"
     assert loaded.objective == "dlr"
     assert loaded.clip_values.shape == (2, 3, 8, 8)
+    assert not any(module.training for module in loaded._model.modules())
+    assert isinstance(loaded.optimizer, torch.optim.Adam)
+    assert loaded.optimizer.state == {}
+    before = loaded.predict(x)
+    loaded.fit(x, y, nb_epochs=1)
+    assert not np.array_equal(loaded.predict(x), before)
 
 
-def test_clip_values_come_back(tmp_path):
-    for clip_values in (None, (0.0, 255.0), (-0.1, 1 / 3)):
-        classifier = create_classifier("mmc", "cnn", **SHAPE, clip_values=clip_values, embedding_dim=3)
-        classifier.save_checkpoint(tmp_path / "classifier.pt")
-        loaded = load_classifier(tmp_path / "classifier.pt")
-        assert (loaded.clip_values is None) == (clip_values is None)
-        assert_same(classifier, loaded)  # with fewer dimensions than the simplex needs, too
-
-
-def test_network_put_together_by_hand(tmp_path):
+def by_hand() -> LossDefendedClassifier:
     """Without the projection that `create_classifier` would add."""
     net = DefendedNet(create_backbone("cnn", INPUT_SHAPE), FixedCentersHead(64, 10, scale=3.0), mean=0.5, std=0.5)
-    classifier = MMCClassifier(net, MMCLoss(variant="paper", temperature=net.head.temperature), **SHAPE)
-    path = str(tmp_path / "folder" / "of" / "mine" / "classifier.pt")  # text will do
+    return MMCClassifier(net, MMCLoss(variant="paper", temperature=net.head.temperature), **SHAPE)
+
+
+def ending_linearly() -> LossDefendedClassifier:
+    """The user said so when it was wrapped; the bare module does for loading."""
+    classifier = create_classifier("mmc", wrap_backbone(Flat(), INPUT_SHAPE, linear_output=True), **SHAPE)
+    assert isinstance(classifier.model.projection, nn.Identity)
+    return classifier
+
+
+def cnn() -> nn.Module:
+    return create_backbone("cnn", INPUT_SHAPE)
+
+
+#: how it is made, and the backbone that is given when it is loaded
+MADE: dict[str, tuple[Callable[[], LossDefendedClassifier], Callable[[], nn.Module | None]]] = {
+    "by hand": (by_hand, lambda: None),
+    "ending linearly": (ending_linearly, Flat),
+    "float64": (lambda: create_classifier("mmc", cnn().double(), **SHAPE), lambda: None),
+    "named and given": (lambda: create_classifier("mmc", "cnn", **SHAPE), cnn),
+    **{  # with fewer dimensions than the simplex needs, too
+        f"clip {box}": (
+            lambda box=box: create_classifier("mmc", "cnn", **SHAPE, clip_values=box, embedding_dim=3),
+            lambda: None,
+        )
+        for box in (None, (0.0, 255.0), (-0.1, 1 / 3))
+    },
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_it_comes_back(kind, tmp_path):
+    make, backbone = MADE[kind]
+    classifier, path = make(), str(tmp_path / "folder" / "of" / "mine" / "classifier.pt")  # text will do
     classifier.save_checkpoint(path)
-    assert_same(classifier, load_classifier(path))
+    assert_same(classifier, load_classifier(path, backbone=backbone()))
 
 
-@pytest.mark.parametrize("defence", ["mmlda"])
-def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, monkeypatch):
+def test_nothing_is_made_that_the_file_or_the_original_holds(tmp_path, monkeypatch):
     """More classes than the features have room for: centers are spread once, and global random numbers stay unused."""
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(INPUT_SHAPE)), 4), nn.Tanh())
     make = {"input_shape": INPUT_SHAPE, "nb_classes": 30, "device_type": "cpu"}
-    classifier = create_classifier(defence, backbone, center_seed=5, **make)
-    named = create_classifier(defence, "cnn", embedding_dim=4, **make)
+    classifier = create_classifier("mmlda", backbone, center_seed=5, **make)
+    named = create_classifier("mmlda", "cnn", embedding_dim=4, **make)
     for each in (classifier, named):
         each.save_checkpoint(tmp_path / f"{each is named}.pt")
     monkeypatch.setattr("art_mmc.heads.max_mahalanobis_centers", None)
@@ -160,12 +178,6 @@ def test_nothing_is_made_that_the_file_or_the_original_holds(defence, tmp_path, 
     assert torch.equal(torch.get_rng_state(), state)
     for other in (classifier.clone_for_refitting(), copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
         assert torch.equal(other.model.head.centers, classifier.model.head.centers)
-
-
-def test_float64_network_stays_one(tmp_path):
-    classifier = create_classifier("mmc", create_backbone("cnn", INPUT_SHAPE).double(), **SHAPE)
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    assert_same(classifier, load_classifier(tmp_path / "classifier.pt"))
 
 
 def test_file_is_tensors_and_json(saved):
@@ -186,32 +198,17 @@ def test_file_is_tensors_and_json(saved):
 # --- backbones of the user's own --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mmc"])
-def test_own_backbone_is_asked_for(name, tmp_path):
-    classifier = create_classifier(name, Flat(), **SHAPE)
-    path = tmp_path / "classifier.pt"
+def test_own_backbone_is_asked_for(tmp_path):
+    classifier, path, backbone = create_classifier("mmc", Flat(), **SHAPE), tmp_path / "classifier.pt", Flat()
     classifier.save_checkpoint(path)
     with pytest.raises(
         ValueError,
         match=r"has a backbone of the user's own \(tests\.test_checkpoint\..*load_classifier\(path, backbone=\.\.\.\)",
     ):
         load_classifier(path)
-    backbone = Flat()
     loaded = load_classifier(path, backbone=backbone)
     assert_same(classifier, loaded)
     assert loaded.model.backbone.module is backbone
-
-
-def test_own_backbone_with_linear_output(tmp_path):
-    """The user said so when it was wrapped, and the network has no projection; the bare module does for loading."""
-    classifier = create_classifier("mmc", wrap_backbone(Flat(), INPUT_SHAPE, linear_output=True), **SHAPE)
-    assert isinstance(classifier.model.projection, nn.Identity)
-    classifier.save_checkpoint(tmp_path / "classifier.pt")
-    assert_same(classifier, load_classifier(tmp_path / "classifier.pt", backbone=Flat()))
-
-
-def test_a_named_backbone_may_be_given_too(saved, trained):
-    assert_same(trained["mmc"], load_classifier(saved, backbone=create_backbone("cnn", INPUT_SHAPE)))
 
 
 class Deeper(Flat):
@@ -354,31 +351,24 @@ def test_failed_write_leaves_the_old_file(saved, trained, monkeypatch):
 # --- what a file can't describe ---------------------------------------------------------------------------------------
 
 
-def base_class() -> LossDefendedClassifier:
-    return LossDefendedClassifier(Flat(10), nn.CrossEntropyLoss(), **SHAPE)
+class OwnLoss(MMCLoss):
+    pass
 
 
-def own_loss() -> LossDefendedClassifier:
-    return create_classifier("sce", "cnn", **SHAPE, loss=nn.CrossEntropyLoss())
+class OwnNet(DefendedNet):
+    pass
 
 
-def derived_loss() -> LossDefendedClassifier:
-    class Mine(MMCLoss):
-        def per_class(self, logits: torch.Tensor) -> torch.Tensor:
-            return 2 * super().per_class(logits)
-
-    return create_classifier("mmc", "cnn", **SHAPE, loss=Mine(temperature=10.0))
-
-
-def derived_network() -> LossDefendedClassifier:
-    class Mine(DefendedNet):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 2 * super().forward(x)
-
-    return MMCClassifier(Mine(create_backbone("cnn", INPUT_SHAPE), FixedCentersHead(64, 10)), **SHAPE)
-
-
-@pytest.mark.parametrize("make", [base_class, own_loss, derived_loss, derived_network])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LossDefendedClassifier(Flat(10), nn.CrossEntropyLoss(), **SHAPE),
+        lambda: create_classifier("sce", "cnn", **SHAPE, loss=nn.CrossEntropyLoss()),
+        lambda: create_classifier("mmc", "cnn", **SHAPE, loss=OwnLoss(temperature=10.0)),
+        lambda: MMCClassifier(OwnNet(cnn(), FixedCentersHead(64, 10)), **SHAPE),
+    ],
+    ids=["base class", "own loss", "derived loss", "derived network"],
+)
 def test_own_loss_or_network_is_refused(make, tmp_path):
     """It would come back as another one."""
     with pytest.raises(
