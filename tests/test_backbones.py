@@ -73,11 +73,8 @@ def test_parameters_and_depth_of_the_main_path(name, input_shape, nb_classes, pa
         if isinstance(module, (nn.Conv2d, nn.Linear)) and ".shortcut" not in path
     ]
     assert len(layers) + 1 == depth
-
-
-def test_true_depth_of_mmc_v2_is_told():
-    assert "47" in BACKBONES["mmc-resnet32v2"].description
-    assert "164" in BACKBONES["mmc-resnet110v2"].description
+    if name.endswith("v2"):  # another depth than in the name is told
+        assert str(depth - 1) in BACKBONES[name].description
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,25 +122,12 @@ def test_recipe_rebuilds_the_net(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if "110" not in name and "56" not in name])
 def test_activation_option_keeps_the_weights_names(name):
     default = on_meta(name, (3, 32, 32))
-    for activation in ("softplus", "leaky_relu"):
-        other = on_meta(name, (3, 32, 32), activation=activation)
+    for activation, options in (("softplus", {"beta": 9.0}), ("leaky_relu", {})):
+        other = on_meta(name, (3, 32, 32), activation=activation, **options)
         assert list(other.state_dict()) == list(default.state_dict())
-        kinds = {type(m) for m in other.modules() if type(m).__module__ == "torch.nn.modules.activation"}
-        assert kinds == {type(ACTIVATIONS[activation]())}
-
-
-@pytest.mark.parametrize("name", ["cnn", "resnet20", "rce-resnet32"])
-def test_activation_option_changes_the_computation(name):
-    torch.manual_seed(0)
-    x = torch.randn(2, 1, 8, 8)
-    weights = create_backbone(name, (1, 8, 8)).state_dict()
-    outputs = []
-    for options in [*({"activation": activation} for activation in ACTIVATIONS), {"activation": "softplus", "beta": 9}]:
-        backbone = create_backbone(name, (1, 8, 8), **options).eval()
-        backbone.load_state_dict(weights)
-        outputs.append(backbone(x))
-    for i, one in enumerate(outputs):
-        assert not any(torch.allclose(one, other) for other in outputs[:i])
+        used = [m for m in other.modules() if type(m).__module__ == "torch.nn.modules.activation"]
+        assert {type(each) for each in used} == {type(ACTIVATIONS[activation]())}
+        assert {getattr(each, "beta", 9.0) for each in used} == {9.0}
 
 
 def test_option_a_shortcut_by_hand():
@@ -222,11 +206,6 @@ def test_wrap_finds_the_width(module, width):
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     assert backbone(torch.zeros(3, 3, 4, 4, dtype=dtype)).shape == (3, width)
     assert not backbone.linear_output  # never guessed
-
-
-def test_wrap_takes_the_users_word_for_a_linear_output():
-    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 7))
-    assert wrap_backbone(module, (3, 4, 4), linear_output=True).linear_output
 
 
 def test_wrap_leaves_no_trace():
