@@ -5,10 +5,12 @@ Class centers: the closed form, the numeric spread, random ones, and what is ref
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from art_mmc import geometry
 from art_mmc.bench.cases import algorithm_1
@@ -112,34 +114,20 @@ def test_what_is_kept_of_a_spread_is_out_of_reach():
     assert torch.equal(max_mahalanobis_centers(7, 3, steps=20), expected)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
-def test_spread_where_gradients_are_off(mode):
-    expected = max_mahalanobis_centers(7, 3, 10.0, steps=50)
-    geometry._spread.cache_clear()
-    with mode():
-        centers = max_mahalanobis_centers(7, 3, 10.0, steps=50)
-        assert torch.is_grad_enabled() is False
-    assert torch.equal(centers, expected)
-
-
 def test_largest_cosine_by_hand():
     # (3, 0), (0, 2), (-1, 1): 0 between the first two, 1 / sqrt(2) between the last two, -1 / sqrt(2) else
     assert largest_cosine(torch.tensor([[3.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])) == pytest.approx(math.sqrt(0.5))
     assert largest_cosine(torch.tensor([[3.0], [-1.0]])) == -1.0
 
 
-def test_random_centers_norm():
+def test_random_centers_have_their_norm_and_are_the_seeds():
     for num_classes, dim, scale in ((2, 1, 1.0), (10, 3, 10.0), (10, 64, 1.0), (1000, 64, 10.0)):
         centers = random_centers(num_classes, dim, scale)
-        assert centers.shape == (num_classes, dim)
-        assert centers.dtype == torch.float32
+        assert (centers.shape, centers.dtype) == ((num_classes, dim), torch.float32)
         np.testing.assert_allclose(centers.double().norm(dim=1), scale, rtol=1e-6)
-
-
-def test_random_centers_are_the_seeds():
     assert torch.equal(random_centers(10, 64, seed=5), random_centers(10, 64, seed=5))
-    assert not torch.allclose(random_centers(10, 64, seed=5), random_centers(10, 64, seed=6), atol=1e-2)
-    assert not torch.allclose(random_centers(10, 64), max_mahalanobis_centers(10, 64), atol=1e-2)
+    for other in (random_centers(10, 64, seed=6), max_mahalanobis_centers(10, 64)):
+        assert not torch.allclose(random_centers(10, 64, seed=5), other, atol=1e-2)
 
 
 def test_random_centers_point_everywhere():
@@ -149,35 +137,31 @@ def test_random_centers_point_everywhere():
     assert (centers.T @ centers / 20_000 - torch.eye(4) / 4).abs().max() < 6 * 0.25 / math.sqrt(20_000)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: max_mahalanobis_centers(10, 10),
-        lambda: max_mahalanobis_centers(7, 3, steps=3),
-        lambda: random_centers(10, 10),
-    ],
-    ids=["simplex", "spread", "random"],
-)
-def test_global_state_untouched(make):
-    geometry._spread.cache_clear()
-    with left_alone(torch.nn.Identity()):
-        make()
-
-
-@pytest.mark.parametrize("dim", [6, 4, 3, 2], ids=["simplex", "simplices", "spread", "polygon"])
-def test_default_type_and_device_do_not_matter(dim):
-    """Centers are float32 on the CPU whatever torch's defaults are."""
-    expected = max_mahalanobis_centers(7, dim, steps=20), random_centers(7, dim)
-    geometry._spread.cache_clear()
+@contextmanager
+def doubles():
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.device("meta"):
-            got = max_mahalanobis_centers(7, dim, steps=20), random_centers(7, dim)
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [torch.no_grad, torch.inference_mode, doubles, lambda: torch.device("meta"), lambda: left_alone(nn.Identity())],
+    ids=["no_grad", "inference_mode", "float64", "meta", "left alone"],
+)
+@pytest.mark.parametrize("dim", [6, 4, 3, 2], ids=["simplex", "simplices", "spread", "polygon"])
+def test_circumstances_do_not_matter(dim, around):
+    """Centers are float32 on the CPU whatever torch's defaults are, and nothing is left changed."""
+    expected = max_mahalanobis_centers(7, dim, steps=20), random_centers(7, dim)
+    geometry._spread.cache_clear()
+    with around():
+        before = torch.is_grad_enabled()
+        got = max_mahalanobis_centers(7, dim, steps=20), random_centers(7, dim)
+        assert torch.is_grad_enabled() == before
     for a, b in zip(got, expected, strict=True):
-        assert a.device.type == "cpu"
-        assert a.dtype == torch.float32
+        assert (a.device.type, a.dtype) == ("cpu", torch.float32)
         assert torch.equal(a, b)
 
 

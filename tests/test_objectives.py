@@ -11,17 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from art_mmc.objectives import (
-    OBJECTIVES,
-    cross_entropy,
-    dlr,
-    margin,
-    rescaled_cross_entropy,
-    soft_margin,
-    targeted_dlr,
-)
+from art_mmc.objectives import OBJECTIVES, cross_entropy, dlr, margin, rescaled_cross_entropy, soft_margin, targeted_dlr
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+every_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+BY_HAND = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 4, dtype=torch.float64)
 
 
 def make(nb_classes, batch=16, seed=0, dtype=torch.float64, scale=3.0):
@@ -32,26 +25,29 @@ def make(nb_classes, batch=16, seed=0, dtype=torch.float64, scale=3.0):
     return logits.to(dtype), y
 
 
+def by_sample(logits, y, value):
+    """The values of a function of a row and its class."""
+    return np.array([value(row, k) for row, k in zip(logits.double().numpy(), y.tolist(), strict=True)])
+
+
 def margin_oracle(logits, y):
-    return np.array(
-        [max(np.delete(row, k)) - row[k] for row, k in zip(logits.double().numpy(), y.tolist(), strict=True)]
-    )
+    return by_sample(logits, y, lambda row, k: max(np.delete(row, k)) - row[k])
 
 
 def dlr_oracle(logits, y):
-    values = []
-    for row, k in zip(logits.double().numpy(), y.tolist(), strict=True):
+    def value(row, k):
         first, _, third = sorted(row, reverse=True)[:3]
-        values.append(-(row[k] - max(np.delete(row, k))) / (first - third))
-    return np.array(values)
+        return -(row[k] - max(np.delete(row, k))) / (first - third)
+
+    return by_sample(logits, y, value)
 
 
 def targeted_dlr_oracle(logits, target):
-    values = []
-    for row, k in zip(logits.double().numpy(), target.tolist(), strict=True):
+    def value(row, k):
         first, _, third, fourth = sorted(row, reverse=True)[:4]
-        values.append(-(row[k] - max(np.delete(row, k))) / (first - (third + fourth) / 2))
-    return np.array(values)
+        return -(row[k] - max(np.delete(row, k))) / (first - (third + fourth) / 2)
+
+    return by_sample(logits, target, value)
 
 
 def rescaled_cross_entropy_oracle(logits, y):
@@ -87,17 +83,24 @@ def test_table_of_names():
     ("objective", "oracle", "least"),
     [(margin, margin_oracle, 2), (dlr, dlr_oracle, 3), (targeted_dlr, targeted_dlr_oracle, 4)],
 )
-def test_value(objective, oracle, least):
+def test_value_and_gradient(objective, oracle, least):
     for nb_classes in (least, 10, 200):
         logits, y = make(nb_classes, batch=64)
         np.testing.assert_allclose(objective(logits, y).numpy(), oracle(logits, y), rtol=1e-12)
+    logits, y = make(5, batch=4, seed=3)
+    assert torch.autograd.gradcheck(lambda a: objective(a, y), logits.requires_grad_(True))
 
 
-def test_margin_and_dlr_by_hand():
+def test_values_by_hand():
     # a = (5, 3, 1, 0). y = 0: 3 - 5 = -2, over 5 - 1 = 4: -0.5. y = 1: 5 - 3 = 2 -> 0.5. y = 3: 5 - 0 = 5 -> 1.25
-    logits, y = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 3), torch.tensor([0, 1, 3])
-    assert margin(logits, y).tolist() == [-2.0, 2.0, 5.0]
-    assert dlr(logits, y).tolist() == [-0.5, 0.5, 1.25]
+    y = torch.arange(4)
+    assert margin(BY_HAND, y).tolist() == [-2.0, 2.0, 4.0, 5.0]
+    assert dlr(BY_HAND, y).tolist() == [-0.5, 0.5, 1.0, 1.25]
+    # a_(1) - (a_(3) + a_(4)) / 2 = 5 - 1/2 = 4.5. t = 0: -2 -> -4/9. t = 1: 2 -> 4/9. t = 2: 8/9. t = 3: 10/9
+    np.testing.assert_allclose(9 * targeted_dlr(BY_HAND, y), [-4, 4, 8, 10])
+    # gap 2: a / 2 = (2.5, 1.5, 0.5, 0), less 2.5: (0, -1, -2, -2.5)
+    total = np.log(1 + np.exp(-1) + np.exp(-2) + np.exp(-2.5))
+    np.testing.assert_allclose(rescaled_cross_entropy(BY_HAND, y), total + np.array([0, 1, 2, 2.5]))
 
 
 SCALED = {rescaled_cross_entropy: rescaled_cross_entropy_oracle, soft_margin: soft_margin_oracle}
@@ -117,18 +120,6 @@ def test_value_and_gradient_of_those_with_a_scale_that_counts_as_a_constant(obje
     np.testing.assert_allclose(leaf.grad.numpy(), gradients, rtol=1e-9, atol=1e-12)
 
 
-def test_targeted_dlr_and_rescaled_cross_entropy_by_hand():
-    # a = (5, 3, 1, 0). a_(1) - (a_(3) + a_(4)) / 2 = 5 - 1/2 = 4.5.
-    # t = 0: 3 - 5 = -2 -> -4/9. t = 1: 5 - 3 = 2 -> 4/9. t = 2: 4 -> 8/9. t = 3: 5 -> 10/9
-    logits = torch.tensor([[5.0, 3.0, 1.0, 0.0]] * 4, dtype=torch.float64)
-    expected = torch.tensor([-4.0, 4.0, 8.0, 10.0], dtype=torch.float64) / 9
-    torch.testing.assert_close(targeted_dlr(logits, torch.arange(4)), expected)
-    # gap 2: a / 2 = (2.5, 1.5, 0.5, 0), less 2.5: (0, -1, -2, -2.5)
-    total = np.log(1 + np.exp(-1) + np.exp(-2) + np.exp(-2.5))
-    expected = torch.tensor([total, total + 1, total + 2, total + 2.5], dtype=torch.float64)
-    torch.testing.assert_close(rescaled_cross_entropy(logits, torch.arange(4)), expected)
-
-
 def test_soft_margin_by_hand():
     # a = (4, 2, 0): mean 2, s = sqrt((4 + 0 + 4) / 3) = 1.632993; 3 / s = 1.837117
     # y = 0: log(exp(-2 * 1.837117) + exp(-4 * 1.837117)); y = 1: log(exp(2 * 1.837117) + exp(-2 * 1.837117))
@@ -139,7 +130,7 @@ def test_soft_margin_by_hand():
     assert soft_margin(torch.tensor([[5.0, 1.0]] * 2), torch.tensor([0, 1])).tolist() == [-6.0, 6.0]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@every_objective
 def test_saturation(objective):
     """In float32 the plain cross-entropy alone has no gradient once the true logit leads by far."""
     for scale in (1.0, 1e2, 1e4):
@@ -179,7 +170,7 @@ TIES = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@every_objective
 def test_ties_give_numbers(objective):
     for name, row in TIES.items():
         for k in range(4):
@@ -210,16 +201,7 @@ def test_rescaled_cross_entropy_of_a_tie_is_the_cross_entropy():
             )
 
 
-DIFFERENTIABLE = {name: each for name, each in OBJECTIVES.items() if each not in SCALED}
-
-
-@pytest.mark.parametrize("objective", DIFFERENTIABLE.values(), ids=DIFFERENTIABLE)
-def test_gradcheck(objective):
-    logits, y = make(5, batch=4, seed=3)
-    assert torch.autograd.gradcheck(lambda a: objective(a, y), logits.requires_grad_(True))
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@every_objective
 def test_one_value_a_sample(objective):
     """(B,), each sample's own, with the arguments left alone."""
     logits, y = make(4)
