@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from art_mmc import LossDefendedClassifier, PCClassifier, SoftmaxClassifier
+from art_mmc import LossDefendedClassifier, MMCClassifier, PCClassifier, SoftmaxClassifier
 from art_mmc.losses.base import Loss
 from art_mmc.models import DefendedNet
 from art_mmc.models.copies import draw_anew
-from art_mmc.trainers import FGSM, RECIPES, AdversarialLossTrainer, LossTrainer, PCTrainer
+from art_mmc.trainers import FGSM, RECIPES, AdversarialLossTrainer, LossTrainer, PCTrainer, TrainingInterrupted
 from tests.conftest import INPUT_SHAPE
+from tests.planted import plain
+from tests.training import stop_at
 
 SHAPE = {"input_shape": INPUT_SHAPE, "nb_classes": 10, "device_type": "cpu"}
 
@@ -105,20 +107,23 @@ def test_a_rate_that_a_schedule_brought_down_is_whole_again(plateau, digits):
     assert [lr for lr, _ in shown(classifier.clone_for_refitting().optimizer, "lr")] == [0.02, 0.01, 0.01]
 
 
-def test_shared_and_named_parameters_and_a_tensor_for_a_rate():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
-            self.second.weight = self.first.weight
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
 
-        def forward(self, x):
-            return self.second(self.first(x.flatten(1)))
+    def forward(self, x):
+        return self.second(self.first(x.flatten(1)))
 
+
+@pytest.mark.parametrize(("cls", "joined"), [(SoftmaxClassifier, "head.linear"), (MMCClassifier, "projection")])
+def test_shared_and_named_parameters_and_a_tensor_for_a_rate(cls, joined):
     net = Tied()
     optimizer = torch.optim.Adam(net.named_parameters(), lr=torch.tensor(0.1), capturable=True)
-    classifier = SoftmaxClassifier(net, optimizer=optimizer, **SHAPE)
-    assert optimizer.param_groups[1]["param_names"] == ["head.linear.weight", "head.linear.bias"]
+    classifier = cls(net, optimizer=optimizer, **SHAPE)
+    assert classifier.optimizer is optimizer
+    assert optimizer.param_groups[1]["param_names"] == [f"{joined}.weight", f"{joined}.bias"]
     clone = classifier.clone_for_refitting()
     assert names(clone.optimizer, clone) == names(optimizer, classifier)
     assert [group["param_names"] for group in clone.optimizer.param_groups] == [
@@ -151,7 +156,7 @@ def test_the_loss_own_parameters_are_trained_copied_renewed_and_resumed(digits, 
         torch.manual_seed(0)
         net, loss = DefendedNet(body(), nn.Linear(16, 10)), Renewed()
         optimizer = torch.optim.SGD([*net.parameters(), *loss.parameters()], lr=0.1)
-        classifier = LossDefendedClassifier(net, loss, INPUT_SHAPE, 10, optimizer, device_type="cpu")
+        classifier = plain(net, LossDefendedClassifier, loss=loss, optimizer=optimizer)
         return LossTrainer(classifier, folder=folder, seed=0, verbose=False)
 
     def fit(trainer, epochs, **kwargs):
@@ -167,10 +172,8 @@ def test_the_loss_own_parameters_are_trained_copied_renewed_and_resumed(digits, 
     assert trainer.classifier.loss.scale.item() == whole
 
     interrupted = make(tmp_path)
-    interrupted._close_epoch = lambda job, record: (
-        (_ for _ in ()).throw(RuntimeError) if len(interrupted.history) else None
-    )
-    with pytest.raises(RuntimeError):
+    stop_at(interrupted, 6)
+    with pytest.raises(TrainingInterrupted):
         fit(interrupted, 3)
     assert fit(make(tmp_path), 3, resume=True) == whole
 
@@ -272,9 +275,8 @@ class Own(torch.optim.SGD):
 
 def test_an_optimizer_with_a_constructor_of_its_own():
     net = body()
-    classifier = LossDefendedClassifier(
-        net, nn.CrossEntropyLoss(), optimizer=Own([{"params": net[3].parameters()}], 0.3), **{**SHAPE, "nb_classes": 16}
-    )
+    optimizer = Own([{"params": net[3].parameters()}], 0.3)
+    classifier = plain(net, LossDefendedClassifier, nb_classes=16, optimizer=optimizer)
     classifier.optimizer.state[net[3].weight]["momentum_buffer"] = torch.ones(16, 24)
     clone = classifier.clone_for_refitting()
     assert shown(clone.optimizer, "lr", "momentum") == [(0.3, 0.5, 24 * 16 + 16)]

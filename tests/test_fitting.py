@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from art_mmc import LossDefendedClassifier, create_classifier
+from art_mmc.classifiers import OneHotLoss
 from art_mmc.losses import SoftmaxCrossEntropyLoss
 from art_mmc.models import DefendedNet
 from art_mmc.trainers import (
@@ -28,6 +28,7 @@ from art_mmc.trainers import (
     create_trainer,
 )
 from tests.conftest import INPUT_SHAPE
+from tests.planted import plain
 from tests.training import weights
 
 
@@ -108,27 +109,6 @@ def test_a_generator_trains_as_the_same_batches_by_hand(kind, digits):
     torch.testing.assert_close(weights(own), weights(reference), rtol=1e-5, atol=1e-6)
 
 
-def test_a_generator_beside_all_that_a_trainer_does(tmp_path, digits):
-    """Augmentation, averages with batch statistics, validation, a recipe, a folder."""
-    trainer = AdversarialLossTrainer(
-        make(norm=True),
-        FGSM(0.05),
-        recipe=RECIPES["default"],
-        augmentation="crop-flip",
-        averaging="swa",
-        keep="best",
-        folder=tmp_path,
-        seed=0,
-        verbose=False,
-    )
-    validation = digits.x_test[:40], digits.y_test[:40]
-    trainer.fit_generator(Stream(33, 16), nb_epochs=2, validation_data=validation)
-    assert len(trainer.history) == 2
-    again = AdversarialLossTrainer(make(norm=True), FGSM(0.05), folder=tmp_path, seed=0, verbose=False)
-    with pytest.raises(ValueError, match="another run"):
-        again.fit_generator(Stream(33, 16), nb_epochs=2, validation_data=validation, resume=True)
-
-
 class InPlace(nn.Flatten):
     def forward(self, x):
         return super().forward(x.sub_(0.5).mul_(2))
@@ -181,13 +161,12 @@ def test_batches_of_one_sample(kind, digits):
         assert not torch.equal(before, weights(classifier)), (n, batch_size)
 
 
-def test_a_rest_of_one_sample_is_trained_on_where_it_can_be(digits):
-    """Two steps an epoch without batch normalisation, one with it."""
-    for norm, steps in ((False, 2), (True, 1)):
-        for kind in ("classifier", "clean"):
-            classifier = make(norm=norm, optimizer=lambda parameters: torch.optim.Adam(parameters))
-            fit(kind, classifier, digits.x_train[:9], digits.y_train[:9], batch_size=8, nb_epochs=1)
-            assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {steps}
+@pytest.mark.parametrize(("norm", "steps"), [(False, 2), (True, 1)])
+@pytest.mark.parametrize("kind", ["classifier", "clean"])
+def test_a_rest_of_one_sample_is_trained_on_where_it_can_be(kind, norm, steps, digits):
+    classifier = make(norm=norm, optimizer=torch.optim.Adam)
+    fit(kind, classifier, digits.x_train[:9], digits.y_train[:9], batch_size=8, nb_epochs=1)
+    assert {int(state["step"]) for state in classifier.optimizer.state.values()} == {steps}
 
 
 @pytest.mark.parametrize("kind", ["classifier", *TRAINERS])
@@ -258,32 +237,6 @@ def test_a_plateau_follows_the_figures(kind, mode, made, digits):
     assert len({rate for _, rate in seen}) > 1 or mode == "max"
 
 
-def test_a_plateau_is_resumed_exactly(tmp_path, digits):
-    def trainer(folder=None):
-        return LossTrainer(make(optimizer=sgd(0.5)), folder=folder, seed=0, verbose=False)
-
-    def go(trainer, **kwargs):
-        scheduler = partial(lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=0.1)
-        trainer.fit(digits.x_train[:96], digits.y_train[:96], None, 32, 6, scheduler, **kwargs)
-        return trainer
-
-    whole, broken = go(trainer()), trainer(tmp_path)
-    close = broken._close_epoch
-
-    def stop(job, record):
-        if record["epoch"] == 4:
-            raise RuntimeError
-        close(job, record)
-
-    broken._close_epoch = stop
-    with pytest.raises(RuntimeError):
-        go(broken)
-    resumed = go(trainer(tmp_path), resume=True)
-    assert torch.equal(weights(resumed.classifier), weights(whole.classifier))
-    assert [record["rate"] for record in resumed.history] == [record["rate"] for record in whole.history]
-    assert len({record["rate"] for record in whole.history}) > 1
-
-
 def cycle(total):
     return lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total)
 
@@ -320,22 +273,19 @@ def test_a_weight_of_two_is_a_sample_that_is_there_twice(kind, name, digits):
     classifiers = []
     for inputs, labels, given, rate in ((x, y, weight, 0.06), (x[often], y[often], None, 0.06)):
         classifier = make(name, optimizer=sgd(rate))
-        trainer = classifier if kind == "classifier" else LossTrainer(classifier, seed=0, verbose=False)
         if name == "center":  # whose centers count samples, not weights
             classifier.model.head.center_rate = 0.0
-        trainer.fit(inputs, labels, batch_size=8, nb_epochs=1, sample_weight=given)
+        fit(kind, classifier, inputs, labels, batch_size=8, nb_epochs=1, sample_weight=given)
         classifiers.append(weights(classifier))
     torch.testing.assert_close(*classifiers, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "clean"])
 def test_weights_of_one_are_no_weights_whatever_those_of_the_classes(kind, digits):
-    x, y, states = digits.x_train[:6], digits.y_train[:6], []
+    states = []
     for given in (np.ones(6), None):
-        classifier = make("sce", optimizer=sgd(0.1))
-        classifier.set_params(loss=SoftmaxCrossEntropyLoss(weight=np.linspace(0.2, 2, 10)))
-        trainer = classifier if kind == "classifier" else LossTrainer(classifier, seed=0, verbose=False)
-        trainer.fit(x, y, batch_size=8, nb_epochs=1, sample_weight=given)
+        classifier = make("sce", optimizer=sgd(0.1), loss=SoftmaxCrossEntropyLoss(weight=np.linspace(0.2, 2, 10)))
+        fit(kind, classifier, digits.x_train[:6], digits.y_train[:6], batch_size=8, nb_epochs=1, sample_weight=given)
         states.append(weights(classifier))
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-7)
 
@@ -363,33 +313,17 @@ def test_weights_in_adversarial_training(attack, digits):
     assert not torch.allclose(results[0], results[2], atol=1e-4)
 
 
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="sum"), nn.NLLLoss(), "one-hot"])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="sum"), nn.NLLLoss(), OneHotLoss(nn.MSELoss())])
 def test_weights_with_losses_of_the_user_s_own(loss, digits):
-    from art_mmc.classifiers import OneHotLoss
-
-    loss = OneHotLoss(nn.MSELoss()) if loss == "one-hot" else loss
     results = []
     x, y = digits.x_train[:4], digits.y_train[:4]
     for index, weight in (([0, 1, 2, 3], [1, 0, 2, 1]), ([0, 2, 2, 3], None)):
         torch.manual_seed(0)
         net = DefendedNet(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.LogSoftmax(dim=1))
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        classifier = LossDefendedClassifier(net, loss, INPUT_SHAPE, 10, optimizer, device_type="cpu")
+        classifier = plain(net, LossDefendedClassifier, loss=loss, optimizer=sgd()(net.parameters()))
         classifier.fit(x[index], y[index], nb_epochs=1, sample_weight=weight)
         results.append(weights(classifier))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-
-
-def test_a_run_with_other_weights_is_another_run(tmp_path, digits):
-    def go(weight, **kwargs):
-        trainer = LossTrainer(make(), folder=tmp_path, seed=0, verbose=False)
-        trainer.fit(digits.x_train[:8], digits.y_train[:8], nb_epochs=1, sample_weight=weight, **kwargs)
-
-    go(np.arange(8))
-    go(np.arange(8), resume=True)
-    for weight in (None, np.ones(8)):
-        with pytest.raises(ValueError, match="another run: data"):
-            go(weight, resume=True)
 
 
 # --- gradients, optimizers, averages ----------------------------------------------------------------------------------
