@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import csv
 import dataclasses
 import os
 import shutil
 import signal
+from collections import OrderedDict
 from functools import partial
 
 import numpy as np
@@ -16,13 +15,12 @@ import pytest
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.data_generators import NumpyDataGenerator
-from torch.optim.lr_scheduler import ExponentialLR, StepLR
+from torch.nn.functional import leaky_relu
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 
-from art_mmc import load_classifier
+from art_mmc import MMCClassifier, load_classifier
 from art_mmc.classifiers import LossDefendedClassifier
-from art_mmc.classifiers.checkpoint import identity
 from art_mmc.cli import main
-from art_mmc.distributed import differences
 from art_mmc.models import create_backbone
 from art_mmc.trainers import (
     FGSM,
@@ -36,6 +34,7 @@ from art_mmc.trainers import (
     get_recipe,
 )
 from art_mmc.trainers.run_folder import RunMismatchError
+from tests.planted import plain
 from tests.training import dense, forked, make, stop_at, wait_for, weights
 
 SETTINGS = {
@@ -45,7 +44,9 @@ SETTINGS = {
     "pc-fgsm-warm-up-swa": ("pc", FGSM(0.05, 0.1), {"warmup_epochs": 1, "averaging": "swa"}),
     "sce-art-attack": ("sce", "art", {"adv_ratio": 0.5}),
     "pc-warm-up-recipe": ("pc", None, {"recipe": "li2021-mnist"}),
+    "sce-plateau": ("sce", None, {}),
 }
+DEFAULT = ("mmc-pgd-ema-best", "pc-warm-up-recipe", "sce-plateau")
 EPOCHS, BATCHES, N = 4, 5, 75
 
 
@@ -54,7 +55,11 @@ def make_trainer(setting, folder=None, seed=0):
     classifier = make(name, "dense", seed)
     kwargs = {**kwargs, "seed": 1, "verbose": False, "folder": folder}
     if attack is None:
-        return create_trainer(classifier, **kwargs)
+        trainer = create_trainer(classifier, **kwargs)
+        if setting == "sce-plateau":
+            plateau = partial(ReduceLROnPlateau, factor=0.5, patience=0, threshold=0.5)
+            trainer.fit = partial(trainer.fit, scheduler=plateau)
+        return trainer
     if attack == "art":
         settings = {"eps": 0.1, "eps_step": 0.05, "max_iter": 2, "num_random_init": 1, "verbose": False}
         attack = ARTAttack(ProjectedGradientDescent(classifier, **settings))
@@ -91,14 +96,13 @@ def test_a_run_of_another_device_goes_on(data, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     "setting",
-    [
-        each if each in ("mmc-pgd-ema-best", "pc-warm-up-recipe") else pytest.param(each, marks=pytest.mark.thorough)
-        for each in SETTINGS
-    ],
+    [pytest.param(each, marks=[] if each in DEFAULT else [pytest.mark.thorough]) for each in SETTINGS],
 )
 def test_interrupted_anywhere_a_run_goes_on_as_if_never_stopped(setting, data, tmp_path):
     whole = make_trainer(setting)
     fit(whole, data)
+    if setting == "sce-plateau":
+        assert len({record["rate"] for record in whole.history}) > 1
     more = (1, 3, BATCHES, 2 * BATCHES, 4 * BATCHES - 1) if setting == "mmc-pgd-ema-best" else ()
     for batch in (2 * BATCHES + 2, *more):
         folder = tmp_path / str(batch)
@@ -192,19 +196,6 @@ def test_the_files_of_a_run(data, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_another_run_in_the_folder_is_refused(data, tmp_path):
-    fit(make_trainer("mmc-pgd-ema-best", tmp_path), data)
-    with pytest.raises(RunMismatchError, match="averaging='ema'"):
-        fit(make_trainer("center-trades", tmp_path), data, resume=True)
-    for n, validated, message in ((N + 1, 0, "samples"), (N, 1, "validation: was")):
-        other, validation = make_trainer("mmc-pgd-ema-best", tmp_path), slice(validated, validated + 20)
-        with pytest.raises(RunMismatchError, match=message):
-            other.fit(
-                *(data.x_train[:n], data.y_train[:n], (data.x_test[validation], data.y_test[validation]), 16, EPOCHS),
-                resume=True,
-            )
-
-
 def test_a_recipe_in_other_words_is_the_same_recipe(data, tmp_path):
     recipe = get_recipe("li2021-mnist")
     told = {"description": 'Li et al.\'s "own", and more.', "source": "Here, backbone and all.", "defences": ("sce",)}
@@ -260,63 +251,6 @@ def test_kill_minus_9_leaves_a_state_from_which_the_command_goes_on(tmp_path):
         assert torch.equal(load_classifier(killed).model.state_dict()[name], tensor), name
 
 
-OTHERS = {
-    "scale": lambda: make("mmc", scale=5.0),
-    "temperature": lambda: make("mmc", temperature=3.0),
-    "centers": lambda: make("mmc", centers="random"),
-    "variant": lambda: make("mmc", variant="paper"),
-    "backbone.name": lambda: make("mmc", "resnet20"),
-    "activation": lambda: make("mmc", create_backbone("cnn", (1, 8, 8), activation="gelu")),
-    "mean": lambda: make("mmc", mean=0.5),
-    "embedding_dim": lambda: make("mmc", embedding_dim=7),
-    "layers": lambda: make("mmc", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.GELU())),
-    "optimizer.lr": lambda: with_rate(make("mmc")),
-}
-#: what older versions did not write down
-UNKNOWN = ("layers", "optimizer.lr")
-
-
-def with_rate(classifier):
-    return type(classifier)(
-        classifier.model,
-        input_shape=(1, 8, 8),
-        nb_classes=10,
-        optimizer=torch.optim.Adam(classifier.model.parameters(), lr=0.5),
-    )
-
-
-def test_a_head_of_the_user_s_own_is_told_by_its_layer():
-    network = torch.nn.Sequential()
-    network.add_module("flatten", torch.nn.Flatten())
-    network.add_module("head", torch.nn.Linear(64, 10))
-    classifier = LossDefendedClassifier(network, torch.nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10)
-    assert identity(classifier)["layers"]["head"] == "Linear(in_features=64, out_features=10, bias=True)"
-
-
-@pytest.mark.parametrize(
-    ("name", "age"), [(name, age) for name in OTHERS for age in ("new", "old")[: 1 if name in UNKNOWN else 2]]
-)
-def test_a_run_goes_on_with_no_other_network_loss_or_optimizer(name, age, data, tmp_path):
-    """Of the runs of older versions too, which wrote no more than the description of the network."""
-    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), torch.nn.ReLU())
-    first = make("mmc", own) if name == "layers" else make("mmc")
-
-    def train(classifier, resume=False):
-        LossTrainer(classifier, folder=tmp_path, seed=0, verbose=False).fit(
-            data.x_train[:64], data.y_train[:64], nb_epochs=1, resume=resume
-        )
-
-    train(first)
-    if age == "old":
-        payload = torch.load(tmp_path / "last.pt", weights_only=True)
-        for entry in ("network", "optimizer", "validation"):
-            del payload["training"]["fingerprint"][entry]
-        torch.save(payload, tmp_path / "last.pt")
-    train(copy.deepcopy(first), resume=True)
-    with pytest.raises(RunMismatchError, match=rf"{name}\S*: was .*, is "):
-        train(OTHERS[name](), resume=True)
-
-
 class Functional(torch.nn.Module):
     """A backbone whose activation is no layer; with dropout that is always on its outputs are never twice the same."""
 
@@ -328,62 +262,110 @@ class Functional(torch.nn.Module):
         return torch.nn.functional.dropout(self.activation(self.linear(x.flatten(1))), self.dropout)
 
 
-@pytest.mark.parametrize("source", ["arrays", "generator"])
+def begin(data, folder, classifier=None, averaging=None, n=64, way="arrays", validated=None, **kwargs):
+    """Begin a run, or go on with it."""
+    classifier = make("mmc") if classifier is None else classifier()
+    trainer = LossTrainer(classifier, averaging=averaging, folder=folder, seed=0, verbose=False)
+    x, y = data.x_train[:n], data.y_train[:n]
+    if way == "generator":
+        return trainer.fit_generator(NumpyDataGenerator(x, y, 32), nb_epochs=1, resume=True)
+    validation = None if validated is None else (data.x_test[validated], data.y_test[validated])
+    return trainer.fit(x, y, validation, nb_epochs=1, resume=True, **kwargs)
+
+
+def functional(activation):
+    return make("sce", Functional(activation))
+
+
+def own(activation):
+    return make("mmc", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 9), activation()))
+
+
+def at_rate(rate):
+    net = make("mmc").model
+    return MMCClassifier(net, optimizer=torch.optim.Adam(net.parameters(), rate), input_shape=(1, 8, 8), nb_classes=10)
+
+
+def standardised(mean):
+    pair = (np.full((1, 8, 8), mean, np.float32), np.ones((1, 8, 8), np.float32))
+    return plain(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), LossDefendedClassifier, preprocessing=pair
+    )
+
+
+#: what the refusal names -> another network or optimizer
+NETWORKS = {
+    "scale": lambda: make("mmc", scale=5.0),
+    "temperature": lambda: make("mmc", temperature=3.0),
+    "centers": lambda: make("mmc", centers="random"),
+    "variant": lambda: make("mmc", variant="paper"),
+    "backbone.name": lambda: make("mmc", "resnet20"),
+    "activation": lambda: make("mmc", create_backbone("cnn", (1, 8, 8), activation="gelu")),
+    "mean": lambda: make("mmc", mean=0.5),
+    "embedding_dim": lambda: make("mmc", embedding_dim=7),
+    "optimizer.lr": lambda: at_rate(0.5),
+}
+#: what older versions did not write down
+LATER = ("network", "optimizer", "validation")
+
+
+def of(make, one, other):
+    """A classifier, and another one, as settings of two runs."""
+    return {"classifier": lambda: make(one)}, {"classifier": lambda: make(other)}
+
+
+def headed(bias):
+    layers = OrderedDict(flatten=torch.nn.Flatten(), head=torch.nn.Linear(64, 10, bias))
+    return plain(torch.nn.Sequential(layers), LossDefendedClassifier)
+
+
+#: pattern of the refusal, a run, another run
+OTHERS = [
+    *((rf"{name}\S*: was .*, is ", {}, {"classifier": other}) for name, other in NETWORKS.items()),
+    (r"layers\S*: was .*, is ", *of(own, torch.nn.ReLU, torch.nn.GELU)),
+    ("layers.head: was bias=True, is bias=False", *of(headed, True, False)),
+    ("its code is another", *of(functional, torch.relu, leaky_relu)),
+    ("its code is another", *of(functional, torch.tanh, torch.sigmoid)),
+    ("arrays", *of(standardised, 0.1, 0.2)),
+    ("averaging='ema'", {"averaging": "ema"}, {}),
+    ("samples", {}, {"n": 65}),
+    ("validation: was", {"validated": slice(0, 20)}, {"validated": slice(1, 21)}),
+    ("another run: data", {"sample_weight": np.arange(64)}, {"sample_weight": np.ones(64)}),
+    ("another run: data", {"sample_weight": np.arange(64)}, {}),
+    *(
+        ("scheduler", {"scheduler": one}, {"scheduler": other})
+        for one, other in (
+            (lambda optimizer: StepLR(optimizer, 5, 0.1), lambda optimizer: StepLR(optimizer, 5, 0.2)),
+            (partial(StepLR, step_size=5), partial(StepLR, step_size=6)),
+            (partial(StepLR, step_size=5), partial(ExponentialLR, gamma=5)),
+        )
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("first", "other"),
+    ("row", "way"),
     [
-        ({}, {"activation": torch.nn.functional.leaky_relu}),
-        ({"activation": torch.tanh}, {"activation": torch.sigmoid}),
-        ({"dropout": 0.5}, {"dropout": 0.2}),
+        *((row, "arrays") for row in OTHERS),
+        *((row, "old") for row in OTHERS[: len(NETWORKS) - 1]),
+        *((row, "generator") for row in OTHERS if "code" in row[0]),
     ],
+    ids=lambda each: each if isinstance(each, str) else each[0],
 )
-def test_a_run_goes_on_with_no_network_whose_forward_is_another(first, other, source, data, tmp_path):
-    def train(settings, resume=False):
-        trainer = LossTrainer(make("sce", Functional(**settings)), folder=tmp_path, seed=0, verbose=False)
-        x, y = data.x_train[:64], data.y_train[:64]
-        if source == "arrays":
-            return trainer.fit(x, y, nb_epochs=1, resume=resume)
-        return trainer.fit_generator(NumpyDataGenerator(x, y, 32), nb_epochs=1, resume=resume)
-
-    train(first)
-    train(first, resume=True)
-    refused = pytest.raises(RunMismatchError, match="its code is another")
-    with contextlib.nullcontext() if "dropout" in first else refused:
-        train(other, resume=True)
-
-
-@pytest.mark.parametrize(
-    ("first", "other"),
-    [
-        (lambda optimizer: StepLR(optimizer, 5, 0.1), lambda optimizer: StepLR(optimizer, 5, 0.2)),
-        (partial(StepLR, step_size=5), partial(StepLR, step_size=6)),
-        (partial(StepLR, step_size=5), partial(ExponentialLR, gamma=5)),
-    ],
-)
-def test_a_run_goes_on_with_no_other_scheduler_or_array_outside_the_network(first, other, data, tmp_path):
-    def train(scheduler, mean, resume):
-        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        pair = (np.full((1, 8, 8), mean, np.float32), np.ones((1, 8, 8), np.float32))
-        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (1, 8, 8), 10, preprocessing=pair)
-        trainer = LossTrainer(classifier, folder=tmp_path, seed=0, verbose=False)
-        trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=1, scheduler=scheduler, resume=resume)
-
-    train(first, 0.1, False)
-    train(first, 0.1, True)
-    with pytest.raises(RunMismatchError, match="scheduler"):
-        train(other, 0.1, True)
-    with pytest.raises(RunMismatchError, match="arrays"):
-        train(first, 0.2, True)
+def test_a_run_goes_on_as_no_other(row, way, data, tmp_path):
+    """With another network, loss or optimizer, other data or settings; of the runs of older versions too."""
+    told, first, other = row
+    begin(data, tmp_path, way=way, **first)
+    if way == "old":
+        payload = torch.load(tmp_path / "last.pt", weights_only=True)
+        for entry in LATER:
+            del payload["training"]["fingerprint"][entry]
+        torch.save(payload, tmp_path / "last.pt")
+    begin(data, tmp_path, way=way, **first)
+    with pytest.raises(RunMismatchError, match=told):
+        begin(data, tmp_path, way=way, **other)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ({"trainer": "T(mmc, a=1, seed=0)"}, {"trainer": "T(mmc, a=1, seed=1)"}, "trainer: was seed=0, is seed=1"),
-        ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, "a.b.c: was 1, is 2"),
-        ({"stages": [["mmc", 60]]}, {"stages": [["mmc", 61]]}, "stages: was [['mmc', 60]], is [['mmc', 61]]"),
-        ({"one": 1}, {}, "one: was 1, is None"),
-    ],
-)
-def test_what_differs_is_named(old, new, told):
-    assert differences(old, new) == told
+def test_a_network_that_gives_no_output_twice_is_told_by_its_layers_alone(data, tmp_path):
+    for dropout in (0.5, 0.2):
+        begin(data, tmp_path, lambda dropout=dropout: make("sce", Functional(dropout=dropout)))
