@@ -126,11 +126,6 @@ class TestCrafting:
         gain = trained.model(x_adv).gather(1, target[:, None]) - logits.gather(1, target[:, None])
         assert gain.median() > 0
 
-    def test_l2_steps_have_the_length_they_should(self, data, trained):
-        x, y = torch.full((8, 1, 8, 8), 0.5), torch.arange(8)
-        x_adv = PGD(0.4, steps=1, step_size=0.1, norm=2, random_start=False).craft(trained, x, y, moment())
-        torch.testing.assert_close((x_adv - x).flatten(1).norm(dim=1), torch.full((8,), 0.1), rtol=1e-4, atol=0)
-
     def test_early_stop_of_the_attack_leaves_fooled_samples_near_the_border(self, data, trained):
         x, y = batch(data, 400)
         full = PGD(0.3, steps=10, random_start=False)
@@ -145,22 +140,22 @@ class TestCrafting:
         grown = replace(full, tolerance=0, tolerance_epochs=(2,)).craft(trained, x, y, moment(epoch=2.0))
         assert torch.equal(grown, replace(full, tolerance=1).craft(trained, x, y, moment()))
 
-    def test_fgsm_lengths_are_spread_over_the_range(self, data, trained):
+    @pytest.mark.parametrize(
+        ("strategy", "norm", "low", "high"),
+        [
+            (FGSM(0.1, 0.3), math.inf, 0.1, 0.3),
+            (FGSM(0.1, None), math.inf, 0.1, 0.1),
+            (PGD(0.2, steps=6, eps_min=0.1), math.inf, 0.1, 0.2),
+            (PGD(0.4, steps=1, step_size=0.1, norm=2, random_start=False), 2, 0.1, 0.1),
+        ],
+        ids=["fgsm", "fgsm of one length", "pgd", "one step in L2"],
+    )
+    def test_lengths_are_spread_over_the_range(self, strategy, norm, low, high, data, trained):
         x, y = torch.full((500, 1, 8, 8), 0.5), torch.arange(500) % 10
-        lengths = (FGSM(0.1, 0.3).craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
-        assert lengths.min() < 0.11
-        assert lengths.max() > 0.29
-        assert abs(lengths.mean() - 0.2) < 0.01
-        fixed = (FGSM(0.1, None).craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
-        torch.testing.assert_close(fixed, torch.full((500,), 0.1))
-
-    def test_eps_range_of_pgd(self, data, trained):
-        x, y = torch.full((300, 1, 8, 8), 0.5), torch.arange(300) % 10
-        strategy = PGD(0.2, steps=6, eps_min=0.1)
-        lengths = (strategy.craft(trained, x, y, moment()) - x).abs().flatten(1).amax(dim=1)
-        assert lengths.min() >= 0.1 - 1e-6
-        assert lengths.max() <= 0.2 + 1e-6
-        assert abs(lengths.mean() - 0.15) < 0.01
+        lengths = torch.linalg.vector_norm((strategy.craft(trained, x, y, moment()) - x).flatten(1), norm, dim=1)
+        assert low - 1e-5 <= lengths.min() <= low + 0.01
+        assert high - 0.01 <= lengths.max() <= high + 1e-5
+        assert abs(lengths.mean() - (low + high) / 2) < 0.01
 
     def test_batch_statistics_change_what_is_crafted(self, data):
         classifier = make("sce", "normed")
@@ -261,39 +256,29 @@ class TestAdversarialLossTrainer:
         assert 0 < (low - base).abs().max() < 0.1
         assert not torch.equal(moved, base)
 
-    def test_adversarial_share_of_a_batch(self, data):
+    @pytest.mark.parametrize(
+        ("name", "settings", "expected"),
+        [
+            # a quarter of each batch is attacked
+            ("sce", {"adv_ratio": 0.25}, [("SoftmaxCrossEntropyLoss", 16, 1.0)] * 6),
+            # eps grows to the full size and no further
+            ("sce", {"eps_warmup": 2}, [("SoftmaxCrossEntropyLoss", 64, min(1, each / 4)) for each in range(1, 7)]),
+            # the warm-up of PC is on clean examples
+            ("pc", {"warmup_epochs": 1}, [("PCLogitConstraintLoss", 64, 1.0)] * 4),
+        ],
+    )
+    def test_what_is_crafted(self, name, settings, expected, data):
+        """For which loss, of how many samples, at which share of eps; in each of two batches of three epochs."""
         seen = []
-
-        class Spy(PGD):
-            def craft(self, classifier, x, y, context):
-                seen.append(len(x))
-                return super().craft(classifier, x, y, context)
-
-        train(data, attack=Spy(0.1, steps=1), adv_ratio=0.25, epochs=1, n=128)
-        assert seen == [16, 16]
-
-    def test_eps_warm_up_grows_to_the_full_size_and_no_further(self, data):
-        scales = []
-
-        class Spy(PGD):
-            def craft(self, classifier, x, y, context):
-                scales.append(context.scale)
-                return super().craft(classifier, x, y, context)
-
-        train(data, attack=Spy(0.1, steps=1), eps_warmup=2, epochs=3, n=128)
-        assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
-
-    def test_pc_warms_up_on_clean_examples(self, data):
-        crafted = []
 
         class Spy(FGSM):
             def craft(self, classifier, x, y, context):
-                crafted.append(type(classifier.loss).__name__)
+                seen.append((type(classifier.loss).__name__, len(x), context.scale))
                 return super().craft(classifier, x, y, context)
 
-        trainer = train(data, "pc", Spy(0.05, 0.1), warmup_epochs=1, epochs=2, n=128)
-        assert crafted == ["PCLogitConstraintLoss"] * 2
-        assert [record["stage"] for record in trainer.history] == ["warm-up", "pc"]
+        trainer = train(data, name, Spy(0.05, 0.1), epochs=3, n=128, **settings)
+        assert seen == expected
+        assert [each["stage"] for each in trainer.history] == [*["warm-up"] * (name == "pc"), *[name] * 3][:3]
 
     def test_it_is_the_robust_accuracy_that_must_rise(self, data, monkeypatch):
         """The clean one rises all the time here; the robust one is best in the second epoch."""
@@ -390,19 +375,6 @@ class TestAdversarialLossTrainer:
                 net(torch.from_numpy(data.x_train[start : start + 64]))
         mean = torch.stack([inputs.mean(dim=(0, 2, 3)) for inputs in seen]).mean(dim=0)
         torch.testing.assert_close(net.backbone.module.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
-
-    def test_bytes_in_memory_give_the_same_training(self, data):
-        x = (np.round(data.x_train[:128] * 255).astype(np.uint8) / np.float32(255)).astype(np.float32)
-        stored = []
-
-        class Spy(AdversarialLossTrainer):
-            def _run(self, job, *state):
-                stored.append(job.x.dtype)
-                super()._run(job, *state)
-
-        for inputs in (x, data.x_train[:128]):
-            Spy(make(), PGD(0.1, steps=1), seed=0, verbose=False).fit(inputs, data.y_train[:128], nb_epochs=1)
-        assert stored == [torch.uint8, torch.float32]
 
 
 class TestCommandLine:

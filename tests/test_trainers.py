@@ -14,7 +14,7 @@ import pytest
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier, create_classifier
+from art_mmc.classifiers import CLASSIFIERS
 from art_mmc.defences import DEFENCES
 from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
 from art_mmc.models import BACKBONES
@@ -110,18 +110,17 @@ class TestLossTrainer:
             )
         assert torch.equal(before, weights(classifier))
 
-    def test_a_function_makes_a_scheduler_of_the_recipe_s_optimizer(self, data):
-        trainer = create_trainer(make(), "default", verbose=False)
+    @pytest.mark.parametrize("own", [False, True])
+    def test_a_scheduler_of_the_recipe_s_or_the_classifier_s_optimizer(self, own, data):
+        """That one is made, which does for a trainer with a warm-up that warms nothing up."""
         scheduler = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+        trainer = create_trainer(make(), "default", verbose=False)
+        if own:
+            trainer = PCTrainer(make("pc"), warmup_epochs=0, verbose=False)
+            scheduler = scheduler(trainer.classifier.optimizer)
         trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=3, scheduler=scheduler)
-        assert [record["rate"] for record in trainer.history] == pytest.approx([2e-3, 1e-3, 5e-4])
-
-    def test_a_scheduler_does_for_a_warm_up_trainer_that_warms_nothing_up(self, data):
-        classifier = make("pc")
-        scheduler = torch.optim.lr_scheduler.StepLR(classifier.optimizer, 1, 0.5)
-        trainer = PCTrainer(classifier, warmup_epochs=0, verbose=False)
-        trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=2, scheduler=scheduler)
-        assert [record["rate"] for record in trainer.history] == pytest.approx([1e-3, 5e-4])
+        first = 1e-3 if own else 2e-3
+        assert [record["rate"] for record in trainer.history] == pytest.approx([first, first / 2, first / 4])
 
     def test_a_network_that_learns_nothing_is_called_out(self, data, caplog):
         classifier = make()
@@ -135,28 +134,6 @@ class TestLossTrainer:
         classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=1e6)
         with pytest.raises(FloatingPointError, match="training loss is (nan|inf).*lower rate"):
             LossTrainer(classifier, verbose=False).fit(data.x_train[:256], data.y_train[:256], nb_epochs=3)
-
-    def test_a_network_that_takes_no_channels_last_images_gets_others(self):
-        class Viewing(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.conv, self.linear = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Linear(512, 16)
-
-            def forward(self, x):
-                return self.linear(self.conv(x).view(len(x), -1))
-
-        classifier = create_classifier("sce", Viewing(), input_shape=(3, 8, 8), nb_classes=10, device_type="cpu")
-        trainer = LossTrainer(classifier, seed=0, verbose=False)
-        trainer.fit(np.random.default_rng(0).random((20, 3, 8, 8), np.float32), np.arange(20) % 10, nb_epochs=1)
-        assert np.isfinite(trainer.history[0]["loss"])
-
-    def test_a_loss_of_one_s_own_on_inputs_that_are_no_images(self, data):
-        net = torch.nn.Sequential(torch.nn.Linear(64, 10))
-        classifier = LossDefendedClassifier(net, torch.nn.CrossEntropyLoss(), (64,), 10)
-        trainer = create_trainer(classifier, seed=0, verbose=False)
-        assert type(trainer) is LossTrainer
-        trainer.fit(data.x_train.reshape(-1, 64)[:256], data.y_train[:256], nb_epochs=3)
-        assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
 
     def test_the_progress_bar_is_there_on_a_terminal_and_can_be_silenced(self, data, capsys, monkeypatch):
         for verbose, terminal in ((False, True), (True, True), (True, False)):
@@ -348,13 +325,17 @@ class TestRecipes:
             assert recipe.nb_epochs * images / recipe.batch_size == pytest.approx(steps, rel=0.015)
 
     @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
-    def test_every_recipe_is_consistent(self, recipe: Recipe):
-        assert RECIPES[recipe.name] is recipe
+    def test_every_recipe_is_consistent_and_has_a_twin_that_says_what_it_is(self, recipe: Recipe):
+        assert get_recipe(*recipe.name.split("-", 1)) is RECIPES[recipe.name] is recipe
         assert recipe.backbone in BACKBONES
         assert set(recipe.defences) <= set(DEFENCES)
         assert recipe.augmentation is None or recipe.augmentation in AUGMENTATIONS
         stage = recipe.nb_epochs - recipe.warmup_epochs
         assert list(recipe.milestones) == sorted(m for m in recipe.milestones if 0 < m < stage)
+        if recipe.name != "default" and not recipe.name.endswith("-small"):
+            twin = RECIPES[f"{recipe.name}-small"]
+            assert twin.nb_epochs < recipe.nb_epochs
+            assert "scaled-down twin" in twin.description
 
     def test_decay_reaches_what_it_should(self):
         net = make("mmc").model
@@ -371,12 +352,25 @@ class TestRecipes:
         assert RECIPES["pang2020-cifar10"].make_optimizer(net).defaults["momentum"] == 0.9
         assert RECIPES["chen2019-mnist"].make_optimizer(net).defaults["betas"] == (0.9, 0.99)
 
-    def test_scaled_keeps_the_shape(self):
+    def test_another_number_of_epochs_or_batch_size_keeps_the_shape(self):
         short = RECIPES["pang2020-cifar10"].scaled(20)
         assert (short.nb_epochs, short.milestones) == (20, (10, 15))
         assert RECIPES["li2021-mnist"].scaled(10).warmup_epochs == 5
-        with pytest.raises(ValueError, match="at least 1"):
-            short.scaled(0)
+        large = RECIPES["pang2021-cifar10-at"].with_batch_size(512)
+        assert (large.batch_size, large.rate) == (512, pytest.approx(0.4))
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda: RECIPES["default"].scaled(0), "at least 1"),
+            (lambda: get_recipe("pang2002"), "unknown recipe 'pang2002'. Did you mean 'pang20"),
+            (lambda: get_recipe("chen2019", "svhn"), "'chen2019' has none for data set 'svhn'. Known: chen2019-mnist"),
+        ],
+    )
+    def test_what_there_is_not_is_refused(self, call, message):
+        with pytest.raises(ValueError, match=message):
+            call()
+        assert get_recipe("default", "mnist").name == "default"
 
     def test_the_classifier_s_own_optimizer_is_back_afterwards(self, data):
         """The recipe's rate may have gone down to nothing; a later fit must still learn."""
@@ -414,31 +408,12 @@ class TestRecipes:
             else:
                 assert rates == pytest.approx(expected.tolist())
 
-    def test_linear_scaling_of_the_rate(self):
-        recipe = RECIPES["pang2021-cifar10-at"].with_batch_size(512)
-        assert (recipe.batch_size, recipe.rate) == (512, pytest.approx(0.4))
-
-    def test_twins_say_that_they_are_scaled_down(self):
-        for name, recipe in RECIPES.items():
-            if name != "default" and not name.endswith("-small"):
-                twin = RECIPES[f"{name}-small"]
-                assert twin.nb_epochs < recipe.nb_epochs
-                assert "scaled-down twin" in twin.description
-
     def test_training_twice_with_another_number_of_epochs_starts_from_the_recipe(self, data):
         recipe = replace(RECIPES["default"], schedule="piecewise", milestones=(30,))
         trainer = create_trainer(make(), recipe, verbose=False)
         for epochs in (1, 4):
             trainer.fit(data.x_train[:64], data.y_train[:64], nb_epochs=epochs)
         assert [record["rate"] for record in trainer.history] == pytest.approx([2e-3, 2e-3, 2e-3, 2e-4])
-
-    def test_names(self):
-        assert get_recipe("pang2020", "cifar10") is get_recipe("pang2020-cifar10")
-        assert get_recipe("default", "mnist").name == "default"
-        with pytest.raises(ValueError, match="unknown recipe 'pang2002'. Did you mean 'pang20"):
-            get_recipe("pang2002")
-        with pytest.raises(ValueError, match="recipe 'chen2019' has none for data set 'svhn'. Known: chen2019-mnist"):
-            get_recipe("chen2019", "svhn")
 
 
 class TestAugmentation:
@@ -468,33 +443,28 @@ class TestAugmentation:
         assert 15 < mirrored.sum() < 49
         assert ((out == x).flatten(1).all(dim=1) | mirrored).all()
 
-    @pytest.mark.parametrize("fill", ["zero", "nearest", "reflect"])
-    def test_shift_is_a_crop_of_the_padded_image(self, fill, x):
-        out = RandomShift(2, fill)(x, self.generator())
+    @pytest.mark.parametrize(
+        ("share", "fill", "most"),
+        [(2, "zero", (2, 2)), (2, "nearest", (2, 2)), (2, "reflect", (2, 2)), (0.2, "zero", (1, 2))],
+    )
+    def test_shift_is_a_crop_of_the_padded_image(self, share, fill, most, x):
+        """A share of the side counts each side: here one pixel of 8 and two of 10."""
+        out = RandomShift(share, fill)(x, self.generator())
         mode = {"zero": "constant", "nearest": "replicate", "reflect": "reflect"}[fill]
-        padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode=mode)
-        crops = [padded[:, :, i : i + 8, j : j + 10] for i in range(5) for j in range(5)]
+        padded = torch.nn.functional.pad(x, (most[1], most[1], most[0], most[0]), mode=mode)
+        rows, columns = (range(2 * each + 1) for each in most)
+        crops = [padded[:, :, i : i + 8, j : j + 10] for i in rows for j in columns]
         found = torch.stack([(out == crop).flatten(1).all(dim=1) for crop in crops])
-        assert (found.sum(dim=0) >= 1).all()
-        assert (found.sum(dim=1) > 0).sum() > 15  # of 25 places, in 64 draws
-
-    def test_a_share_of_the_side_counts_each_side(self, x):
-        out = RandomShift(0.13, "zero")(x, self.generator())  # one pixel of 8 and of 10
-        padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
-        crops = [padded[:, :, i : i + 8, j : j + 10] for i in range(3) for j in range(3)]
-        assert torch.stack([(out == crop).flatten(1).all(dim=1) for crop in crops]).any(dim=0).all()
+        assert found.any(dim=0).all()
+        assert found.any(dim=1).sum() > 0.6 * len(crops)
 
     def test_affine_identity_and_bounds(self, x):
-        torch.testing.assert_close(RandomAffine()(x, self.generator()), x, rtol=1e-4, atol=1e-5)
-        out = RandomAffine(10.0, 0.5)(torch.ones_like(x), self.generator())
-        assert out.min() >= 0
-        assert out.max() <= 1 + 1e-5
-
-    def test_a_crop_keeps_the_content_in_view(self):
         """Without rotation a crop never looks outside the image, so no zeros come in but for the half-pixel border."""
-        ones = torch.ones(200, 1, 16, 16)
-        out = RandomAffine(0.0, 0.08)(ones, self.generator())
-        assert (out[:, :, 1:-1, 1:-1] > 0.999).all()
+        torch.testing.assert_close(RandomAffine()(x, self.generator()), x, rtol=1e-4, atol=1e-5)
+        for affine, least in ((RandomAffine(10.0, 0.5), 0), (RandomAffine(0.0, 0.08), 0.999)):
+            out = affine(torch.ones(200, 1, 16, 16), self.generator())
+            assert out.max() <= 1 + 1e-5
+            assert out[:, :, 1:-1, 1:-1].min() >= least
 
     def test_sometimes_and_chain(self, x):
         doubled = Sometimes(lambda batch, generator: batch * 2, 0.25)(x, self.generator())
