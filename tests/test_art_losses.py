@@ -19,8 +19,9 @@ from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from art_mmc import LossDefendedClassifier, MMCClassifier, accelerate
+from art_mmc import LossDefendedClassifier, accelerate
 from art_mmc.trainers import LossTrainer
+from tests.planted import plain
 
 #: a batch of as many samples as there are classes, and a rest: (B, K) against (B,) broadcasts then
 K, N, BATCH = 5, 12, 5
@@ -285,36 +286,33 @@ class Tokens(nn.Module):
         return self.layer(self.table(x).mean(dim=1))
 
 
-def test_tokens():
-    """Integers stay integers where ART leaves them, without `preprocessing`."""
-    x = np.random.default_rng(0).integers(0, 1000, (N, 7))
-    y = labels("index", K)
-    results = []
-    for make in MAKERS:
-        torch.manual_seed(0)
-        net = Tokens()
-        optimizer = torch.optim.SGD(net.parameters(), 0.1)
-        classifier = make(
-            net, nn.CrossEntropyLoss(), (7,), K, optimizer=optimizer, preprocessing=None, device_type="cpu"
-        )
-        results.append(fitted(classifier, y, x))
-    for each in results[1:]:
-        np.testing.assert_allclose(each, results[0], rtol=1e-5)
+BYTES = np.random.default_rng(0).integers(0, 255, (N, 6))
+#: inputs of ART's users, which may be images, activations, logits or tokens, and a network for them
+INPUTS: dict[str, tuple[np.ndarray, Callable[[], nn.Module]]] = {
+    "uint8": (BYTES.astype(np.uint8), lambda: Net(K, nn.Identity())),
+    "int64": (BYTES, lambda: Net(K, nn.Identity())),
+    "far from the box": (BYTES.astype(np.float32), lambda: Net(K, nn.Identity())),
+    "another shape": (
+        np.random.default_rng(0).random((N, 3, 6), np.float32),
+        lambda: Net(K, lambda z: nn.functional.adaptive_avg_pool1d(z.flatten(1), K)),
+    ),
+    # integers stay integers where ART leaves them, without `preprocessing`
+    "tokens": (np.random.default_rng(0).integers(0, 1000, (N, 6)), Tokens),
+}
 
 
-@pytest.mark.parametrize("kind", ["uint8", "int64", "far from the box", "another shape"])
+@pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("clip", [None, (0, 1)])
 def test_base_class_and_accelerate_take_what_art_takes(kind, clip):
-    """The network takes any number of rows of 6; inputs of ART's users may be images, activations or logits."""
-    x = np.random.default_rng(0).integers(0, 255, (N, 3, 6) if kind == "another shape" else (N, 6))
-    x = x.astype({"uint8": np.uint8, "int64": np.int64}.get(kind, np.float32))
-    y, weights = labels("index", K), []
-    last = nn.AdaptiveAvgPool1d(K)
+    """The network takes any number of rows of 6; a box is there where one was given."""
+    (x, build), y, weights = INPUTS[kind], labels("index", K), []
+    settings = {"preprocessing": None} if kind == "tokens" else {}
     for make in MAKERS:
         torch.manual_seed(0)
-        net = Net(K, (lambda z: last(z.flatten(1))) if kind == "another shape" else nn.Identity())
-        optimizer = torch.optim.SGD(net.parameters(), 1e-4)
-        classifier = make(net, nn.CrossEntropyLoss(), (6,), K, optimizer=optimizer, clip_values=clip, device_type="cpu")
+        net = build()
+        optimizer = torch.optim.SGD(net.parameters(), 0.1 if kind == "tokens" else 1e-4)
+        settings |= {"optimizer": optimizer, "device_type": "cpu"} | ({} if clip is None else {"clip_values": clip})
+        classifier = make(net, nn.CrossEntropyLoss(), (6,), K, **settings)
         assert (classifier.clip_values is None) == (clip is None)
         classifier.predict(x)
         weights.append(fitted(classifier, y, x))
@@ -322,19 +320,11 @@ def test_base_class_and_accelerate_take_what_art_takes(kind, clip):
         np.testing.assert_allclose(each, weights[0], rtol=1e-4, atol=1e-6)
 
 
-def test_default_box_of_base_and_named():
-    assert twin(LossDefendedClassifier, "MSE", "mean").clip_values is None
-    assert named_images().clip_values.tolist() == [0, 1]
-    anything = named_images()
-    anything.set_params(clip_values=None)
-    anything.fit(np.full((2, 1, 8, 8), 200, np.uint8), np.array([0, 1]), nb_epochs=1)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["base", "named"])
 def test_what_an_attack_probes_with_is_not_refused(name, bad, trained, digits):
     """Some of ART's attacks make candidates that are no numbers, and drop them by themselves."""
-    classifier = trained["mmc"] if name == "named" else accelerate(plain(trained["mmc"]))
+    classifier = trained["mmc"] if name == "named" else accelerate(plain(trained["mmc"].model))
     x = digits.x_test[:4].copy()
     x[1, 0, 3, 3] = bad
     expected = classifier.predict(digits.x_test[:4])
@@ -346,22 +336,11 @@ def test_what_an_attack_probes_with_is_not_refused(name, bad, trained, digits):
             copy.deepcopy(classifier).fit(x, digits.y_test[:4])
 
 
-def plain(classifier: LossDefendedClassifier) -> PyTorchClassifier:
-    return PyTorchClassifier(
-        classifier.model, nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu"
-    )
-
-
 def test_preprocessing_that_changes_nothing():
     """ART's default standardisation is there to be asked, as its sleeper agent does, but not run."""
-    for classifier in (twin(LossDefendedClassifier, "CrossEntropy", "mean", clip_values=(0, 1)), named_images()):
-        assert (float(classifier.preprocessing.mean), float(classifier.preprocessing.std)) == (0, 1)
-        assert classifier.preprocessing_operations == []
     half = twin(LossDefendedClassifier, "CrossEntropy", "mean", preprocessing=(0.5, 2.0))
     assert len(half.preprocessing_operations) == 1
     half.set_params(preprocessing=(0.0, 1.0))
-    assert half.preprocessing_operations == []
-
-
-def named_images() -> LossDefendedClassifier:
-    return MMCClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 16)), input_shape=(1, 8, 8), nb_classes=10)
+    for classifier in (twin(LossDefendedClassifier, "CrossEntropy", "mean", clip_values=(0, 1)), half):
+        assert (float(classifier.preprocessing.mean), float(classifier.preprocessing.std)) == (0, 1)
+        assert classifier.preprocessing_operations == []
