@@ -144,6 +144,8 @@ def test_labels_in_any_form_and_none(cls):
     forms = [y[:, None], np.eye(10)[y], np.eye(10, dtype=int)[y], *([None] if cls is not DensityAwareCarliniL2 else [])]
     for labels in forms:
         np.testing.assert_array_equal(make(cls).generate(x, labels), want)
+    if cls in WHITE_BOX:  # and on the same network in ART's own class
+        np.testing.assert_array_equal(make(cls, plain(undefended().model)).generate(x, y), want)
     assert make(cls).generate(x.astype(np.float64), y).dtype == np.float32
     assert cls in BY_DETECTOR or not np.array_equal(want, x)
     if cls in WHITE_BOX:  # what is misclassified needs no attack

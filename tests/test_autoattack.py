@@ -338,17 +338,6 @@ def some(n: int = 12) -> tuple[np.ndarray, np.ndarray]:
     return x[:n], y[:n]
 
 
-@pytest.mark.parametrize(("cls", "norm"), [(AutoPGD, math.inf), (FastAdaptiveBoundary, 2), (AutoAttackStandard, 2)])
-def test_the_same_examples_on_arts_classifier_and_on_ours(cls, norm, short):
-    ours, (x, y) = undefended(), some()
-    settings = {"norm": norm, "eps": 0.1 if norm == math.inf else 0.4}
-    got, want = (quick(cls, each, **settings).generate(x, y) for each in (plain(ours.model), ours))
-    np.testing.assert_array_equal(got, want)
-    assert (ours.predict(got).argmax(axis=1) != y).any()
-    assert not beyond_ball(got, x, settings["eps"], norm).any()
-    assert not beyond_box(got, ours.clip_values).any()
-
-
 def test_broken_images_leave_and_the_rest_is_packed_again():
     classifier, (x, y) = undefended().with_objective("margin"), some(50)
     asked = []

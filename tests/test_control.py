@@ -115,6 +115,19 @@ def test_random_points_do_not_find_it(network, plan):
         assert (module(torch.from_numpy(x)).argmax(dim=1) == 0).all()
 
 
+def test_samples_are_judged_by_their_own_layers(monkeypatch):
+    """The found ones are a part of the batch: they must not be judged by the layers of the first samples."""
+    sizes, forward = [], Planted.forward
+
+    def watched(self, x):
+        sizes.append((len(x), len(self.weight)))
+        return forward(self, x)
+
+    monkeypatch.setattr(Planted, "forward", watched)
+    positive_control(Target(undefended(), images()), images(), replace(LINF, restarts=1))
+    assert {size for size in sizes if size[0] != 1} == {(sizes[-1][1], sizes[-1][1])}  # 1: a look at what kind it is
+
+
 def test_it_leaves_the_network_as_it_was():
     network = undefended()
     network.model.train()

@@ -353,7 +353,6 @@ def test_a_factory_gets_what_it_asks_for(monkeypatch):
     ("eps", "norm", "radii"),
     [
         (0.2, np.inf, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
-        ([0.1, 0.2], np.inf, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
         (0.8, np.inf, (0.2, 0.4, 0.6, 0.8)),  # in [0, 1] no ball is larger than 1
         (0.8, 2, (0.2, 0.4, 0.6, 0.8, 1.2, 1.6)),
     ],

@@ -264,6 +264,7 @@ def test_the_same_record_whatever_objective_labels_order_of_radii_and_random_sta
     assert found.eps == EPS
     for attack in ATTACKS:
         np.testing.assert_array_equal(found.get(attack, 0.1).standing, record.get(attack, 0.1).standing)
+    np.testing.assert_array_equal(found.examples, record.examples)
 
 
 # ------------------------------------------------------------------------------------------- attacks that misbehave
