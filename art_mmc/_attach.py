@@ -16,9 +16,8 @@ def attach(
     package: str, file: str, made: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """
-    `__getattr__`, `__dir__` and `__all__` of a package, of its `__name__` and its `__file__`, beside which lies
-    `__init__.pyi`, a line `from MODULE import NAME as NAME` a name. `made` has, for an ending of a name, the module
-    that has the classes made from a table, those too that the stub lacks.
+    `__getattr__`, `__dir__` and `__all__` of a package, of its `__name__` and its `__file__`; `made` has, for an ending
+    of a name, the module that has the classes made from a table, those too that the stub lacks.
     """
     with open(os.path.join(os.path.dirname(file), "__init__.pyi"), encoding="utf-8") as stub:
         lines = stub.read().splitlines()

@@ -93,9 +93,7 @@ def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
 
 
 def whole(name: str, value: Any, least: int | None = 1) -> int:
-    """
-    The value of parameter `name` as an int; ValueError when it is no whole number of at least `least`, None for any.
-    """
+    """The value of parameter `name` as an int; ValueError for no whole number of at least `least`, None for any."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name}: expected a whole number{bound}, got {shown(value)}.")
@@ -167,9 +165,8 @@ ROWS = 1e-2
 
 def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> np.ndarray:
     """
-    Labels as class indices (N,), int64, of probabilities the likeliest: they are (N,) or (N, 1), whole and in [0,
-    nb_classes), or (N, nb_classes), each row of sum 1. ValueError when there are none, or not `length` of them, when
-    they are of another shape or out of range; `name` is what the message calls them.
+    Labels as class indices (N,), int64, of probabilities the likeliest: `length` of them if given, (N,) or (N, 1),
+    whole and in [0, nb_classes), or (N, nb_classes), each row of sum 1. ValueError, which has the `name`, else.
     """
     if y.dtype == object:
         y = np.asarray(y.tolist())
@@ -253,10 +250,7 @@ def box_width(clip_values: Any) -> float:
 
 
 def box_unit(clip_values: Any, what: str) -> float:
-    """
-    By how much settings for inputs in [0, 1] are to be multiplied: the width of the box; 1 for None, no box.
-    ValueError, which names `what` has such settings, when the box is not equally wide everywhere.
-    """
+    """By how much `what` is for [0, 1] is to be multiplied: the box's width, 1 for None; ValueError where it varies."""
     if clip_values is None:
         return 1.0
     widths = np.subtract(clip_values[1], clip_values[0])

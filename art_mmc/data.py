@@ -323,11 +323,7 @@ def _torchvision(
     labels: str = "targets",
     split: Callable[[bool], dict[str, Any]] = lambda train: {"train": train},
 ) -> Callable[[str, Path | None, bool], _Arrays]:
-    """
-    What reads the data set of a class in `torchvision.datasets` whole: `files` gives for the class and True, for the
-    training split, the files that are read, relative to the root, each with its MD5 sum or None; `split` the class's
-    argument.
-    """
+    """Reader of a class in `torchvision.datasets`, whose `files`, True for training ones, have MD5 sums or None."""
 
     def load(name: str, data_dir: Path | None, download: bool) -> _Arrays:
         import torchvision
@@ -351,10 +347,7 @@ def _torchvision(
 def _torchvision_error(
     name: str, root: Path, download: bool, files: dict[bool, dict[str, str | None]], err: BaseException
 ) -> Exception:
-    """
-    The error for a set that torchvision could not read: FileNotFoundError when a file is missing, else ValueError.
-    `files` has names and MD5 sums for the split that was read, then for the other one.
-    """
+    """The error for what torchvision could not read, with the file, one of the split that was read or of the other."""
     from torchvision.datasets.utils import check_integrity
 
     missing = [file for part in files.values() for file in part if not (root / file).is_file()]
@@ -415,9 +408,7 @@ def _load_tiny_imagenet(name: str, data_dir: Path | None, download: bool) -> _Ar
 
 
 def _read_images(name: str, listed: list[tuple[Path, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Image files of one size, at least one, straight into one array: (N, 3, H, W), float32 in [0, 1], and labels (N,).
-    """
+    """Image files of one size straight into one array (N, 3, H, W), float32 in [0, 1], and their labels (N,)."""
     from PIL import Image
 
     x = np.empty(0, np.float32)

@@ -95,9 +95,7 @@ def random_centers(num_classes: int, dim: int, scale: float = 1.0, *, seed: int 
 
 
 def _check(num_classes: int, dim: int, scale: float) -> None:
-    whole("num_classes", num_classes, 2)
-    whole("dim", dim)
-    number("scale", scale)
+    whole("num_classes", num_classes, 2), whole("dim", dim), number("scale", scale)
 
 
 def _simplices(num_classes: int, dim: int) -> torch.Tensor:
@@ -139,9 +137,8 @@ def _inner_products(unit: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
 @torch.no_grad()
 def _spread(num_classes: int, dim: int, steps: int | None, seed: int) -> torch.Tensor:
     """
-    More than 2 d unit centers. In each step every center moves by a small angle away from the softmax-weighted mean of
-    the others, which is the gradient of a smooth maximum of its inner products; the angle falls and the softmax
-    sharpens as it goes.
+    More than 2 d unit centers: each moves by falling angles away from the others' mean under a softmax that sharpens,
+    which is the gradient of a smooth maximum of its inner products.
     """
     bounded = steps is None
     if steps is None:  # an element of the softmax takes the time of some 200 additions

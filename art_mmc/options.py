@@ -8,9 +8,7 @@ import inspect
 
 
 class HasOptions:
-    """
-    Mixin for heads and losses: what their constructor was given, as plain data that JSON can hold.
-    """
+    """Mixin for heads and losses: what their constructor was given, as plain data that JSON can hold."""
 
     #: constructor arguments that are no option of the defence: they follow from the network or from the caller
     NOT_OPTIONS: tuple[str, ...] = ("self", "in_features", "nb_classes", "reduction")

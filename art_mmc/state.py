@@ -98,11 +98,7 @@ _HELD: set[tuple[int, str]] = set()
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """
-    Around work that writes to a folder, which is made if need be: BlockingIOError when another process is at it. The
-    operating system lets go of the lock when the process ends, however it does, and no file is left. A process that
-    holds it already goes on.
-    """
+    """Around work that writes to a folder, made if need be: BlockingIOError when another process is at it."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -113,7 +109,7 @@ def locked(folder: Path) -> Iterator[None]:
     if own in _HELD:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)  # the system lets go of the lock when the process ends, and leaves no file
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,8 +146,7 @@ def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
 def write_atomically(files: Mapping[Path, bytes | Callable[[Any], Any]]) -> list[Path]:
     """
     Write files that belong together, path -> its content or what writes it to an open file, and return their paths: all
-    of them beside their places first, then renamed. A reader never sees half of one, and whatever fails before the
-    renaming leaves the old ones as they are. Folders are made if need be.
+    beside their places first, then renamed, so that a reader never sees half of one, and a failure leaves the old ones.
     """
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp") for path in files}
     try:

@@ -1,6 +1,5 @@
 """
 Loss-defended networks as ART classifiers: the contract, the named ones, their files, and any user's own made faster.
-The names in `__init__.pyi` are imported when they are first used.
 """
 
 from art_mmc._attach import attach

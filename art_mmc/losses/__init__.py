@@ -1,6 +1,5 @@
 """
-The losses of the papers: functions of logits (B, K) and labels, with `reduction` none, mean or sum. The names in
-`__init__.pyi` are imported when they are first used.
+The losses of the papers: functions of logits (B, K) and labels, with `reduction` none, mean or sum.
 """
 
 from art_mmc._attach import attach

@@ -1,6 +1,5 @@
 """
-Networks: backbones of the papers, an adapter for any other, and the module that puts a head on them. The names in
-`__init__.pyi` are imported when they are first used.
+Networks: backbones of the papers, an adapter for any other, and the module that puts a head on them.
 """
 
 from art_mmc._attach import attach

@@ -13,17 +13,8 @@ from typing import Any
 from torch import nn
 
 from art_mmc.checks import check_name, number, whole
+from art_mmc.models import plain, resnets
 from art_mmc.models.base import Activation, Backbone, check_input_shape
-from art_mmc.models.plain import cnn, cnn3, lenet5, vgg13
-from art_mmc.models.resnets import (
-    LeakyReLU,
-    cifar_resnet,
-    isce_resnet,
-    mmc_resnet_v1,
-    mmc_resnet_v2,
-    rce_resnet,
-    wide_resnet,
-)
 
 #: activations by name; "softplus" takes the option `beta` besides, "leaky_relu" has slope 0.1
 ACTIVATIONS: dict[str, Activation] = {
@@ -32,7 +23,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.SiLU,
     "gelu": nn.GELU,
     "elu": nn.ELU,
-    "leaky_relu": LeakyReLU,
+    "leaky_relu": resnets.LeakyReLU,
 }
 
 
@@ -58,23 +49,23 @@ _PC = "Li et al., AAAI 2021, https://arxiv.org/abs/2012.07688"
 _WRN = "Zagoruyko and Komodakis, BMVC 2016, https://arxiv.org/abs/1605.07146"
 
 BACKBONES: dict[str, BackboneRow] = {
-    "cnn": BackboneRow(cnn, "two 3x3 convolutions and one FC layer, for tiny images; d = 64", "art_mmc", 4),
+    "cnn": BackboneRow(plain.cnn, "two 3x3 convolutions and one FC layer, for tiny images; d = 64", "art_mmc", 4),
     "lenet5": BackboneRow(
-        lenet5,
+        plain.lenet5,
         "LeNet-5 with ReLU and max-pooling; d = 84",
         "LeCun et al., Proc. IEEE 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-01a.pdf",
         12,
     ),
-    "cnn3": BackboneRow(cnn3, "three 5x5 convolutions and one FC layer, PC's substitute; d = 100", _PC, 20),
+    "cnn3": BackboneRow(plain.cnn3, "three 5x5 convolutions and one FC layer, PC's substitute; d = 100", _PC, 20),
     "vgg13": BackboneRow(
-        vgg13,
+        plain.vgg13,
         "VGG-13 with batch normalisation, ten convolutions and one FC layer; d = 512",
         f"Simonyan and Zisserman, ICLR 2015, https://arxiv.org/abs/1409.1556; as in {_PC}",
         32,
     ),
     **{
         f"resnet{6 * n + 2}": BackboneRow(
-            partial(cifar_resnet, blocks=n),
+            partial(resnets.cifar_resnet, blocks=n),
             f"CIFAR ResNet, {6 * n + 2} layers with the head, option-A shortcuts; d = 64",
             _RESNET,
             8,
@@ -83,7 +74,7 @@ BACKBONES: dict[str, BackboneRow] = {
     },
     **{
         f"mmc-resnet{6 * n + 2}v1": BackboneRow(
-            partial(mmc_resnet_v1, blocks=n),
+            partial(resnets.mmc_resnet_v1, blocks=n),
             f"MMC's ResNet v1, {6 * n + 2} layers with the head, and a linear one for the features; d = 64",
             _MMC,
             8,
@@ -92,7 +83,7 @@ BACKBONES: dict[str, BackboneRow] = {
     },
     **{
         f"mmc-resnet{6 * n + 2}v2": BackboneRow(
-            partial(mmc_resnet_v2, blocks=n),
+            partial(resnets.mmc_resnet_v2, blocks=n),
             f"MMC's ResNet v2, called {6 * n + 2}, truly {9 * n + 2} layers with the head, and a linear one for the "
             "features; d = 256",
             _MMC,
@@ -102,7 +93,7 @@ BACKBONES: dict[str, BackboneRow] = {
     },
     **{
         f"rce-resnet{6 * n + 2}": BackboneRow(
-            partial(rce_resnet, blocks=n),
+            partial(resnets.rce_resnet, blocks=n),
             f"RCE's pre-activation ResNet, {6 * n + 2} layers with the head, leaky ReLU; d = 64",
             _RCE,
             8,
@@ -110,20 +101,20 @@ BACKBONES: dict[str, BackboneRow] = {
         for n in (5, 9)
     },
     "isce-resnet32": BackboneRow(
-        partial(isce_resnet, blocks=5),
+        partial(resnets.isce_resnet, blocks=5),
         "RCE's ResNet, 32 layers with the head, and a linear one for the features; d = 64",
         "Song et al., Mathematics 2022, https://doi.org/10.3390/math10193716",
         8,
     ),
     "preact-resnet18": BackboneRow(
-        partial(wide_resnet, stem=64, widths=(64, 128, 256, 512), blocks=2),
+        partial(resnets.wide_resnet, stem=64, widths=(64, 128, 256, 512), blocks=2),
         "pre-activation ResNet, 18 layers with the head; d = 512",
         "He et al., ECCV 2016, https://arxiv.org/abs/1603.05027; used by Pang et al., https://arxiv.org/abs/2010.00467",
         8,
     ),
     **{
         f"wrn-{6 * n + 4}-10": BackboneRow(
-            partial(wide_resnet, stem=16, widths=(160, 320, 640), blocks=n),
+            partial(resnets.wide_resnet, stem=16, widths=(160, 320, 640), blocks=n),
             f"wide ResNet, {6 * n + 4} convolutions with the three projections, width 10; d = 640",
             _WRN,
             8,

@@ -24,10 +24,8 @@ Activation = Callable[[], nn.Module]
 
 class Backbone(nn.Module):
     """
-    Layers by name, in the order of the computation, to features of width `out_features`, with the attributes that heads
-    and checkpoints need: `linear_output` is True where the last layer is linear without an activation, so that the
-    features reach every point of R^d, as Max-Mahalanobis centers need. There is no class count in it: the
-    classification layer is the head's.
+    Layers by name, in the order of the computation; `linear_output` is True where the last one is linear without an
+    activation, so that the features reach every point of R^d, as Max-Mahalanobis centers need.
     """
 
     #: what `create_backbone` rebuilds the net from, plain data; None for a net that was built without it

@@ -66,10 +66,8 @@ def copied(things: T) -> T:
 
 def draw_anew(things: Any) -> None:
     """
-    Draw all trained weights of the network, or of several things, anew, in place, by the modules' own
-    `reset_parameters` (or `_reset_parameters`, as torch's attention calls it), weight norm, spectral norm and pruning
-    included. Buffers that no module resets (fixed centers, masks) and frozen parameters without such a method stay.
-    ValueError when there are trained parameters that no module draws anew; nothing is changed then.
+    Draw all trained weights anew, in place, by the modules' own `reset_parameters` (or `_reset_parameters`, as torch's
+    attention calls it); ValueError, and nothing is changed, when no module draws some of them.
     """
     networks, copies = _networks(things), _networks(copied(things))
     with torch.no_grad():
@@ -136,12 +134,9 @@ def same_optimizer(
     optimizer: torch.optim.Optimizer, old: Sequence[Any], new: Sequence[Any] | None = None
 ) -> torch.optim.Optimizer:
     """
-    A fresh optimizer of the same class with the same groups, their settings, and the same parameters left out. A rate
-    that a schedule has changed is again the one from which it began.
-
-    It is over the parameters that network and loss in `new` (None for the same ones) have under the names of those in
-    `old`; others that the optimizer has stay. What the new network has of other names joins the only group, or makes
-    one of its own.
+    A fresh optimizer of the same class and groups, rates being those from which a schedule began, over the parameters
+    that network and loss in `new` (None for the same ones) have under the names of those in `old`: others that the
+    optimizer has stay, and what the new network has of other names joins the only group, or makes one of its own.
     """
     here = dict(_named(old if new is None else new))
     names: dict[int, list[str]] = {}

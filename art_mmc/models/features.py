@@ -59,9 +59,8 @@ def logits_and_features(
     network: nn.Module, x: torch.Tensor, layer: nn.Module | None, training: bool | None = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    Logits (B, K) and features (B, d), flattened, of inputs on the device, cast to the network's type, from one forward
-    pass without a hook on it; with graph if gradients are on. No layer, no features; no mode, each module's own and a
-    graph that reaches the parameters. ValueError when the layer takes no part in the pass.
+    Logits (B, K) and a layer's output (B, d), flattened, from one pass without a hook on the network, with graph if
+    gradients are on; for `training` None in each module's own mode and with a graph that reaches the parameters.
     """
     prepared = Prepared(network, training, learning=training is None, watched=layer)
     logits = prepared(x.to(next((p.dtype for p in network.parameters()), x.dtype)))

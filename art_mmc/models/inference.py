@@ -247,11 +247,8 @@ def _folded(conv: Any, norm: Any = None) -> Callable[[torch.Tensor], torch.Tenso
 
 
 def _fused(sequence: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """
-    The `forward` of an `nn.Sequential`, a double whose hooks are in place at the first call, in which a convolution and
-    the batch normalisation behind it, in evaluation mode, are one convolution. Modules with hooks run as they are.
-    """
-    steps: list[Callable[[torch.Tensor], torch.Tensor]] = []
+    """The `forward` of a double of an `nn.Sequential` in which a convolution and what is folded into it are one."""
+    steps: list[Callable[[torch.Tensor], torch.Tensor]] = []  # made at the first call, when hooks are in place
 
     def fused_forward(x: torch.Tensor) -> torch.Tensor:
         if not steps:
@@ -271,11 +268,8 @@ def _fused(sequence: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """
-    Images (B, C, H, W) with the channels of a pixel side by side in memory. Those of one channel, which are so anyway,
-    get the strides by which torch tells the format.
-    """
-    if x.shape[1] == 1:
+    """Images (B, C, H, W) with the channels of a pixel side by side in memory."""
+    if x.shape[1] == 1:  # so anyway, but for the strides by which torch tells the format
         return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -291,14 +285,11 @@ def convolution_weights(modules: Iterable[nn.Module]) -> int:
 
 def favours_channels_last(weights: int, x: torch.Tensor, learning: bool = False) -> bool:
     """
-    Whether a network, with so many elements in the weights of its convolutions over images, is faster on images (B, C,
-    H, W) in channels-last format, by a rule. On the CPU the format saves the convolutions from rearranging their maps,
-    but they rearrange their weights instead: it pays where the maps of a batch are the larger, by 1.2 to 1.7 times for
-    LeNet-5 and ResNet-20 and batches of 16 and more (measured on an AMD EPYC with AVX-512), and not for VGG-13. On a
-    GPU it is the format of the tensor cores, in half precision and, where it is `learning`, in float32 too.
+    Whether a network, with so many elements in the weights of its convolutions, is faster on images in channels-last
+    format: on a CPU convolutions then rearrange their weights and not their maps, which pays where these are larger.
     """
     if x.ndim != 4 or not len(x):
         return False
-    if x.device.type == "cuda":
+    if x.device.type == "cuda":  # the format of the tensor cores
         return learning or torch.is_autocast_enabled("cuda") or x.dtype in (torch.float16, torch.bfloat16)
     return x.device.type == "cpu" and x.dtype != torch.float64 and 0 < weights <= _WIDTH * x.numel()

@@ -11,7 +11,7 @@ from art_mmc.models.base import Activation, Backbone
 
 
 def cnn(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU) -> Backbone:
-    """Two 3x3 convolutions, a halving and a fully connected layer, for 8x8 digits and others of 4x4 or more; d = 64."""
+    """Two 3x3 convolutions, a halving and a fully connected layer, for 8x8 digits and the like; d = 64."""
     channels, height, width = input_shape
     return Backbone(
         64,
@@ -27,12 +27,7 @@ def cnn(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU) 
 
 
 def lenet5(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU) -> Backbone:
-    """
-    LeNet-5 in its modern form, with ReLU and max-pooling, as the PC and GCE papers use it, for images of 12x12 or more;
-    d = 84.
-
-    | Paper link: http://yann.lecun.com/exdb/publis/pdf/lecun-01a.pdf
-    """
+    """LeNet-5 in its modern form, with ReLU and max-pooling, as the PC and GCE papers use it; d = 84."""
     channels, height, width = input_shape
     rows, columns = ((size // 2 - 4) // 2 for size in (height, width))
     return Backbone(
@@ -52,12 +47,7 @@ def lenet5(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReL
 
 
 def cnn3(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU) -> Backbone:
-    """
-    The three-layer net from which the PC paper crafts its black-box attacks on LeNet-5, for images of 20x20 or more; d
-    = 100.
-
-    | Paper link: https://arxiv.org/abs/2012.07688
-    """
+    """The three-layer net from which the PC paper crafts its black-box attacks on LeNet-5; d = 100."""
     channels, height, width = input_shape
     rows, columns = (((size - 8) // 2 - 4) // 2 for size in (height, width))
     return Backbone(
@@ -77,13 +67,7 @@ def cnn3(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU)
 
 
 def vgg13(input_shape: tuple[int, int, int], *, activation: Activation = nn.ReLU, dropout: float = 0.5) -> Backbone:
-    """
-    VGG-13 with batch normalisation and one hidden fully connected layer instead of two, as the PC paper has it, with
-    dropout of that rate before it; for images of 32x32 or more, d = 512.
-
-    | Paper link: https://arxiv.org/abs/1409.1556
-    | Paper link: https://arxiv.org/abs/2012.07688 (PC)
-    """
+    """VGG-13 with batch normalisation and, as in the PC paper, one hidden fully connected layer, not two; d = 512."""
     channels, height, width = input_shape
     convolutions: list[nn.Module] = []
     for out in (64, 128, 256, 512, 512):

@@ -73,10 +73,7 @@ class Residual(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """
-    Shortcut without parameters: smaller by average pooling over windows of `pool` pixels' side (1 takes every
-    `stride`-th pixel, option A of the ResNet paper), new channels of zeros, half of them on either side.
-    """
+    """Average pooling over `pool` pixels' side (1: option A), new channels of zeros, half of them on either side."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, pool: int = 1) -> None:
         super().__init__()
@@ -132,10 +129,8 @@ def post_activation(layers: Layers, shortcut: Path) -> Unit:
 
 def pre_activation(layers: Layers, branch: Path, shortcut: Path, shared: bool = False) -> Unit:
     """
-    The unit of the second ResNet paper: normalisation and activation come before the convolutions of `branch`, and
-    nothing after the sum. The first unit goes without, the stem having done it for branch and shortcut alike. Where the
-    shape changes `shortcut` makes the way past it, from the activated map if it is `shared` with the branch, else from
-    the raw one.
+    The unit of the second ResNet paper, normalisation and activation, which the first unit has from the stem, before
+    the convolutions of `branch`; `shortcut` starts from the activated map if it is `shared`, else from the raw one.
     """
 
     def unit(into: int, out: int, stride: int, first: bool) -> nn.Module:
@@ -166,12 +161,7 @@ def global_pool() -> nn.Sequential:
 
 
 def cifar_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU) -> Backbone:
-    """
-    ResNet for CIFAR with 6n + 2 layers, the head among them: basic units, option-A shortcuts, widths 16, 32, 64; d =
-    64.
-
-    | Paper link: https://arxiv.org/abs/1512.03385 (Section 4.2)
-    """
+    """ResNet for CIFAR (Section 4.2 of the first paper): basic units, option-A shortcuts, widths 16, 32, 64; d = 64."""
     layers = Layers(activation)
     return Backbone(
         64,
@@ -190,11 +180,8 @@ def mmc_resnet_v1(
     input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU, out_features: int = 64
 ) -> Backbone:
     """
-    Version 1 of the MMC paper's ResNet: basic units, 1x1 projections, and a linear layer after the pooling, without
-    which features could not reach centers with negative coordinates. 6n + 2 layers and that linear one, to features of
-    width d: Max-Mahalanobis centers in closed form need d >= classes - 1.
-
-    | Paper link: https://arxiv.org/abs/1905.10626
+    MMC's version 1: basic units, 1x1 projections, and a linear layer, without which features could not reach centers
+    with negative coordinates, to width d: Max-Mahalanobis centers in closed form need d >= classes - 1.
     """
     layers = _keras(activation)
     return Backbone(
@@ -210,12 +197,7 @@ def mmc_resnet_v1(
 def mmc_resnet_v2(
     input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU, out_features: int = 256
 ) -> Backbone:
-    """
-    Version 2 of the MMC paper's ResNet: pre-activation bottleneck units and a linear layer after the pooling. 9n + 2
-    layers and that linear one, although the release names it after 6n + 2; the width d as in :func:`mmc_resnet_v1`.
-
-    | Paper link: https://arxiv.org/abs/1905.10626
-    """
+    """MMC's version 2: pre-activation bottleneck units and a linear layer, of width d as in :func:`mmc_resnet_v1`."""
     layers = _keras(activation)
 
     def bottleneck(into: int, out: int, stride: int) -> nn.Module:
@@ -253,21 +235,12 @@ def _rce_layers(channels: int, blocks: int, activation: Activation) -> dict[str,
 
 
 def rce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
-    """
-    Pre-activation ResNet of the RCE paper with 6n + 2 layers, the head among them: basic units, leaky ReLU,
-    average-pooling shortcuts padded with zeros, widths 16, 32, 64; d = 64.
-
-    | Paper link: https://arxiv.org/abs/1706.00633
-    """
+    """RCE's pre-activation ResNet: basic units, leaky ReLU, average-pooling shortcuts padded with zeros; d = 64."""
     return Backbone(64, False, **_rce_layers(input_shape[0], blocks, activation))
 
 
 def isce_resnet(input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = LeakyReLU) -> Backbone:
-    """
-    The RCE ResNet with a linear layer after the pooling, as the I-SCE script has it; d = 64.
-
-    | Paper link: https://doi.org/10.3390/math10193716
-    """
+    """The RCE ResNet with a linear layer after the pooling, as the I-SCE script has it; d = 64."""
     return Backbone(64, True, **_rce_layers(input_shape[0], blocks, activation), fc=nn.Linear(64, 64))
 
 
@@ -280,12 +253,8 @@ def wide_resnet(
     activation: Activation = nn.ReLU,
 ) -> Backbone:
     """
-    Pre-activation ResNet of basic units whose projections start from the activated map: PreActResNet-18 and the wide
-    ResNets of adversarial training, without the block that some releases build and never use. `stem` channels after the
-    stem, `widths` those of the stages; d = widths[-1].
-
-    | Paper link: https://arxiv.org/abs/1603.05027 (PreActResNet)
-    | Paper link: https://arxiv.org/abs/1605.07146 (wide ResNet)
+    Pre-activation ResNet of basic units whose projections start from the activated map, without the block that some
+    releases build and never use: `stem` channels after the stem, `widths` those of the stages; d = widths[-1].
     """
     layers = Layers(activation)
     unit = pre_activation(layers, layers.basic, layers.projection, shared=True)

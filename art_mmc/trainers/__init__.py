@@ -1,6 +1,5 @@
 """
-ART `Trainer` defences that train a loss-defended classifier, and the papers' recipes. The names in `__init__.pyi` are
-imported when they are first used.
+ART `Trainer` defences that train a loss-defended classifier, and the papers' recipes.
 """
 
 from art_mmc._attach import attach

@@ -37,9 +37,8 @@ class RandomFlip:
 @dataclass(frozen=True)
 class RandomShift:
     """
-    Move each image by a whole number of pixels, uniform in [-pixels, pixels] in both directions; below 1 `pixels` is
-    the share of the image's side, rounded down. `fill` is what comes in from outside: "nearest" (the edge repeated),
-    "zero" or "reflect". With "zero" or "reflect" and 4 pixels this is the usual pad-and-crop of CIFAR.
+    Move each image by a whole number of pixels, uniform in [-pixels, pixels] in both directions, below 1 the share of
+    the image's side, rounded down. `fill` comes in from outside: "nearest" (the edge repeated), "zero" or "reflect".
     """
 
     pixels: float = 4

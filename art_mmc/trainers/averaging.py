@@ -17,12 +17,9 @@ from art_mmc.models.copies import copied
 
 class WeightAverage:
     """
-    The average of the weights of a network under training, with batch statistics of its own: "ema", the exponential
-    average over steps, or "swa", the plain mean over epochs. The decay of the former, in [0, 1], grows up to there, as
-    (1 + t) / (10 + t) after t sets of weights: a full decay from the start would keep a short training at the weights
-    that it began with. The average begins after `start` epochs, with the weights after the first one at the earliest.
-
-    | Paper link: https://arxiv.org/abs/1803.05407 (stochastic weight averaging)
+    The average of the weights of a network under training after `start` epochs or one: "ema", exponential over steps,
+    whose decay, in [0, 1], grows up to there, as (1 + t) / (10 + t) after t sets of weights, so that a short training
+    does not stay at its first ones; or "swa", the plain mean over epochs (https://arxiv.org/abs/1803.05407).
     """
 
     def __init__(self, network: torch.nn.Module, kind: str, decay: float = 0.999, start: int = 0) -> None:
@@ -47,9 +44,7 @@ class WeightAverage:
             self._update(self._average)
 
     def install(self, batches: Iterable[torch.Tensor]) -> None:
-        """
-        Put the average, if it has begun, into the network; batch statistics are computed anew on inputs (B, C, H, W).
-        """
+        """Put the average, if it has begun, into the network; batch statistics are those of inputs (B, ...)."""
         if self._average is not None:
             self._network.load_state_dict(self._average.module.state_dict())
             with torch.no_grad():

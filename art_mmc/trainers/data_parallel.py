@@ -27,10 +27,7 @@ def share_buffers(*modules: Any) -> None:
 
 
 def average_gradients(*modules: Any) -> None:
-    """
-    Make gradients the means over the processes, of which some may have no part in a batch; a parameter that no process
-    has a gradient of gets none, so that its weights do not decay. What is no module has none.
-    """
+    """Make gradients the means over the processes; what none has a gradient of gets none, so that it does not decay."""
     if world().size == 1:
         return
     networks = [module for module in modules if isinstance(module, nn.Module)]
@@ -46,9 +43,7 @@ def average_gradients(*modules: Any) -> None:
 
 @contextmanager
 def synchronised(network: nn.Module) -> Iterator[None]:
-    """
-    Torch's synchronised layers in the places of batch normalisation, with the same parameters and buffers, for a while.
-    """
+    """Torch's synchronised layers, with the same parameters and buffers, in the places of batch normalisation."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     places = [(m, name, child) for m in network.modules() for name, child in m._modules.items() if type(child) in kinds]
     try:
@@ -63,9 +58,8 @@ def synchronised(network: nn.Module) -> Iterator[None]:
 @contextmanager
 def data_parallel(network: nn.Module, loss: Any) -> Iterator[None]:
     """
-    Around a training of a network, on its device and in training mode, by all processes: the center loss' centers, and
-    on GPUs batch normalisation, follow the whole batch, and all start from the main process' weights. Gradients are for
-    :func:`average_gradients`. Parameters and state keep their names. Where there is one process, nothing changes.
+    Around a training by several processes: the center loss' centers, and on GPUs batch normalisation, follow the whole
+    batch, and all start from the main process' weights; gradients are for :func:`average_gradients`.
     """
     if world().size == 1:
         yield

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """
-    Ctrl-C during a training with a folder: the batch was finished and the state saved.
-    """
+    """Ctrl-C during a training with a folder: the batch was finished and the state saved."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"interrupted; the state of the run is saved: go on with the folder {folder} and resume=True")
@@ -31,17 +29,11 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class RunMismatchError(ValueError):
-    """
-    The folder holds the state of a run with other settings or other data.
-    """
+    """The folder holds the state of a run with other settings or other data."""
 
 
 class RunFolder:
-    """
-    Files of one training run. Every file is written beside its place and renamed, so that a process killed at any
-    moment leaves the old one or the new one. The folder is made at once, so that one that can't be written fails, with
-    an OSError, before the training.
-    """
+    """Files of one training run. The folder is made at once: one that can't be written fails before the training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
