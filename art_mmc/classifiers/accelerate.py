@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers.base import LossDefendedClassifier, _Kinship, _Wrapper
+from art_mmc.classifiers.base import LossDefendedClassifier, _Wrapper
 from art_mmc.classifiers.fitting import TAKE_INDICES, OneHotLoss
 from art_mmc.models.inference import Prepared
 
@@ -91,9 +91,8 @@ def share_network(
     classifier: PyTorchClassifier, network: torch.nn.Module | None = None, objective: str = "loss"
 ) -> LossDefendedClassifier:
     """
-    A :class:`.LossDefendedClassifier` on the network of another classifier, or on another one that is put in its place,
-    around it say, with the same loss and optimizer and all that the classifier does in its own way but for the methods
-    that this package has. Nothing of the network is touched.
+    A :class:`.LossDefendedClassifier` on the network of another classifier, or one in its place, with the same loss and
+    optimizer and all that the classifier does in its own way but for the methods that this package has.
     """
     own = own_attributes(classifier)
     ours = tuple(name for name in own if name in vars(LossDefendedClassifier))
@@ -105,19 +104,11 @@ def share_network(
         network = classifier.model if _calls_its_network(classifier) else LastOutput(classifier._model)
     fast._model = _Wrapper(network)
     fast._layer_names = fast._model.get_layers
-    fast._kinship = _Kinship()
     loss = classifier.loss
     # also where a user has set the flag for a loss that ART does not know
     takes_as_it_is = loss is None or classifier._int_labels or isinstance(loss, (*TAKE_INDICES, OneHotLoss))
     fast._loss = loss if takes_as_it_is else OneHotLoss(loss)
-    if fast._optimizer is None:
-        fast._optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    fast.preprocessing_operations = []
-    fast._update_preprocessing_operations()
-    fast.objective = objective
-    fast.arithmetic = getattr(classifier, "arithmetic", "fast")
-    fast.compile = getattr(classifier, "compile", False)
-    fast._check_params()
+    fast._begin(objective, getattr(classifier, "arithmetic", "fast"), getattr(classifier, "compile", False))
     return fast
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from art import config
-from art.config import ART_NUMPY_DTYPE
 from art.data_generators import PyTorchDataGenerator
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
@@ -29,18 +28,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from art_mmc.checks import (
-    broadcasts,
-    check_box,
-    check_images,
-    check_labels,
-    check_name,
-    check_near,
-    indices,
-    number,
-    users_place,
-    whole,
-)
+from art_mmc import checks
+from art_mmc.checks import broadcasts, check_images, check_name, whole
 from art_mmc.classifiers import fitting
 from art_mmc.classifiers.checkpoint import describe, load_state, plain_names, write_payload
 from art_mmc.defences import Defence, adaptive_objective, get_defence
@@ -48,12 +37,7 @@ from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.base import check_input_shape, check_no_classes
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
 from art_mmc.models.features import Softmax, find_layer, logits_network
-from art_mmc.models.inference import (
-    Prepared,
-    channels_last,
-    convolution_weights,
-    favours_channels_last,
-)
+from art_mmc.models.inference import Prepared, channels_last, convolution_weights, favours_channels_last
 from art_mmc.models.network import Moments
 from art_mmc.objectives import OBJECTIVES
 
@@ -173,7 +157,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         _check_device_type(device_type)
         if clip_values is ...:
             clip_values = None if self.row is None else (0.0, 1.0)
-        check_box(clip_values, input_shape)
+        checks.check_box(clip_values, input_shape)
         net_options = {"mean": mean, "std": std, "embedding_dim": embedding_dim, **options}
         given = {id(parameter) for parameter in model.parameters()}
         if optimizer is not None:
@@ -205,17 +189,20 @@ class LossDefendedClassifier(PyTorchClassifier):
                     type(each).__name__,
                 )
         self._opt_level, self._loss_scale = opt_level, loss_scale
-        self.objective = objective
-        self.arithmetic = arithmetic
-        self.compile = compile
-        self._kinship = _Kinship()
         if isinstance(self._loss, torch.nn.Module):  # ART moves the model alone
             self._loss.to(self._device)
-        if optimizer is None and any(True for _ in self._model.parameters()):
-            self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
-        self._update_preprocessing_operations()  # ART's constructor calls its own
-        self._check_params()
+        self._begin(objective, arithmetic, compile)
         self._model.eval()
+
+    def _begin(self, objective: str, arithmetic: str, compile: bool | str) -> None:
+        """What a classifier has that ART's has not, as of the beginning."""
+        self.objective, self.arithmetic, self.compile = objective, arithmetic, compile
+        self._kinship = _Kinship()
+        if self._optimizer is None and any(True for _ in self._model.parameters()):
+            self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
+        self.preprocessing_operations = []  # of its own; ART's constructor calls ART's method
+        self._update_preprocessing_operations()
+        self._check_params()
 
     def _complete(
         self,
@@ -371,7 +358,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         :return: The view; see :meth:`with_objective`.
         :raises ValueError: For a temperature that is no positive number.
         """
-        temperature = number("temperature", temperature)
+        temperature = checks.number("temperature", temperature)
         if isinstance(self.model, Softmax):
             raise ValueError("the network of this view ends in a softmax already.")
         return self._view(Softmax(self.model, temperature))
@@ -403,12 +390,14 @@ class LossDefendedClassifier(PyTorchClassifier):
         # ART would let its trainers hand one-hot labels to a loss that it does not know, and they fail on those
         self._reduce_labels, self._int_labels = True, True
         self._probability_labels = not isinstance(self._loss, (torch.nn.NLLLoss, torch.nn.MultiMarginLoss))
-        check_box(self.clip_values, self.input_shape)
+        checks.check_box(self.clip_values, self.input_shape)
 
     def _update_preprocessing_operations(self) -> None:
         super()._update_preprocessing_operations()
-        if _changes_nothing(self.preprocessing):  # kept for those who ask for it, as SleeperAgent does, but not run
-            self.preprocessing_operations.pop()
+        last: Any = self.preprocessing
+        default = isinstance(last, (StandardisationMeanStd, StandardisationMeanStdPyTorch))
+        if default and np.all(last.mean == 0) and np.all(last.std == 1):  # it changes nothing:
+            self.preprocessing_operations.pop()  # kept for those who ask for it, as SleeperAgent does, but not run
 
     def reduce_labels(self, y: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """
@@ -426,10 +415,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         return y if isinstance(self._loss, fitting.OneHotLoss) else super().reduce_labels(y)
 
     def _inputs(self, x: Any) -> Any:
-        """
-        Cast a public call's inputs to float32, where the base class without `preprocessing` leaves integers, for
-        embeddings. A named subclass looks at shape, kind and unit, no closer at values, since some attacks try NaN.
-        """
+        """A public call's inputs as float32 or, for embeddings, integers; not looked at for NaN, which attacks try."""
         as_they_are = self.row is None and self.preprocessing is None
         if isinstance(x, torch.Tensor):
             return x if x.dtype == torch.float32 or (as_they_are and not x.is_floating_point()) else x.float()
@@ -449,8 +435,8 @@ class LossDefendedClassifier(PyTorchClassifier):
                     f"x holds integers up to {x.max()}: inputs are floats, in the papers in [0, 1]; x / 255.0?"
                 )
         elif self._value_checks and not self.preprocessing_operations:
-            check_near(x, self.clip_values, 10.0)  # attacks may look outside, but not in another unit
-        return np.ascontiguousarray(x, dtype=ART_NUMPY_DTYPE)
+            checks.check_near(x, self.clip_values, 10.0)  # attacks may look outside, but not in another unit
+        return np.ascontiguousarray(x, dtype=config.ART_NUMPY_DTYPE)
 
     @property
     def _value_checks(self) -> bool:
@@ -460,7 +446,7 @@ class LossDefendedClassifier(PyTorchClassifier):
     def _check_labels(self, y: np.ndarray, length: int) -> None:
         """Indices are checked always; rows may be what a loss of the user's own wants, except on a named subclass."""
         if self.row is not None or y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1):
-            check_labels(y, self.nb_classes, length=length)
+            checks.check_labels(y, self.nb_classes, length=length)
 
     def _as_tensor(self, x: Any) -> torch.Tensor:
         """On the device; an array is copied, since a network may work in place on its input."""
@@ -483,10 +469,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         watched: torch.nn.Module | None = None,
     ) -> Iterator[Prepared]:
         """
-        For a call that does not train: inside, and in this thread alone, the network is a double in the mode that the
-        call needs, in training mode on copies of the buffers (batch statistics, centers). Nothing of the network itself
-        is switched. The graph reaches the parameters if `learning`; `backward` if there will be gradients of the
-        inputs; of a module that is `watched` the outputs are kept, see :class:`.Prepared`.
+        For a call that does not train: inside, in this thread, the network is a :class:`.Prepared` double; `backward`
+        if there will be gradients of the inputs.
         """
         if backward:
             _check_gradients()
@@ -626,7 +610,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         if single:
             raise ValueError(f"objective '{name}' compares classes, but the network has a single output; take 'loss'.")
         outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
-        values = OBJECTIVES[name](outputs, indices(y))
+        values = OBJECTIVES[name](outputs, checks.indices(y))
         if reduction is None:
             reduction = "mean" if "mean" in getattr(self._loss, "reduction", "mean") else "sum"
         return values if reduction == "none" else values.mean() if reduction == "mean" else values.sum()
@@ -930,10 +914,10 @@ class LossDefendedClassifier(PyTorchClassifier):
             check_images(x)
         self._check_labels(y, len(x))
         if self._value_checks and not self.preprocessing_operations:
-            check_near(x, self.clip_values, 1.0)
+            checks.check_near(x, self.clip_values, 1.0)
         y = np.asarray(self.reduce_labels(y))
         if self.preprocessing_operations and y.ndim == 1:  # one-hot for them, as in ART: they may smooth or mix labels
-            y = np.eye(self.nb_classes, dtype=ART_NUMPY_DTYPE)[y]
+            y = np.eye(self.nb_classes, dtype=config.ART_NUMPY_DTYPE)[y]
         x, y = self._apply_preprocessing(x, y, fit=fit)
         y = np.asarray(self.reduce_labels(np.asarray(y)))
         return torch.from_numpy(self._inputs(x)), torch.from_numpy(y)
@@ -995,7 +979,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             outputs = self._network(self.laid_out(x.to(self._device)))
         fitting.check_logits(outputs, len(x), self.nb_classes)
         loss = fitting.weighted_loss(self._loss, outputs, y.to(self._device), sample_weight)
-        loss.sum().backward()  # "none" is a sum
+        (loss.sum() if loss.ndim else loss).backward()  # "none" is a sum
         optimizer.step()
         return loss.detach(), outputs.detach()
 
@@ -1182,27 +1166,24 @@ class _Wrapper(torch.nn.Module):
 
 @contextmanager
 def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
-    """Around a network that does not take inputs of this type: a TypeError that names its own."""
+    """
+    Around a network that does not take inputs of this type: a TypeError that names its own. To an error of another kind
+    Python 3.11 and later add where it came up.
+    """
     try:
         yield
-    except RuntimeError as err:
-        kinds = {each.dtype for each in network.parameters() if each.is_floating_point()}
-        if isinstance(err, torch.OutOfMemoryError) or not kinds or x.dtype in kinds or not x.is_floating_point():
-            _place(err, x)
-            raise
-        raise TypeError(
-            f"model: inputs are {x.dtype}, and the network, whose parameters are {kinds.pop()}, does not take them: "
-            f"model.float(), or cast them in its forward ({' '.join(str(err).split())})."
-        ) from err
     except Exception as err:
-        _place(err, x)
+        kinds = {each.dtype for each in network.parameters() if each.is_floating_point()}
+        refused = isinstance(err, RuntimeError) and not isinstance(err, torch.OutOfMemoryError)
+        if refused and kinds and x.dtype not in kinds and x.is_floating_point():
+            raise TypeError(
+                f"model: inputs are {x.dtype}, and the network, whose parameters are {kinds.pop()}, does not take "
+                f"them: model.float(), or cast them in its forward ({' '.join(str(err).split())})."
+            ) from err
+        if add_note := getattr(err, "add_note", None):
+            place = checks.users_place(err)
+            add_note(f"raised by the network given as model{place}, on inputs of shape {tuple(x.shape)}")
         raise
-
-
-def _place(err: Exception, x: torch.Tensor) -> None:
-    """Add to a network's own error, from Python 3.11 on, a note of where it came up and on what."""
-    if add_note := getattr(err, "add_note", None):
-        add_note(f"raised by the network given as model{users_place(err)}, on inputs of shape {tuple(x.shape)}")
 
 
 def _check_device_type(name: Any) -> str:
@@ -1219,12 +1200,3 @@ def _check_gradients() -> None:
             "gradients can't be computed inside torch.inference_mode(): run the attack outside of it, or put it into "
             "torch.inference_mode(False)."
         )
-
-
-def _changes_nothing(preprocessing: Any) -> bool:
-    """Whether it is ART's default, which subtracts 0 and divides by 1 at every call."""
-    return (
-        isinstance(preprocessing, (StandardisationMeanStd, StandardisationMeanStdPyTorch))
-        and bool(np.all(preprocessing.mean == 0))
-        and bool(np.all(preprocessing.std == 1))
-    )

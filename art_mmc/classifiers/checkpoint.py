@@ -37,9 +37,7 @@ def plain_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def load_state(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """
-    Load a state into a network, whichever of the two has compiled parts; RuntimeError when names or shapes do not fit.
-    """
+    """Load a state into a network, whichever of the two has compiled parts; RuntimeError when it does not fit."""
     names = {plain_name(name): name for name in network.state_dict()}
     network.load_state_dict({names.get(name, name): tensor for name, tensor in plain_names(state).items()})
 
@@ -187,11 +185,7 @@ def read_payload(path: str | os.PathLike[str]) -> dict[str, Any]:
 def rebuild(
     path: str | os.PathLike[str], backbone: torch.nn.Module | None = None
 ) -> tuple[DefendedNet, Loss, dict[str, Any]]:
-    """
-    Network with its weights, loss, and description, built from a checkpoint; where the saved backbone was the user's
-    own, on a module of the same architecture. FileNotFoundError when the file is not there; ValueError when it is
-    damaged, of another kind, or needs a backbone.
-    """
+    """Network with its weights, loss and description, built from a checkpoint as :func:`.load_classifier` says."""
     payload = read_payload(path)
     document, state = payload["config"], payload["state"]
     if document is None:

@@ -122,11 +122,7 @@ def reduced(loss: Any, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def weighted_loss(loss: Any, outputs: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """
-    A batch's loss of logits (B, K) and labels, indices (B,) or probabilities (B, K): each sample's value times its
-    weight (B,), None for the loss itself, before they are reduced as the loss' `reduction` says; a scalar, or (B,) for
-    "none". TypeError for weights and a loss that gives no value a sample.
-    """
+    """A batch's loss, each sample's value times its weight (B,); TypeError for a loss that gives no value a sample."""
     if weights is None:
         value = loss(outputs, y)
         if torch.is_grad_enabled() and not value.requires_grad:
@@ -212,9 +208,7 @@ def described_scheduler(scheduler: Any) -> dict[str, Any]:
 class Schedule:
     """
     A learning-rate scheduler, given as it is or as what makes one from an optimizer, or none, and when it steps: once
-    an "epoch" or a "batch", as `interval` says, or for None once an epoch, unless it is a `OneCycleLR` that was made
-    for as many steps as there will be batches. TypeError for what has no step, ValueError for another interval, or a
-    `ReduceLROnPlateau` once a batch.
+    an "epoch" or a "batch", for None as :meth:`.LossDefendedClassifier.fit` says.
     """
 
     def __init__(

@@ -35,15 +35,10 @@ def load_any(
     name: str = "the data set",
 ) -> tuple[PyTorchClassifier, str]:
     """
-    A classifier from a file, and what the file was, in words: one of :meth:`.LossDefendedClassifier.save_checkpoint`,
-    or the name of a network of the package; a
-    TorchScript file; or, with a factory, "module:function", the state dict of a network of the user's, or a checkpoint
-    of this package whose backbone is the user's. TorchScript and state dicts are wrapped in ART's `PyTorchClassifier`
-    with cross-entropy; such networks must take inputs in [0, 1]. They and factories are programs, and are run.
-
-    It is to take inputs such as x (N, ...), which `name` calls by the name of their data set, and is tried on two
-    of them. FileNotFoundError when the file is not there; ValueError when it is damaged or of another kind, or does not
-    fit.
+    A classifier from a file, and what the file was, in words: a checkpoint, or the name of a network of the package; a
+    TorchScript file; or, with a factory, "module:function", which is run as TorchScript is, the state dict of a network
+    of the user's in [0, 1]. It is tried on two of the inputs x (N, ...). FileNotFoundError, or ValueError for what is
+    damaged, of another kind or does not fit.
     """
     path = find_network(path)
     with torch.random.fork_rng():  # to build a network draws weights, in the place of which those of the file come

@@ -201,10 +201,8 @@ def climb(
     left: Tensor | None = None,
 ) -> Tensor:
     """
-    Gradient steps that make `values` (of logits (B, K), one a sample) larger, inside of the ball and the box: the loop
-    of all strategies here. `eps` and `step` are numbers or (B, 1, ...), a negative step goes downwards; `left` (B,)
-    says how many more steps a sample gets once it is misclassified. ART's own PGD goes through numpy and switches the
-    network's modes, and the detector-aware attack weighs two goals.
+    Gradient steps, by numbers or (B, 1, ...), that make `values` (of logits (B, K), one a sample) larger in the ball
+    and the box; `left` (B,) says how many more a sample gets once it is misclassified.
     """
     x_adv, ball = start, _ball(classifier, x, norm)
     for _ in range(steps):

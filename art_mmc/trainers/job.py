@@ -23,6 +23,9 @@ from art_mmc.trainers.data_parallel import share_buffers
 #: training samples on which an epoch is watched where no validation data is given
 WATCHED = 512
 
+#: name, loss and epochs of a stage
+Stage = tuple[str, torch.nn.Module, int]
+
 
 @dataclass
 class Position:
@@ -63,7 +66,7 @@ class Job:
 
     classifier: LossDefendedClassifier
     batch_size: int  # samples in one step
-    stages: list[tuple[str, torch.nn.Module, int]]  # name, loss and epochs of each
+    stages: list[Stage]
     validation: tuple[np.ndarray, np.ndarray] | None  # inputs and labels on which each epoch is judged
     scheduler: Any  # what the caller gave
     scheduler_interval: str | None  # likewise

@@ -18,19 +18,8 @@ import numpy as np
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc import distributed
-from art_mmc.checks import (
-    as_path,
-    check_images,
-    check_labels,
-    check_name,
-    check_seed,
-    choice,
-    indices,
-    number,
-    shown,
-    whole,
-)
+from art_mmc import checks, distributed
+from art_mmc.checks import check_name, choice, indices, number, shown, whole
 from art_mmc.classifiers import LossDefendedClassifier, fitting
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.losses import SoftmaxCrossEntropyLoss
@@ -38,7 +27,7 @@ from art_mmc.state import locked, on_interrupt, seeded, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
 from art_mmc.trainers.data_parallel import average_gradients, data_parallel, share_buffers
-from art_mmc.trainers.job import Job, Position, Step, compact
+from art_mmc.trainers.job import Job, Position, Stage, Step, compact
 from art_mmc.trainers.recipes import Recipe
 from art_mmc.trainers.run_folder import RunFolder, RunMismatchError, TrainingInterrupted, plain
 
@@ -169,8 +158,8 @@ class LossTrainer(Trainer):
         self.precision = choice("precision", precision, ("float32", "bfloat16"))
         self.channels_last = channels_last
         self.compile_network = compile_network
-        self.folder = None if folder is None else RunFolder(as_path("folder", folder))
-        self.seed = None if seed is None else check_seed(seed)
+        self.folder = None if folder is None else RunFolder(checks.as_path("folder", folder))
+        self.seed = None if seed is None else checks.check_seed(seed)
         self.verbose = verbose
         #: one record an epoch: epoch, stage, loss, accuracy, val_loss, val_accuracy, rate, seconds
         self.history: list[dict[str, Any]] = []
@@ -180,7 +169,6 @@ class LossTrainer(Trainer):
         self.extended: list[int] = []
         self._extends = False
         self._average: WeightAverage | None = None
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = classifier.forward
 
     # ------------------------------------------------------------------------------------------ ART's methods
 
@@ -305,16 +293,15 @@ class LossTrainer(Trainer):
         job = Job(self._classifier, batch_size, stages, validation, scheduler, scheduler_interval, **tensors)
         self._identity = self._fingerprint(job)
         if distributed.world().size > 1:
-            about = {
-                "folder": self.folder is not None,
-                "validation": None if validation is None else len(validation[0]),
-            }
+            about = {"folder": self.folder is not None, "validation": validation and len(validation[0])}
             distributed.check_same({**self._identity, **about}, "train")
         own_optimizer = self._classifier._optimizer
         # no other process may write to the folder meanwhile
         owned = nullcontext() if self.folder is None or not distributed.world().is_main else locked(self.folder.path)
         try:
-            with owned, self._randomness(), self._classifier.training(), self._fast_network():
+            net, loss = self._classifier.model, self._classifier.loss
+            with owned, self._randomness(), self._classifier.training(), data_parallel(net, loss):
+                self._forward = torch.compile(net) if self.compile_network else net
                 if saved is not None:
                     self._load(job, saved)
                 position = Position() if saved is None else Position(**saved["training"]["position"])
@@ -322,8 +309,8 @@ class LossTrainer(Trainer):
                 if saved is None or not saved["training"]["finished"] or position.epoch < job.stages[-1][2]:
                     self._run(job, position, saved)
         finally:
-            if self._plan is not None and own_optimizer is not None:
-                # a schedule may have brought the recipe's rate down to nothing, with which no one could train on
+            self._forward = self._classifier.forward
+            if self._plan is not None:  # a schedule may have brought the recipe's rate down to nothing
                 self._classifier._optimizer = own_optimizer
         self._warn_if_stuck(job)
 
@@ -339,13 +326,11 @@ class LossTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------ what a run is made of
 
-    def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
-        """Name, loss and epochs of each stage; one here."""
+    def _stages(self, nb_epochs: int, scheduler: Any) -> list[Stage]:
+        """The stages; one here."""
         return [(self._classifier.defence or "loss", self._classifier.loss, nb_epochs)]
 
-    def _extended(
-        self, stages: list[tuple[str, torch.nn.Module, int]], training: dict[str, Any]
-    ) -> list[tuple[str, torch.nn.Module, int]]:
+    def _extended(self, stages: list[Stage], training: dict[str, Any]) -> list[Stage]:
         """The stages of the run in the folder, if it is finished and more epochs are asked for: the last one grows."""
         *before, last = training["fingerprint"]["stages"]
         asked, had = sum(epochs for *_, epochs in stages), sum(epochs for _, epochs in (*before, last))
@@ -394,8 +379,8 @@ class LossTrainer(Trainer):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError("validation_data: expected a pair (inputs, labels).")
         x, y = map(np.asarray, data)
-        check_images(x, self._classifier.input_shape, "validation inputs")
-        check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
+        checks.check_images(x, self._classifier.input_shape, "validation inputs")
+        checks.check_labels(y, self._classifier.nb_classes, name="validation labels", length=len(x))
         return x, np.asarray(self._classifier.reduce_labels(y))
 
     def _meet(self) -> None:
@@ -421,17 +406,6 @@ class LossTrainer(Trainer):
             self._order = torch.Generator().manual_seed(seeds[0])
             self._noise = torch.Generator(self._device).manual_seed(seeds[1])
             yield
-
-    @contextmanager
-    def _fast_network(self) -> Iterator[None]:
-        """Other processes and compilation, for the time of the training."""
-        net = self._classifier.model
-        try:
-            with data_parallel(net, self._classifier.loss):
-                self._forward = torch.compile(net) if self.compile_network else net
-                yield
-        finally:
-            self._forward = self._classifier.forward
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -516,17 +490,14 @@ class LossTrainer(Trainer):
         """The rest of an epoch; mean loss and accuracy, summed on the device so that no step waits for them."""
         start = time.perf_counter() - position.seconds
         saved = time.monotonic()
-        present = None
-        if position.order is not None:  # resumed inside an epoch: the same order as before, then on from the present
-            present = self._order.get_state()
-            self._order.set_state(position.order)
-        else:
-            position.order = self._order.get_state()
+        draw = self._order if position.order is None else torch.Generator()
+        if position.order is None:
+            position.order = draw.get_state()
+        else:  # resumed inside an epoch: the same order as before
+            draw.set_state(position.order)
         batches: Any = [None] * job.steps
         if job.generator is None:
-            batches = torch.randperm(len(job.x), generator=self._order).to(self._device).split(job.batch_size)
-        if present is not None:
-            self._order.set_state(present)
+            batches = torch.randperm(len(job.x), generator=draw).to(self._device).split(job.batch_size)
         totals = torch.tensor(position.totals, dtype=torch.float64, device=self._device)
         for batch, index in enumerate(batches):
             if batch < position.batch:
@@ -702,11 +673,9 @@ class LossTrainer(Trainer):
             "processes": processes,
             "answers": (asked, self._answers(asked)),
         }
-        loss, self._classifier._loss = self._classifier._loss, self._own_loss
-        try:
-            self.folder.write_state(self._classifier, training)
-        finally:
-            self._classifier._loss = loss
+        own = self._classifier._view()
+        own._loss = self._own_loss  # in a warm-up too
+        self.folder.write_state(own, training)
         self.folder.write_history(self.history)
 
     def _load(self, job: Job, saved: dict[str, Any]) -> None:
@@ -838,7 +807,7 @@ class WarmUpTrainer(LossTrainer):
         super().__init__(classifier, **kwargs)
         self.warmup_epochs = None if warmup_epochs is None else whole("warmup_epochs", warmup_epochs, least=0)
 
-    def _stages(self, nb_epochs: int, scheduler: Any) -> list[tuple[str, torch.nn.Module, int]]:
+    def _stages(self, nb_epochs: int, scheduler: Any) -> list[Stage]:
         """Warm-up, then the defence's own loss."""
         warmup = self.warmup_epochs
         if warmup is None:

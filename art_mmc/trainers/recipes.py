@@ -144,7 +144,12 @@ class Recipe:
         wanted = {id(each): each for each in (network.parameters() if trained is None else trained)}
         # in the network's order, whatever the order in which they came
         ordered = {**{id(each): each for each in network.parameters() if id(each) in wanted}, **wanted}
-        decaying = set(wanted) if self.decay == "all" else {id(each) for each in self._kernels(network)}
+        kinds = nn.modules.conv._ConvNd if self.decay == "conv" else (nn.modules.conv._ConvNd, nn.Linear)
+        kernels = (
+            each for module in network.modules() if isinstance(module, kinds) for each in module.named_parameters()
+        )
+        # what weight norm and its like make of a kernel has other names, a bias has its own
+        decaying = set(wanted) if self.decay == "all" else {id(each) for name, each in kernels if "bias" not in name}
         groups: list[dict[str, Any]] = [
             {"params": [each for key, each in ordered.items() if (key in decaying) == chosen], "weight_decay": value}
             for chosen, value in ((True, self.weight_decay), (False, 0.0))
@@ -154,17 +159,6 @@ class Recipe:
             return torch.optim.SGD(groups, lr=self.rate, momentum=0.9, nesterov=self.optimizer == "nesterov")
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(groups, lr=self.rate, betas=self.betas)
-
-    def _kernels(self, network: nn.Module) -> Iterable[torch.Tensor]:
-        kinds = nn.modules.conv._ConvNd if self.decay == "conv" else (nn.modules.conv._ConvNd, nn.Linear)
-        # what weight norm and its like make of a kernel has other names, a bias has its own
-        return (
-            parameter
-            for module in network.modules()
-            if isinstance(module, kinds)
-            for name, parameter in module.named_parameters()
-            if "bias" not in name
-        )
 
     def factor(self, epoch: float, nb_epochs: int) -> float:
         """
@@ -216,10 +210,7 @@ _SMALLER = {
 
 
 def _twin(recipe: Recipe, **changes: Any) -> Recipe:
-    """
-    A scaled-down twin: a tenth of the epochs (two at least), a smaller network, and a name that says so; `changes` are
-    those without which so few epochs teach it nothing.
-    """
+    """A tenth of the epochs, two at least, a smaller network, and changes without which so few teach it nothing."""
     epochs = max(2, round(recipe.nb_epochs / 10))
     backbone = _SMALLER.get(recipe.backbone, recipe.backbone)
     return replace(
