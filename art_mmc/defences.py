@@ -45,9 +45,9 @@ class Defence:
     formula: str
     head: type[heads.Head]
     loss: type[losses.Loss]
-    objectives: tuple[str, ...]
-    paper: str
-    link: str
+    objectives: tuple[str, ...] = ADAPTIVE
+    paper: str = ""
+    link: str = ""
     defaults: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     stem: str = ""
     warm_up: bool = False
@@ -120,9 +120,8 @@ _ROWS = (
         "-log f_y",
         heads.LinearHead,
         losses.SoftmaxCrossEntropyLoss,
-        ADAPTIVE,
-        "baseline of all the papers",
-        "https://arxiv.org/abs/2010.00467",
+        paper="baseline of all the papers",
+        link="https://arxiv.org/abs/2010.00467",
         stem="Softmax",
     ),
     Defence(
@@ -131,9 +130,8 @@ _ROWS = (
         "||z - mu_y||^2",
         heads.FixedCentersHead,
         losses.MMCLoss,
-        ADAPTIVE,
-        "Pang et al., ICLR 2020",
-        "https://arxiv.org/abs/1905.10626",
+        paper="Pang et al., ICLR 2020",
+        link="https://arxiv.org/abs/1905.10626",
     ),
     Defence(
         "mmlda",
@@ -141,12 +139,11 @@ _ROWS = (
         "-log softmax(-||z - mu||^2)_y",
         heads.FixedCentersHead,
         losses.MMLDALoss,
-        ADAPTIVE,
-        "Pang et al., ICML 2018",
-        "https://arxiv.org/abs/1802.09308",
+        paper="Pang et al., ICML 2018",
+        link="https://arxiv.org/abs/1802.09308",
         # trained through a softmax, the gaps stay in range by themselves: dividing them would only weaken an attack on
         # the cross-entropy
-        MappingProxyType({"temperature": 1.0}),
+        defaults=MappingProxyType({"temperature": 1.0}),
     ),
     Defence(
         "lgm",
@@ -154,9 +151,8 @@ _ROWS = (
         "-log softmax(-(1 + alpha [k = y]) d_k)_y + lambda d_y, d_k = ||z - mu_k||^2 / 2",
         heads.GaussianMeansHead,
         losses.LGMLoss,
-        ADAPTIVE,
-        "Wan et al., CVPR 2018",
-        "https://arxiv.org/abs/1803.02988",
+        paper="Wan et al., CVPR 2018",
+        link="https://arxiv.org/abs/1803.02988",
     ),
     Defence(
         "center",
@@ -164,9 +160,8 @@ _ROWS = (
         "-log f_y + lambda / 2 ||z - c_y||^2",
         heads.CenterTrackingHead,
         losses.CenterLoss,
-        ADAPTIVE,
-        "Wen et al., ECCV 2016",
-        "https://ydwen.github.io/papers/WenECCV16.pdf",
+        paper="Wen et al., ECCV 2016",
+        link="https://ydwen.github.io/papers/WenECCV16.pdf",
         stem="CenterLoss",
     ),
     Defence(
@@ -175,9 +170,8 @@ _ROWS = (
         "-1/(K-1) sum_{k != y} log softmax(-a)_k",
         heads.ReversedLinearHead,
         losses.ReverseCrossEntropyLoss,
-        ADAPTIVE,
-        "Pang et al., NeurIPS 2018",
-        "https://arxiv.org/abs/1706.00633",
+        paper="Pang et al., NeurIPS 2018",
+        link="https://arxiv.org/abs/1706.00633",
     ),
     Defence(
         "pc",
@@ -185,9 +179,8 @@ _ROWS = (
         "1/(K-1) sum_{k != y} max(0, f_k + xi - f_y) + lambda sum_{k != y} w_k max(0, a_y - a_k)",
         heads.LinearHead,
         losses.PCLogitConstraintLoss,
-        ADAPTIVE,
-        "Li et al., AAAI 2021",
-        "https://arxiv.org/abs/2012.07688",
+        paper="Li et al., AAAI 2021",
+        link="https://arxiv.org/abs/2012.07688",
         warm_up=True,
     ),
     Defence(
@@ -196,9 +189,8 @@ _ROWS = (
         "f_y^alpha sum_{k != y} q_k log q_k / log K, q_k = f_k / (1 - f_y)",
         heads.LinearHead,
         losses.GuidedComplementEntropyLoss,
-        ADAPTIVE,
-        "Chen et al., ICCV 2019",
-        "https://arxiv.org/abs/1903.09799",
+        paper="Chen et al., ICCV 2019",
+        link="https://arxiv.org/abs/1903.09799",
     ),
     Defence(
         "isce",
@@ -206,9 +198,8 @@ _ROWS = (
         "-log softmax(t')_y, t' = a / ||a|| with the predicted entry raised by m and clipped",
         heads.UnitNormHead,
         losses.InferenceSoftmaxLoss,
-        ADAPTIVE,
-        "Song et al., Mathematics 2022",
-        "https://doi.org/10.3390/math10193716",
+        paper="Song et al., Mathematics 2022",
+        link="https://doi.org/10.3390/math10193716",
     ),
 )
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,15 @@ def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -
     module_name, colon, name = factory.partition(":")
     if not (module_name and colon and name):
         raise ValueError(f"--factory: expected module:function, got '{factory}'")
-    with _working_directory_on_path(), users_code(f"--factory {factory}"):
-        module = importlib.import_module(module_name)
-    function: Callable[..., Any] | None = getattr(module, name, None)
+    offered = {"input_shape": input_shape, "nb_classes": nb_classes}
+    network: Any = None
+    with users_code(f"--factory {factory}"):
+        function = getattr(importlib.import_module(module_name), name, None)
+        if callable(function):
+            known = inspect.signature(function).parameters
+            network = function(**{key: value for key, value in offered.items() if key in known})
     if not callable(function):
         raise ValueError(f"--factory {factory}: module '{module_name}' has no function '{name}'")
-    offered = {"input_shape": input_shape, "nb_classes": nb_classes}
-    with _working_directory_on_path(), users_code(f"--factory {factory}"):
-        known = inspect.signature(function).parameters
-        network = function(**{key: value for key, value in offered.items() if key in known})
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"--factory {factory}: expected a torch.nn.Module, got {type(network).__name__}")
     return network
@@ -111,22 +111,15 @@ def build_network(factory: str, input_shape: tuple[int, ...], nb_classes: int) -
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Around code of the user's: whatever it raises is a ValueError with its own words and its place."""
+    """Around a user's code, in the working directory too: what it raises is a ValueError with its words and place."""
+    here = os.getcwd()
+    sys.path.insert(0, here)  # a console script has its own folder there
     try:
         yield
     except (Exception, SystemExit) as err:
         place = "" if isinstance(err, SyntaxError) else users_place(err)  # which says its own
         name = "" if isinstance(err, ModuleNotFoundError) else f"{type(err).__name__}: "
         raise ValueError(f"{what}: {name}{' '.join(str(err).split())[-200:]}{place}") from err
-
-
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    """A console script has its own folder on the path, not the user's."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
     finally:
         sys.path.remove(here)
 

@@ -34,7 +34,7 @@ class BackboneRow:
     build: Callable[..., Backbone]  # from an input shape (C, H, W) and options; what a `partial` fixes is no option
     description: str  # one line, the true depth included
     source: str  # where the net is from
-    min_size: int  # the least height and width of an input
+    min_size: int = 8  # the least height and width of an input
 
     def option_names(self) -> list[str]:
         """The names of the options that :func:`create_backbone` takes for this net."""
@@ -68,7 +68,6 @@ BACKBONES: dict[str, BackboneRow] = {
             partial(resnets.cifar_resnet, blocks=n),
             f"CIFAR ResNet, {6 * n + 2} layers with the head, option-A shortcuts; d = 64",
             _RESNET,
-            8,
         )
         for n in (3, 5, 9, 18)
     },
@@ -77,7 +76,6 @@ BACKBONES: dict[str, BackboneRow] = {
             partial(resnets.mmc_resnet_v1, blocks=n),
             f"MMC's ResNet v1, {6 * n + 2} layers with the head, and a linear one for the features; d = 64",
             _MMC,
-            8,
         )
         for n in (5, 18)
     },
@@ -87,7 +85,6 @@ BACKBONES: dict[str, BackboneRow] = {
             f"MMC's ResNet v2, called {6 * n + 2}, truly {9 * n + 2} layers with the head, and a linear one for the "
             "features; d = 256",
             _MMC,
-            8,
         )
         for n in (5, 18)
     },
@@ -96,7 +93,6 @@ BACKBONES: dict[str, BackboneRow] = {
             partial(resnets.rce_resnet, blocks=n),
             f"RCE's pre-activation ResNet, {6 * n + 2} layers with the head, leaky ReLU; d = 64",
             _RCE,
-            8,
         )
         for n in (5, 9)
     },
@@ -104,20 +100,17 @@ BACKBONES: dict[str, BackboneRow] = {
         partial(resnets.isce_resnet, blocks=5),
         "RCE's ResNet, 32 layers with the head, and a linear one for the features; d = 64",
         "Song et al., Mathematics 2022, https://doi.org/10.3390/math10193716",
-        8,
     ),
     "preact-resnet18": BackboneRow(
         partial(resnets.wide_resnet, stem=64, widths=(64, 128, 256, 512), blocks=2),
         "pre-activation ResNet, 18 layers with the head; d = 512",
         "He et al., ECCV 2016, https://arxiv.org/abs/1603.05027; used by Pang et al., https://arxiv.org/abs/2010.00467",
-        8,
     ),
     **{
         f"wrn-{6 * n + 4}-10": BackboneRow(
             partial(resnets.wide_resnet, stem=16, widths=(160, 320, 640), blocks=n),
             f"wide ResNet, {6 * n + 4} convolutions with the three projections, width 10; d = 640",
             _WRN,
-            8,
         )
         for n in (4, 5)
     },

@@ -743,8 +743,8 @@ class LossTrainer(Trainer):
             )
             told += "rounding, but for dropout and ART attacks, whose random numbers are others."
             logger.warning(told, len(processes), size)
-            sums = [sum(column) for column in zip(*(process["totals"] for process in processes), strict=True)]
-            position.totals = (sums[0], sums[1], sums[2]) if rank == 0 else (0.0, 0.0, 0.0)
+            sums = tuple(sum(column) for column in zip(*(process["totals"] for process in processes), strict=True))
+            position.totals = sums if rank == 0 else (0.0, 0.0, 0.0)
             return
         own = processes[rank]
         position.totals = own["totals"]

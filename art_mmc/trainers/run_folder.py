@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +82,12 @@ class RunFolder:
 
     def _write_tensorboard(self, history: list[dict[str, Any]]) -> None:
         if self._writer is None:
-            try:
+            with suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._writer = False
-            else:
+
                 # what an earlier run left in the folder from here on is no part of this one
                 self._writer = SummaryWriter(str(self.path), purge_step=self._written + 1)
-        if not self._writer:
+        if self._writer is None:
             return
         for record in history[self._written :]:
             for name, value in record.items():
