@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.classifiers.base import LossDefendedClassifier, _Wrapper
+from art_mmc.classifiers.base import LossDefendedClassifier, _Wrapper, own_forward
 from art_mmc.classifiers.fitting import TAKE_INDICES, OneHotLoss
 from art_mmc.models.inference import Prepared
 
@@ -63,15 +63,9 @@ def own_attributes(classifier: PyTorchClassifier) -> list[str]:
 
 
 def _calls_its_network(classifier: PyTorchClassifier) -> bool:
-    """Whether what ART calls is the network as it is; ART's wrapper ignores the forward of an `nn.Sequential`."""
-    if isinstance(classifier._model, _Wrapper):
-        return True
-    if (
-        isinstance(classifier.model, torch.nn.Sequential)
-        and type(classifier.model).forward is not torch.nn.Sequential.forward
-    ):
-        return False
-    return type(classifier._model).forward.__qualname__.startswith("PyTorchClassifier._make_model_wrapper.")
+    """Whether what ART calls is the network as it is."""
+    of_art = type(classifier._model).forward.__qualname__.startswith("PyTorchClassifier._make_model_wrapper.")
+    return isinstance(classifier._model, _Wrapper) or (of_art and not own_forward(classifier.model))
 
 
 class LastOutput(torch.nn.Module):

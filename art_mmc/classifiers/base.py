@@ -226,8 +226,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             known = loss is None or loss is self.__dict__.get("_loss")
             if not known and not isinstance(loss, (*fitting.TAKE_INDICES, fitting.OneHotLoss)):
                 loss = fitting.OneHotLoss(loss)
-            # ART's attacks that wrap a network anew run the children of an nn.Sequential, not a forward of its own
-            if isinstance(model, torch.nn.Sequential) and type(model).forward is not torch.nn.Sequential.forward:
+            if own_forward(model):  # which ART's attacks that wrap a network anew would pass over
                 model = DefendedNet(model, torch.nn.Identity())
             return model, loss
         if not isinstance(model, DefendedNet):
@@ -1184,6 +1183,11 @@ def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
             place = checks.users_place(err)
             add_note(f"raised by the network given as model{place}, on inputs of shape {tuple(x.shape)}")
         raise
+
+
+def own_forward(network: torch.nn.Module) -> bool:
+    """Whether it is an `nn.Sequential` with a forward of its own: ART's wrapper runs its children instead."""
+    return isinstance(network, torch.nn.Sequential) and type(network).forward is not torch.nn.Sequential.forward
 
 
 def _check_device_type(name: Any) -> str:

@@ -38,17 +38,14 @@ _FOLDING: dict[type, type] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm
 
 class Prepared:
     """
-    A network as one call sees it: of each of its modules a double, an object of the same class with the same attributes
-    and memory of the parameters, but with a mode, hooks and children of its own. What a forward pass of the user's own
+    A network as one call sees it: of each of its modules a double, of the same class with the same attributes and
+    memory of the parameters, but with a mode, hooks and children of its own. What a forward pass of the user's own
     classes writes onto its modules reaches the originals.
 
-    The input is copied first, since a network may work in place on it.
-
     In training mode the doubles are on copies of the buffers, for `training` None each module is in its own mode; where
-    the call is `learning`, the graph of the outputs reaches the parameters, and buffers are the network's own. `fused`
-    folds batch normalisation into the convolutions before it in plain `nn.Sequential` parts, equal to within rounding;
-    `recurrent` leaves batch normalisation and dropout in evaluation mode though `training`; of a module that is
-    `watched` the outputs are kept. ValueError when that is hidden in one that runs as a whole.
+    the call is `learning`, the graph reaches the parameters, and buffers are the network's own. `fused` folds batch
+    normalisation into the convolutions before it, equal to within rounding; `recurrent` leaves it and dropout in
+    evaluation mode though `training`; of a module that is `watched` the outputs are kept.
     """
 
     def __init__(

@@ -357,16 +357,14 @@ class LossTrainer(Trainer):
 
     def _check_scheduler(self, scheduler: Any) -> None:
         """A scheduler that is made already must be one of the optimizer that trains."""
-        if scheduler is None or not fitting.is_made(scheduler):
-            return
-        own = self._classifier.optimizer
-        if self.recipe is not None:
+        own, problem = self._classifier.optimizer, ""
+        made = scheduler is not None and fitting.is_made(scheduler)
+        if made and self.recipe is not None:
             problem = f"recipe '{self.recipe.name}' trains with an optimizer of its own, which it does not know"
-        elif getattr(scheduler, "optimizer", own) is not own:
+        elif made and getattr(scheduler, "optimizer", own) is not own:
             problem = "its optimizer is not the classifier's"
-        else:
-            return
-        raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
+        if problem:
+            raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
 
     def _make_schedule(self, job: Job, epochs: int) -> fitting.Schedule:
         """The caller's scheduler for a stage, or the recipe's."""
