@@ -87,8 +87,10 @@ def identity(classifier: Any) -> dict[str, Any]:
             "processing": [{"step": type(each).__name__, **scalars(vars(each))} for each in parts],
             "options": {**options, **(loss.options() if isinstance(loss, Loss) else {})},
         }
-        if sums := [arrays(vars(each)) for each in parts if arrays(vars(each))]:
-            about["arrays"] = sums
+        arrays = [{name: a for name, a in vars(each).items() if isinstance(a, np.ndarray)} for each in parts]
+        sums = [{name: checksum(a) for name, a in each.items() if a.dtype != object} for each in arrays]
+        if any(sums):
+            about["arrays"] = [each for each in sums if each]
     if about.get("backbone") is None:
         about["layers"] = {
             plain_name(name): f"{type(module).__name__}({module.extra_repr()})"
@@ -96,12 +98,6 @@ def identity(classifier: Any) -> dict[str, Any]:
             if not any(True for _ in module.children())
         }
     return json.loads(json.dumps(about))
-
-
-def arrays(values: dict[str, Any]) -> dict[str, int]:
-    """Checksums of those of some settings that are arrays."""
-    found = {name: each for name, each in values.items() if isinstance(each, np.ndarray) and each.dtype != object}
-    return {name: checksum(each) for name, each in found.items()}
 
 
 def checksum(values: np.ndarray) -> int:

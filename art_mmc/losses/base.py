@@ -42,7 +42,14 @@ class Loss(HasOptions, nn.Module):
         super().__init__()
         self.reduction = reduction
         if weight is not None:
-            self.weight = check_weight(weight)
+            try:
+                self.weight = [float(each) for each in ([] if isinstance(weight, str) else weight)]
+            except (TypeError, ValueError):
+                self.weight = []
+            if not all(0 <= each < math.inf for each in self.weight) or not any(self.weight):
+                raise ValueError(
+                    f"weight: expected a finite number >= 0 a class, not all of them zero, got {weight!r}."
+                )
 
     def check_weights(self, nb_classes: int) -> None:
         """Refuse class weights that are not one a class."""
@@ -130,14 +137,3 @@ class LinearInLabelLoss(Loss):
 def cross_entropy(logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Return torch's cross-entropy, one a sample (B,), without its habit of skipping the label -100."""
     return functional.cross_entropy(logits, y, weight, reduction="none", ignore_index=-(2**31))
-
-
-def check_weight(weight: Sequence[float]) -> list[float]:
-    """Return the weights as plain numbers, or raise a ValueError unless they are finite, >= 0 and not all zero."""
-    try:
-        values = [float(each) for each in ([] if isinstance(weight, str) else weight)]
-    except (TypeError, ValueError):
-        values = []
-    if not all(0 <= each < math.inf for each in values) or not any(values):
-        raise ValueError(f"weight: expected a finite number >= 0 a class, not all of them zero, got {weight!r}.")
-    return values

@@ -346,14 +346,20 @@ class LossTrainer(Trainer):
     def _device(self) -> torch.device:
         return self._classifier.device
 
-    def _begin_stage(self, stage: int) -> None:
-        """An optimizer for the stage: the recipe's, or the classifier's own, fresh from the second stage on."""
+    def _begin_stage(self, stage: int, job: Job) -> None:
+        """Average, optimizer and schedule: the recipe's, or the classifier's own, fresh from the second stage on."""
+        self._average = self._new_average()
         if self._plan is not None:
             groups = self._classifier.optimizer.param_groups
             trained = [parameter for group in groups for parameter in group["params"]]
             self._classifier._optimizer = self._plan.make_optimizer(self._classifier.model, trained)
         elif stage > 0:
             self._classifier.renew_optimizer()
+        optimizer, epochs = self._classifier.optimizer, job.stages[stage][2]
+        if job.scheduler is None and self._plan is not None:
+            self._schedule = fitting.Schedule(self._plan.make_scheduler(optimizer, job.steps, epochs), interval="batch")
+        else:
+            self._schedule = fitting.Schedule(job.scheduler, optimizer, job.scheduler_interval, epochs, job.steps)
 
     def _check_scheduler(self, scheduler: Any) -> None:
         """A scheduler that is made already must be one of the optimizer that trains."""
@@ -365,13 +371,6 @@ class LossTrainer(Trainer):
             problem = "its optimizer is not the classifier's"
         if problem:
             raise TypeError(f"scheduler: a {type(scheduler).__name__} came, but {problem}; {_PASS_A_FUNCTION}")
-
-    def _make_schedule(self, job: Job, epochs: int) -> fitting.Schedule:
-        """The caller's scheduler for a stage, or the recipe's."""
-        optimizer = self._classifier.optimizer
-        if job.scheduler is None and self._plan is not None:
-            return fitting.Schedule(self._plan.make_scheduler(optimizer, job.steps, epochs), interval="batch")
-        return fitting.Schedule(job.scheduler, optimizer, job.scheduler_interval, epochs, job.steps)
 
     def _validation(self, data: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(data, (tuple, list)) or len(data) != 2:
@@ -423,9 +422,7 @@ class LossTrainer(Trainer):
         with self._catch_interrupt() as self._interrupted:
             for index in range(position.stage, len(job.stages)):
                 name, loss, epochs = job.stages[index]
-                self._begin_stage(index)
-                self._average = self._new_average()
-                self._schedule = self._make_schedule(job, epochs)
+                self._begin_stage(index, job)
                 if saved is not None:
                     self._restore(saved["training"], position)
                     if self._extends:
@@ -579,8 +576,8 @@ class LossTrainer(Trainer):
                 return False
             if figure > position.best:
                 position.best, position.stale = figure, 0
-                if self.folder is not None and distributed.world().is_main:
-                    self.folder.write_best(self._classifier)
+                if self.folder is not None and distributed.world().is_main and self._classifier.defence is not None:
+                    self._classifier.save_checkpoint(self.folder.best)
                 if self.keep == "best":
                     self._best = {name: tensor.clone() for name, tensor in self._classifier.model.state_dict().items()}
             else:

@@ -199,14 +199,8 @@ class Recipe:
 
 
 #: what a scaled-down twin trains instead of a large network
-_SMALLER = {
-    "wrn-34-10": "resnet20",
-    "mmc-resnet32v2": "mmc-resnet32v1",
-    "resnet56": "resnet20",
-    "vgg13": "resnet20",
-    "rce-resnet32": "resnet20",
-    "isce-resnet32": "resnet20",
-}
+_SMALLER = dict.fromkeys(("wrn-34-10", "resnet56", "vgg13", "rce-resnet32", "isce-resnet32"), "resnet20")
+_SMALLER["mmc-resnet32v2"] = "mmc-resnet32v1"
 
 
 def _twin(recipe: Recipe, **changes: Any) -> Recipe:

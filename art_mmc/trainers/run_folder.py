@@ -64,11 +64,6 @@ class RunFolder:
         self._written = len(payload["training"]["position"]["history"])
         return payload
 
-    def write_best(self, classifier: LossDefendedClassifier) -> None:
-        """Write `best.pt`, if the classifier is one that a checkpoint can describe."""
-        if classifier.defence is not None:
-            classifier.save_checkpoint(self.best)
-
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Write the epochs' records, all with the same keys, to `history.csv`, and for TensorBoard if it is there."""
         if not history:
@@ -78,9 +73,6 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(history)
         write_atomically({self.path / "history.csv": text.getvalue().encode()})
-        self._write_tensorboard(history)
-
-    def _write_tensorboard(self, history: list[dict[str, Any]]) -> None:
         if self._writer is None:
             with suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
