@@ -3,8 +3,6 @@ Names that a package hands out when they are first used. They stand once, in the
 checkers and editors see them too.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

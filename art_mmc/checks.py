@@ -2,8 +2,6 @@
 Checks of what comes in from outside, each with one line that says what was expected, what came and the likely mend.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import math

@@ -5,8 +5,6 @@ Whatever is read, from scikit-learn, torchvision, a folder or a user's own file,
 the rest of the package need not ask whether the pixels were divided by 255 or a class is missing.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@ The table of defences. A row says everything that tells one defence from another
 and the README's table walk over it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ they put together what each has. In one process all of this does nothing.
 Under torchrun every process runs the same program. What is called here from one of them must be called from all.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import pickle

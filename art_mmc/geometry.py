@@ -9,8 +9,6 @@ classes spherical codes, of which few are known exactly.
 | Paper link: https://arxiv.org/abs/1905.10626 (MMC, C_MM is the norm of a center)
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

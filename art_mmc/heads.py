@@ -6,8 +6,6 @@ network alone is what ART's strongest attacks take from a classifier. Every head
 under autocast: distances between far centers do not survive bfloat16.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ the attacker. torch alone.
 For a targeted attack ART hands the target as the label and descends; the same functions serve.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

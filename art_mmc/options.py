@@ -2,8 +2,6 @@
 Objects that can be written down: constructor arguments kept as attributes of the same name.
 """
 
-from __future__ import annotations
-
 import inspect
 
 

@@ -2,8 +2,6 @@
 The world as it was found: networks, random states and files after a call that does not train are what they were before.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

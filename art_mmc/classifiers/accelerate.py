@@ -2,8 +2,6 @@
 A user's ART classifier with the methods of this package: the same network, faster, and open to any objective.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -2,8 +2,6 @@
 The format of a classifier's file: tensors and a line of JSON. Reading it executes no pickled code.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile

@@ -2,8 +2,6 @@
 A classifier from whatever file a user has: of this package, TorchScript, or the state dict of a network of their own.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

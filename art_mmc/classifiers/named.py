@@ -2,8 +2,6 @@
 One classifier class a row of the table of defences, and the ways to one: by the name of a defence, or from a file.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

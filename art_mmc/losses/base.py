@@ -2,8 +2,6 @@
 What all losses share: labels in any format, float32 at least, a reduction read at call time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

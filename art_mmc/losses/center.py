@@ -2,8 +2,6 @@
 The center loss.
 """
 
-from __future__ import annotations
-
 import torch
 
 from art_mmc.checks import number

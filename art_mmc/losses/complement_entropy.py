@@ -2,8 +2,6 @@
 Guided complement entropy (GCE).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -2,8 +2,6 @@
 Softmax cross-entropy (SCE), the baseline of all the papers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

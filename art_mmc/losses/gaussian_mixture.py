@@ -2,8 +2,6 @@
 The large-margin Gaussian mixture loss (L-GM).
 """
 
-from __future__ import annotations
-
 import torch
 
 from art_mmc.checks import number

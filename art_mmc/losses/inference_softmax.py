@@ -2,8 +2,6 @@
 The inference-softmax cross-entropy (I-SCE).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

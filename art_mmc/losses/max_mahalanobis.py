@@ -3,8 +3,6 @@ Losses on distances to Max-Mahalanobis centers. Logits come from a head with fix
 `h_k = -||z - mu_k||^2 / (2 T)` with a temperature T that the losses here multiply back.
 """
 
-from __future__ import annotations
-
 import torch
 
 from art_mmc.checks import choice, number

@@ -4,8 +4,6 @@ The probabilistically compact (PC) loss and the logit constraint (LC).
 | Paper link: https://arxiv.org/abs/2012.07688
 """
 
-from __future__ import annotations
-
 import torch
 
 from art_mmc.checks import choice, number

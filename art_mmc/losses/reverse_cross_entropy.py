@@ -2,8 +2,6 @@
 Reverse cross-entropy (RCE).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

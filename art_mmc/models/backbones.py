@@ -2,8 +2,6 @@
 The table of backbones and the function that builds one by its name.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What a backbone is: a module from normalised inputs x (B, ...) to features z (B,
 own module.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections import OrderedDict

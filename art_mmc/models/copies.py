@@ -5,8 +5,6 @@ What has the parameters is given as one or several things, the network and its l
 none.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections import defaultdict

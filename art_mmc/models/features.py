@@ -2,8 +2,6 @@
 A layer of a network by index or name, and its output; the part of a network that gives logits.
 """
 
-from __future__ import annotations
-
 from typing import Any, SupportsIndex
 
 import torch

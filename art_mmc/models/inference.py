@@ -3,8 +3,6 @@ How a network is run while it does not learn: by a double made for the call. Mod
 the double alone, so that calls are safe beside each other and beside a training.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import weakref

@@ -2,8 +2,6 @@
 The network of a defended classifier: normalisation, backbone, embedding, head, in one module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeAlias
 

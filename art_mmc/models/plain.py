@@ -3,8 +3,6 @@ Convolutional nets without shortcuts: a small default, the LeNet-5 and the subst
 The width of the flattened map follows from the size of the input.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from art_mmc.models.base import Activation, Backbone

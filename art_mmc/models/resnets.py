@@ -10,8 +10,6 @@ strided convolution is one pixel at the bottom and the right; here it is one pix
 | Paper link: https://arxiv.org/abs/1603.05027 (pre-activation ResNet)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -2,8 +2,6 @@
 Adversarial training of any loss-defended classifier.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from typing import Any

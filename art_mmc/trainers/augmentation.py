@@ -4,8 +4,6 @@ Augmentation of image batches on the device they are on, one vectorised operatio
 Each augmentation is a callable (batch, generator) -> batch; randomness comes from the generator alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 Averaged weights of a network under training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -2,8 +2,6 @@
 One network trained by several processes, each on its part of every batch, as one process would train it on the whole.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

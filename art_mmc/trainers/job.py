@@ -2,8 +2,6 @@
 What a training works on: its data batch by batch, and how far it has come.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator

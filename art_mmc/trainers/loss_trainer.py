@@ -2,8 +2,6 @@
 Training of a loss-defended classifier as an ART `Trainer`.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -2,8 +2,6 @@
 One trainer class a row of the table of defences, and the way from a classifier to its trainer.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from art_mmc.checks import box_unit
