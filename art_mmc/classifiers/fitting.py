@@ -2,8 +2,6 @@
 What `fit` of a classifier and of a trainer share: losses, sample weights, learning-rate schedulers, batches of one.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +43,7 @@ class OneHotLoss(torch.nn.Module):
     def reduction(self, value: str) -> None:
         self.loss.reduction = value
 
-    def __copy__(self) -> OneHotLoss:
+    def __copy__(self) -> "OneHotLoss":
         return OneHotLoss(copy.copy(self.loss))
 
     def forward(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,6 @@ A strategy works on tensors that are on the device, takes its randomness from th
 found it: modes, flags, gradients and batch statistics.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -59,7 +57,7 @@ class Crafting(ABC):
                 check_default_eps(value, getattr(type(self), name, None), clip_values, name)
                 check_eps(value, name, clip_values if self.norm == math.inf else None)
 
-    def scaled(self, width: float) -> Crafting:
+    def scaled(self, width: float) -> "Crafting":
         """
         :param width: Width of the box of the inputs.
         :return: The same for inputs in such a box, its radii and steps having been meant for inputs in [0, 1].

@@ -6,8 +6,6 @@ A recipe says how to optimise, whatever the defence: the papers train their base
 loss. Published values carry their source; what is ours says so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -102,7 +100,7 @@ class Recipe:
         if self.scaling is not None:
             check_name("scaling", self.scaling, SCALINGS)
 
-    def with_batch_size(self, batch_size: int) -> Recipe:
+    def with_batch_size(self, batch_size: int) -> "Recipe":
         """
         The same recipe for another batch size, the rate scaled in proportion (the linear scaling rule).
 
@@ -113,7 +111,7 @@ class Recipe:
         whole("batch_size", batch_size)
         return replace(self, batch_size=batch_size, rate=self.rate * batch_size / self.batch_size)
 
-    def scaled(self, nb_epochs: int) -> Recipe:
+    def scaled(self, nb_epochs: int) -> "Recipe":
         """
         The same recipe for another number of epochs; milestones, warm-up and that of the radius are scaled along.
 

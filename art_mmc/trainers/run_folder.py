@@ -2,23 +2,19 @@
 The folder of a training run: `last.pt`, from which it can go on, `best.pt`, and `history.csv`.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import describe, read_payload, write_payload
 from art_mmc.state import make_folder, write_atomically
-
-if TYPE_CHECKING:
-    from art_mmc.classifiers import LossDefendedClassifier
 
 
 class TrainingInterrupted(KeyboardInterrupt):
