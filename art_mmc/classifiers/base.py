@@ -467,10 +467,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         backward: bool = False,
         watched: torch.nn.Module | None = None,
     ) -> Iterator[Prepared]:
-        """
-        For a call that does not train: inside, in this thread, the network is a :class:`.Prepared` double; `backward`
-        if there will be gradients of the inputs.
-        """
+        """For a call that does not train: a :class:`.Prepared` double; `backward` if it takes gradients of inputs."""
         if backward:
             _check_gradients()
         recurrent = backward and self.is_rnn and not training_mode  # cuDNN has no backward pass for RNNs in eval mode
@@ -1165,10 +1162,7 @@ class _Wrapper(torch.nn.Module):
 
 @contextmanager
 def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
-    """
-    Around a network that does not take inputs of this type: a TypeError that names its own. To an error of another kind
-    Python 3.11 and later add where it came up.
-    """
+    """Around a network: TypeError where it does not take inputs of this type; else a note of the error's place."""
     try:
         yield
     except Exception as err:

@@ -204,10 +204,7 @@ def described_scheduler(scheduler: Any) -> dict[str, Any]:
 
 
 class Schedule:
-    """
-    A learning-rate scheduler, given as it is or as what makes one from an optimizer, or none, and when it steps: once
-    an "epoch" or a "batch", for None as :meth:`.LossDefendedClassifier.fit` says.
-    """
+    """A scheduler, as it is or as what makes one, or none, and when it steps: :meth:`.LossDefendedClassifier.fit`."""
 
     def __init__(
         self, given: Any = None, optimizer: Any = None, interval: str | None = None, epochs: int = 0, batches: int = 0

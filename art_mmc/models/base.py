@@ -21,10 +21,7 @@ Activation = Callable[[], nn.Module]
 
 
 class Backbone(nn.Module):
-    """
-    Layers by name, in the order of the computation; `linear_output` is True where the last one is linear without an
-    activation, so that the features reach every point of R^d, as Max-Mahalanobis centers need.
-    """
+    """Layers by name, in the order of the computation, with the attributes that heads and checkpoints need."""
 
     #: what `create_backbone` rebuilds the net from, plain data; None for a net that was built without it
     recipe: dict[str, Any] | None = None
@@ -32,7 +29,7 @@ class Backbone(nn.Module):
     def __init__(self, out_features: int, linear_output: bool = False, **layers: nn.Module) -> None:
         super().__init__()
         self.out_features = out_features
-        self.linear_output = linear_output
+        self.linear_output = linear_output  # whether features reach every point of R^d, as fixed centers need
         self.layers = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -63,10 +63,7 @@ def copied(things: T) -> T:
 
 
 def draw_anew(things: Any) -> None:
-    """
-    Draw all trained weights anew, in place, by the modules' own `reset_parameters` (or `_reset_parameters`, as torch's
-    attention calls it); ValueError, and nothing is changed, when no module draws some of them.
-    """
+    """Draw all trained weights anew, in place, by the modules' own methods; ValueError, and no change, without one."""
     networks, copies = _networks(things), _networks(copied(things))
     with torch.no_grad():
         for _, parameter in _named(copies):

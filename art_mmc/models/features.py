@@ -56,10 +56,7 @@ def find_layer(network: nn.Module, layer: SupportsIndex | str | None) -> nn.Modu
 def logits_and_features(
     network: nn.Module, x: torch.Tensor, layer: nn.Module | None, training: bool | None = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    Logits (B, K) and a layer's output (B, d), flattened, from one pass without a hook on the network, with graph if
-    gradients are on; for `training` None in each module's own mode and with a graph that reaches the parameters.
-    """
+    """Logits (B, K) and a layer's output (B, d) from one pass without a hook; `training` as in :class:`.Prepared`."""
     prepared = Prepared(network, training, learning=training is None, watched=layer)
     logits = prepared(x.to(next((p.dtype for p in network.parameters()), x.dtype)))
     if layer is not None and not prepared.seen:

@@ -279,10 +279,7 @@ def convolution_weights(modules: Iterable[nn.Module]) -> int:
 
 
 def favours_channels_last(weights: int, x: torch.Tensor, learning: bool = False) -> bool:
-    """
-    Whether a network, with so many elements in the weights of its convolutions, is faster on images in channels-last
-    format: on a CPU convolutions then rearrange their weights and not their maps, which pays where these are larger.
-    """
+    """Whether convolutions of so many weights are faster channels last: a CPU then rearranges those, not maps."""
     if x.ndim != 4 or not len(x):
         return False
     if x.device.type == "cuda":  # the format of the tensor cores

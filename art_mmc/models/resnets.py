@@ -177,10 +177,7 @@ def _keras(activation: Activation) -> Layers:
 def mmc_resnet_v1(
     input_shape: tuple[int, int, int], *, blocks: int, activation: Activation = nn.ReLU, out_features: int = 64
 ) -> Backbone:
-    """
-    MMC's version 1: basic units, 1x1 projections, and a linear layer, without which features could not reach centers
-    with negative coordinates, to width d: Max-Mahalanobis centers in closed form need d >= classes - 1.
-    """
+    """MMC's version 1: basic units, and a linear layer, so that features reach centers with negative coordinates."""
     layers = _keras(activation)
     return Backbone(
         out_features,
@@ -250,10 +247,7 @@ def wide_resnet(
     blocks: int,
     activation: Activation = nn.ReLU,
 ) -> Backbone:
-    """
-    Pre-activation ResNet of basic units whose projections start from the activated map, without the block that some
-    releases build and never use: `stem` channels after the stem, `widths` those of the stages; d = widths[-1].
-    """
+    """Pre-activation ResNet whose projections start from the activated map, `stem` channels first; d = widths[-1]."""
     layers = Layers(activation)
     unit = pre_activation(layers, layers.basic, layers.projection, shared=True)
     return Backbone(

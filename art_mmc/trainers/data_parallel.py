@@ -55,10 +55,7 @@ def synchronised(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def data_parallel(network: nn.Module, loss: Any) -> Iterator[None]:
-    """
-    Around a training by several processes: the center loss' centers, and on GPUs batch normalisation, follow the whole
-    batch, and all start from the main process' weights; gradients are for :func:`average_gradients`.
-    """
+    """Around a training by several processes: centers and, on GPUs, batch normalisation follow the whole batch."""
     if world().size == 1:
         yield
         return
