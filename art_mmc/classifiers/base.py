@@ -200,7 +200,7 @@ class LossDefendedClassifier(PyTorchClassifier):
         self._kinship = _Kinship()
         if self._optimizer is None and any(True for _ in self._model.parameters()):
             self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
-        self.preprocessing_operations = []  # of its own; ART's constructor calls ART's method
+        self.preprocessing_operations: list[Any] = []  # of its own; ART's constructor calls ART's method
         self._update_preprocessing_operations()
         self._check_params()
 
