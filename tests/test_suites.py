@@ -163,11 +163,12 @@ def test_li2021_white_box(name):
     assert {"PGD-40 own loss", "PGD-40 adaptive", "PGD-100 adaptive, large steps"} <= set(plans)
 
 
-def test_li2021_radii():
+def test_radii_where_none_are_given():
     """Those of the tables are in `test_published.py`."""
     assert SUITES["li2021-table3"].eps_for("cifar10") == (0.04, 0.12, 0.2, 0.3)  # SPSA at 0.3
     assert SUITES["li2021-table1"].eps_for("a set of my own") == (0.1, 0.2, 0.3)
     assert SUITES["strong"].eps_for("mnist") is None
+    assert RobustnessEvaluation("pang2020").eps == [8 / 255, 16 / 255]  # by its short name too
 
 
 def test_li2021_tables_3_and_4():
