@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import inspect
+import pkgutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from art.attacks import attack, evasion
+from art.defences import trainer
+from art.defences.detector.evasion import EvasionDetector
+from art.defences.detector.poison import PoisonFilteringDefence
 
+from art_mmc import LossDefendedClassifier, create_classifier
 from art_mmc.checks import tomllib
 
 TABLE = Path(__file__).parents[1] / "examples" / "results" / "art_support.md"
@@ -160,11 +168,8 @@ def effect(entry: Attack, variant: str, classifier: str) -> str:
 
 def attack_classes() -> dict[str, type]:
     """ART's evasion attacks by name, those too that are in a module of its alone."""
-    from art.attacks import evasion
-    from art.attacks.attack import EvasionAttack
-
     found: dict[str, type] = {}
-    left = [EvasionAttack]
+    left = [attack.EvasionAttack]
     while left:
         kin = [cls for cls in left.pop().__subclasses__() if cls.__module__.startswith(evasion.__name__)]
         found.update({cls.__name__: cls for cls in kin})
@@ -172,40 +177,31 @@ def attack_classes() -> dict[str, type]:
     return dict(sorted(found.items()))
 
 
+@cache
+def classifier() -> LossDefendedClassifier:
+    """One that the attacks are asked whether they take it."""
+    return create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
+
+
 def evasion_attacks() -> dict[str, bool]:
     """The names of ART's evasion attacks, each with whether it takes a PyTorch classifier."""
-    from art_mmc import create_classifier
-
-    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
-    return {
-        name: cls.is_estimator_valid(classifier, cls._estimator_requirements) for name, cls in attack_classes().items()
-    }
+    one = classifier()
+    return {name: cls.is_estimator_valid(one, cls._estimator_requirements) for name, cls in attack_classes().items()}
 
 
 def other_attacks() -> list[str]:
     """The names of ART's attacks of other kinds that take a PyTorch classifier by its type, and of its detectors."""
-    import importlib
-    import inspect
-    import pkgutil
-
-    from art.attacks.attack import Attack as Base
-    from art.defences.detector.evasion import EvasionDetector
-    from art.defences.detector.poison import PoisonFilteringDefence
-
-    from art_mmc import create_classifier
-
     for name in ("art.attacks.poisoning", "art.attacks.inference", "art.attacks.extraction"):
         for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
             if "audio" not in module.name:  # asks for a package for sounds
                 importlib.import_module(module.name)
-    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10)
-    found, left = [], [Base]
+    found, left = [], [attack.Attack]
     while left:
         for cls in left.pop().__subclasses__():
             left.append(cls)
             foreign = not cls.__module__.startswith("art.") or ".evasion" in cls.__module__ or inspect.isabstract(cls)
             wanted = getattr(cls, "_estimator_requirements", None)
-            if not foreign and wanted is not None and cls.is_estimator_valid(classifier, wanted):
+            if not foreign and wanted is not None and cls.is_estimator_valid(classifier(), wanted):
                 found.append(cls.__name__)
     detectors = EvasionDetector.__subclasses__() + PoisonFilteringDefence.__subclasses__()
     return sorted({*found, *(cls.__name__ for cls in detectors if cls.__module__.startswith("art."))})
@@ -213,10 +209,6 @@ def other_attacks() -> list[str]:
 
 def trainers() -> list[str]:
     """The names of ART's trainers."""
-    import inspect
-
-    from art.defences import trainer
-
     return [
         name
         for name, cls in sorted(vars(trainer).items())

@@ -32,6 +32,7 @@ from art.preprocessing.expectation_over_transformation import EoTImageRotationPy
 from art_mmc import LossDefendedClassifier
 from tests.art_support import NO_CLASSIFIER, OTHERS, RAN_ONCE, other_attacks
 from tests.conftest import THREE, Digits, Trained, of_the_product
+from tests.planted import plain
 
 Run = Callable[[LossDefendedClassifier, np.ndarray, np.ndarray, np.ndarray], Any]
 
@@ -53,13 +54,7 @@ def membership(kind: str, given: str) -> Run:
     return run
 
 
-_CLEVER: dict[str, Any] = {
-    "nb_batches": 2,
-    "batch_size": 4,
-    "radius": 0.3,
-    "norm": 2,
-    "pool_factor": 2,
-}
+_CLEVER: dict[str, Any] = {"nb_batches": 2, "batch_size": 4, "radius": 0.3, "norm": 2, "pool_factor": 2}
 
 
 def steal(cls: type, **kwargs: Any) -> Run:
@@ -162,8 +157,7 @@ def softmaxed(c: PyTorchClassifier) -> PyTorchClassifier:
     if isinstance(c, LossDefendedClassifier):
         return c.with_probabilities(10)
     network = torch.nn.Sequential(c.model, torch.nn.Softmax(dim=1))
-    optimizer = torch.optim.SGD(network.parameters(), 1e-4)
-    return PyTorchClassifier(network, c.loss, c.input_shape, c.nb_classes, optimizer, device_type="cpu")
+    return plain(network, optimizer=torch.optim.SGD(network.parameters(), 1e-4), clip_values=None)
 
 
 def the_classifier(name: str, trained: Trained) -> PyTorchClassifier:
@@ -171,9 +165,7 @@ def the_classifier(name: str, trained: Trained) -> PyTorchClassifier:
     if name != "ART's":
         return copy.deepcopy(trained[name])
     network = copy.deepcopy(trained["sce"].model)
-    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
-    loss = torch.nn.CrossEntropyLoss()
-    return PyTorchClassifier(network, loss, (1, 8, 8), 10, optimizer, clip_values=(0, 1), device_type="cpu")
+    return plain(network, optimizer=torch.optim.SGD(network.parameters(), 1e-3))
 
 
 @pytest.mark.parametrize(("what", "name"), of_the_product([(what,) for what in RUNS], lambda what: [*THREE, "ART's"]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from art.attacks.evasion import AutoProjectedGradientDescent, FastGradientMethod, ProjectedGradientDescent
+from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.defences import trainer as art_trainer
 from art.defences.preprocessor import Cutout, Mixup
 from art.defences.trainer import (
@@ -24,12 +24,12 @@ from art.defences.trainer import (
     DPInstaHideTrainer,
     Trainer,
 )
-from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from art_mmc import LossDefendedClassifier, create_classifier
 from tests.art_support import TRAINERS, failure, trainers
 from tests.conftest import NAMES, accuracy, of_the_product, one_hot, weights
+from tests.planted import plain
 from tests.training import NormedNet
 
 
@@ -127,8 +127,7 @@ def test_trainer_runs(trainer, variant, name, own, digits):
 @pytest.mark.parametrize("trainer", BUILD)
 def test_on_art_s_own_class(trainer, trained, digits):
     network = copy.deepcopy(trained["sce"].model)
-    optimizer, loss = torch.optim.SGD(network.parameters(), lr=0.001), torch.nn.CrossEntropyLoss()
-    classifier = PyTorchClassifier(network, loss, (1, 8, 8), 10, optimizer, clip_values=(0, 1), device_type="cpu")
+    classifier = plain(network, optimizer=torch.optim.SGD(network.parameters(), lr=0.001))
     built = BUILD[trainer](classifier, TRAINERS[trainer].variants[0])
     built.fit(digits.x_train[:64].copy(), one_hot(digits.y_train[:64]), batch_size=64, nb_epochs=1)
     assert np.isfinite(classifier.predict(digits.x_test[:8])).all()
@@ -153,15 +152,6 @@ def test_trainer_fails_as_the_table_says(trainer, name, own):
         getattr(art_trainer, trainer)(own, 10, 0.1)
 
 
-@pytest.mark.parametrize("name", of_the_product([()]))
-def test_trainer_learns_from_scratch(name, digits):
-    """Adversarial training from fresh weights ends far above chance, also where the loss is no cross-entropy."""
-    classifier = create_classifier(name, "cnn", input_shape=(1, 8, 8), nb_classes=10)
-    trainer = AdversarialTrainer(classifier, FastGradientMethod(classifier, eps=0.1), ratio=0.5)
-    trainer.fit(digits.x_train, digits.y_train, batch_size=32, nb_epochs=4)
-    assert accuracy(classifier, digits.x_test, digits.y_test) > 0.5
-
-
 @pytest.mark.thorough
 @pytest.mark.parametrize("logit_norm", [1.0, 15.0])
 def test_trades_on_isce_needs_small_logits(logit_norm, digits):
@@ -170,20 +160,6 @@ def test_trades_on_isce_needs_small_logits(logit_norm, digits):
     trainer = AdversarialTrainerTRADESPyTorch(classifier, FastGradientMethod(classifier, eps=0.1), beta=3.0)
     trainer.fit(digits.x_train, one_hot(digits.y_train), batch_size=32, nb_epochs=4)
     assert (accuracy(classifier, digits.x_test, digits.y_test) > 0.8) == (logit_norm == 1.0)
-
-
-@pytest.mark.parametrize("loss_type", [None, "cross_entropy"])
-def test_transfer_trap(loss_type, trained, digits):
-    """An objective is an attribute of the same object; an attack that rebuilds the estimator is a transfer attack."""
-    classifier = copy.deepcopy(trained["mmc"])
-    classifier.objective = "cross_entropy"
-    attack = AutoProjectedGradientDescent(
-        classifier, eps=0.1, eps_step=0.05, max_iter=1, nb_random_init=1, loss_type=loss_type, verbose=False
-    )
-    trainer = AdversarialTrainer(classifier, attack)
-    trainer.fit(digits.x_train[:32], one_hot(digits.y_train[:32]), batch_size=32, nb_epochs=1)
-    (samples,) = trainer._precomputed_adv_samples
-    assert (samples is None) == (loss_type is None)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from art_mmc.studies.inspect import inspect_classifier
 from art_mmc.theory import landing_ranks, rank_study
 from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, create_trainer
 from tests.conftest import THREE
+from tests.planted import plain
 
 pytestmark = pytest.mark.usefixtures("short_control")
 
@@ -84,10 +85,7 @@ def defended(kind: str, name: str = "mmc", **options):
 def softmax_of_art(kind: str) -> PyTorchClassifier:
     net = nn.Sequential(backbone(kind), nn.LazyLinear(3))
     net(torch.zeros(2, *SHAPES[kind]))
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    return PyTorchClassifier(
-        net, nn.CrossEntropyLoss(), SHAPES[kind], 3, optimizer, clip_values=(0, 1), device_type="cpu"
-    )
+    return plain(net, input_shape=SHAPES[kind], nb_classes=3, optimizer=torch.optim.Adam(net.parameters(), 0.01))
 
 
 @pytest.fixture(scope="module", params=SHAPES)
