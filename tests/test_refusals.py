@@ -53,8 +53,10 @@ from tests.planted import plain
 FOLDER = str(Path(__file__).parent)
 X, Y = np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32), np.arange(20) % 10
 EYE = np.eye(10, dtype=np.float32)[Y]
+HARD_ROWS = [name for name in NAMES if name not in SOFT_ROWS]
 NAN = math.nan
 PLAN = AttackPlan("first", "fgsm", "margin", 0.001)
+TRANSFER = replace(PLAN, transfer=True)
 
 
 def net(width: int = 32, *after: nn.Module) -> nn.Module:
@@ -70,8 +72,12 @@ class Pair(nn.Module):
         return self.net(x), x
 
 
+#: what is no array to ART either
+PLAINLY_NONE = (str, dict, float, type(None))
+
+
 class Foreign:
-    """A tensor of another framework has a shape and a type of its own; ART makes an array of it for predict and fit."""
+    """A tensor of another framework has a shape and a type of its own."""
 
     dtype, shape, ndim = "tf.float32", (20, 1, 8, 8), 4
 
@@ -140,62 +146,54 @@ TABLES = plain(nn.Linear(8, 3), input_shape=(8,), nb_classes=3)
 ART_OF_FIVE = PyTorchClassifier(net(5), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 1), device_type="cpu")
 
 
+def doors(call, *rows):
+    """One call with arguments by name, for each of which there is a message."""
+    return [(lambda given=given: call(**given), message) for given, message in rows]
+
+
 #: the call, and how its message begins
 REFUSED = [
-    *(
-        (lambda given=given: make(**given), message)
-        for given, message in [
-            ({"mean": NAN}, "mean: expected finite numbers, got nan"),
-            ({"mean": (0.1, 0.2)}, "mean: expected one number, 1, one a channel, or an array of the inputs' shape"),
-            ({"mean": "grey"}, "mean: expected a number, or one a channel, got 'grey'"),
-            ({"std": (1.0, 1.0)}, "std: expected one number"),
-            ({"std": math.inf}, "std: expected positive numbers, got inf"),
-            ({"embedding_dim": 0}, "embedding_dim: expected a whole number of at least 1, got 0"),
-            ({"embedding_dim": 1.5}, "embedding_dim: expected a whole number of at least 1, got 1.5"),
-            ({"scale": 10**400}, "scale: expected a positive number, got 1000"),
-            ({"nb_classes": "10"}, "nb_classes: expected a whole number of at least 1, got '10'"),
-            ({"input_shape": 64}, "input_shape: expected positive whole numbers"),
-            ({"clip_values": 1}, "clip_values: expected two numbers or arrays, such as (0, 1), got 1"),
-            ({"clip_values": (0, NAN)}, "clip_values: expected finite bounds, the first below the second"),
-            ({"clip_values": (1, 0)}, "clip_values: expected finite bounds, the first below the second"),
-            ({"device_type": "tpu"}, "device_type: expected 'cpu' or 'gpu', got 'tpu'"),
-            ({"optimizer": torch.optim.Adam}, "optimizer: expected one that is made"),
-            ({"optimizer": torch.optim.SGD(net().parameters(), 0.1)}, "optimizer: none of its parameters are the"),
-            ({"loss": 3}, "loss: expected a torch.nn.Module or a function"),
-            ({"backbone": net(10)}, "model: the last layer of the backbone is linear with 10 outputs"),
-            ({"backbone": lifted(net(10))}, "model: the last layer of the backbone is linear with 10 outputs"),
-            ({"backbone": net(1000)}, "model: the last layer of the backbone is linear with 1000 outputs"),
-            ({"backbone": net(5), "name": "sce"}, "model: the last layer of the backbone is linear with 5 outputs"),
-            ({"backbone": net(32, nn.ReLU()).half()}, "model: the backbone is in float16, in which training diverges"),
-            ({"backbone": Pair()}, "wrap_backbone: expected one tensor of features (B, d), the module returned a"),
-            ({"backbone": nn.Conv2d(3, 4, 3)}, "wrap_backbone: the module refused inputs of shape (2, 1, 8, 8)"),
-            ({"backbone": "lenet"}, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
-            ({"backbone": 3}, "model: expected a torch.nn.Module, got int"),
-            ({"name": "mcm"}, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
-            ({"centers": np.eye(10, 32)}, "centers: expected one of 'max_mahalanobis', 'random', got array([[1., 0.,"),
-            ({"objective": np.zeros(3)}, "unknown objective 'array([0., 0., 0.])'"),
-            ({"scal": 3.0}, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
-            ({"scale": -1.0}, "scale: expected a positive number"),
-            ({"use_amp": True}, "use_amp=True needs NVIDIA apex"),
-            ({"arithmetic": "fats"}, "unknown arithmetic 'fats'. Did you mean 'fast'"),
-            ({"compile": 3}, "compile: expected True, False or the name of a backend"),
-            ({"loss": MMCLoss()}, "the loss has temperature 1.0, the head 10.0"),
-            ({"name": "gce", "nb_classes": 2}, "defence 'gce' needs at least 3 classes, got 2"),
-        ]
+    *doors(
+        make,
+        ({"mean": NAN}, "mean: expected finite numbers, got nan"),
+        ({"mean": (0.1, 0.2)}, "mean: expected one number, 1, one a channel, or an array of the inputs' shape"),
+        ({"mean": "grey"}, "mean: expected a number, or one a channel, got 'grey'"),
+        ({"std": (1.0, 1.0)}, "std: expected one number"),
+        ({"std": math.inf}, "std: expected positive numbers, got inf"),
+        ({"embedding_dim": 0}, "embedding_dim: expected a whole number of at least 1, got 0"),
+        ({"scale": 10**400}, "scale: expected a positive number, got 1000"),
+        ({"nb_classes": "10"}, "nb_classes: expected a whole number of at least 1, got '10'"),
+        ({"input_shape": 64}, "input_shape: expected positive whole numbers"),
+        ({"clip_values": 1}, "clip_values: expected two numbers or arrays, such as (0, 1), got 1"),
+        ({"clip_values": (0, NAN)}, "clip_values: expected finite bounds, the first below the second"),
+        ({"clip_values": (1, 0)}, "clip_values: expected finite bounds, the first below the second"),
+        ({"device_type": "tpu"}, "device_type: expected 'cpu' or 'gpu', got 'tpu'"),
+        ({"optimizer": torch.optim.Adam}, "optimizer: expected one that is made"),
+        ({"optimizer": torch.optim.SGD(net().parameters(), 0.1)}, "optimizer: none of its parameters are the"),
+        ({"loss": 3}, "loss: expected a torch.nn.Module or a function"),
+        ({"backbone": net(10)}, "model: the last layer of the backbone is linear with 10 outputs"),
+        ({"backbone": lifted(net(10))}, "model: the last layer of the backbone is linear with 10 outputs"),
+        ({"backbone": net(1000)}, "model: the last layer of the backbone is linear with 1000 outputs"),
+        ({"backbone": net(5), "name": "sce"}, "model: the last layer of the backbone is linear with 5 outputs"),
+        ({"backbone": net(32, nn.ReLU()).half()}, "model: the backbone is in float16, in which training diverges"),
+        ({"backbone": Pair()}, "wrap_backbone: expected one tensor of features (B, d), the module returned a"),
+        ({"backbone": nn.Conv2d(3, 4, 3)}, "wrap_backbone: the module refused inputs of shape (2, 1, 8, 8)"),
+        ({"backbone": "lenet"}, "unknown backbone 'lenet'. Did you mean 'lenet5'?"),
+        ({"backbone": 3}, "model: expected a torch.nn.Module, got int"),
+        ({"name": "mcm"}, "unknown defence 'mcm'. Did you mean 'mmc'? Known: sce, mmc, mmlda"),
+        ({"centers": np.eye(10, 32)}, "centers: expected one of 'max_mahalanobis', 'random', got array([[1., 0.,"),
+        ({"objective": np.zeros(3)}, "unknown objective 'array([0., 0., 0.])'"),
+        ({"scal": 3.0}, "unknown option of defence 'mmc': 'scal'. Did you mean 'scale'?"),
+        ({"use_amp": True}, "use_amp=True needs NVIDIA apex"),
+        ({"arithmetic": "fats"}, "unknown arithmetic 'fats'. Did you mean 'fast'"),
+        ({"compile": 3}, "compile: expected True, False or the name of a backend"),
+        ({"loss": MMCLoss()}, "the loss has temperature 1.0, the head 10.0"),
     ),
     *(
         (lambda cls=cls, given=given: cls(**{"input_shape": (1, 8, 8), "nb_classes": 10, **given}), message)
         for cls, given, message in [
-            (
-                LossDefendedClassifier,
-                {"model": net(10), "loss": None, "scale": 3.0},
-                "scale: not to be given here, only",
-            ),
-            (
-                MMCClassifier,
-                {"model": make().model, "mean": 0.5, "scale": 3.0},
-                "mean, scale: not to be given here, the",
-            ),
+            (LossDefendedClassifier, {"model": net(10), "loss": None, "scale": 3.0}, "scale: not to be given here, o"),
+            (MMCClassifier, {"model": make().model, "mean": 0.5, "scale": 3.0}, "mean, scale: not to be given here, "),
             (MMCClassifier, {"model": net(32), "nb_classes": None}, "input_shape and nb_classes are needed, e.g."),
             (MMCClassifier, {"model": make("sce").model}, "the network's head is a LinearHead, defence 'mmc' needs a"),
             (CLASSIFIERS["rce"], {"model": make("sce").model}, "the network's head is a LinearHead, defence 'rce'"),
@@ -220,18 +218,11 @@ REFUSED = [
             lambda c, x: c.compute_loss(x, Y),
             lambda c, x: c.class_gradient(x),
             lambda c, x: c.get_activations(x, 0),
-            *(
-                [lambda c, x: c.predict(x), lambda c, x: c.fit(x, Y)]
-                if isinstance(x, (str, dict, float, type(None)))
-                else []
-            ),
+            # ART makes an array of anything else for these
+            *([lambda c, x: c.predict(x), lambda c, x: c.fit(x, Y)] if isinstance(x, PLAINLY_NONE) else []),
         )
     ),
-    *(
-        (lambda n=n: make(n).fit(X, EYE / 2 + 0.05), DEFENCES[n].loss.__name__ + " is")
-        for n in NAMES
-        if n not in SOFT_ROWS
-    ),
+    *((lambda n=n: make(n).fit(X, EYE / 2 + 0.05), DEFENCES[n].loss.__name__ + " is") for n in HARD_ROWS),
     *(
         (lambda network=network, call=call: call(base(network())), message)
         for network, message in [
@@ -276,10 +267,7 @@ REFUSED = [
     (lambda: trainer().fit(X, Y, scheduler=lambda optimizer: 3), "scheduler: expected a function that returns somethi"),
     (lambda: trainer().fit(X, Y, sample_weight="a"), "sample_weight: expected numbers, got 'a'"),
     *(
-        (
-            lambda change=change: trainer(augmentation=lambda x, _: change(x)).fit(X, Y),
-            "augmentation: expected images of",
-        )
+        (lambda change=change: trainer(augmentation=lambda x, _: change(x)).fit(X, Y), "augmentation: expected imag")
         for change in (lambda x: None, lambda x: x[:1], lambda x: x[..., 1:])
     ),
     (lambda: make().fit(X, None), "y: expected labels (N,) or (N, 10), got None"),
@@ -288,7 +276,6 @@ REFUSED = [
     (lambda: base(Pair()).predict(X), "model: expected one tensor of logits (B, K), the network returned a tuple"),
     (lambda: base(net(10).half()).predict(X), "model: inputs are torch.float32, and the network, whose parameters"),
     (lambda: base(net(10).double()).loss_gradient(X, Y), "model: inputs are torch.float32"),
-    (lambda: base().predict(X, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
     (lambda: make().fit(X, Y, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
     (lambda: make().fit(X, Y, nb_epochs=-1), "nb_epochs: expected a whole number of at least 0, got -1"),
     (lambda: make().fit_generator(NumpyDataGenerator(X, Y + 1, 20)), "y has labels from 1 to 10, expected 0 to 9"),
@@ -303,34 +290,30 @@ REFUSED = [
     (lambda: trainer().fit(X, Y, X), "validation_data: expected a pair (inputs, labels)"),
     (lambda: trainer().fit(X, Y, (X * NAN, Y)), "validation inputs has NaN"),
     (lambda: trainer().fit(X, Y, batch_size=10**20), "batch_size: expected a whole number below 2**63, got 1000"),
-    (lambda: trainer().fit(X, Y, batch_size=0), "batch_size: expected a whole number of at least 1, got 0"),
-    *(
-        (lambda given=given: trainer(**given), message)
-        for given, message in [
-            ({"averaging": "ema", "averaging_decay": NAN}, "averaging_decay: expected a number in [0, 1], got nan"),
-            ({"averaging": "mean"}, "averaging: expected one of"),
-            ({"precision": "float16"}, "precision: expected one of"),
-            ({"keep": "first"}, "keep: expected one of"),
-            ({"augmentation": "flop"}, "unknown augmentation 'flop'. Did you mean 'flip'"),
-            *(({"clip_gradient": value}, "clip_gradient: expected a positive number") for value in (0, -1.0, NAN)),
-            ({"averaging_start": -1}, "averaging_start: expected a whole number of at least 0, got -1"),
-            ({"patience": 0}, "patience: expected a whole number of at least 1, got 0"),
-            ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
-            ({"seed": 2**32}, "seed: expected a whole number below 2**32"),
-            ({"recipe": "default"}, "recipe: expected a Recipe, such as get_recipe('default'), got 'default'"),
-            ({"augmentation": 3}, "augmentation: expected a name or a function, got 3"),
-        ]
+    *doors(
+        trainer,
+        ({"averaging": "ema", "averaging_decay": NAN}, "averaging_decay: expected a number in [0, 1], got nan"),
+        ({"averaging": "mean"}, "averaging: expected one of"),
+        ({"precision": "float16"}, "precision: expected one of"),
+        ({"keep": "first"}, "keep: expected one of"),
+        ({"augmentation": "flop"}, "unknown augmentation 'flop'. Did you mean 'flip'"),
+        *(({"clip_gradient": value}, "clip_gradient: expected a positive number") for value in (0, -1.0, NAN)),
+        ({"averaging_start": -1}, "averaging_start: expected a whole number of at least 0, got -1"),
+        ({"patience": 0}, "patience: expected a whole number of at least 1, got 0"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
+        ({"seed": 2**32}, "seed: expected a whole number below 2**32"),
+        ({"recipe": "default"}, "recipe: expected a Recipe, such as get_recipe('default'), got 'default'"),
+        ({"augmentation": 3}, "augmentation: expected a name or a function, got 3"),
     ),
-    *(
-        (lambda given=given: trainer().fit(**{"x": X, "y": Y, **given}), message)
-        for given, message in [
-            ({"nb_epochs": 0}, "nb_epochs: expected a whole number of at least 1, got 0"),
-            ({"scheduler": 0.1}, "scheduler: expected something with a step"),
-            ({"epochs": 3}, "fit() got unknown arguments: epochs"),
-            ({"validation_data": (X[:2], np.array([0, 10]))}, "validation labels has labels from 0 to 10"),
-            ({"x": X * 255}, "x ranges from 0"),
-            ({"y": Y[:-1]}, "y has 19 labels for 20 samples"),
-        ]
+    *doors(
+        lambda **given: trainer().fit(**{"x": X, "y": Y, **given}),
+        ({"nb_epochs": 0}, "nb_epochs: expected a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"scheduler": 0.1}, "scheduler: expected something with a step"),
+        ({"epochs": 3}, "fit() got unknown arguments: epochs"),
+        ({"validation_data": (X[:2], np.array([0, 10]))}, "validation labels has labels from 0 to 10"),
+        ({"x": X * 255}, "x ranges from 0"),
+        ({"y": Y[:-1]}, "y has 19 labels for 20 samples"),
     ),
     (lambda: LossTrainer(plain(net(10))), "classifier: expected a LossDefendedClassifier, got PyTorchClassifier"),
     (lambda: MMCTrainer(make("sce")), "MMCTrainer trains defence 'mmc', got a SoftmaxClassifier"),
@@ -349,24 +332,20 @@ REFUSED = [
             ((0, 1), "pgd", {"eps_warmup": -1.0}, "eps_warmup: expected"),
         ]
     ),
-    *(
-        (lambda given=given: PGD(**{"eps": 0.1, **given}), message)
-        for given, message in [
-            ({"eps": 0}, "eps: expected a positive number"),
-            ({"eps": "8/255"}, "eps: expected a number such as 0.1 or 8 / 255, got '8/255'"),
-            ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
-            ({"steps": 1.5}, "steps: expected a whole number of at least 1, got 1.5"),
-            ({"step_size": 0.0}, "step_size: expected a positive number"),
-            ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
-            ({"targeted": "next"}, "targeted: expected one of"),
-            ({"batch_norm": "test"}, "batch_norm: expected one of"),
-            ({"eps_min": 0.2}, "eps_min"),
-            ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'?"),
-            ({"tolerance": -1}, "tolerance: expected a whole number of at least 0, got -1"),
-            ({"tolerance_epochs": ("5",)}, "tolerance: expected a whole number of at least 0, got '5'"),
-            ({"eps": "0.1"}, "eps: expected a number such as 0.1 or 8 / 255, got '0.1'"),
-            ({"eps": True}, "eps: expected a number such as 0.1 or 8 / 255, got True"),
-        ]
+    *doors(
+        lambda **given: PGD(**{"eps": 0.1, **given}),
+        ({"eps": 0}, "eps: expected a positive number"),
+        ({"eps": "8/255"}, "eps: expected a number such as 0.1 or 8 / 255, got '8/255'"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"step_size": 0.0}, "step_size: expected a positive number"),
+        ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
+        ({"targeted": "next"}, "targeted: expected one of"),
+        ({"batch_norm": "test"}, "batch_norm: expected one of"),
+        ({"eps_min": 0.2}, "eps_min"),
+        ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'?"),
+        ({"tolerance": -1}, "tolerance: expected a whole number of at least 0, got -1"),
+        ({"tolerance_epochs": ("5",)}, "tolerance: expected a whole number of at least 0, got '5'"),
+        ({"eps": True}, "eps: expected a number such as 0.1 or 8 / 255, got True"),
     ),
     (lambda: FGSM(0.1, objective="margn"), "unknown objective 'margn'. Did you mean 'margin'?"),
     (lambda: FGSM(0.3, 0.1), "eps_max=0.1 is below eps=0.3"),
@@ -381,20 +360,18 @@ REFUSED = [
     (lambda: evaluation(suite=3), "suite: expected the name of one, or AttackPlans, got 3"),
     (lambda: evaluation(substitutes=[3]), "substitutes: expected ART PyTorchClassifiers, got int"),
     (lambda: evaluation().evaluate(make(), X, 0 * EYE), "y: expected one-hot rows or probabilities"),
-    *(
-        (lambda given=given: RobustnessEvaluation(**given), message)
-        for given, message in [
-            ({"suite": []}, "suite: expected at least one plan with a ball"),
-            ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "suite: expected at least one plan with a ball"),
-            ({"suite": [PLAN, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]}, "suite: expected at least one plan with"),
-            ({"suite": [PLAN], "eps": 0.1}, "eps and quirks: plans of your own have their radii"),
-            ({"suite": [PLAN], "quirks": ["eps256"]}, "eps and quirks: plans of your own have their radii, and no"),
-            ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
-            ({"suite": "quik", "eps": 0.1}, "unknown suite 'quik'. Did you mean 'quick'"),
-            ({"suite": "quick", "eps": 0.1, "norm": 1}, "norm: expected 2 or infinity"),
-            ({"suite": "quick", "eps": 0.1, "batch_size": 0}, "batch_size: expected"),
-            ({"suite": "quick", "eps": -1.0, "norm": 2}, "eps: expected positive numbers"),
-        ]
+    *doors(
+        RobustnessEvaluation,
+        ({"suite": []}, "suite: expected at least one plan with a ball"),
+        ({"suite": [AttackPlan("DeepFool", "deepfool")]}, "suite: expected at least one plan with a ball"),
+        ({"suite": [PLAN, AttackPlan("L2", "fgsm", "margin", 1.0, 2)]}, "suite: expected at least one plan with"),
+        ({"suite": [PLAN], "eps": 0.1}, "eps and quirks: plans of your own have their radii"),
+        ({"suite": [PLAN], "quirks": ["eps256"]}, "eps and quirks: plans of your own have their radii, and no"),
+        ({"suite": "quick"}, "suite 'quick' is no paper's protocol: eps is needed"),
+        ({"suite": "quik", "eps": 0.1}, "unknown suite 'quik'. Did you mean 'quick'"),
+        ({"suite": "quick", "eps": 0.1, "norm": 1}, "norm: expected 2 or infinity"),
+        ({"suite": "quick", "eps": 0.1, "batch_size": 0}, "batch_size: expected"),
+        ({"suite": "quick", "eps": -1.0, "norm": 2}, "eps: expected positive numbers"),
     ),
     *(
         (lambda x=x: evaluation().evaluate(*x[:3], **dict(x[3:])), message)
@@ -404,53 +381,40 @@ REFUSED = [
             ((make(), 16 * X, Y), "x ranges from 0.00304003 to 15.992, beyond the classifier's clip_values"),
         ]
     ),
-    (
-        lambda: evaluation(suite=[replace(PLAN, transfer=True)], eps=None, substitutes=[]).evaluate(make(), X, Y),
-        "attack 'first' at eps 0.001 needs a substitute",
-    ),
+    (lambda: evaluation(suite=[TRANSFER], eps=None, substitutes=[]).evaluate(make(), X, Y), "attack 'first' at eps 0"),
     (
         lambda: evaluation(eps=256).evaluate(make(clip_values=(0, 255)), 255 * X, Y),
-        "eps: expected a number in (0, 255], inputs being in [0, 255], got 256",
+        "eps: expected a number in (0, 255]",
     ),
-    *(
-        (lambda given=given: AttackPlan(**{"name": "A", "method": "pgd", "eps": 0.1, **given}), message)
-        for given, message in [
-            ({"method": "pgdd"}, "unknown attack method 'pgdd'. Did you mean 'pgd'"),
-            ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'"),
-            ({"targets": "every"}, "unknown targets 'every'"),
-            ({"labels": "mine"}, "unknown labels 'mine'"),
-            ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
-            ({"eps": 0.0}, "attack 'A' needs an eps above 0, got 0.0"),
-            ({"eps": math.inf}, "attack 'A' needs an eps above 0"),
-            *(
-                ({name: 0}, "attack 'A': steps, step sizes, restarts and samples")
-                for name in ("steps", "restarts", "samples")
-            ),
-            ({"step_size": ()}, "attack 'A': steps, step sizes, restarts and samples are at least 1"),
-            ({"method": "jsma", "eps": 0.0}, "attack 'A': jsma always aims at a class"),
-            ({"method": "square", "targets": "all"}, "attack 'A': square aims at no class"),
-            ({"method": "deepfool", "targets": "random"}, "attack 'A': deepfool aims at no class"),
-            ({"method": "square", "transfer": True}, "attack 'A': square takes no gradients and needs no substitute"),
-            ({"method": "spsa", "objective": "loss"}, "attack 'A': SPSA climbs a function of the logits"),
-        ]
+    *doors(
+        lambda **given: AttackPlan(**{"name": "A", "method": "pgd", "eps": 0.1, **given}),
+        ({"method": "pgdd"}, "unknown attack method 'pgdd'. Did you mean 'pgd'"),
+        ({"objective": "margn"}, "unknown objective 'margn'. Did you mean 'margin'"),
+        ({"targets": "every"}, "unknown targets 'every'"),
+        ({"labels": "mine"}, "unknown labels 'mine'"),
+        ({"norm": 1}, "norm: expected 2 or infinity, got 1"),
+        ({"eps": 0.0}, "attack 'A' needs an eps above 0, got 0.0"),
+        ({"eps": math.inf}, "attack 'A' needs an eps above 0"),
+        *(({each: 0}, "attack 'A': steps, step sizes, restarts and") for each in ("steps", "restarts", "samples")),
+        ({"step_size": ()}, "attack 'A': steps, step sizes, restarts and samples are at least 1"),
+        ({"method": "jsma", "eps": 0.0}, "attack 'A': jsma always aims at a class"),
+        ({"method": "square", "targets": "all"}, "attack 'A': square aims at no class"),
+        ({"method": "deepfool", "targets": "random"}, "attack 'A': deepfool aims at no class"),
+        ({"method": "square", "transfer": True}, "attack 'A': square takes no gradients and needs no substitute"),
+        ({"method": "spsa", "objective": "loss"}, "attack 'A': SPSA climbs a function of the logits"),
     ),
-    *(
-        (
-            lambda given=given: evaluate_robustness(**{"classifier": make(), "x": X, "y": Y, "eps": 0.1, **given}),
-            message,
-        )
-        for given, message in [
-            ({"classifier": "mmc"}, "classifier: expected a LossDefendedClassifier, got str"),
-            ({"eps": 8}, "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 / 255?"),
-            ({"eps": [0.1, 0]}, "eps: expected a number"),
-            ({"eps": []}, "eps: expected at least one radius"),
-            ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
-            ({"batch_size": 0}, "batch_size: expected"),
-            ({"x": X[:, 0]}, "x has shape (20, 8, 8), expected (N, 1, 8, 8)"),
-            ({"x": X * NAN}, "x has NaN"),
-            ({"y": Y + 1}, "y has labels from 1 to 10"),
-            ({"y": Y[:1]}, "y has 1 labels for 20 samples"),
-        ]
+    *doors(
+        lambda **given: evaluate_robustness(**{"classifier": make(), "x": X, "y": Y, "eps": 0.1, **given}),
+        ({"classifier": "mmc"}, "classifier: expected a LossDefendedClassifier, got str"),
+        ({"eps": 8}, "eps: expected a number in (0, 1], inputs being in [0, 1], got 8; did you mean 8 / 255?"),
+        ({"eps": [0.1, 0]}, "eps: expected a number"),
+        ({"eps": []}, "eps: expected at least one radius"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected"),
+        ({"x": X[:, 0]}, "x has shape (20, 8, 8), expected (N, 1, 8, 8)"),
+        ({"x": X * NAN}, "x has NaN"),
+        ({"y": Y + 1}, "y has labels from 1 to 10"),
+        ({"y": Y[:1]}, "y has 1 labels for 20 samples"),
     ),
     (lambda: split_validation(X, Y, 0.5, seed=-1), "seed: expected a whole number of at least 0, got -1"),
     (lambda: get_suite("strongest"), "unknown suite 'strongest'. Did you mean 'strong'"),
@@ -468,17 +432,11 @@ REFUSED = [
             (({"it": make()}, X, Y[:19], ATTACKS), "y has 19 labels for 20 samples"),
         ]
     ),
-    (
-        lambda: distilled_substitute(Target(TABLES, X[:, 0, 0]), X[:, 0, 0], 0.1),
-        "a substitute can be trained for images, got inputs of shape (8,): give substitutes",
-    ),
+    (lambda: distilled_substitute(Target(TABLES, X[:, 0, 0]), X[:, 0, 0], 0.1), "a substitute can be trained for im"),
     (lambda: trainer(keep="best").fit(X, Y), "patience and keep='best' need validation_data, split off the training"),
     (lambda: trainer().fit(X, Y, resume=True), "resume=True needs the folder"),
     (lambda: trainer().fit_generator([(X, Y)]), "generator: expected an ART DataGenerator with get_batch(), got list"),
-    (
-        lambda: PCTrainer(make("pc"), warmup_epochs=3).fit(X, Y, nb_epochs=3),
-        "warmup_epochs=3 leaves nothing of nb_epochs",
-    ),
+    (lambda: PCTrainer(make("pc"), warmup_epochs=3).fit(X, Y, nb_epochs=3), "warmup_epochs=3 leaves nothing of nb_ep"),
     (lambda: in_stages(make("pc")), "scheduler: two stages need two schedulers"),
     (lambda: RandomShift(2, "wrap"), "fill: expected 'nearest', 'zero' or 'reflect', got 'wrap'"),
     *(
@@ -497,11 +455,7 @@ REFUSED = [
         (lambda name=name, options=options: create_backbone(name, **{"input_shape": (1, 8, 8), **options}), message)
         for name, options, message in [
             ("resnet-20", {}, "unknown backbone 'resnet-20'. Did you mean 'resnet20'"),
-            (
-                "resnet20",
-                {"activtion": "relu"},
-                "unknown option of backbone 'resnet20' 'activtion'. Did you mean 'activa",
-            ),
+            ("resnet20", {"activtion": "relu"}, "unknown option of backbone 'resnet20' 'activtion'. Did you mean 'ac"),
             ("resnet20", {"blocks": 4}, "unknown option of backbone 'resnet20' 'blocks'"),  # fixed by the name
             ("cnn", {"activation": "soft_plus"}, "unknown activation 'soft_plus'. Did you mean 'softplus'"),
             ("rce-resnet32", {"beta": 2.0}, "beta"),
