@@ -376,6 +376,19 @@ class TestAdversarialLossTrainer:
         mean = torch.stack([inputs.mean(dim=(0, 2, 3)) for inputs in seen]).mean(dim=0)
         torch.testing.assert_close(net.backbone.module.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
 
+    def test_bytes_in_memory_give_the_same_training(self, data):
+        x = (np.round(data.x_train[:128] * 255).astype(np.uint8) / np.float32(255)).astype(np.float32)
+        stored = []
+
+        class Spy(AdversarialLossTrainer):
+            def _run(self, job, *state):
+                stored.append(job.x.dtype)
+                super()._run(job, *state)
+
+        for inputs in (x, data.x_train[:128]):
+            Spy(make(), PGD(0.1, steps=1), seed=0, verbose=False).fit(inputs, data.y_train[:128], nb_epochs=1)
+        assert stored == [torch.uint8, torch.float32]
+
 
 class TestCommandLine:
     """What the options of `art-mmc train` mean for the training."""

@@ -71,9 +71,10 @@ class Stream(DataGenerator):
 
 
 @pytest.mark.parametrize("kind", TRAINERS)
-def test_every_epoch_draws_anew_and_no_batch_is_kept(kind):
-    generator = Stream(size=40, batch_size=16)
-    trainer = TRAINERS[kind](make("pc"), seed=0, verbose=False)
+def test_every_epoch_draws_anew_and_no_batch_is_kept(kind, digits):
+    """Beside augmentation and validation."""
+    generator, validation = Stream(size=40, batch_size=16), (digits.x_test[:40], digits.y_test[:40])
+    trainer = TRAINERS[kind](make("pc"), augmentation="crop-flip", keep="best", seed=0, verbose=False)
     seen, batch_loss = [], trainer._batch_loss
 
     def spy(x, y, step):
@@ -81,10 +82,10 @@ def test_every_epoch_draws_anew_and_no_batch_is_kept(kind):
         return batch_loss(x, y, step)
 
     trainer._batch_loss = spy
-    trainer.fit_generator(generator, nb_epochs=4)
+    trainer.fit_generator(generator, nb_epochs=4, validation_data=validation)
     assert generator.given == 4 * 3
     assert len(set(seen)) == 4 * 3
-    assert len(trainer.history) == 4
+    assert ["val_accuracy" in record for record in trainer.history] == [True] * 4
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch", "weighted"])

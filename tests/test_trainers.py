@@ -14,7 +14,7 @@ import pytest
 import torch
 from art.defences.trainer import Trainer
 
-from art_mmc.classifiers import CLASSIFIERS
+from art_mmc.classifiers import CLASSIFIERS, LossDefendedClassifier
 from art_mmc.defences import DEFENCES
 from art_mmc.losses import PCLogitConstraintLoss, SoftmaxCrossEntropyLoss
 from art_mmc.models import BACKBONES
@@ -33,15 +33,17 @@ from art_mmc.trainers import (
     get_recipe,
 )
 from art_mmc.trainers.augmentation import Chain, RandomAffine, RandomFlip, RandomShift, Sometimes
+from tests.planted import plain
 from tests.training import make, stop_at, weights
 
 
 class TestLossTrainer:
-    @pytest.mark.parametrize("name", DEFENCES)
-    def test_every_defence_has_its_trainer(self, name):
-        trainer = create_trainer(make(name), "default")
+    @pytest.mark.parametrize("name", [*DEFENCES, None])
+    def test_every_defence_has_its_trainer_and_a_loss_of_one_s_own_the_plain_one(self, name):
+        own = plain(torch.nn.Sequential(torch.nn.Linear(64, 10)), LossDefendedClassifier, input_shape=(64,))
+        trainer = create_trainer(own if name is None else make(name), None if name is None else "default")
         assert isinstance(trainer, Trainer)
-        assert type(trainer) is TRAINERS[name]
+        assert type(trainer) is TRAINERS.get(name, LossTrainer)
 
     @pytest.mark.thorough
     @pytest.mark.parametrize(
