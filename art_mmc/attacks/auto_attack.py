@@ -20,8 +20,9 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
 from art_mmc.attacks.auto_pgd import AutoPGD
+from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
-from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
+from art_mmc.checks import check_eps, choice, number, whole
 from art_mmc.state import derived_seed, seeded, untouched
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Square(SquareAttack):
         return min(self.p_init / 2**halvings, largest)
 
 
-class AutoAttackStandard(EvasionAttack):
+class AutoAttackStandard(BaseAttack):
     """
     AutoAttack, standard version: APGD on the cross-entropy, APGD towards each of the nine likeliest other classes on
     the targeted DLR, FAB towards each of them, and Square with 5,000 queries; 100 steps, one start. Each attacks what
@@ -103,7 +104,6 @@ class AutoAttackStandard(EvasionAttack):
     | Paper link: https://arxiv.org/abs/2003.01690
     """
 
-    attack_params = EvasionAttack.attack_params + ["norm", "eps", "batch_size", "seed", "verbose"]
     _estimator_requirements = (PyTorchClassifier,)
 
     #: after the last `generate`, name of each attack that ran -> share of all samples that it left; "clean" first
@@ -129,13 +129,8 @@ class AutoAttackStandard(EvasionAttack):
         :param verbose: Show progress bars.
         """
         super().__init__(estimator=classifier)
-        self.norm = norm
-        self.eps = eps
-        self.batch_size = batch_size
-        self.seed = seed
-        self.verbose = verbose
         self.robust_accuracy = {}
-        self._check_params()
+        self._keep(locals())
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -148,11 +143,8 @@ class AutoAttackStandard(EvasionAttack):
         :raises ValueError: For inputs or labels that do not fit.
         :raises RuntimeError: When one of the attacks fails, with its name.
         """
-        x = np.asarray(x)
-        check_images(x)
-        if y is not None:
-            y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
-        seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
+        x, y = self._checked(x, y)
+        seed = self._drawn_seed()
         with untouched(self.estimator.model):  # ART's own `predict` draws numbers
             return self._in_sequence(x.astype(ART_NUMPY_DTYPE), y, seed)
 

@@ -161,11 +161,8 @@ class AutoPGD(ObjectiveAttack):
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(
-            classifier, norm, eps, max_iter, nb_restarts, targeted, nb_targets, early_stop, batch_size, seed, verbose
-        )
-        self.objective = objective
-        self._check_params()
+        super().__init__(estimator=classifier)
+        self._keep(locals())
 
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
         return auto_pgd(question, ball, x, start, self.eps, self.max_iter, self.early_stop)

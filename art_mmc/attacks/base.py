@@ -1,30 +1,28 @@
 """
-What the attacks of this package share: labels, queries and their count, seeds, batches.
+What the attacks of this package share: parameters, labels, queries and their count, seeds, batches.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
-from art.utils import check_and_transform_label_format
 from tqdm.auto import trange
 
 from art_mmc.checks import check_images, check_labels
 
-if TYPE_CHECKING:
-    from art.utils import CLASSIFIER_TYPE
-
 logger = logging.getLogger(__name__)
 
 
-def whole_number(value: Any, least: int) -> bool:
+def whole_number(value: Any, least: int = 1) -> bool:
     """Whether a parameter is a whole number of at least `least`."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
@@ -32,6 +30,52 @@ def whole_number(value: Any, least: int) -> bool:
 def positive_number(value: Any) -> bool:
     """Whether a parameter is a finite number above 0."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 < value < np.inf)
+
+
+class BaseAttack(EvasionAttack):
+    """Base of all: its parameters are the arguments of its constructor but for the classifier."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _, *given = inspect.signature(cls.__init__).parameters.values()
+        names = [each.name for each in given if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        cls.attack_params = list(dict.fromkeys([*cls.attack_params, *names[1:]]))
+
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Keep the arguments of a constructor, its `locals()`, and check them."""
+        self.set_params(**{name: given[name] for name in self.attack_params if name in given})
+
+    def _ask(self, names: str, fits: Callable[[Any], bool], expected: str, what: str = "argument") -> None:
+        """ValueError, in ART's words, where one of several parameters, their names between blanks, does not fit."""
+        for name in names.split():
+            if not fits(getattr(self, name)):
+                raise ValueError(f"The {what} `{name}` has to be {expected}, got {getattr(self, name)!r}.")
+
+    def _ask_switches(self, names: str) -> None:
+        self._ask(names, lambda value: isinstance(value, bool), "of type bool")
+
+    def _checked(
+        self, x: np.ndarray, y: np.ndarray | None, shape: tuple[int, ...] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Inputs (N, ...), of a shape if one is asked for, and classes (N,), if any; ValueError for what is wrong."""
+        if self.targeted and y is None:
+            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
+        x = np.asarray(x)
+        check_images(x, shape)
+        return x, None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
+
+    def _drawn_seed(self) -> int:
+        return int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
+
+
+class Batch(NamedTuple):
+    """What is attacked together by queries."""
+
+    x: np.ndarray  # inputs (B, ...), float32, a copy
+    y: np.ndarray | None  # classes (B,), None for those that are predicted
+    index: np.ndarray  # the images' places in the whole (B,)
+    generators: list[np.random.Generator]  # a random stream for each
+    mask: np.ndarray | None  # where x may be perturbed, bool of its shape; None for everywhere
 
 
 def lead(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -45,34 +89,16 @@ def lead(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
     return values.max(axis=1) - true
 
 
-class QueryAttack(EvasionAttack):
+class QueryAttack(BaseAttack):
     """
     Base of attacks that ask for predictions alone. Each image has a random stream of its own, which depends on the seed
     and on the image's place in x: what is found for an image does not depend on the others, nor on the batch size.
     """
 
-    attack_params = EvasionAttack.attack_params + ["targeted", "batch_size", "seed", "verbose"]
     _estimator_requirements: tuple[Any, ...] = (BaseEstimator, ClassifierMixin)
 
     #: how often the last `generate` had each image, or a perturbed one in its place, predicted: (N,), int64
-    queries: np.ndarray
-
-    def __init__(
-        self, classifier: CLASSIFIER_TYPE, targeted: bool, batch_size: int, seed: int | None, verbose: bool
-    ) -> None:
-        """
-        :param classifier: A trained classifier.
-        :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
-        :param batch_size: Images that are attacked together.
-        :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
-        :param verbose: Show progress bars.
-        """
-        super().__init__(estimator=classifier)
-        self._targeted = targeted
-        self.batch_size = batch_size
-        self.seed = seed
-        self.verbose = verbose
-        self.queries = np.zeros(0, np.int64)
+    queries = np.zeros(0, np.int64)
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -87,19 +113,11 @@ class QueryAttack(EvasionAttack):
         :raises ValueError: For a targeted attack without `y`, for inputs or labels that are empty, of a wrong shape or
                 not finite, and where the classifier's predictions are not finite or have a single column.
         """
-        if self.targeted and y is None:
-            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
-        x = np.asarray(x)
-        check_images(x)
-        labels = None
-        if y is not None:
-            y = np.asarray(y)
-            check_labels(y, self.estimator.nb_classes, length=len(x))
-            labels = check_and_transform_label_format(y, nb_classes=self.estimator.nb_classes).argmax(axis=1)
+        x, labels = self._checked(x, y)
         mask = kwargs.get("mask")
         if mask is not None:
             mask = np.broadcast_to(np.asarray(mask) != 0, x.shape)
-        seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
+        seed = self._drawn_seed()
         self.queries = np.zeros(len(x), np.int64)
         x_adv = np.empty(x.shape, ART_NUMPY_DTYPE)
         nb_fooled = 0
@@ -108,32 +126,15 @@ class QueryAttack(EvasionAttack):
             part = slice(start, min(start + self.batch_size, len(x)))
             index = np.arange(part.start, part.stop)
             generators = [np.random.default_rng([seed, int(i)]) for i in index]
-            x_adv[part], fooled = self._attack(
-                x[part].astype(ART_NUMPY_DTYPE),
-                None if labels is None else labels[part],
-                index,
-                generators,
-                None if mask is None else mask[part],
-            )
+            given, masked = (None if each is None else each[part] for each in (labels, mask))
+            x_adv[part], fooled = self._attack(Batch(x[part].astype(ART_NUMPY_DTYPE), given, index, generators, masked))
             nb_fooled += int(fooled.sum())
         logger.info("Success rate of %s attack: %.2f%%", name, 100 * nb_fooled / len(x))
         return x_adv
 
     @abstractmethod
-    def _attack(
-        self,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        index: np.ndarray,
-        generators: list[np.random.Generator],
-        mask: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Attack one batch of inputs (B, ...), float32, a copy, with classes (B,) or None for those that are predicted:
-        `index` (B,) are the images' places in the whole, `generators` a random stream for each, `mask`, bool of the
-        shape of x, says where x may be perturbed, None for everywhere. Adversarial samples of the shape of x and, for
-        each, whether it reached its aim, bool (B,).
-        """
+    def _attack(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Adversarial samples of the shape of x and, for each, whether it reached its aim, bool (B,)."""
 
     def _query(self, x: np.ndarray, index: np.ndarray, most: int | None = None) -> np.ndarray:
         """
@@ -174,14 +175,9 @@ class QueryAttack(EvasionAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not isinstance(self.targeted, bool):
-            raise ValueError(f"The argument `targeted` has to be of type bool, got {self.targeted!r}.")
-        if not whole_number(self.batch_size, 1):
-            raise ValueError(f"The batch size `batch_size` has to be a positive integer, got {self.batch_size!r}.")
-        if self.seed is not None and not whole_number(self.seed, 0):
-            raise ValueError(f"The argument `seed` has to be None or a non-negative integer, got {self.seed!r}.")
-        if not isinstance(self.verbose, bool):
-            raise ValueError(f"The argument `verbose` has to be of type bool, got {self.verbose!r}.")
+        self._ask_switches("targeted verbose")
+        self._ask("batch_size", whole_number, "a positive integer", "batch size")
+        self._ask("seed", lambda seed: seed is None or whole_number(seed, 0), "None or a non-negative integer")
 
 
 class TrialAttack(QueryAttack):
@@ -190,40 +186,12 @@ class TrialAttack(QueryAttack):
     none does the one nearest to it.
     """
 
-    attack_params = QueryAttack.attack_params + ["nb_trials"]
-
-    def __init__(
-        self,
-        classifier: CLASSIFIER_TYPE,
-        nb_trials: int,
-        targeted: bool,
-        batch_size: int,
-        seed: int | None,
-        verbose: bool,
-    ) -> None:
-        """
-        :param classifier: A trained classifier.
-        :param nb_trials: Draws for each image, at least 1.
-        :param targeted: Whether `y` are classes to be reached, instead of classes to be left.
-        :param batch_size: Images that are perturbed and predicted together.
-        :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
-        :param verbose: Show progress bars.
-        """
-        super().__init__(classifier, targeted, batch_size, seed, verbose)
-        self.nb_trials = nb_trials
-
     @abstractmethod
     def _draw(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """One input, perturbed at random from its random stream; x itself stays as it is."""
 
-    def _attack(
-        self,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        index: np.ndarray,
-        generators: list[np.random.Generator],
-        mask: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _attack(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        x, y, index, generators, mask = batch
         labels = self._query(x, index).argmax(axis=1) if y is None else y
         best, best_values = x.copy(), np.full(len(x), -np.inf)
         fooled = np.zeros(len(x), bool)
@@ -244,5 +212,4 @@ class TrialAttack(QueryAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not whole_number(self.nb_trials, 1):
-            raise ValueError(f"The number of draws `nb_trials` has to be a positive integer, got {self.nb_trials!r}.")
+        self._ask("nb_trials", whole_number, "a positive integer", "number of draws")

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from art.attacks.attack import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
-from art_mmc.attacks.base import positive_number, whole_number
+from art_mmc.attacks.base import BaseAttack, positive_number, whole_number
 from art_mmc.attacks.white_box import Network
-from art_mmc.checks import check_images, check_labels, check_name
+from art_mmc.checks import check_name
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
@@ -149,7 +148,11 @@ def carlini_search(
     return torch.minimum(torch.maximum(best, low), high), best_distance < torch.inf
 
 
-class CarliniL2(EvasionAttack):
+#: settings of a search that are those of the attack
+_SETTINGS = ("learning_rate", "binary_search_steps", "max_iter", "initial_const", "optimizer")
+
+
+class CarliniL2(BaseAttack):
     """
     The L2 attack of Carlini and Wagner: the smallest perturbation that is taken for another class, by
 
@@ -169,18 +172,6 @@ class CarliniL2(EvasionAttack):
     | Paper link: https://arxiv.org/abs/1709.04114 (FISTA)
     """
 
-    attack_params = EvasionAttack.attack_params + [
-        "confidence",
-        "targeted",
-        "learning_rate",
-        "binary_search_steps",
-        "max_iter",
-        "initial_const",
-        "optimizer",
-        "abort_early",
-        "batch_size",
-        "verbose",
-    ]
     _estimator_requirements = (PyTorchClassifier,)
 
     def __init__(
@@ -213,17 +204,7 @@ class CarliniL2(EvasionAttack):
         :param verbose: Show progress bars.
         """
         super().__init__(estimator=classifier)
-        self.confidence = confidence
-        self._targeted = targeted
-        self.learning_rate = learning_rate
-        self.binary_search_steps = binary_search_steps
-        self.max_iter = max_iter
-        self.initial_const = initial_const
-        self.optimizer = optimizer
-        self.abort_early = abort_early
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self._check_params()
+        self._keep(locals())
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -237,14 +218,9 @@ class CarliniL2(EvasionAttack):
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a gradient is NaN or infinite.
         """
-        if self.targeted and y is None:
-            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
-        x = np.asarray(x)
-        check_images(x, self.estimator.input_shape)
-        if y is None:
+        x, labels = self._checked(x, y, self.estimator.input_shape)
+        if labels is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
-        else:
-            labels = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
         low, high = (x.min(), x.max()) if self.estimator.clip_values is None else self.estimator.clip_values
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)
@@ -258,11 +234,7 @@ class CarliniL2(EvasionAttack):
                     clean,
                     torch.as_tensor(low).to(clean),
                     torch.as_tensor(high).to(clean),
-                    learning_rate=self.learning_rate,
-                    binary_search_steps=self.binary_search_steps,
-                    max_iter=self.max_iter,
-                    initial_const=self.initial_const,
-                    optimizer=self.optimizer,
+                    **{name: getattr(self, name) for name in _SETTINGS},
                     check_every=max(1, self.max_iter // 10) if self.abort_early else None,
                 )
                 some = reached.cpu().numpy()
@@ -280,15 +252,8 @@ class CarliniL2(EvasionAttack):
         return goal
 
     def _check_params(self) -> None:
-        for name in ("learning_rate", "initial_const"):
-            if not positive_number(getattr(self, name)):
-                raise ValueError(f"The argument `{name}` has to be a positive number, got {getattr(self, name)!r}.")
-        for name in ("binary_search_steps", "max_iter", "batch_size"):
-            if not whole_number(getattr(self, name), 1):
-                raise ValueError(f"The argument `{name}` has to be a positive integer, got {getattr(self, name)!r}.")
+        self._ask("learning_rate initial_const", positive_number, "a positive number")
+        self._ask("binary_search_steps max_iter batch_size", whole_number, "a positive integer")
         check_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.confidence != 0 and not positive_number(self.confidence):
-            raise ValueError(f"The argument `confidence` has to be a number from 0, got {self.confidence!r}.")
-        for name in ("targeted", "abort_early", "verbose"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"The argument `{name}` has to be of type bool, got {getattr(self, name)!r}.")
+        self._ask("confidence", lambda value: value == 0 or positive_number(value), "a number from 0")
+        self._ask_switches("targeted abort_early verbose")

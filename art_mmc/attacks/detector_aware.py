@@ -5,7 +5,6 @@ in a ball. Both give up nothing that the detector's score can tell: the score ha
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from art.attacks import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
+from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.carlini import carlini_search, lead_term
 from art_mmc.attacks.white_box import Ball, per_sample
 from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
@@ -29,19 +28,10 @@ from art_mmc.state import derived_seed
 _LEAD = 0.1
 
 
-class _DetectorAwareAttack(EvasionAttack):
+class _DetectorAwareAttack(BaseAttack):
     """What the two attacks share: checks, and batches of tensors."""
 
     _estimator_requirements = (PyTorchClassifier,)
-
-    detector: ScoreDetector
-    batch_size: int
-    seed: int
-    verbose: bool
-
-    def __init_subclass__(cls) -> None:
-        _, _, *names = inspect.signature(cls.__init__).parameters  # but for self and the classifier
-        cls.attack_params = EvasionAttack.attack_params + names
 
     def _attack_batches(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         self.detector.threshold_at(0.5)  # raises where it has not been fitted
@@ -141,23 +131,8 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :param verbose: Whether to show a progress bar.
         """
         super().__init__(estimator=classifier)
-        self.detector = detector
-        self.confidence = confidence
-        self.eta = eta
-        self.learning_rate = learning_rate
-        self.binary_search_steps = binary_search_steps
-        self.max_iter = max_iter
-        self.initial_const = initial_const
-        self.start_binary_search_steps = start_binary_search_steps
-        self.start_max_iter = start_max_iter
-        self.start_initial_const = start_initial_const
-        self.success_on = success_on
-        self.distance_from = distance_from
-        self.batch_size = batch_size
-        self.seed = seed
-        self.verbose = verbose
         self._targeted = True
-        self._check_params()
+        self._keep(locals())
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -316,17 +291,8 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         :param verbose: Whether to show a progress bar.
         """
         super().__init__(estimator=classifier)
-        self.detector = detector
-        self.eps = eps
-        self.eps_step = eps_step
-        self.max_iter = max_iter
-        self.weights = tuple(weights)
-        self.num_random_init = num_random_init
-        self._targeted = targeted
-        self.batch_size = batch_size
-        self.seed = seed
-        self.verbose = verbose
-        self._check_params()
+        weights = tuple(weights)
+        self._keep(locals())
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.attacks.white_box import Ball, Network, WhiteBoxAttack, per_sample
+from art_mmc.attacks.white_box import Ball, Batch, Network, WhiteBoxAttack, per_sample
 from art_mmc.checks import ROUNDING, number
 from art_mmc.objectives import margin
 
@@ -76,8 +76,6 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
     | Paper link: https://arxiv.org/abs/2003.01690 (FAB-T)
     """
 
-    attack_params = WhiteBoxAttack.attack_params + ["alpha_max", "eta", "beta"]
-
     def __init__(
         self,
         classifier: PyTorchClassifier,
@@ -117,25 +115,11 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
                otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(
-            classifier, norm, eps, max_iter, nb_restarts, targeted, nb_targets, early_stop, batch_size, seed, verbose
-        )
-        self.alpha_max = alpha_max
-        self.eta = eta
-        self.beta = beta
-        self._check_params()
+        super().__init__(estimator=classifier)
+        self._keep(locals())
 
-    def _attack(
-        self,
-        network: Network,
-        ball: Ball,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        targets: torch.Tensor | None,
-        directions: torch.Tensor,
-        start: int,
-        values: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ball, x, y, targets, directions, start, values = batch
         clean = ball.boxed(x)
         limit = torch.full_like(values, math.inf if self.eps is None else self.eps)
         nearest, distance = clean.clone(), torch.full_like(values, math.inf)

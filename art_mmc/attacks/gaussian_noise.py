@@ -29,8 +29,6 @@ class GaussianNoise(TrialAttack):
     | Paper link: https://arxiv.org/abs/1905.10626
     """
 
-    attack_params = TrialAttack.attack_params + ["sigma", "clip"]
-
     def __init__(
         self,
         classifier: CLASSIFIER_TYPE,
@@ -56,11 +54,10 @@ class GaussianNoise(TrialAttack):
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(classifier, nb_trials, targeted, batch_size, seed, verbose)
+        super().__init__(estimator=classifier)
         clip_values = self.estimator.clip_values
-        self.sigma = 0.05 * (1.0 if clip_values is None else box_width(clip_values)) if sigma is None else sigma
-        self.clip = clip
-        self._check_params()
+        sigma = 0.05 * (1.0 if clip_values is None else box_width(clip_values)) if sigma is None else sigma
+        self._keep(locals())
 
     def _draw(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         drawn = x + self.sigma * generator.standard_normal(x.shape, dtype=np.float32)
@@ -68,7 +65,5 @@ class GaussianNoise(TrialAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not positive_number(self.sigma):
-            raise ValueError(f"The standard deviation `sigma` has to be a positive number, got {self.sigma!r}.")
-        if not isinstance(self.clip, bool):
-            raise ValueError(f"The argument `clip` has to be of type bool, got {self.clip!r}.")
+        self._ask("sigma", positive_number, "a positive number", "standard deviation")
+        self._ask_switches("clip")

@@ -53,7 +53,6 @@ class RandomRotation(TrialAttack):
     | Paper link: https://arxiv.org/abs/1712.02779 (rotations as an attack; the worst of several draws)
     """
 
-    attack_params = TrialAttack.attack_params + ["degrees", "interpolation"]
     _estimator_requirements = (BaseEstimator, NeuralNetworkMixin, ClassifierMixin)
 
     def __init__(
@@ -82,10 +81,8 @@ class RandomRotation(TrialAttack):
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(classifier, nb_trials, targeted, batch_size, seed, verbose)
-        self.degrees = degrees
-        self.interpolation = interpolation
-        self._check_params()
+        super().__init__(estimator=classifier)
+        self._keep(locals())
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -112,10 +109,5 @@ class RandomRotation(TrialAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not positive_number(self.degrees) or self.degrees > 180:
-            raise ValueError(f"The angle `degrees` has to be in the range (0, 180], got {self.degrees!r}.")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"The argument `interpolation` has to be one of {', '.join(INTERPOLATIONS)}, got "
-                f"{self.interpolation!r}."
-            )
+        self._ask("degrees", lambda value: positive_number(value) and value <= 180, "in the range (0, 180]", "angle")
+        self._ask("interpolation", lambda value: value in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")

@@ -40,8 +40,6 @@ class ScheduledPGD(ObjectiveAttack):
     | Paper link: https://arxiv.org/abs/2103.01208 (a ball that shrinks to eps)
     """
 
-    attack_params = ObjectiveAttack.attack_params + ["sharpness", "lengths", "radii"]
-
     def __init__(
         self,
         classifier: PyTorchClassifier,
@@ -84,14 +82,8 @@ class ScheduledPGD(ObjectiveAttack):
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(
-            classifier, norm, eps, max_iter, nb_restarts, targeted, nb_targets, early_stop, batch_size, seed, verbose
-        )
-        self.objective = objective
-        self.sharpness = sharpness
-        self.lengths = lengths
-        self.radii = radii
-        self._check_params()
+        super().__init__(estimator=classifier)
+        self._keep(locals())
 
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
         point = start if turn else x

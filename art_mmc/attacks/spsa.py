@@ -13,7 +13,7 @@ import numpy as np
 from art.utils import projection
 from tqdm.auto import trange
 
-from art_mmc.attacks.base import QueryAttack, lead, positive_number, whole_number
+from art_mmc.attacks.base import Batch, QueryAttack, lead, positive_number, whole_number
 from art_mmc.checks import box_width, check_eps, check_name
 
 if TYPE_CHECKING:
@@ -123,23 +123,6 @@ class SPSA(QueryAttack):
     | Paper link: https://arxiv.org/abs/2012.07688 (PC paper)
     """
 
-    attack_params = QueryAttack.attack_params + [
-        "norm",
-        "eps",
-        "learning_rate",
-        "delta",
-        "max_iter",
-        "nb_samples",
-        "optimizer",
-        "momentum",
-        "objective",
-        "random_start",
-        "early_stop",
-        "return_best",
-        "clip_samples",
-        "max_queries_per_forward",
-    ]
-
     def __init__(
         self,
         classifier: CLASSIFIER_TYPE,
@@ -191,32 +174,14 @@ class SPSA(QueryAttack):
         :param seed: Seed; None draws one from numpy's global random state, which is not touched otherwise.
         :param verbose: Show progress bars.
         """
-        super().__init__(classifier, targeted, batch_size, seed, verbose)
+        super().__init__(estimator=classifier)
         unit = 1.0 if self.estimator.clip_values is None else box_width(self.estimator.clip_values)
-        self.norm = norm
-        self.eps = 8 / 255 * unit if eps is None else eps
-        self.learning_rate = learning_rate
-        self.delta = 0.01 * unit if delta is None else delta
-        self.max_iter = max_iter
-        self.nb_samples = nb_samples
-        self.optimizer = optimizer
-        self.momentum = momentum
-        self.objective = objective
-        self.random_start = random_start
-        self.early_stop = early_stop
-        self.return_best = return_best
-        self.clip_samples = clip_samples
-        self.max_queries_per_forward = max_queries_per_forward
-        self._check_params()
+        eps = 8 / 255 * unit if eps is None else eps
+        delta = 0.01 * unit if delta is None else delta
+        self._keep(locals())
 
-    def _attack(
-        self,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        index: np.ndarray,
-        generators: list[np.random.Generator],
-        mask: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _attack(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        x, y, index, generators, mask = batch
         low, high = self._box()
         best = np.clip(x, low, high)
         predictions = self._query(best, index, self.max_queries_per_forward)
@@ -333,33 +298,18 @@ class SPSA(QueryAttack):
         super()._check_params()
         if self.norm not in (2, np.inf, "inf"):
             raise ValueError(f'Norm order has to be either 2, `np.inf` or "inf", got {self.norm!r}.')
-        for name in ("eps", "delta"):
-            if not positive_number(getattr(self, name)):
-                raise ValueError(f"The argument `{name}` has to be a positive number, got {getattr(self, name)!r}.")
+        self._ask("eps delta", positive_number, "a positive number")
         if self.norm != 2:
             check_eps(self.eps, clip_values=self.estimator.clip_values)
-        if self.learning_rate is not None and not positive_number(self.learning_rate):
-            raise ValueError(
-                f"The argument `learning_rate` has to be None or a positive number, got {self.learning_rate!r}."
-            )
-        if not whole_number(self.max_iter, 1):
-            raise ValueError(f"The number of steps `max_iter` has to be a positive integer, got {self.max_iter!r}.")
-        if not whole_number(self.nb_samples, 2) or self.nb_samples % 2:
-            raise ValueError(
-                f"The number of samples `nb_samples` has to be a positive even integer, got {self.nb_samples!r}."
-            )
+        self._ask("learning_rate", lambda rate: rate is None or positive_number(rate), "None or a positive number")
+        self._ask("max_iter", whole_number, "a positive integer", "number of steps")
+        even = "a positive even integer"
+        self._ask("nb_samples", lambda n: whole_number(n, 2) and n % 2 == 0, even, "number of samples")
         check_name("optimizer", self.optimizer, ("adam", "sign"))
-        if self.momentum != 0 and not (positive_number(self.momentum) and self.momentum < 1):
-            raise ValueError(f"The argument `momentum` has to be in the range [0, 1), got {self.momentum!r}.")
+        self._ask("momentum", lambda share: share == 0 or positive_number(share) and share < 1, "in the range [0, 1)")
         self._check_objective()
-        for name in ("random_start", "early_stop", "return_best", "clip_samples"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"The argument `{name}` has to be of type bool, got {getattr(self, name)!r}.")
-        if not whole_number(self.max_queries_per_forward, 1):
-            raise ValueError(
-                "The argument `max_queries_per_forward` has to be an integer of at least 1, got "
-                f"{self.max_queries_per_forward!r}."
-            )
+        self._ask_switches("random_start early_stop return_best clip_samples")
+        self._ask("max_queries_per_forward", whole_number, "an integer of at least 1")
 
     def _check_objective(self) -> None:
         if isinstance(self.objective, str):
@@ -367,5 +317,5 @@ class SPSA(QueryAttack):
                 from art_mmc.objectives import OBJECTIVES
 
                 check_name("objective", self.objective, OBJECTIVES)
-        elif not callable(self.objective):
-            raise ValueError(f"The argument `objective` has to be a name or a function, got {self.objective!r}.")
+        else:
+            self._ask("objective", callable, "a name or a function")

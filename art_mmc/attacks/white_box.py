@@ -10,16 +10,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from art.attacks.attack import EvasionAttack
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import tqdm
 
-from art_mmc.checks import ROUNDING, check_eps, check_images, check_labels, check_name, choice, number, whole
+from art_mmc.attacks.base import BaseAttack
+from art_mmc.checks import ROUNDING, check_eps, check_name, choice, number, whole
 from art_mmc.objectives import OBJECTIVES, Objective, margin
 
 logger = logging.getLogger(__name__)
@@ -142,53 +142,26 @@ class Found:
         self.hit[rows] |= hit
 
 
-class WhiteBoxAttack(EvasionAttack):
+class Batch(NamedTuple):
+    """What is attacked together."""
+
+    ball: Ball
+    x: torch.Tensor  # inputs (B, ...), float32
+    y: torch.Tensor  # the classes to be left, or for a targeted attack to be reached, (B,)
+    targets: torch.Tensor | None  # other ones to aim at, (B,); None for none in particular
+    directions: torch.Tensor  # random perturbations of length 1
+    start: int  # which time it is, from 0
+    values: torch.Tensor  # what the images' best points so far are worth, minus infinity for none, (B,)
+
+
+class WhiteBoxAttack(BaseAttack):
     """
     Base of attacks by gradients on tensors. Each image has a random stream of its own, which depends on the seed and on
     the image's place in x: what is found for an image does not depend on the others, nor, but for rounding, on the
     batch size.
     """
 
-    attack_params = EvasionAttack.attack_params + [
-        "norm",
-        "eps",
-        "max_iter",
-        "nb_restarts",
-        "targeted",
-        "nb_targets",
-        "early_stop",
-        "batch_size",
-        "seed",
-        "verbose",
-    ]
     _estimator_requirements = (PyTorchClassifier,)
-
-    def __init__(
-        self,
-        classifier: PyTorchClassifier,
-        norm: int | float | str,
-        eps: float | None,
-        max_iter: int,
-        nb_restarts: int,
-        targeted: bool,
-        nb_targets: int,
-        early_stop: bool,
-        batch_size: int,
-        seed: int | None,
-        verbose: bool,
-    ) -> None:
-        """As the subclasses say; `eps` is None for no ball."""
-        super().__init__(estimator=classifier)
-        self.norm = norm
-        self.eps = eps
-        self.max_iter = max_iter
-        self.nb_restarts = nb_restarts
-        self._targeted = targeted
-        self.nb_targets = nb_targets
-        self.early_stop = early_stop
-        self.batch_size = batch_size
-        self.seed = seed
-        self.verbose = verbose
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """
@@ -202,13 +175,8 @@ class WhiteBoxAttack(EvasionAttack):
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a logit or a gradient is NaN or infinite.
         """
-        if self.targeted and y is None:
-            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
-        x = np.asarray(x)
-        check_images(x, self.estimator.input_shape)
-        if y is not None:
-            y = check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
-        seed = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
+        x, y = self._checked(x, y, self.estimator.input_shape)
+        seed = self._drawn_seed()
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)
         name = type(self).__name__
@@ -235,8 +203,7 @@ class WhiteBoxAttack(EvasionAttack):
                     index = left[first : first + self.batch_size]
                     clean = torch.tensor(x[index], dtype=torch.float32, device=network.device)
                     noise = [self._noise(x.shape[1:], [seed, int(i), start, aim]) for i in index]
-                    found, hit, worth = self._attack(
-                        network,
+                    batch = Batch(
                         self._ball(clean),
                         clean,
                         labels[index].to(clean.device),
@@ -245,6 +212,7 @@ class WhiteBoxAttack(EvasionAttack):
                         start,
                         best.values[index].to(clean.device),
                     )
+                    found, hit, worth = self._attack(network, batch)
                     if network.broken:
                         raise FloatingPointError(
                             f"{name}: a gradient is NaN or infinite: an attack along it goes nowhere."
@@ -254,25 +222,10 @@ class WhiteBoxAttack(EvasionAttack):
         return best.points.numpy()
 
     @abstractmethod
-    def _attack(
-        self,
-        network: Network,
-        ball: Ball,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        targets: torch.Tensor | None,
-        directions: torch.Tensor,
-        start: int,
-        values: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Attack one batch of inputs (B, ...), float32, once, `start` being which time it is, from 0: `y` (B,) are the
-        classes to be left, or for a targeted attack to be reached, `targets` (B,) other ones to aim at, None for none
-        in particular, `directions` random perturbations of length 1, and `values` (B,) what the images' best points so
-        far are worth, minus infinity for none.
-
-        Points (B, ...), whether each is an example, bool (B,), and what it is worth (B,): of two examples, or two
-        points that are none, the one that is worth more stays.
+        Attack a batch once: points (B, ...), whether each is an example, bool (B,), and what it is worth (B,). Of two
+        examples, or two points that are none, the one that is worth more stays.
         """
 
     def _ball(self, x: torch.Tensor) -> Ball:
@@ -318,8 +271,6 @@ class WhiteBoxAttack(EvasionAttack):
 class ObjectiveAttack(WhiteBoxAttack):
     """Base of attacks that maximise an objective in a ball, towards several classes in turn if asked."""
 
-    attack_params = WhiteBoxAttack.attack_params + ["objective"]
-
     eps: float  # needed, where the base has None for no ball
     objective: str | Objective
 
@@ -327,17 +278,8 @@ class ObjectiveAttack(WhiteBoxAttack):
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
         """What was found in maximising the question about inputs (B, ...) from `start`; `turn` counts starts from 0."""
 
-    def _attack(
-        self,
-        network: Network,
-        ball: Ball,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        targets: torch.Tensor | None,
-        directions: torch.Tensor,
-        start: int,
-        values: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ball, x, y, targets, directions, start, _ = batch
         aims, sign = (y, -1 if self.targeted else 1) if targets is None else (targets, -1)
         objective = self._objective(aimed=sign < 0)
         clean = ball.boxed(x)
