@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from art_mmc import load_classifier, load_dataset
-from art_mmc.cli.evaluate import run
+from art_mmc.cli.verbs import evaluate
 from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.engine import norm_name
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         output=str(work),
     )
     if not (work / "report.json").is_file():
-        run(settings)
+        evaluate(settings)
     record = load_robustness(work / "report.json")
     facts = {**record.provenance, "dataset": short_name(str(record.provenance["dataset"]))}
     record = replace(record, provenance=facts, inputs=None, examples=None, index=None)

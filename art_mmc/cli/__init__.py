@@ -1,7 +1,5 @@
 """
-The command line, `art-mmc`: parse, check, call, print; one module a command. No logic here.
-
-torch and ART are imported inside the commands, so that help and errors of usage come at once.
+The command line, `art-mmc`: parse, check, call, print; one function a command. No logic here.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ import time
 from collections.abc import Sequence
 
 from art_mmc.checks import tomllib, unknown_name
-from art_mmc.cli import bench, compare, detect, evaluate, inspect, listings, report, reproduce, train
-from art_mmc.cli.run import Parser, UsageError, add_verb, page, user_errors
+from art_mmc.cli.run import Parser, UsageError, page, user_errors
+from art_mmc.cli.verbs import VERBS, add_verb
 from art_mmc.studies.flags import from_args
 
 #: seconds that the first process has to tell of an error: torchrun ends it as soon as another one has ended
@@ -30,9 +28,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"art-mmc {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     parser.commands = commands.choices
-    for verb in (compare, train, evaluate, report, reproduce, detect, inspect, bench):
+    for verb in VERBS:
         add_verb(commands, verb)
-    listings.add(commands)
     return parser
 
 

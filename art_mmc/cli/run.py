@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from art_mmc.checks import users_place
-from art_mmc.studies.flags import add_flags
 
 if TYPE_CHECKING:
     from art_mmc.studies.setup import Job
@@ -45,14 +44,6 @@ def page(name: str) -> dict[str, str]:
     """What the help of a command says before its options, and after them."""
     text = (files("art_mmc.cli") / "pages" / f"{name}.txt").read_text("utf-8")
     return dict(zip(("description", "epilog"), text.split("---\n"), strict=False))
-
-
-def add_verb(commands: Any, module: Any) -> None:
-    """Add a verb's command: its module has SETTINGS, HELP, USAGE and `run`, and there is a page of its name."""
-    name = module.__name__.rpartition(".")[2]
-    parser = commands.add_parser(name, help=module.HELP, usage=module.USAGE, **page(name))
-    add_flags(parser, module.SETTINGS)
-    parser.set_defaults(settings=module.SETTINGS, run=module.run)
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
