@@ -35,20 +35,12 @@ def auto_pgd(
     question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, eps: float, max_iter: int, early_stop: bool
 ) -> Found:
     """
-    Maximise in a ball: steps of 2 eps at first, along the gradient (its sign in L-inf) and with a quarter of the last
-    step's momentum. At each checkpoint a step that has gone up in less than three quarters of the steps since the last
-    one, or without a new best since then, is halved, and the search goes on from the best point.
+    Maximise in a ball about inputs (B, ...) of the box, from points of it: steps of 2 eps at first, along the gradient
+    (its sign in L-inf) and with a quarter of the last step's momentum. At each checkpoint a step that has gone up in
+    less than three quarters of the steps since the last one, or without a new best since then, is halved, and the
+    search goes on from the best point. With `early_stop` a sample is left alone once an example is found.
 
     | Paper link: https://arxiv.org/abs/2003.01690 (Algorithm 1)
-
-    :param question: What to maximise.
-    :param ball: Norm and box.
-    :param x: Inputs (B, ...), in the box.
-    :param start: Where to start from (B, ...), in the ball.
-    :param eps: Radius of the ball.
-    :param max_iter: Number of steps.
-    :param early_stop: Whether a sample is left alone once an example is found.
-    :return: The best points and their values.
     """
     rows = torch.arange(len(x), device=x.device)
     values, gradients, hit, _ = question(start, rows)

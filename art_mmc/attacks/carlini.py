@@ -99,17 +99,12 @@ def carlini_search(
     Minimise `||x' - anchor||^2 + c f(x')` in the box, for constants c that are ten times as large after each failure,
     and between the last failure and the last success from then on.
 
-    Settings are those of :class:`CarliniL2`. Each constant begins at the start with a fresh optimizer; the point after
-    its last step is not looked at, as in the authors' code.
-
-    :param goal: f.
-    :param clean: Inputs (B, ...), between `low` and `high`, which broadcast against them.
-    :param check_every: A constant is left as soon as so many steps have not lowered the batch's total loss by a
-           ten-thousandth, as in the authors' code; None for never, so that no image depends on others in its batch.
-    :param start: Where to start from (B, ...); None for the inputs.
-    :param anchor: What the distance is measured from (B, ...); None for the inputs.
-    :return: The nearest examples (B, ...), `start` where none counts, and where one does, bool (B,).
-    :raises FloatingPointError: When a gradient is NaN or infinite.
+    Settings are those of :class:`CarliniL2`. Each constant begins at the start (B, ...) with a fresh optimizer, and is
+    left as soon as `check_every` steps have not lowered the batch's total loss by a ten-thousandth; the point after its
+    last step is not looked at, all as in the authors' code. None for never, so that no image depends on others in its
+    batch; for start and anchor it stands for the inputs (B, ...), which lie between `low` and `high`. The nearest
+    examples (B, ...), `start` where none counts, and where one does, bool (B,); FloatingPointError when a gradient is
+    NaN or infinite.
     """
     start = clean if start is None else start
     anchor = clean if anchor is None else anchor

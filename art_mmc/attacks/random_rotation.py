@@ -26,13 +26,8 @@ def rotate_image(
     image: np.ndarray, angle: float, channels_first: bool = True, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """
-    Rotate an image about its center; what comes in from outside repeats the nearest pixel of the edge.
-
-    :param image: (C, H, W), or (H, W, C) if the channels come last.
-    :param angle: Degrees, counter-clockwise.
-    :param channels_first: Whether the image is (C, H, W).
-    :param interpolation: "nearest", "bilinear" or "cubic".
-    :return: The image, rotated, of the same shape.
+    An image (C, H, W), or (H, W, C), rotated by degrees counter-clockwise about its center, by one of
+    :data:`INTERPOLATIONS`; what comes in from outside repeats the nearest pixel of the edge.
     """
     axes = (1, 2) if channels_first else (0, 1)
     return rotate(image, angle, axes=axes, reshape=False, order=INTERPOLATIONS[interpolation], mode="nearest")

@@ -36,25 +36,17 @@ def spsa_gradient(
     max_queries: int = 2048,
 ) -> np.ndarray:
     """
-    Estimate gradients from values: `g = 1/n sum_i (f(x + delta v_i) - f(x - delta v_i)) / (2 delta) v_i`, with n pairs
-    and the entries of v_i independent, -1 or 1 with the same probability. Of a function whose third derivatives are
-    zero the estimate is unbiased, else but for terms in delta squared.
+    Estimate gradients from values: `g = 1/n sum_i (f(x + delta v_i) - f(x - delta v_i)) / (2 delta) v_i`, with
+    `nb_samples / 2` pairs and the entries of v_i independent, -1 or 1 with the same probability, from a random stream
+    for each input. Of a function whose third derivatives are zero the estimate is unbiased, else but for terms in delta
+    squared. Where a value of x is nearer than delta to the edge of the box, the two points stop at the edge, and the
+    estimate is one about the middle of the two.
 
-    Where a value of x is nearer than delta to the edge of the box, the two points stop at the edge and the quotient is
-    by what is left between them. No point leaves the box; the estimate is then one about the middle of the two.
+    `function` takes points (M, ...), at most so many at once but at least a pair, and the numbers of the inputs that
+    they belong to, (M,), and gives values (M,); the inputs (B, ...) lie in the box, whose bounds broadcast against
+    them. Where the mask, bool of their shape, is False the estimate, float32, is zero.
 
     | Paper link: https://arxiv.org/abs/1802.05666
-
-    :param function: (points (M, ...), number of the input that each belongs to (M,)) -> values (M,).
-    :param x: Inputs (B, ...), in the box.
-    :param generators: A random stream for each input.
-    :param nb_samples: Points for each input, 2 n.
-    :param delta: Distance of the points from x in each coordinate.
-    :param low: Smallest values of an input, a number or an array that broadcasts against x.
-    :param high: Largest values of an input.
-    :param mask: Where x may be perturbed, bool of the shape of x; elsewhere the estimate is zero. None for everywhere.
-    :param max_queries: Most points that `function` gets at once, but at least a pair; no more are held in memory.
-    :return: Estimates of the shape of x, float32.
     """
     above = np.minimum(x + delta, high).astype(x.dtype, copy=False).reshape(len(x), 1, -1)
     below = np.maximum(x - delta, low).astype(x.dtype, copy=False).reshape(above.shape)

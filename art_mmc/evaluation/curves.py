@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii, indices
+from art_mmc.checks import UNIT_BOX, box_width, check_images, check_labels, check_radii
 from art_mmc.distributed import in_main_process, progress, share_out
 from art_mmc.evaluation.diagnostics import zero_gradient
 from art_mmc.evaluation.engine import Target, run_plan, timed
@@ -73,8 +73,8 @@ def measure_curves(
         raise ValueError("samples and steps: expected whole numbers of at least 1.")
     x, y = np.asarray(x), np.asarray(y)
     check_images(x, classifier.input_shape)
-    check_labels(y, classifier.nb_classes, length=len(x))
-    x, y = x[:samples].astype(np.float32, copy=False), indices(y).astype(np.int64)[:samples]
+    y = check_labels(y, classifier.nb_classes, length=len(x))[:samples]
+    x = x[:samples].astype(np.float32, copy=False)
     target = Target(classifier, x)
     classes, seconds = in_main_process(lambda: timed(lambda: target.classes(x, batch_size)))
     standing = classes == y

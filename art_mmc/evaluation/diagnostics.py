@@ -24,34 +24,12 @@ import numpy as np
 from art_mmc.checks import box_width
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.distributed import progress, share_out
+from art_mmc.evaluation import records, suites
 from art_mmc.evaluation.binarisation import positive_control
 from art_mmc.evaluation.engine import Substitutes, Target, beyond_ball, beyond_box, distances, run_plan, timed
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.records import (
-    BROKEN,
-    DIAGNOSTICS,
-    FIRST_LOOK,
-    HOLDS,
-    NOT_CONVERGED,
-    UNTRUSTWORTHY,
-    AttackRecord,
-    Diagnostic,
-    RobustnessRecord,
-    Verdict,
-    further,
-    gains,
-)
-from art_mmc.evaluation.suites import (
-    CONVERGED,
-    PGD_ADAPTIVE,
-    PGD_CROSS_ENTROPY,
-    PGD_LOSS,
-    QUOTE,
-    SUITES,
-    crossing,
-    fits,
-    headline,
-)
+from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord, Verdict, further, gains
+from art_mmc.evaluation.suites import PGD_ADAPTIVE, PGD_CROSS_ENTROPY, PGD_LOSS, QUOTE, SUITES, crossing, fits, headline
 from art_mmc.state import Stream, derived_seed, seeded
 
 #: samples on which the diagnostics run, fewer for a first look, and inputs in which an example is planted, at most;
@@ -595,7 +573,7 @@ class Examination:
         attacked = np.zeros_like(standing)
         attacked[[*self.index, *self.found]] = standing[[*self.index, *self.found]]
         standing[list(self.found)] = False
-        return AttackRecord(DIAGNOSTICS, None, self.eps, 0.0, 0, 0.0, standing, attacked, self.norm)
+        return AttackRecord(records.DIAGNOSTICS, None, self.eps, 0.0, 0, 0.0, standing, attacked, self.norm)
 
     def _flattered(self, objective: str) -> list[Diagnostic]:
         gap = self.gap(objective)
@@ -628,7 +606,7 @@ def difference_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, floa
 
 
 def judge(
-    record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classes: int, converged: float = CONVERGED
+    record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classes: int, converged: float = suites.CONVERGED
 ) -> Verdict:
     """
     The verdict on the worst case at the largest radius.
@@ -671,10 +649,10 @@ def judge(
     if flattering:
         reasons.append(f"{' and '.join(flattering)}, but {told}")
     if reasons:
-        return Verdict(BROKEN, (*reasons, *flagged))
+        return Verdict(records.BROKEN, (*reasons, *flagged))
     if flagged:
-        return Verdict(UNTRUSTWORTHY, (*flagged, f"Not to be relied on: {figure}{_deadliest(record, eps)}."))
-    status = HOLDS
+        return Verdict(records.UNTRUSTWORTHY, (*flagged, f"Not to be relied on: {figure}{_deadliest(record, eps)}."))
+    status = records.HOLDS
     reasons = [f"No diagnostic is flagged, and {figure}{_deadliest(record, eps)}."]
     if found := gains(record.attacks, eps):
         more = [_percent(count / worst.n) for count in further(found, worst.correct)]
@@ -684,12 +662,12 @@ def judge(
             f"{more[0]} by estimate (95 % interval {more[1]} to {more[2]})."
         )
         if found[-1] >= converged * worst.n:
-            status = NOT_CONVERGED
+            status = records.NOT_CONVERGED
     suite = SUITES.get(record.suite)
     if worst.n < FEWEST:
         reasons.append(f"{worst.n} samples say too little for more than a first look: at least {FEWEST} are needed.")
     if worst.n < FEWEST or (suite is not None and suite.look):
-        status = FIRST_LOOK
+        status = records.FIRST_LOOK
     if headline(record.suite) != QUOTE:
         reasons.append(f"The suite '{record.suite}' is no last word: its worst case is {headline(record.suite)}.")
     return Verdict(status, tuple(reasons))

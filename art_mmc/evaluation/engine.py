@@ -194,6 +194,8 @@ class Watch:
         self.queries += len(x)
         return self._at_point(method, x, *args, **kwargs)
 
+    _predict = _compute_loss
+
     def _at_point(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
         self._at = x
         try:
@@ -209,10 +211,6 @@ class Watch:
     def _looked_at(self, gradient: Any) -> Any:
         self._broken |= ~torch.isfinite(torch.as_tensor(gradient)).all()  # no waiting for the device
         return gradient
-
-    def _predict(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-        self.queries += len(x)
-        return method(x, *args, **kwargs)
 
     def _forward(self, method: Callable[..., Any], x: Any) -> Any:  # asked by attacks that differentiate it themselves
         if torch.is_grad_enabled():
@@ -428,10 +426,8 @@ def predict_clean(
     target: Target, x: np.ndarray, y: np.ndarray, batch_size: int = 256
 ) -> tuple[AttackRecord, np.ndarray]:
     """The record without attack, and the predicted classes (N,)."""
-    start = time.perf_counter()
-    predictions = target.classes(x, batch_size)
-    record = AttackRecord(CLEAN, None, 0.0, 0.0, 0, time.perf_counter() - start, predictions == y, queries=len(x))
-    return record, predictions
+    predictions, seconds = timed(partial(target.classes, x, batch_size))
+    return AttackRecord(CLEAN, None, 0.0, 0.0, 0, seconds, predictions == y, queries=len(x)), predictions
 
 
 def run_plan(
@@ -463,13 +459,11 @@ def run_plan(
         index = chosen[first : first + batch_size]
 
         def attack() -> Outcome:
-            start = time.perf_counter()
+            given = (target, x[index], y[index], plan, derived_seed(seed, first), substitutes, batch_size)
             # a network that draws random numbers must not draw others for what other batches have drawn before
             with seeded(derived_seed(seed, first, 1)):
-                outcome = attack_batch(
-                    target, x[index], y[index], plan, derived_seed(seed, first), substitutes, batch_size
-                )
-            outcome.seconds = time.perf_counter() - start
+                outcome, seconds = timed(partial(attack_batch, *given))
+            outcome.seconds = seconds
             return outcome
 
         return attack() if on_batch is None else on_batch(first // batch_size, index, attack)

@@ -125,6 +125,12 @@ class AttackRecord(Record):
         return float(self.standing[part].mean()) if part.any() else math.nan
 
 
+def withstood(clean: AttackRecord, attacks: Sequence[AttackRecord], eps: float) -> np.ndarray:
+    """Which samples are correct when clean and under all attacks in balls of this or a smaller radius, bool (N,)."""
+    inside = (each.standing for each in attacks if each.bounded and each.eps <= eps)
+    return np.logical_and.reduce([clean.standing, *inside])
+
+
 def gains(attacks: Sequence[AttackRecord], eps: float) -> tuple[int, ...]:
     """How many samples each round of attacks, in their order, broke at a radius; () without rounds."""
     rounds: dict[int, int] = {}
@@ -165,14 +171,10 @@ BROKEN, UNTRUSTWORTHY, FIRST_LOOK, NOT_CONVERGED, HOLDS = (
 
 def further(gains: Sequence[int], standing: int) -> tuple[float, float, float]:
     """
-    What as much work again, and so twice as much in all, would break, by what rounds of doubled work broke: the last
-    round's gain times its ratio to the one before, and no more than that gain. The interval is by Poisson: below, what
-    so rare a thing falls short of once in forty times; above, the largest mean of which one would see no more than the
-    last gain once in forty times.
-
-    :param gains: How many samples each round broke, at least one round.
-    :param standing: How many samples stand.
-    :return: The estimate and its 95 % interval, in samples.
+    How many of so many standing samples as much work again, and so twice as much in all, would break, by what rounds of
+    doubled work, at least one, broke: the last round's gain times its ratio to the one before, and no more than that
+    gain. With its 95 % interval by Poisson: below, what so rare a thing falls short of once in forty times; above, the
+    largest mean of which one would see no more than the last gain once in forty times.
     """
     last = gains[-1]
     falls = min(1.0, last / gains[-2]) if len(gains) > 1 and gains[-2] else 1.0
@@ -291,7 +293,7 @@ class RobustnessRecord(Record):
             known = ", ".join(f"{e:g}" for e in self.eps) or "(none)"
             raise ValueError(f"nothing was measured at eps {eps:g}, only at {known}.")
         inside = [record for record in self.attacks if record.bounded and record.eps <= eps]
-        standing = np.logical_and.reduce([self.clean.standing, *(record.standing for record in inside)])
+        standing = withstood(self.clean, self.attacks, eps)
         return AttackRecord(
             WORST_CASE,
             None,

@@ -8,6 +8,7 @@ What is measured is an upper bound: a better attack can only lower it.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import math
@@ -28,31 +29,15 @@ from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 
 import art_mmc
-from art_mmc.checks import (
-    as_path,
-    box_unit,
-    check_images,
-    check_labels,
-    check_radii,
-    check_seed,
-    indices,
-    number,
-    whole,
-)
+from art_mmc.checks import as_path, box_unit, check_images, check_labels, check_radii, check_seed, number, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import check_same, in_main_process, progress
 from art_mmc.evaluation import budget
 from art_mmc.evaluation.diagnostics import FEW, PLANTED, SAMPLES, Examination, Part, judge
-from art_mmc.evaluation.engine import (
-    Outcome,
-    Target,
-    beyond_box,
-    predict_clean,
-    run_plan,
-)
+from art_mmc.evaluation.engine import Outcome, Target, beyond_box, predict_clean, run_plan
 from art_mmc.evaluation.plans import AttackPlan
-from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord, gains
+from art_mmc.evaluation.records import AttackRecord, Diagnostic, RobustnessRecord, gains, withstood
 from art_mmc.evaluation.suites import CONVERGED, FGSM, PGD_ADAPTIVE, PGD_LOSS, ROUNDS, figures, get_suite
 from art_mmc.evaluation.transfer import distilled_substitute
 from art_mmc.state import Stream, derived_seed, make_folder, seeded, write_atomically
@@ -287,9 +272,8 @@ class RobustnessEvaluation(Evaluation):
             raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
         x, y = np.asarray(x), np.asarray(y)
         check_images(x, classifier.input_shape)
-        check_labels(y, classifier.nb_classes, length=len(x))
+        y = check_labels(y, classifier.nb_classes, length=len(x))
         x = x.astype(np.float32, copy=False)
-        y = indices(y).astype(np.int64)
         box = classifier.clip_values
         if beyond_box(x, box).any():
             raise ValueError(f"x ranges from {x.min():g} to {x.max():g}, beyond the classifier's clip_values.")
@@ -331,7 +315,16 @@ class RobustnessEvaluation(Evaluation):
         records: list[AttackRecord] = []
         examples = x.copy()
         fallen = ~clean.standing  # under any attack in any ball: these have their example
-        substitutes = _Substitutes(self, target, x, max(plan.eps for plan in plans))
+
+        @functools.cache
+        def substitutes() -> list[LossDefendedClassifier]:
+            """Those that were given, or one that is distilled, from the same seed in each process that needs it."""
+            given = self.substitutes
+            if given is None:
+                eps = max(plan.eps for plan in plans)
+                given = [distilled_substitute(target, x, eps, self.seed, self.batch_size)]
+            return [Target(each, x).view("adaptive") for each in given]
+
         with progress(self.verbose, total=len(plans), desc="attacks", unit="attack") as bar:
             for number, plan in enumerate(plans):
                 bar.update()
@@ -344,7 +337,7 @@ class RobustnessEvaluation(Evaluation):
                     x,
                     y,
                     plan,
-                    clean.standing if plan.independent or not plan.bounded else _standing(clean, records, plan.eps),
+                    clean.standing if plan.independent or not plan.bounded else withstood(clean, records, plan.eps),
                     derived_seed(self.seed, Stream.ATTACK, number),
                     self.batch_size,
                     substitutes,
@@ -411,31 +404,6 @@ def _pristine(classifier: PyTorchClassifier, batch_size: int) -> Callable[[np.nd
     except Exception:  # whatever a user's network refuses it by; the diagnostic says so
         return None
     return lambda x: copied.predict(x, batch_size=batch_size)
-
-
-class _Substitutes:
-    """
-    The classifiers on which transfer attacks craft: those that were given, or one that is distilled when it is needed;
-    in each process that needs it, from the same seed, as in a run that goes on after a kill.
-    """
-
-    def __init__(self, evaluation: RobustnessEvaluation, target: Target, x: np.ndarray, eps: float) -> None:
-        self._evaluation, self._target, self._x, self._eps = evaluation, target, x, eps
-        self._views: list[LossDefendedClassifier] | None = None
-
-    def __call__(self) -> list[LossDefendedClassifier]:
-        if self._views is None:
-            given, evaluation = self._evaluation.substitutes, self._evaluation
-            if given is None:
-                given = [distilled_substitute(self._target, self._x, self._eps, evaluation.seed, evaluation.batch_size)]
-            self._views = [Target(each, self._x).view("adaptive") for each in given]
-        return self._views
-
-
-def _standing(clean: AttackRecord, records: Sequence[AttackRecord], eps: float) -> np.ndarray:
-    """Which samples no attack in a ball of this or a smaller radius has felled so far, (N,)."""
-    inside = [record.standing for record in records if record.bounded and record.eps <= eps]
-    return np.logical_and.reduce([clean.standing, *inside])
 
 
 def identity_of_data(x: np.ndarray, y: np.ndarray) -> str:

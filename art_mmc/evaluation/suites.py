@@ -13,16 +13,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from art_mmc.checks import (
-    UNIT_BOX,
-    box_unit,
-    box_width,
-    check_name,
-    check_radii,
-    fraction,
-    tomllib,
-    unknown_name,
-)
+from art_mmc.checks import UNIT_BOX, box_unit, box_width, check_name, check_radii, fraction, tomllib, unknown_name
 from art_mmc.evaluation.plans import AttackPlan
 from art_mmc.evaluation.records import NOT_CONVERGED, UNTRUSTWORTHY, RobustnessRecord
 

@@ -14,12 +14,7 @@ from art_mmc.defences import get_defence
 from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord, headline
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page, told
-from art_mmc.reports.tables import (
-    format_eps,
-    format_percent,
-    table,
-    text_rows,
-)
+from art_mmc.reports.tables import format_eps, format_percent, table, text_rows
 from art_mmc.reports.write import load, report, write_files
 from art_mmc.studies.compare import Comparison, DefenceResult
 

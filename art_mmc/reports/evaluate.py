@@ -16,14 +16,7 @@ from typing import Any
 import numpy as np
 
 from art_mmc.checks import UNIT_BOX
-from art_mmc.evaluation import (
-    CLEAN,
-    SUITES,
-    AttackRecord,
-    RobustnessRecord,
-    headline,
-    wilson_interval,
-)
+from art_mmc.evaluation import CLEAN, SUITES, AttackRecord, RobustnessRecord, headline, wilson_interval
 from art_mmc.evaluation.engine import norm_name
 from art_mmc.evaluation.records import reading
 from art_mmc.reports import tables
