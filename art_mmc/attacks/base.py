@@ -73,7 +73,7 @@ class Batch(NamedTuple):
 
     x: np.ndarray  # inputs (B, ...), float32, a copy
     y: np.ndarray | None  # classes (B,), None for those that are predicted
-    index: np.ndarray  # the images' places in the whole (B,)
+    places: np.ndarray  # the images' numbers in the whole (B,)
     generators: list[np.random.Generator]  # a random stream for each
     mask: np.ndarray | None  # where x may be perturbed, bool of its shape; None for everywhere
 

@@ -33,7 +33,19 @@ class _DetectorAwareAttack(BaseAttack):
 
     _estimator_requirements = (PyTorchClassifier,)
 
-    def _attack_batches(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """
+        Attack inputs.
+
+        :param x: Inputs (N, ...).
+        :param y: True labels, or for a targeted attack the targets: indices (N,) or one-hot (N, K). None for the
+               predicted classes, or for one that is always targeted random ones, other than the predicted.
+        :param kwargs: Ignored, as in ART.
+        :return: Attacked inputs (N, ...).
+        :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
+        """
+        given = self._labels(x, y)
+        labels = self._own_labels(x) if given is None else given
         self.detector.threshold_at(0.5)  # raises where it has not been fitted
         x_adv, name = np.array(x, dtype=ART_NUMPY_DTYPE), type(self).__name__
         for first in trange(0, len(x), self.batch_size, desc=f"{name} - batches", disable=not self.verbose):
@@ -41,6 +53,10 @@ class _DetectorAwareAttack(BaseAttack):
             clean = torch.tensor(x_adv[part], device=self.estimator.device)
             x_adv[part] = self._attack(clean, torch.as_tensor(labels[part]), first).cpu().numpy()
         return x_adv
+
+    @abstractmethod
+    def _own_labels(self, x: np.ndarray) -> np.ndarray:
+        """The classes (N,) where none are given."""
 
     @abstractmethod
     def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
@@ -134,18 +150,6 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         self._targeted = True
         self._keep(locals())
 
-    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
-        """
-        Attack inputs.
-
-        :param x: Inputs (N, ...).
-        :param y: Target classes: indices (N,) or one-hot (N, K). None for random ones, other than the predicted.
-        :param kwargs: Ignored, as in ART.
-        :return: Attacked inputs (N, ...).
-        :raises ValueError: For bad inputs or targets, or a detector that has not been fitted.
-        """
-        return self._attack_batches(x, self._targets(x, y))
-
     def targets(self, x: np.ndarray) -> np.ndarray:
         """The random targets that :meth:`generate` takes where none are given: (N,), int64, none the predicted one."""
         logits = self.estimator.predict(x, batch_size=self.batch_size)
@@ -160,7 +164,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :param y: The targets: indices (N,) or one-hot (N, K).
         :return: Whether the target is predicted, bool (N,), and f_2 (N,), 0 where the detector sees no more than eta.
         """
-        targets = torch.as_tensor(self._targets(x_adv, y))
+        targets = torch.as_tensor(self._labels(x_adv, y))
         hit, excess = [], []
         with torch.no_grad():
             for batch, target in zip(
@@ -175,9 +179,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
                 )
         return torch.cat(hit).numpy(), torch.cat(excess).numpy()
 
-    def _targets(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
-        labels = self._labels(x, y)
-        return self.targets(x) if labels is None else labels
+    _own_labels = targets
 
     def _limits(self, targets: torch.Tensor) -> torch.Tensor:
         """The eta of each target, (B,)."""
@@ -195,11 +197,8 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest examples (B, ...), else `start`, and where one counts, bool (B,), past eta, None for blind."""
         aware = limit is not None
-        steps, iterations, const = (
-            (self.binary_search_steps, self.max_iter, self.initial_const)
-            if aware
-            else (self.start_binary_search_steps, self.start_max_iter, self.start_initial_const)
-        )
+        names = ("binary_search_steps", "max_iter", "initial_const")
+        settings = {name: getattr(self, name if aware else f"start_{name}") for name in names}
         labels = target.to(clean.device)
         limit = None if limit is None else limit.to(clean.device)
 
@@ -222,10 +221,10 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
             ball.low,
             ball.high,
             learning_rate=self.learning_rate,
-            binary_search_steps=steps,
-            max_iter=iterations,
-            initial_const=const,
-            check_every=max(100, iterations // 10),  # not soon: pixels at the border of the box are slow to leave it
+            **settings,
+            check_every=max(
+                100, settings["max_iter"] // 10
+            ),  # not soon: pixels at the border of the box are slow to leave it
             start=start,
             anchor=start if aware and self.distance_from == "start" else clean,
         )
@@ -294,22 +293,10 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         weights = tuple(weights)
         self._keep(locals())
 
-    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
-        """
-        Attack inputs.
-
-        :param x: Inputs (N, ...).
-        :param y: True labels, or targets: indices (N,) or one-hot (N, K). None for the predicted classes, untargeted.
-        :param kwargs: Ignored, as in ART.
-        :return: Attacked inputs (N, ...).
-        :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
-        """
-        labels = self._labels(x, y)
-        if labels is None:
-            if self.targeted:
-                raise ValueError("y: target labels are needed for a targeted attack.")
-            labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
-        return self._attack_batches(x, labels)
+    def _own_labels(self, x: np.ndarray) -> np.ndarray:
+        if self.targeted:
+            raise ValueError("y: target labels are needed for a targeted attack.")
+        return self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
 
     def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
         """All weights and starts on a batch; each on the samples that still stand."""

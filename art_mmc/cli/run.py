@@ -82,15 +82,10 @@ def failures(job: Job, factory: str | None = None) -> Iterator[None]:
             raise
         raise KeyboardInterrupt(f"interrupted; {job.goes_on}") from err
     except Exception as err:
-        _raise_users(err, factory)
-
-
-def _raise_users(err: Exception, factory: str | None) -> NoReturn:
-    """An error of the code behind a factory as a line; any other as it is."""
-    place = _in_factory(err, factory)
-    if not place:
-        raise err
-    raise UsageError(f"--factory {factory}: {type(err).__name__}: {one_line(err)}{place}") from err
+        place = _in_factory(err, factory)
+        if not place:
+            raise
+        raise UsageError(f"--factory {factory}: {type(err).__name__}: {one_line(err)}{place}") from err
 
 
 def _in_factory(err: BaseException | None, factory: str | None) -> str:

@@ -204,7 +204,9 @@ class Examination:
     def _beside(self, points: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Points of the ball and the box right beside others of the ball."""
         rng = np.random.default_rng(derived_seed(self.seed, Stream.MEMORY, 1))
-        moved = points + min(BESIDE * self._range(), self._coordinate() / 10) * rng.choice((-1, 1), points.shape)
+        moved = points + min(BESIDE * box_width(self._box()), self._coordinate() / 10) * rng.choice(
+            (-1, 1), points.shape
+        )
         low, high = self._box()
         moved = np.clip(moved, low, high)
         if self.norm == math.inf:
@@ -216,9 +218,6 @@ class Examination:
         """The box of the inputs; where there is none, that of the samples."""
         clip = self.target.classifier.clip_values
         return (self.all_x.min(), self.all_x.max()) if clip is None else (clip[0], clip[1])
-
-    def _range(self) -> float:
-        return box_width(self._box())
 
     def _coordinate(self) -> float:
         """How far a point on the edge of the ball is from its center in each coordinate, if equally in all."""
@@ -241,7 +240,7 @@ class Examination:
         rng = np.random.default_rng(derived_seed(self.seed, Stream.DIFFERENCES))
         signs = rng.choice((-1.0, 1.0), (DIRECTIONS, *x.shape))
         scale = self._coordinate()
-        for step in (BESIDE * self._range(), scale / 4, scale):
+        for step in (BESIDE * box_width(self._box()), scale / 4, scale):
             seen, told = [], []
             for sign in signs:
                 ahead, back = (np.clip(x + way * step * sign, low, high).astype(np.float32) for way in (1, -1))

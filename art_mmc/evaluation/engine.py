@@ -53,16 +53,6 @@ class Through(torch.nn.Module):
         return self.behind(x, self.network(x))
 
 
-def _bridged(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """With a gradient of zero where a network cuts its input off from the gradient: attacks run, and see nothing."""
-    return outputs + 0 * x.flatten(1).sum(dim=1, keepdim=True)
-
-
-def _logarithm(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """Of probabilities: logits of the same decision, at least the logarithm of the smallest normal number."""
-    return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
-
-
 class Target:
     """
     A classifier under attack, any ART `PyTorchClassifier`: its own predictions, and views of its network for the
@@ -75,18 +65,22 @@ class Target:
         self.classifier = classifier
         #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them,
         #: and only those without gradients ask its `predict`
-        self.own_methods = _own_methods(classifier)
+        self.own_methods = tuple(name for name in _METHODS if name in own_attributes(classifier))
         ours = isinstance(classifier, LossDefendedClassifier) and not self.own_methods
         self._base = classifier if ours else share_network(classifier)
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
         self.cut = _is_cut(self._base, x[:1])
         if self.cut:
-            self._base = share_network(self._base, Through(self._base.model, _bridged))
+            # a gradient of zero: attacks run, and see nothing
+            bridged = Through(self._base.model, lambda x, outputs: outputs + 0 * x.flatten(1).sum(dim=1, keepdim=True))
+            self._base = share_network(self._base, bridged)
         #: whether the network gives probabilities instead of logits
         self.probabilities = all(is_probability(_outputs(self._base, row[None])[0]) for row in x[:16])
         self._logits = self._base
         if self.probabilities:
-            self._logits = share_network(self._base, Through(self._base.model, _logarithm))
+            # logits of the same decision, at least the logarithm of the smallest normal number
+            logarithm = Through(self._base.model, lambda _, out: out.clamp_min(torch.finfo(out.dtype).tiny).log())
+            self._logits = share_network(self._base, logarithm)
 
     @property
     def adaptive(self) -> str:
@@ -139,12 +133,6 @@ class Target:
 
 #: methods that decide what attacks see and how examples are judged
 _METHODS = ("predict", "forward", "loss_gradient", "class_gradient", "compute_loss", "attack_values")
-
-
-def _own_methods(classifier: PyTorchClassifier) -> tuple[str, ...]:
-    """The methods in which a user's class differs from ART's or from this package's."""
-    own = own_attributes(classifier)
-    return tuple(name for name in _METHODS if name in own)
 
 
 def _outputs(classifier: LossDefendedClassifier, x: np.ndarray) -> np.ndarray:

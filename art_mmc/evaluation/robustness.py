@@ -214,7 +214,9 @@ class RobustnessEvaluation(Evaluation):
         :param verbose: Whether to show a progress bar.
         :raises ValueError: For an unknown suite or quirk, radii out of range, or what does not fit together.
         """
-        if not isinstance(suite, str) and not all(isinstance(each, AttackPlan) for each in _listed(suite)):
+        if not isinstance(suite, str) and not all(
+            isinstance(each, AttackPlan) for each in (suite if isinstance(suite, Iterable) else [suite])
+        ):
             raise TypeError(f"suite: expected the name of one, or AttackPlans, got {suite!r}.")
         for each in substitutes or ():
             if not isinstance(each, PyTorchClassifier):
@@ -391,10 +393,6 @@ class RobustnessEvaluation(Evaluation):
             "batch_size": self.batch_size,
             "versions": f"art_mmc {art_mmc.__version__}, ART {art.__version__}, torch {torch.__version__}",
         }
-
-
-def _listed(plans: Any) -> list[Any]:
-    return list(plans) if isinstance(plans, Iterable) else [plans]
 
 
 def _pristine(classifier: PyTorchClassifier, batch_size: int) -> Callable[[np.ndarray], np.ndarray] | None:

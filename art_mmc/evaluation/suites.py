@@ -44,10 +44,6 @@ CONVERGED, ROUNDS = 0.002, 2
 Plans = Callable[[float, float], list[AttackPlan]]
 
 
-def _none(eps: float, norm: float) -> list[AttackPlan]:
-    return []
-
-
 @dataclass(frozen=True)
 class Suite:
     """
@@ -71,7 +67,7 @@ class Suite:
     plans: Plans
     eps: Mapping[str, tuple[float, ...]] | None = None
     once: tuple[AttackPlan, ...] = ()
-    beside: Plans = _none
+    beside: Plans = lambda eps, norm: []
     quirks: tuple[str, ...] = ()
     quotable: bool = False
     look: bool = False
@@ -241,10 +237,6 @@ def _first(eps: float, norm: float) -> list[AttackPlan]:
     return _after([_soft(eps, norm, 50, 4, 1.5, 3.0, 2.0, 4.0), towards])
 
 
-def _quick(eps: float, norm: float) -> list[AttackPlan]:
-    return figures(eps, norm, 10) + _first(eps, norm)
-
-
 def _standard(eps: float, norm: float) -> list[AttackPlan]:
     return figures(eps, norm, 20) + _first(eps, norm) + _after([_soft(eps, norm, 100, 3, 1.5, 3.0, 2.0)])
 
@@ -345,7 +337,7 @@ _ROWS = (
     Suite(
         "quick",
         "own loss, cross-entropy, soft margin, two targets; seconds, a first look",
-        _quick,
+        lambda eps, norm: figures(eps, norm, 10) + _first(eps, norm),
         look=True,
     ),
     Suite("standard", "the same, then more starts and steps; for a first answer", _standard),
