@@ -294,7 +294,7 @@ def _plan(row: dict[str, Any], eps: float, norm: float) -> AttackPlan:
     """An attack of protocols.toml at a radius."""
     size = row.get("step_size", 0.0)
     steps = tuple(_number(each, eps) for each in (size if isinstance(size, list) else [size]))
-    options = MappingProxyType(row["options"])
+    options = MappingProxyType(row.get("options", {}))
     step_size = steps if len(steps) > 1 else steps[0]
     return AttackPlan(**{**row, "step_size": step_size, "options": options, "eps": eps, "norm": norm})
 
@@ -325,12 +325,18 @@ def _beside_fista(plan: AttackPlan) -> tuple[AttackPlan, ...]:
 def _read(text: str) -> list[Suite]:
     """The suites of protocols.toml."""
     tables = tomllib.loads(text)
-    attacks: dict[str, dict[str, Any]] = {}
-    for name, row in tables["attacks"].items():
-        like = attacks[row.pop("like")] if "like" in row else {}
-        options = {**like.get("options", {}), **row.get("options", {})}
-        attacks[name] = {**like, **row, "options": options}
-    return [_papers({"name": name, **table}, attacks, tables["rows"]) for name, table in tables["suites"].items()]
+    attacks, suites = _alike(tables["attacks"]), _alike(tables["suites"])
+    return [_papers({"name": name, **table}, attacks, tables["rows"]) for name, table in suites.items()]
+
+
+def _alike(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tables by name, each with what the one above that it is `like` has, in its own tables too, where it is silent."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in tables.items():
+        like = found[row.pop("like")] if "like" in row else {}
+        inner = {key: {**like.get(key, {}), **each} for key, each in row.items() if isinstance(each, dict)}
+        found[name] = {**like, **row, **inner}
+    return found
 
 
 _ROWS = (
