@@ -4,8 +4,6 @@ AutoAttack's standard version: APGD on the cross-entropy, targeted APGD, targete
 | Paper link: https://arxiv.org/abs/2003.01690
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import deque

@@ -4,8 +4,6 @@ APGD: projected gradients whose step follows the progress, on any objective, tow
 | Paper link: https://arxiv.org/abs/2003.01690
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier

@@ -2,8 +2,6 @@
 What the attacks of this package share: parameters, labels, queries and their count, seeds, batches.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 from abc import abstractmethod

@@ -4,8 +4,6 @@ The one table from a name to an attack: ART's own, and the few of this package t
 Suites, rank studies, inspections and the benchmark all build their attacks here, from the same few settings.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ The L2 attack of Carlini and Wagner: as its authors run it, by Adam in the space
 | Paper link: https://arxiv.org/abs/1709.04114 (FISTA)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@ Attacks that know the detector: :class:`DensityAwareCarliniL2` is the RCE paper'
 in a ball. Both give up nothing that the detector's score can tell: the score has a gradient.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Sequence

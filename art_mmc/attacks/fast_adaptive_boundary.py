@@ -4,8 +4,6 @@ FAB, the fast adaptive boundary attack: the nearest adversarial example.
 | Paper link: https://arxiv.org/abs/1907.02044
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

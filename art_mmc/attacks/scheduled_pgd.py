@@ -2,8 +2,6 @@
 PGD by a schedule: long steps in a large ball along a soft margin at first, short ones along a sharp one at last.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

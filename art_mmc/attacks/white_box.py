@@ -3,8 +3,6 @@ What the white-box attacks of this package share: the network on tensors, labels
 packed again, balls and boxes.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from abc import abstractmethod

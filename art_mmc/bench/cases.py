@@ -3,8 +3,6 @@ The cases, one row each: attacks, prediction, training, losses, centers and memo
 replaces. Command line, report and tests walk over the table.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, replace

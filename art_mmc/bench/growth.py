@@ -2,8 +2,6 @@
 How time and memory grow with the number of samples and with the number of classes.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Sequence

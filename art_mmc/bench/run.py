@@ -2,8 +2,6 @@
 Running the bench: cases and curves, one after the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any

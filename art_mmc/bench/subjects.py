@@ -3,8 +3,6 @@ What is measured on: networks as a user would write them, made-up images of seve
 same weights.
 """
 
-from __future__ import annotations
-
 import copy
 import io
 from collections.abc import Callable

@@ -2,8 +2,6 @@
 The command line, `art-mmc`: parse, check, call, print; one function a command. No logic here.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

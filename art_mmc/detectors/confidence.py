@@ -2,8 +2,6 @@
 Detectors that read the logits alone: confidence and non-maximal entropy.
 """
 
-from __future__ import annotations
-
 import torch
 
 from art_mmc.detectors.base import ScoreDetector

@@ -7,8 +7,6 @@ and of scikit-learn's KDTree.kernel_density (rtol 1e-8): 0.07 and 0.42 at width 
 256; a tree wins only at width 2. float32 would be 4 to 6 times faster and off by 1e-6 even on these small features.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

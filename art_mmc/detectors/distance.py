@@ -2,8 +2,6 @@
 Detectors that measure distances: to class means, to the fixed centers of a head, to the nearest neighbours.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -2,8 +2,6 @@
 The table of detectors.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from art_mmc.checks import check_name

@@ -2,8 +2,6 @@
 The thresholding test strategy: a classifier that says "rejected" where its detector is suspicious.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NoReturn
 

@@ -2,8 +2,6 @@
 The positive control: an attack that is to be trusted must find an adversarial example that is known to be there.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

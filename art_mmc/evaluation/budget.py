@@ -3,8 +3,6 @@ How many samples a first look can afford on a network: by the multiplications of
 the same run looks at the same samples on every machine.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier

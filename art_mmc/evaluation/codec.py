@@ -2,8 +2,6 @@
 Records to and from plain data that JSON can hold: one codec for all frozen dataclasses of the package.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import types

@@ -3,8 +3,6 @@ Curves for a report: what PGD on each objective leaves over eps and over the num
 is exactly zero. On few samples: they are to be looked at, not to be quoted.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

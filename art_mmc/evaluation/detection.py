@@ -2,8 +2,6 @@
 What a detector is worth: AUC-ROC by two protocols, and what is left when classifier and detector stand together.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

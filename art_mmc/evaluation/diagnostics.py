@@ -10,8 +10,6 @@ the same samples differ by chance too: their difference counts by the lower end 
 | Paper link: https://arxiv.org/abs/1902.06705 (on evaluating adversarial robustness)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

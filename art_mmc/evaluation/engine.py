@@ -2,8 +2,6 @@
 Runs plans of attacks on a classifier, batch by batch, and judges every example by the classifier itself.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ The attacks are ART's own, and the few of this package that ART lacks. They are 
 which also keeps what ART drops: PGD and its kin return their last point, while every point on the way counts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,8 +2,6 @@
 What an evaluation found, sample by sample; every figure follows from these records.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ whether the figure can be trusted.
 What is measured is an upper bound: a better attack can only lower it.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import hashlib

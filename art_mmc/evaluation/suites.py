@@ -4,8 +4,6 @@ the papers' protocols with their exact settings, from protocols.toml, each follo
 paper lacks.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

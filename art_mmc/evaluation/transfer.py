@@ -2,8 +2,6 @@
 Black box: examples crafted on one classifier, tried on another.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@ Trained networks that come with the package, a checkpoint and a card each, and a
 Nothing is read before it is asked for. `examples/record_zoo.py` adds a network.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

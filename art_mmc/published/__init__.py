@@ -5,8 +5,6 @@ table; each figure says where it was read, and whether it was verified there.
 None of them is ours, and none is a statement about how robust a network is: see the notes of each table.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

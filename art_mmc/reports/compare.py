@@ -2,8 +2,6 @@
 Reports of `art-mmc compare`: defences trained under the same conditions, side by side.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence

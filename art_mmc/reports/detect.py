@@ -2,8 +2,6 @@
 Reports of `art-mmc detect`: classifiers and detectors under attack.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path

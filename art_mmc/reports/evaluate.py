@@ -2,8 +2,6 @@
 Reports of `art-mmc evaluate`: one classifier under many attacks, the verdict first.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -2,8 +2,6 @@
 The report on inspected networks: the page from the document that report.json holds, the pictures from the arrays.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -2,8 +2,6 @@
 The networks of the package in a table, made from their cards: how each was trained, and what attacks leave of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 

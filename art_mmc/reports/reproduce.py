@@ -3,8 +3,6 @@ Paper-against-ours tables: the published figure with its citation, ours with n, 
 adaptive worst case beside it, always.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -2,8 +2,6 @@
 Reports made again from their JSON: what `art-mmc report` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

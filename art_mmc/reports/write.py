@@ -2,8 +2,6 @@
 Files that belong together, and JSON documents of this package.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -2,8 +2,6 @@
 Train defences under the same conditions and attack each: what `art-mmc compare` runs.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

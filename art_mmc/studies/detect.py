@@ -4,8 +4,6 @@ Detectors of several classifiers under the attacks of the RCE paper, on the same
 | Paper link: https://arxiv.org/abs/1706.00633 (Section 4)
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

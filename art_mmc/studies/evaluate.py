@@ -2,8 +2,6 @@
 One classifier, from whatever file a user has, evaluated on a data set: what `art-mmc evaluate` runs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

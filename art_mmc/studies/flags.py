@@ -2,8 +2,6 @@
 Flags of the command line from the fields of a settings class: name, default, range and help stand there, once.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import math

@@ -2,8 +2,6 @@
 Where a training's loss and accuracy over the epochs are read from.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -2,8 +2,6 @@
 All measurements of one trained classifier: what `art-mmc inspect` runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -3,8 +3,6 @@ A paper's table once more: train its networks, or take trained ones, attack them
 beside the published ones, with the worst case that the paper lacks. What `art-mmc reproduce` runs.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence

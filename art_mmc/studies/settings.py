@@ -3,8 +3,6 @@ What each verb of the command line can be told: one class a verb, whose fields a
 those of the functions behind it. Nothing heavy is imported here, so that help and errors of usage come at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Iterable

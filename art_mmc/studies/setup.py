@@ -3,8 +3,6 @@ What the verbs share: data, networks built, trained or loaded for it, the images
 come from.
 """
 
-from __future__ import annotations
-
 import datetime
 import importlib.metadata
 import os

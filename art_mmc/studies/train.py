@@ -2,8 +2,6 @@
 Train one defence and write it to a file: what `art-mmc train` runs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

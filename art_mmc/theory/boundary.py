@@ -4,8 +4,6 @@ Distances to the decision boundaries of linear discriminant analysis: the robust
 | Paper link: https://arxiv.org/abs/1802.09308 (Section 3)
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

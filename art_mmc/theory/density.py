@@ -7,8 +7,6 @@ paper's neighbourhood is the shell between two contours of the loss, C and C + d
 | Paper link: https://arxiv.org/abs/1905.10626 (Sections 3.1 to 3.3)
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

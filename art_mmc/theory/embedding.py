@@ -2,8 +2,6 @@
 Features in the plane: principal components and t-SNE, clean and adversarial points, with the class centers.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

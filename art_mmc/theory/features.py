@@ -2,8 +2,6 @@
 Features of inputs, the centers and weights of a head, and the checks that the measurements share.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier

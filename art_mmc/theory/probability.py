@@ -2,8 +2,6 @@
 What the papers say of a network's probabilities: the gap that PC widens, and the bounds of reverse cross-entropy.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

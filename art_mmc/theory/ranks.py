@@ -4,8 +4,6 @@ Where attacks land: the rank that the class of an adversarial example had in the
 | Paper link: https://arxiv.org/abs/2012.07688 (Figure 2)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
