@@ -35,9 +35,6 @@ STEPS = 10
 _WIDTH = 64
 
 
-# ------------------------------------------------------------------------------------------------------------ attacks
-
-
 def make_attack(name: str, classifier: Any, backbone: str, batch_size: int, steps: int = STEPS) -> Any:
     """ART's attack at the backbone's radius; C&W and DeepFool take half as many steps, Square twice as many."""
     eps, step = _RADII[backbone]
@@ -134,9 +131,6 @@ def spsa_contest(samples: int, settings: Settings) -> measure.Contest:
     return measure.Contest(
         contenders, note + ("; torchattacks is not installed" if alone else ""), asked_of=() if alone else (OURS,)
     )
-
-
-# --------------------------------------------------------------------------------------------- prediction and training
 
 
 def predict_contest(samples: int, settings: Settings) -> measure.Contest:
@@ -281,9 +275,6 @@ def step_contest(backbone: str, settings: Settings) -> measure.Contest:
     )
 
 
-# --------------------------------------------------------------------------------------------------- losses and centers
-
-
 def loss_contest(nb_classes: int, settings: Settings) -> measure.Contest:
     """Each of the nine losses, forward and backward, beside torch's cross-entropy."""
     device = settings.device
@@ -353,9 +344,6 @@ def algorithm_1(nb_classes: int, dim: int) -> np.ndarray:
     return centers
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
-
-
 def memory_contest(case: str, settings: Settings) -> measure.Contest:
     """The peak memory of the two classes in another case, in a fresh process each time."""
     where = "torch's allocations on the GPU" if settings.device_type != "cpu" else "resident memory of a fresh process"
@@ -373,8 +361,6 @@ def case_megabytes(case: str, contender: str, settings: dict[str, Any]) -> float
     build(replace(asked, quick=True)).contenders[contender]()
     return measure.peak_megabytes(build(asked).contenders[contender], asked.device)
 
-
-# ---------------------------------------------------------------------------------------------------------- the table
 
 _PGD = "ART ProjectedGradientDescent, 10 steps"
 _LOOP = "ART ProjectedGradientDescent, 10 steps, beside a hand-written loop"

@@ -186,9 +186,6 @@ def _quotient(figure: float, reference: float) -> float:
     return figure / reference if reference else float(figure > 0) + 1.0
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
-
-
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function with plain data in a process of its own: a process' peak never goes down."""
     code = (

@@ -7,16 +7,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from art_mmc.bench.measure import OURS, Row
-from art_mmc.reports.figures.style import COLOURS, INK, figure_png, new_figure, style_panel
+from art_mmc.reports.figures import style
 from art_mmc.reports.render import page, told
 from art_mmc.reports.tables import markdown_rows, text_rows
 from art_mmc.reports.write import json_bytes, write_files
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: names of the bench's files
 BENCH_MD, BENCH_JSON, GROWTH_PNG = "bench.md", "bench.json", "growth.png"
@@ -109,10 +106,10 @@ def bench_markdown(bench: dict[str, Any]) -> str:
     return page("bench", conditions=conditions(bench), groups=groups, entries=row_cells, curves=curves, **titles)
 
 
-def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
+def growth_figure(curves: Sequence[dict[str, Any]]) -> style.Figure:
     """A picture of seconds and memory over samples and over classes, on logarithmic axes."""
     axes = list(dict.fromkeys(curve["axis"] for curve in curves))
-    figure = new_figure(12.5, 3.4 * len(axes))
+    figure = style.new_figure(12.5, 3.4 * len(axes))
     titles = list(dict.fromkeys(curve["title"] for curve in curves))
     panels = figure.subplots(len(axes), 2, squeeze=False)
     for panel_row, axis in zip(panels, axes, strict=True):
@@ -123,19 +120,19 @@ def growth_figure(curves: Sequence[dict[str, Any]]) -> Figure:
                 sizes = [point["size"] for point in curve["points"]]
                 # a logarithmic axis has no room for nothing
                 figures = [max(point[key], 1.0) if key == "megabytes" else point[key] for point in curve["points"]]
-                style: dict[str, Any] = {"color": COLOURS[index], "marker": _MARKERS[index % len(_MARKERS)]}
-                style["label"] = f"{curve['title']}: {curve['slope_' + key]:.2f}"
-                panel.plot(sizes, figures, markersize=5, linewidth=1.6, **style)
+                look: dict[str, Any] = {"color": style.COLOURS[index], "marker": _MARKERS[index % len(_MARKERS)]}
+                look["label"] = f"{curve['title']}: {curve['slope_' + key]:.2f}"
+                panel.plot(sizes, figures, markersize=5, linewidth=1.6, **look)
             panel.set_xscale("log")
             panel.set_yscale("log")
             ticks = sorted({point["size"] for curve in shown for point in curve["points"]})
             panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
             panel.minorticks_off()
-            style_panel(panel, xlabel=axis, ylabel=label, size=9)
+            style.style_panel(panel, xlabel=axis, ylabel=label, size=9)
             # beside the panel: inside, it would lie on a curve
             beside: dict[str, Any] = {"alignment": "left", "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
             panel.legend(fontsize=7.5, frameon=False, title="slope", title_fontsize=7.5, **beside)
-    figure.suptitle("Growth of time and memory; slope 1 is linear", fontsize=10.5, color=INK, x=0.01, ha="left")
+    figure.suptitle("Growth of time and memory; slope 1 is linear", fontsize=10.5, color=style.INK, x=0.01, ha="left")
     return figure
 
 
@@ -143,5 +140,5 @@ def write_bench(bench: dict[str, Any], folder: str | os.PathLike[str]) -> list[P
     """Write the report, the figures and, if growth was measured, the picture to a folder; return the files."""
     contents = {BENCH_MD: bench_markdown(bench).encode(), BENCH_JSON: json_bytes(bench)}
     if bench["growth"]:
-        contents[GROWTH_PNG] = figure_png(growth_figure(bench["growth"]))
+        contents[GROWTH_PNG] = style.figure_png(growth_figure(bench["growth"]))
     return write_files(folder, contents)

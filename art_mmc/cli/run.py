@@ -46,9 +46,6 @@ def page(name: str) -> dict[str, str]:
     return dict(zip(("description", "epilog"), text.split("---\n"), strict=False))
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
-
-
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Around the checks of what the user gave: what they raise is a line, and elsewhere a bug with its traceback."""
@@ -105,9 +102,6 @@ def one_line(err: Exception) -> str:
     return " ".join(str(err).split())
 
 
-# --------------------------------------------------------------------------------------------------- where to compute
-
-
 def find_device(name: str | None) -> str:
     import torch
 
@@ -143,9 +137,6 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as err:
         raise PermissionError(f"{folder}: no file can be written there ({err.strerror})") from err
-
-
-# --------------------------------------------------------------------------------------------------------------- a verb
 
 
 def run_verb(

@@ -139,8 +139,6 @@ class ScoreDetector(EvasionDetector):
         self.calibrated_on = ""
         self._check_params()
 
-    # ------------------------------------------------------------------------------------------ hooks
-
     def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         What :meth:`_scores` needs, by name, learnt from clean data: features (N, d), of width 0 where the detector
@@ -161,8 +159,6 @@ class ScoreDetector(EvasionDetector):
     def _pairs(self, fitted: dict[str, torch.Tensor]) -> int:
         """How many reference features a query is compared with at once; what bounds the memory."""
         return 1
-
-    # ------------------------------------------------------------------------------------------ fitting
 
     @final
     def fit(  # type: ignore[override]
@@ -269,8 +265,6 @@ class ScoreDetector(EvasionDetector):
             )
         return held_out
 
-    # ------------------------------------------------------------------------------------------ threshold
-
     @property
     def is_fitted(self) -> bool:
         """Whether the detector has been fitted."""
@@ -320,8 +314,6 @@ class ScoreDetector(EvasionDetector):
         scores, predicted = self._calibration
         medians = {k: np.median(scores[predicted == k] if (predicted == k).any() else scores) for k in set(classes)}
         return np.array([medians[k] for k in classes])
-
-    # ------------------------------------------------------------------------------------------ scores
 
     @final
     def detect(self, x: np.ndarray, batch_size: int = 128, **kwargs: Any) -> tuple[dict, np.ndarray]:
@@ -475,8 +467,6 @@ class ScoreDetector(EvasionDetector):
     def _refuse(self, kwargs: dict[str, Any]) -> None:
         for name in kwargs:
             raise unknown_name("argument", name, ["x", "y", "batch_size", "nb_epochs", "x_calibration"])
-
-    # ------------------------------------------------------------------------------------------ parameters, files
 
     @final
     def set_params(self, **kwargs: Any) -> None:

@@ -187,9 +187,6 @@ def _with_quirks(plan: AttackPlan, quirks: Sequence[str]) -> AttackPlan:
     return plan
 
 
-# --------------------------------------------------------------------------------------------------------------- ours
-
-
 def crossing(eps: float, steps: int) -> float:
     """A step by which so many cross the ball, and no smaller than needed."""
     return max(2.5 / steps, 0.1) * eps

@@ -66,9 +66,6 @@ def from_args(settings: type, args: argparse.Namespace) -> Any:
     return settings(**values)
 
 
-# ---------------------------------------------------------------------------------------------------- kinds of values
-
-
 def _kind(convert: Callable[[str], Any], expected: str, fits: Callable[[Any], bool] = lambda value: True) -> Any:
     def parse(text: str) -> Any:
         try:

@@ -219,9 +219,6 @@ def prepare(settings: Inspect, device_type: str = "cpu") -> Job:
     return Job(dataset, Path(settings.output).expanduser(), run)
 
 
-# ------------------------------------------------------------------------------------------------------- measurements
-
-
 def inspect_classifier(
     classifier: PyTorchClassifier,
     dataset: Dataset,

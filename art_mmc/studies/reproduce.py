@@ -63,9 +63,6 @@ class Reproduction(Record):
     results: tuple[Reproduced, ...]
 
 
-# ------------------------------------------------------------------------------------------------------- side by side
-
-
 @dataclass(frozen=True)
 class Ours:
     """A figure in the published one's unit; its 95 % interval is Wilson's for a share, the normal one for a mean."""
@@ -139,9 +136,6 @@ def ours_of(
         return None
     low, high = wilson_interval(int(standing.sum()), len(standing))
     return Ours(100 * float(standing.mean()), (100 * low, 100 * high), len(standing), seconds)
-
-
-# ------------------------------------------------------------------------------------------------------------- running
 
 
 def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool = False) -> Recipe:

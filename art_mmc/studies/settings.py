@@ -23,8 +23,6 @@ def check_typed(eps: Iterable[float] | None, clip_values: Any = UNIT_BOX) -> Non
         raise ValueError(str(err).replace(" / ", "/")) from None
 
 
-# ---------------------------------------------------------------------------------------------------- groups of flags
-
 #: what of `art-mmc train` is about the training attack, and about the rest of the recipe
 ADVERSARIAL, OPTIMISATION = "adversarial training", "optimisation (where no default is given: the recipe's)"
 
@@ -38,9 +36,6 @@ _adversarial = partial(flag, group=ADVERSARIAL)
 _optimisation = partial(flag, group=OPTIMISATION)
 _choice = partial(flag, group="choice of the weights")
 _late = partial(flag, late=True)
-
-
-# --------------------------------------------------------------------------------------------------- what verbs share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +88,6 @@ class Machine:
     def __post_init__(self) -> None:
         radii = getattr(self, "eps", None)  # of several verbs, as they were typed
         check_typed(radii if isinstance(radii, list) else None)
-
-
-# ------------------------------------------------------------------------------------------------------ one each verb
 
 
 @dataclass(frozen=True, kw_only=True)

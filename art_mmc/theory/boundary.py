@@ -119,9 +119,6 @@ def _cholesky(covariance: np.ndarray, dim: int) -> np.ndarray:
         ) from None
 
 
-# ----------------------------------------------------------------------------------------------------------- measured
-
-
 def within_class_covariance(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     The covariance of features about their class means, all classes together, shrunk towards a multiple of the identity

@@ -155,9 +155,6 @@ def _log_shell(squared_radius: np.ndarray, log_growth: Any, dim: int, exponent: 
     return shell - math.log(2) + log_growth if exponent == "derived" else shell
 
 
-# ----------------------------------------------------------------------------------------------------------- measured
-
-
 def feature_scale(z: np.ndarray, y: np.ndarray) -> float:
     """
     The mean distance between the class means. A density depends on the unit of length; features divided by this number
