@@ -30,10 +30,7 @@ _STEPS, _TARGETS, _QUERIES = 100, 9, 5000
 
 
 def remembering(predict: Callable[..., np.ndarray], calls: int = 3) -> Callable[..., np.ndarray]:
-    """
-    A `predict`, inputs (M, ...) -> predictions (M, K), that does not ask again for an input of the last calls: ART's
-    Square asks for each point three times.
-    """
+    """A `predict` that asks for no input of the last calls again: ART's Square asks for each point three times."""
     memory: deque[dict[bytes, np.ndarray]] = deque(maxlen=calls)
 
     def asked(x: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:

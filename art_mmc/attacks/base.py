@@ -136,9 +136,8 @@ class QueryAttack(BaseAttack):
 
     def _query(self, x: np.ndarray, index: np.ndarray, most: int | None = None) -> np.ndarray:
         """
-        Ask for predictions (M, K), as they come from the classifier, of inputs (M, ...), and count; `index` (M,) is
-        which image of the whole each stands for, `most` how many go through in one pass, None for the batch size.
-        ValueError where predictions are not finite, or a single column.
+        Predictions (M, K), as the classifier gives them, of inputs (M, ...), each counted for its image of the whole,
+        `index` (M,), at most so many in one pass; ValueError where they are not finite, or a single column.
         """
         most = self.batch_size if most is None else most
         parts = []

@@ -114,11 +114,10 @@ def build_attack(
     **options: Any,
 ) -> EvasionAttack:
     """
-    An attack of :data:`METHODS` by its name, on any ART `PyTorchClassifier`; for SPSA, "auto-pgd" and "scheduled-pgd"
-    one of this package's. Of the settings it gets those that it has: radius, norm (infinity or 2), steps, or queries
-    for Square, their length, or learning rate, whether labels are to be reached, starts and how many classes to aim at
-    in turn for attacks that go through them by themselves (else it has one random start of its own), inputs in one pass
-    at most, and the seed, where it takes one; `options` are more of its arguments by ART's names.
+    An attack of :data:`METHODS` on any ART `PyTorchClassifier`, for SPSA, "auto-pgd" and "scheduled-pgd" one of this
+    package's. Of the settings it gets those that it has: radius, norm, steps, or queries for Square, their length, or
+    learning rate, whether labels are to be reached, starts and likeliest classes to aim at in turn (else it has one
+    random start of its own), inputs in one pass at most, and seed; `options` are more of its arguments by ART's names.
     """
     check_name("attack method", method, METHODS)
     given = {

@@ -48,8 +48,7 @@ class _TanhAdam:
 
 class _Fista:
     """
-    Accelerated projected gradients, in the space of the inputs: pixels leave the border of the box at once, and the
-    length of a step follows the gradient's and c.
+    Accelerated projected gradients on the inputs: pixels leave the box's border at once, steps follow gradient and c.
     """
 
     def __init__(self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor, rate: float, steps: int) -> None:

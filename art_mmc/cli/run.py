@@ -58,9 +58,8 @@ def user_errors() -> Iterator[None]:
 @contextmanager
 def failures(job: Job, factory: str | None = None) -> Iterator[None]:
     """
-    Around training and attacks: logits that are no numbers, collapsed features, an attack that fails, another run's
-    files in the way, and what the code of a factory raises are due to the settings, not to a bug, and are a line. What
-    is interrupted can go on, where it can.
+    Around training and attacks: what is due to the settings, logits that are no numbers, an attack that fails, another
+    run's files, the code of a factory, is a line and no bug; what is interrupted can go on, where it can.
     """
     from art_mmc.evaluation import AttackError
     from art_mmc.theory import FeatureError
@@ -148,11 +147,9 @@ def run_verb(
     status: Callable[[Any], int] = lambda record: 0,
 ) -> int:
     """
-    From settings to a report, and the exit status. `prepare` checks, and what it refuses is the user's mistake; `write`
-    writes the report on a record to a folder; `text` is what is printed of it, `line` of a part of it as it comes,
-    unless all is to be quiet; `status` may print. Every process does the work; the main one writes and prints, and the
-    others wait, as the first process to end with another status than 0 would have torchrun end the one that still
-    writes.
+    From settings to a report, and the exit status: `prepare` checks, `write` writes the report on a record to a folder,
+    `text` is printed of it, `line` of a part as it comes, unless all is quiet, and `status` may print. Every process
+    does the work; the main one writes and prints while the others wait, as torchrun ends it once another has failed.
     """
     from art_mmc.distributed import in_main_process, process_group
     from art_mmc.reports.write import check_report

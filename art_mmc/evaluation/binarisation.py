@@ -61,8 +61,7 @@ class Planted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """
-        Logits (B, 2) of inputs (B, ...) in the order of the weights; a ValueError for more samples than there are
-        layers.
+        Logits (B, 2) of inputs (B, ...) in the order of the weights; ValueError for more samples than there are layers.
         """
         if self.weight is None or self.bias is None or len(x) > len(self.weight):
             raise ValueError("the planted layers belong to the samples of one batch.")
@@ -74,11 +73,9 @@ def positive_control(
     target: Target, x: np.ndarray, plan: AttackPlan, seed: int = 0, batch_size: int = 256
 ) -> tuple[int, int]:
     """
-    Plant an adversarial example in the ball of each of a few images (M, ...) and see whether an attack, untargeted and
-    by one of :data:`METHODS`, finds one: the network's features get a new linear layer that tells a point on the edge
-    of the ball from many random ones there and inside. The test is a hard one: layers that new random points get past
-    are not planted. For how many images the attack found an example, and in how many balls one could be planted;
-    ValueError for another kind of attack.
+    Plant an adversarial example in the ball of each of a few images (M, ...), by a new linear layer that tells a point
+    on its edge from random ones there and inside, and see whether an untargeted attack by one of :data:`METHODS` finds
+    one: in how many balls it did, and could be planted, layers that new random points get past being left out.
 
     | Paper link: https://arxiv.org/abs/2206.13991 (binarisation test; the layer is trained by logistic regression there
     and Fisher's discriminant, in closed form, here)

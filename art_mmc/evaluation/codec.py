@@ -32,9 +32,8 @@ def unwritten(**kwargs: Any) -> Any:
 
 class Record:
     """
-    Mixin of a dataclass that JSON can hold: its fields and, for readers without this package, the properties that it
-    names in `DERIVED`. Of a field's type the codec knows records, arrays, plain values, and tuples, lists and
-    dictionaries of these.
+    Mixin of a dataclass that JSON can hold: its fields, of records, arrays, plain values, and tuples, lists and
+    dictionaries of these, and, for readers without this package, the properties that it names in `DERIVED`.
     """
 
     #: properties that are written too, and not read

@@ -58,14 +58,11 @@ def measure_curves(
     verbose: bool = False,
 ) -> Curves:
     """
-    Measure the curves on the first so many inputs (N, ...) of any ART `PyTorchClassifier`: PGD with one random start on
-    the loss, the cross-entropy and the adaptive objective, with steps of 2.5 eps / steps, but no less than eps / 10;
-    over the radii that :func:`curve_radii` makes of the evaluation's, and over the numbers of steps at the largest of
-    them. Several processes share the points of the curves among them.
-
-    `keep` is called as (name, run) for each point of a curve instead of `run()`, to keep its count and seconds or take
-    kept ones; the name says what decides them, but for the classifier and the data. ValueError for bad inputs, labels,
-    radii or numbers; AttackError when an attack crashes or breaks its rules.
+    The curves on the first so many inputs (N, ...) of any ART `PyTorchClassifier`: PGD with one random start on the
+    loss, the cross-entropy and the adaptive objective, over the radii that :func:`curve_radii` makes and over numbers
+    of steps at the largest of the evaluation's, by several processes together. `keep` is called as (name, run) for each
+    point instead of `run()`, to keep its count and seconds or take kept ones; the name says what decides them, but for
+    classifier and data.
     """
     if samples < 1 or not steps or min(steps) < 1 or steps_over_eps < 1:
         raise ValueError("samples and steps: expected whole numbers of at least 1.")

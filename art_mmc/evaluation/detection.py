@@ -38,10 +38,9 @@ def auc_roc(
     clean: np.ndarray, adversarial: np.ndarray, paired: bool = False, seed: int = 0, draws: int = _DRAWS
 ) -> AUC | None:
     """
-    Area under the ROC curve with mid-ranks for ties, and its percentile bootstrap interval: of scores of clean inputs
-    (N,), larger = more suspicious, and of adversarial ones (M,); where they are `paired`, adversarial[i] belonging to
-    clean[i], the bootstrap draws pairs. None where one of the two is empty; ValueError for scores that are not finite,
-    or pairs of different numbers.
+    Area under the ROC curve, mid-ranks for ties, and its percentile bootstrap interval, of scores of clean inputs (N,)
+    and of adversarial ones (M,), by pairs where they are `paired`; None where one is empty, ValueError for scores that
+    are not finite, or pairs of different numbers.
     """
     clean, adversarial = np.asarray(clean, float), np.asarray(adversarial, float)
     for name, scores in (("clean", clean), ("adversarial", adversarial)):

@@ -84,11 +84,10 @@ def found(
 
 class Examination:
     """
-    Looks for the symptoms at the largest radius, on a part of the samples that are classified correctly when clean, so
-    many at most; `record` is what the attacks found on them, with their examples. `pristine` makes predictions (N, K)
-    by a copy of the classifier that was asked nothing yet, None where it can't be copied; in `planted` of the samples
-    at most an example is planted; `substitutes` gives the classifiers on which a transfer attack crafts, None for no
-    such attack.
+    Looks for the symptoms at the largest radius, on so many samples at most that are correct when clean; `record` is
+    what the attacks found, with their examples, `pristine` predicts (N, K) by a copy that was asked nothing yet,
+    `planted` is in how many samples at most an example is planted, `substitutes` are for a transfer attack; None for
+    what there is not.
     """
 
     def __init__(
@@ -173,9 +172,7 @@ class Examination:
         return found("not deterministic", value, NOISE, sentence, tail)
 
     def memory(self) -> Diagnostic:
-        """
-        Whether a copy that was asked nothing yet takes PGD's examples, or points right beside them, for another class.
-        """
+        """Whether a copy that was asked nothing yet takes PGD's examples, or points beside them, for another class."""
         stands = self._left(self._pgd(self.eps))
         assert self._points is not None
         stands = np.flatnonzero(stands & self.standing)
@@ -320,11 +317,9 @@ class Examination:
 
     def gap(self, objective: str) -> Diagnostic:
         """
-        How far an attack that the papers report overstates: on the own loss or on the cross-entropy, beside the same on
-        the adaptive objective. From the suite's own figures where it has them, else PGD measured on the samples.
-
-        That another attack finds more is no fault of the network, and the worst case has it. It is a reason for
-        distrust where the objective's gradient vanishes, and the gap is no matter of chance.
+        How far an attack that papers report, on the own loss or the cross-entropy, overstates beside the adaptive
+        objective, by the suite's figures or else PGD's; a reason for distrust where the gradient vanishes and it is no
+        chance.
         """
         kind, figure = FLATTERING[objective]
         by_name = {each.attack: each for each in self.record.attacks if each.eps == self.eps}
@@ -545,9 +540,7 @@ class Examination:
         return diagnostics
 
     def _part(self, number: int, name: str, part: Callable[[], list[Diagnostic]]) -> Part:
-        """
-        A part with its own randomness, and what it broke: which others ran before it, in this process, must not matter.
-        """
+        """A part with its own randomness, and what it broke: which others ran before it, here, must not matter."""
         before, self.found = self.found, {}
         with seeded(derived_seed(self.seed, Stream.DIAGNOSTIC, number)):
             try:
@@ -560,10 +553,7 @@ class Examination:
         return diagnostics, mine
 
     def record_of_found(self) -> AttackRecord | None:
-        """
-        What is left after what the diagnostics broke in the ball besides the attacks; None for nothing. Its time is
-        that of the diagnostics.
-        """
+        """What is left after what the diagnostics broke in the ball besides the attacks; None for nothing."""
         if not self.found:
             return None
         standing = self.record.worst_case(self.eps).standing.copy()
@@ -579,8 +569,7 @@ class Examination:
 
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """
-    For which samples the input gradient of a view's objective is exactly zero, bool (N,); a FloatingPointError where it
-    is NaN or infinite.
+    For which samples the gradient of a view's objective is zero, bool (N,); FloatingPointError where it is no number.
     """
     zero = np.zeros(len(x), bool)
     for start in range(0, len(x), batch_size):
@@ -594,8 +583,7 @@ def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, ba
 
 def difference_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """
-    The 95 % interval, by Wald for pairs, of the difference of the shares of the same samples that withstand two
-    attacks, both bool (N,).
+    The 95 % Wald interval of the difference of the shares of the same samples that withstand two attacks, bool (N,).
     """
     n, difference = len(one), one.astype(float) - other
     half = 1.96 * math.sqrt(difference.var() / n)

@@ -28,9 +28,7 @@ T = TypeVar("T")
 
 
 class AttackError(RuntimeError):
-    """
-    An attack crashed or broke its own rules, which says nothing about robustness.
-    """
+    """An attack crashed or broke its own rules, which says nothing about robustness."""
 
 
 def timed(job: Callable[[], T]) -> tuple[T, float]:
@@ -150,11 +148,10 @@ def _is_cut(classifier: LossDefendedClassifier, x: np.ndarray) -> bool:
 
 class Watch:
     """
-    Stands on the methods of a view, which is the attack's alone, while an attack runs on samples with true labels (B,):
-    counts what it asks for, looks out for gradients that are no numbers, which ART would replace by zeros, and, to
-    `keep` them, for the first point at which each sample was misclassified; such points are in the ball only if each
-    that the attack visits is. To `remember` is not to predict again an input of one of the last three calls: ART's
-    Square asks for each point three times.
+    Stands on the methods of a view, the attack's alone, while it runs on samples with true labels (B,): counts what it
+    asks for, looks out for gradients that are no numbers, which ART would replace by zeros, and, to `keep` them, for
+    the first point at which each sample was misclassified. To `remember` is not to predict an input of the last three
+    calls again.
     """
 
     def __init__(self, view: Any, y: np.ndarray, keep: bool, remember: bool = False) -> None:
@@ -428,13 +425,10 @@ def run_plan(
     on_batch: Callable[[int, np.ndarray, Callable[[], Outcome]], Outcome] | None = None,
 ) -> tuple[AttackRecord, np.ndarray, np.ndarray]:
     """
-    Run a plan on all samples (N, ...) that stand, bool (N,); with labels "predicted" all are attacked. Of several
-    processes each runs some of the batches; a batch depends on its number alone, so the outcome is that of one process.
-    The record's seconds are those of all batches together, in whichever process they ran.
-
-    `substitutes` are asked for only when a transfer attack runs; `on_batch` is called as (number, indices, run) for
-    each batch instead of `run()`, to keep results or take kept ones. The record; the examples (N, ...), clean where not
-    attacked; the classes that they are taken for (N,), -1 where not attacked.
+    Run a plan on all samples (N, ...) that stand, bool (N,), with labels "predicted" on all, in batches that processes
+    share and that depend on their number alone. `substitutes` are asked for when a transfer attack runs; `on_batch` is
+    called as (number, indices, run) for each batch instead of `run()`, to keep results or take kept ones. The record;
+    the examples (N, ...), clean where not attacked; the classes that they are taken for (N,), -1 there.
     """
     chosen = (np.arange(len(x)) if plan.labels == "predicted" else np.flatnonzero(standing))[: plan.samples]
     after, attacked = standing.copy(), np.zeros_like(standing)

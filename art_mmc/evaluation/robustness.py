@@ -49,9 +49,8 @@ ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
 
 class StateFolder:
     """
-    The finished batches of an evaluation and the parts of its diagnostics and curves, a file each, so that a killed run
-    goes on from the last one; also by another number of processes. ValueError when the folder holds those of another
-    fingerprint, or a file is damaged.
+    The finished batches of an evaluation and parts of its diagnostics and curves, a file each, from which a killed run
+    goes on, by any number of processes; ValueError for those of another fingerprint, or a damaged file.
     """
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -143,8 +142,7 @@ class StateFolder:
         worth_keeping: Callable[[T], bool] = lambda result: True,
     ) -> T:
         """
-        What a file of arrays holds, or what is run now and, if that is worth it, written there; ValueError for a file
-        that is damaged.
+        What a file of arrays holds, or what is run now and, if worth it, written there; ValueError for a damaged file.
         """
         file = self.path / f"{name}.npz"
         if file.exists():

@@ -148,9 +148,7 @@ class Suite:
 
 
 def fits(plan: AttackPlan, nb_classes: int, image_size: tuple[int, int] | None) -> bool:
-    """
-    Whether a plan has a meaning for so many classes and images of this height and width; None if they are no images.
-    """
+    """Whether a plan has a meaning for so many classes and images of this height and width, None for no images."""
     if plan.method == "square":
         # ART's windows are smaller than the image; in the 2-norm it tiles a square of at least five by five of two
         least = 2 if plan.norm == math.inf else 10
@@ -304,9 +302,8 @@ def _number(entry: str | float, eps: float = 0.0) -> float:
 
 def _beside_fista(plan: AttackPlan) -> tuple[AttackPlan, ...]:
     """
-    C&W as the papers' libraries run it, by Adam with early aborts, and beside it by ART's ElasticNet, of which it is
-    the special case beta = 0: the constant goes by tens as in their code, and the steps are of FISTA, which finds what
-    short steps miss.
+    C&W by Adam with early aborts, as the papers' libraries run it, and beside it by ART's ElasticNet with beta 0, which
+    is the same with steps of FISTA, which finds what short steps miss.
 
     | Paper link: https://arxiv.org/abs/1709.04114 (EAD, Section 3)
     """

@@ -48,7 +48,5 @@ def told(name: str, *facts: Any) -> str:
 
 
 def page(name: str, **facts: Any) -> str:
-    """
-    The page of a name, "evaluate" say, in Markdown; a name that its template uses and that `facts` lack is an error.
-    """
+    """The page of a name, "evaluate" say, in Markdown; a name that its template uses and `facts` lack is an error."""
     return _environment().get_template(f"{name}.md.j2").render(facts)

@@ -13,9 +13,7 @@ from art_mmc.reports.write import REPORT_JSON, REPORT_MD, read_document, write_f
 
 
 class Kind(NamedTuple):
-    """
-    What can be done with a report.json of one format: it can be read, told in the terminal, and written as a report.
-    """
+    """How a report.json of one format is read, told in the terminal, and written as a report."""
 
     load: Callable[[Path], Any]
     text: Callable[[Any], str]

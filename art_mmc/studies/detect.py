@@ -247,13 +247,10 @@ def run_detection_study(
     folder: Path | None = None,
 ) -> DetectionStudy:
     """
-    Fit detectors on training images, attack the same test images of each classifier, and score them; the settings are
-    :func:`settled`. The thresholds are set on clean test images that are not attacked, or, where there are too few of
-    them, on a held-out share of the fitting data; each record says which.
-
-    Several processes, once they have met, must all call this with the same: they share the batches of each attack, and
-    each gets the study that one process would have got; seconds are added up. AttackError when an attack leaves its
-    ball or the box. In `folder` the finished batches of each classifier are kept, from which a killed study goes on.
+    Fit detectors on training images, attack the same test images of each classifier, and score them, by settings that
+    are :func:`settled`; thresholds are set on clean test images that are not attacked, or, where those are too few, on
+    a held-out share of the fitting data. Several processes share the batches of each attack, which are kept in
+    `folder`, from where a killed study goes on. AttackError when an attack leaves its ball or the box.
     """
     seed, batch_size, attacks = wanted.seed, wanted.batch_size, wanted.attack or []
     attacked, calibration = _split_test(dataset, wanted.nb_test, wanted.fpr, seed)

@@ -143,9 +143,7 @@ def assess(
 
 
 def in_box(x: np.ndarray, clip_values: Any) -> np.ndarray:
-    """
-    Images (N, C, H, W) in [0, 1] on the range of a classifier's inputs, numbers or arrays, None for [0, 1]; float32.
-    """
+    """Images (N, C, H, W) in [0, 1] on the range of a classifier's inputs, None for [0, 1]; float32."""
     if clip_values is None or (np.all(clip_values[0] == 0) and np.all(clip_values[1] == 1)):
         return x
     low, high = (np.asarray(bound, dtype=np.float64) for bound in clip_values)

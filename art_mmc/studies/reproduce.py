@@ -160,8 +160,7 @@ def check_reproduction(
 ) -> list[Method]:
     """
     Which rows a reproduction is about: by default those that have figures on the data set and can be trained or are
-    given, as checkpoints are, and of defences that the table lacks those that are given. ValueError for what does not
-    fit together.
+    given, and those given that the table lacks; ValueError for what does not fit together.
     """
     with_figures = {cell.method for cell in table.select(dataset.name)}
     more = [row for row in map(table.method, given) if row not in table.methods]
@@ -192,9 +191,8 @@ def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
 
 def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
     """
-    Train the networks of a table of robust accuracies or of detectors, or take trained ones, and attack them. Several
-    processes train and attack together. It gives a :class:`Reproduction`, and each :class:`Reproduced` as it comes; for
-    tables of detectors a :class:`.DetectionStudy`.
+    Train a table's networks, or take trained ones, and attack them, in several processes together. It gives a
+    :class:`Reproduction`, and each :class:`Reproduced` as it comes; of detectors a :class:`.DetectionStudy`.
     """
     table = get_published(settings.table)
     if table.suite is None and not table.detection:

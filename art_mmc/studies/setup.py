@@ -200,9 +200,8 @@ def build_classifier(
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set, with a backbone by name or by a factory, "module:function", which scales its
-    inputs inside the network as a :class:`.Recipe` says; `options` are those of the defence. The global random states
-    stay as they are. ValueError for what does not fit together.
+    An untrained classifier for a data set, with a backbone by name or factory, "module:function", which scales its
+    inputs as a :class:`.Recipe` says, and options of the defence; ValueError for what does not fit together.
     """
     with seeded(seed):
         return create_classifier(
@@ -254,9 +253,8 @@ def train_defence(
     **settings: Any,
 ) -> TrainedDefence:
     """
-    Train one defence on a data set's training part, from the same weights for each defence but for its head. `settings`
-    are more arguments of the trainer, e.g. `folder`, `keep`, `precision`. ValueError for what does not fit together,
-    FloatingPointError when the training diverges.
+    Train one defence on a data set, from the same weights for each but for its head; `settings` are more arguments of
+    the trainer. ValueError for what does not fit together, FloatingPointError when the training diverges.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(

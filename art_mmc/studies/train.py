@@ -25,9 +25,7 @@ from art_mmc.trainers.run_folder import RunFolder
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """
-    A training and the classifier's file. What goes beside it, plain data, is empty in all processes but the main one.
-    """
+    """A training and the classifier's file; what goes beside it, plain data, is empty but in the main process."""
 
     trained: TrainedDefence
     summary: dict[str, Any]

@@ -130,9 +130,8 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
 
 def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> style.Figure:
     """
-    Log density over the quantile of the loss, several networks together: a network's losses are unlike another's, but
-    each has a lowest and a highest. Drawn are medians of tenths of the samples. Of each network, for each panel by its
-    name, "train" and "test": rows of loss and log density (2, N).
+    Log density over the quantile of the loss, medians of tenths of the samples, several networks together: of each
+    network, for each panel by its name, "train" and "test": rows of loss and log density (2, N).
     """
     panels = list(next(iter(curves.values())))
     figure = _new_figure(4.9 * len(panels) + 0.2, 4.6, "Sample density over loss")
@@ -194,9 +193,8 @@ def boundary_figure(
     distances: Mapping[str, Mapping[str, np.ndarray]], limits: Mapping[str, float], xlabel: str
 ) -> style.Figure:
     """
-    Signed distances of features to the nearest boundary of their class, one panel a network: the share of the features
-    of each set, e.g. "train", as steps. Of each network and set the distances (N,), positive on the right side; for
-    those networks that have one, the upper bound of the robustness measure in the same unit.
+    Signed distances (N,) of features to the nearest boundary of their class, positive on the right side, one panel a
+    network, as shares of each set, e.g. "train"; with the upper bound of the measure for those that have one.
     """
     names, title = list(distances), "Distance to the nearest decision boundary"
     figure, panels = _by_network(names, 5.4, 3.0, 1.1, title, xlabel, "features, %")
