@@ -179,17 +179,16 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
     ) -> torch.Tensor:
         """Where the line from image to example meets the boundary, by false position, from outside."""
 
-        def ahead(logits: torch.Tensor) -> torch.Tensor:
-            return margin(logits, y) * (-1 if self.targeted else 1)
-
-        inner, inner_ahead = clean, ahead(network.logits(clean))
+        inner, inner_ahead = clean, self._lead(network.logits(clean), y)
         logits = network.logits(nearest)
-        outer_ahead, aim = ahead(logits), 2 * ROUNDING * logits.abs().amax(dim=1)  # by as much as an example needs
+        outer_ahead, aim = self._lead(logits, y), 2 * ROUNDING * logits.abs().amax(
+            dim=1
+        )  # by as much as an example needs
         for _ in range(_FINAL_SEARCH):
             share = ((outer_ahead - aim) / (outer_ahead - inner_ahead)).nan_to_num(0).clamp(0, 1)
             between = nearest + per_sample(share, clean) * (inner - nearest)
             logits = network.logits(between)
-            lead, hit = ahead(logits), self._reached(logits, y) & found
+            lead, hit = self._lead(logits, y), self._reached(logits, y) & found
             nearest = torch.where(per_sample(hit, clean), between, nearest)
             inner = torch.where(per_sample(hit, clean), inner, between)
             outer_ahead, inner_ahead = torch.where(hit, lead, outer_ahead), torch.where(hit, inner_ahead, lead)

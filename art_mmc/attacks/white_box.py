@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from art_mmc.attacks.base import BaseAttack
 from art_mmc.checks import ROUNDING, check_eps, check_name, choice, number, whole
-from art_mmc.objectives import OBJECTIVES, Objective, margin
+from art_mmc.objectives import OBJECTIVES, margin
 
 logger = logging.getLogger(__name__)
 
@@ -268,9 +268,6 @@ class WhiteBoxAttack(BaseAttack):
 
 class ObjectiveAttack(WhiteBoxAttack):
     """Base of attacks that maximise an objective in a ball, towards several classes in turn if asked."""
-
-    eps: float  # needed, where the base has None for no ball
-    objective: str | Objective
 
     @abstractmethod
     def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:

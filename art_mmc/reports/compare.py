@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from art_mmc.defences import get_defence
-from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, AttackRecord, headline
+from art_mmc.evaluation import ATTACKS, PGD_ADAPTIVE, PGD_LOSS, WORST_CASE, headline
 from art_mmc.reports.figures.compare import FLATTERY, curves_png, flattered
 from art_mmc.reports.render import page, told
 from art_mmc.reports.tables import format_eps, format_percent, table, text_rows
@@ -39,11 +39,8 @@ def _headline(comparison: Comparison) -> str:
 def _objectives(comparison: Comparison) -> dict[str, str]:
     """Defence -> the objective that PGD adaptive climbed."""
     eps = comparison.eps[0]
-    return {each.defence: _in_words(each.robustness.get(PGD_ADAPTIVE, eps)) for each in comparison.results}
-
-
-def _in_words(record: AttackRecord) -> str:
-    return str(record.objective).replace("_", " ")
+    found = {each.defence: each.robustness.get(PGD_ADAPTIVE, eps) for each in comparison.results}
+    return {name: str(record.objective).replace("_", " ") for name, record in found.items()}
 
 
 def text_table(comparison: Comparison, width: int = 120) -> str:

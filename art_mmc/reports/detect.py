@@ -25,12 +25,6 @@ def _percent(value: AUC | Share | None) -> str:
     return NONE if value is None else format_percent(value.value)
 
 
-def _area(record: DetectionRecord) -> str:
-    """In brackets where the attack failed on too many images."""
-    text = _percent(record.auc())
-    return text if text == NONE or record.conclusive else f"({text})"
-
-
 def inconclusive_note(study: DetectionStudy) -> str:
     """Which attacks failed too often for a conclusion, and on how many images; empty if none did."""
     failed = [record for record in study.records if not record.conclusive]
@@ -56,7 +50,11 @@ def _auc_cells(study: DetectionStudy) -> tuple[list[str], list[list[str]]]:
     def pairs(attack: str, records: list[DetectionRecord]) -> str:
         return "/".join(map(str, dict.fromkeys(int(each.kept.sum()) for each in records))) or NONE
 
-    return _cells(study, "n", pairs, _area)
+    def area(record: DetectionRecord) -> str:
+        text = _percent(record.auc())
+        return text if text == NONE or record.conclusive else f"({text})"  # the attack failed on too many images
+
+    return _cells(study, "n", pairs, area)
 
 
 def text_table(study: DetectionStudy) -> str:

@@ -54,20 +54,20 @@ def _figures(inspections: Sequence[Inspection]) -> dict[str, bytes]:
     return {name: figure_png(figure) for name, figure in figures.items()}
 
 
-def _clean(each: Mapping[str, Any]) -> str:
-    found = each["clean_accuracy"]
-    return f"{between(found['accuracy'], found['interval'])}, n = {each['n_test']}"
-
-
 def networks_table(networks: Sequence[Mapping[str, Any]], **style: Any) -> str:
     """What was inspected, one row a network."""
+
+    def clean(each: Mapping[str, Any]) -> str:
+        found = each["clean_accuracy"]
+        return f"{between(found['accuracy'], found['interval'])}, n = {each['n_test']}"
+
     return table(
         networks,
         [
             ("Network", lambda each: each["name"]),
             ("Defence", lambda each: each["defence"] or ""),
             ("Width of the features", lambda each: str(each["feature_width"])),
-            ("Clean test accuracy, % (95 % Wilson)", _clean),
+            ("Clean test accuracy, % (95 % Wilson)", clean),
         ],
         left=2,
         **style,

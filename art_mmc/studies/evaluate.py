@@ -66,6 +66,8 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
         verbose=not settings.quiet,
     )
 
+    about = {"checkpoint": checkpoint.name, "kind": kind, "substitutes": [Path(path).name for path in given]}
+
     def run(on_result: Any = None) -> RobustnessRecord:
         return assess(
             classifier,
@@ -74,11 +76,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
             nb_test=nb_test,
             curves=curves,
             name=settings.name or checkpoint.stem,
-            about={
-                "checkpoint": checkpoint.name,
-                "kind": kind,
-                "substitutes": [Path(path).name for path in given],
-            },
+            about=about,
         )
 
     return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(folder / "state",))

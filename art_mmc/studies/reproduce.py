@@ -17,9 +17,9 @@ from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.data import Dataset
 from art_mmc.distributed import in_main_process
-from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite, wilson_interval
+from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite
 from art_mmc.evaluation.codec import Record
-from art_mmc.evaluation.records import reading
+from art_mmc.evaluation.records import Share, reading
 from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import find_network
 from art_mmc.published import CLEAN, DISTANCE, Cell, Method, PublishedTable, get_published
@@ -111,9 +111,7 @@ def ours_of(
 ) -> Ours | None:
     """Ours for the same attack, or all of its parts, at the same radius; None if it did not run."""
     if cell.attack == CLEAN:
-        low, high = record.clean.interval
-        n = record.clean.n
-        return Ours(100 * record.clean.accuracy, (100 * low, 100 * high), n, record.clean.seconds)
+        return _share(record.clean.standing, record.clean.seconds)
     wanted = parts.get(cell.attack, (cell.attack,))
     found = [
         each
@@ -132,10 +130,13 @@ def ours_of(
         return Ours(mean, (mean - spread, mean + spread), len(lengths), seconds)
     part = np.logical_and.reduce([view.part for view in views])
     standing = np.logical_and.reduce([each.standing for each in found])[part]
-    if not len(standing):
-        return None
-    low, high = wilson_interval(int(standing.sum()), len(standing))
-    return Ours(100 * float(standing.mean()), (100 * low, 100 * high), len(standing), seconds)
+    return _share(standing, seconds) if len(standing) else None
+
+
+def _share(standing: np.ndarray, seconds: float) -> Ours:
+    share = Share(int(standing.sum()), len(standing))
+    low, high = share.interval
+    return Ours(100 * share.value, (100 * low, 100 * high), share.n, seconds)
 
 
 def method_recipe(method: Method, dataset: str, budget: float = 1.0, small: bool = False) -> Recipe:
