@@ -59,9 +59,10 @@ class Target:
         if not isinstance(classifier, PyTorchClassifier):
             raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
         self.classifier = classifier
+        own = own_attributes(classifier)
         #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them,
         #: and only those without gradients ask its `predict`
-        self.own_methods = tuple(name for name in _METHODS if name in own_attributes(classifier))
+        self.own_methods = tuple(name for name in _METHODS if name in own)
         ours = isinstance(classifier, LossDefendedClassifier) and not self.own_methods
         self._base = classifier if ours else share_network(classifier)
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
@@ -177,8 +178,6 @@ class Watch:
         self.queries += len(x)
         return self._at_point(method, x, *args, **kwargs)
 
-    _predict = _compute_loss
-
     def _at_point(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
         self._at = x
         try:
@@ -194,6 +193,10 @@ class Watch:
     def _looked_at(self, gradient: Any) -> Any:
         self._broken |= ~torch.isfinite(torch.as_tensor(gradient)).all()  # no waiting for the device
         return gradient
+
+    def _predict(self, method: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        self.queries += len(x)
+        return method(x, *args, **kwargs)
 
     def _forward(self, method: Callable[..., Any], x: Any) -> Any:  # asked by attacks that differentiate it themselves
         if torch.is_grad_enabled():

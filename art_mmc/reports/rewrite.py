@@ -40,7 +40,8 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     formats = [str(read_document(path)["format"]) for path in paths]  # all of them before anything is written
     if len(paths) == 1:
         if formats[0] not in KINDS:
-            raise ValueError(f"{paths[0]}: no report is made again from kind '{formats[0]}', only from {_known()}.")
+            known = ", ".join(f"'{kind}'" for kind in KINDS)
+            raise ValueError(f"{paths[0]}: no report is made again from kind '{formats[0]}', only from {known}.")
         kind = KINDS[formats[0]]
         record = kind.load(paths[0])
         return kind.text(record), kind.write(record, folder)
@@ -54,10 +55,6 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     files += write_files(folder, {REPORT_MD: page("side_by_side", count=len(records), **facts).encode()})
     texts = (f"{name}\n{evaluate.evaluation_table(each)}" for name, each in named.items())
     return "\n\n".join(texts), files
-
-
-def _known() -> str:
-    return ", ".join(f"'{kind}'" for kind in KINDS)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
