@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor
 from tqdm.auto import trange
 
 from art_mmc.attacks.base import BaseAttack
@@ -57,7 +58,7 @@ class _DetectorAwareAttack(BaseAttack):
         """The classes (N,) where none are given."""
 
     @abstractmethod
-    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
+    def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
         """The attacked inputs of a batch (B, C, H, W), of which the first is number `first`; labels (B,) on the CPU."""
 
     def _labels(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
@@ -65,7 +66,7 @@ class _DetectorAwareAttack(BaseAttack):
         check_images(np.asarray(x), self.estimator.input_shape)
         return None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
 
-    def _ball(self, x: torch.Tensor) -> Ball:
+    def _ball(self, x: Tensor) -> Ball:
         """Its box is that of the clip values; without them that of the batch, as in ART's C&W."""
         low, high = (x.amin(), x.amax()) if self.estimator.clip_values is None else self.estimator.clip_values
         return Ball(math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
@@ -179,20 +180,18 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
 
     _own_labels = targets
 
-    def _limits(self, targets: torch.Tensor) -> torch.Tensor:
+    def _limits(self, targets: Tensor) -> Tensor:
         """The eta of each target, (B,)."""
         if self.eta == "median":
             return torch.as_tensor(self.detector.typical_scores(targets.numpy()))
         eta = self.detector.threshold if self.eta == "threshold" else float(self.eta)
         return torch.full((len(targets),), eta, dtype=torch.float64)
 
-    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
+    def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
         start, _ = self._search(clean, clean, y, None)
         return self._search(clean, start, y, self._limits(y))[0]
 
-    def _search(
-        self, clean: torch.Tensor, start: torch.Tensor, target: torch.Tensor, limit: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _search(self, clean: Tensor, start: Tensor, target: Tensor, limit: Tensor | None) -> tuple[Tensor, Tensor]:
         """The nearest examples (B, ...), else `start`, and where one counts, bool (B,), past eta, None for blind."""
         aware = limit is not None
         names = ("binary_search_steps", "max_iter", "initial_const")
@@ -200,7 +199,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         labels = target.to(clean.device)
         limit = None if limit is None else limit.to(clean.device)
 
-        def goal(x_adv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def goal(x_adv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             leaf = x_adv.requires_grad_(True)
             logits, z = self.detector.forward(leaf)
             values, counts = lead_term(margin(logits, labels), self.confidence)
@@ -296,7 +295,7 @@ class DetectorAwarePGD(_DetectorAwareAttack):
             raise ValueError("y: target labels are needed for a targeted attack.")
         return self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
 
-    def _attack(self, clean: torch.Tensor, y: torch.Tensor, first: int) -> torch.Tensor:
+    def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
         """All weights and starts on a batch; each on the samples that still stand."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, first))
         y = y.to(clean.device)
@@ -317,9 +316,7 @@ class DetectorAwarePGD(_DetectorAwareAttack):
                 best[rest[better]], best_value[rest[better]] = x_adv[better], value[better]
         return best
 
-    def _climb(
-        self, clean: torch.Tensor, y: torch.Tensor, gap: torch.Tensor, noise: torch.Tensor, weight: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _climb(self, clean: Tensor, y: Tensor, gap: Tensor, noise: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """One run of PGD: the best points (B, C, H, W), and their worth (B,), negative where a goal is missed."""
         ball = self._ball(clean)
         step = max(2.5 / self.max_iter, 0.05) * self.eps if self.eps_step is None else self.eps_step

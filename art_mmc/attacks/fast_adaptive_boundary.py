@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor
 
 from art_mmc.attacks.white_box import Ball, Batch, Network, WhiteBoxAttack, per_sample
 from art_mmc.checks import ROUNDING, number
@@ -18,7 +19,7 @@ from art_mmc.objectives import margin
 _FINAL_SEARCH = 3
 
 
-def project_onto_plane(ball: Ball, x: torch.Tensor, normal: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+def project_onto_plane(ball: Ball, x: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
     """
     The shortest way from points (B, ...) to a hyperplane, in the box: `min ||d||_p` with `<w, d> + b = 0`, normals w of
     their shape and offsets b (B,), and x + d in the box. Each coordinate goes against the sign of b w_i, by t (in
@@ -111,7 +112,7 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
         super().__init__(estimator=classifier)
         self._keep(locals())
 
-    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         ball, x, y, targets, directions, start, values = batch
         clean = ball.boxed(x)
         limit = torch.full_like(values, math.inf if self.eps is None else self.eps)
@@ -153,9 +154,7 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
         counts = found & (distance <= limit)
         return torch.where(per_sample(counts, x), nearest, x), counts, -distance
 
-    def _plane(
-        self, network: Network, point: torch.Tensor, y: torch.Tensor, targets: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _plane(self, network: Network, point: Tensor, y: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
         """By how much the logit of another class leads over that of y, (B,), and the gradients of that, (B, ...)."""
         if targets is None and not self.targeted:
             logits, slopes = network.class_gradients(point)
@@ -166,7 +165,7 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
             other = away.argmin(dim=1)
             return leads[rows, other], ways[rows, other]
 
-        def lead(logits: torch.Tensor) -> torch.Tensor:
+        def lead(logits: Tensor) -> Tensor:
             if targets is None:
                 return -margin(logits, y)
             return (logits.gather(1, targets[:, None]) - logits.gather(1, y[:, None]))[:, 0]
@@ -174,9 +173,7 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
         _, values, gradients = network.gradients(point, lead)
         return values, gradients
 
-    def _final_search(
-        self, network: Network, clean: torch.Tensor, nearest: torch.Tensor, y: torch.Tensor, found: torch.Tensor
-    ) -> torch.Tensor:
+    def _final_search(self, network: Network, clean: Tensor, nearest: Tensor, y: Tensor, found: Tensor) -> Tensor:
         """Where the line from image to example meets the boundary, by false position, from outside."""
 
         inner, inner_ahead = clean, self._lead(network.logits(clean), y)

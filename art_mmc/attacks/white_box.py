@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_mmc.attacks.base import BaseAttack
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 #: values to be maximised (B,), their gradients (B, ...), whether the point is an example, bool (B,), and by how much
 #: the logits say so (B,)
-Answer = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Answer = tuple[Tensor, Tensor, Tensor, Tensor]
 
 #: points (B, ...) and their numbers in the whole (B,), and what else the objective takes by name
 Question = Callable[..., Answer]
@@ -44,7 +45,7 @@ class Network:
         self.broken = torch.zeros((), dtype=torch.bool, device=self.view.device)
         self.device, self.crafting = self.view.device, self.view.crafting
 
-    def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         points: Any = x if self.view.all_framework_preprocessing else x.cpu().numpy()
         leaf, inputs, _ = self.view._differentiable_input(points)
         logits = self.view.forward(inputs).float()
@@ -55,28 +56,26 @@ class Network:
             )
         return leaf, logits
 
-    def _back(self, x: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    def _back(self, x: Tensor, gradients: Tensor) -> Tensor:
         """Gradients with respect to x, (B, ...), from those with respect to what the network got."""
         if not self.view.all_framework_preprocessing:
             gradients = torch.as_tensor(self.view._numpy_gradient(x.cpu().numpy(), gradients)).to(x)
         self.broken |= ~torch.isfinite(gradients).all()
         return gradients
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """Logits (B, K) of inputs (B, ...), without a graph."""
         with torch.no_grad():
             return self._run(x)[1]
 
-    def gradients(
-        self, x: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def gradients(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, K) of x (B, ...), the values (B,) of a function of them, and their gradients by x, (B, ...)."""
         leaf, logits = self._run(x)
         values = function(logits)
         (gradients,) = torch.autograd.grad(values.sum(), leaf)
         return logits.detach(), values.detach(), self._back(x, gradients)
 
-    def class_gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def class_gradients(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of inputs (B, ...) and their gradients with respect to x, (B, K, ...)."""
         leaf, logits = self._run(x)
         parts = self.view._jacobian(logits.sum(dim=0), leaf).unbind(dim=1)
@@ -88,26 +87,26 @@ class Ball:
     """A ball about the inputs, of the norm infinity or 2, cut off by the box, whose bounds broadcast."""
 
     norm: float
-    low: torch.Tensor
-    high: torch.Tensor
+    low: Tensor
+    high: Tensor
 
-    def boxed(self, x: torch.Tensor) -> torch.Tensor:
+    def boxed(self, x: Tensor) -> Tensor:
         """The nearest points of the box."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
 
-    def length(self, delta: torch.Tensor, norm: float | None = None) -> torch.Tensor:
+    def length(self, delta: Tensor, norm: float | None = None) -> Tensor:
         """Norms, 1, 2, infinity or the ball's, of perturbations (B, ...), in a shape that broadcasts against them."""
         norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
         return per_sample(norms, delta)
 
-    def project(self, x_adv: torch.Tensor, x: torch.Tensor, eps: Any) -> torch.Tensor:
+    def project(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         """Of points x_adv (B, ...) the nearest of the ball of radius eps about x, then of the box, where x lies."""
         delta = x_adv - x
         if self.norm == math.inf:
             return self.boxed(x + delta.clamp(-eps, eps))
         return self.boxed(x + delta * (eps / self.length(delta).clamp_min(1e-30)).clamp(max=1))
 
-    def direction(self, gradients: torch.Tensor) -> torch.Tensor:
+    def direction(self, gradients: Tensor) -> Tensor:
         """The steps of length 1 that go up most, by gradients (B, ...); 0 where the gradient is."""
         if self.norm == math.inf:
             return gradients.sign()
@@ -116,7 +115,7 @@ class Ball:
         return gradients / self.length(gradients).clamp_min(1)
 
 
-def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values (B,) in a shape that broadcasts against a batch (B, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
@@ -124,12 +123,12 @@ def per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 class Found:
     """The best point of each sample so far: an example before any other, then the first one, or that of most value."""
 
-    def __init__(self, start: torch.Tensor, early_stop: bool) -> None:
+    def __init__(self, start: Tensor, early_stop: bool) -> None:
         self.points, self.early_stop = start.clone(), early_stop
         self.hit = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         self.values = torch.full_like(start.flatten(1)[:, 0], -torch.inf)
 
-    def see(self, rows: torch.Tensor, points: torch.Tensor, hit: torch.Tensor, values: torch.Tensor) -> None:
+    def see(self, rows: Tensor, points: Tensor, hit: Tensor, values: Tensor) -> None:
         """Look at points (M, ...) of samples `rows` (M,): whether each is an example, and what it is worth, (M,)."""
         before = self.hit[rows]
         better = (hit & ~before) | ((hit == before) & (values > self.values[rows]))
@@ -144,12 +143,12 @@ class Batch(NamedTuple):
     """What is attacked together."""
 
     ball: Ball
-    x: torch.Tensor  # inputs (B, ...), float32
-    y: torch.Tensor  # the classes to be left, or for a targeted attack to be reached, (B,)
-    targets: torch.Tensor | None  # other ones to aim at, (B,); None for none in particular
-    directions: torch.Tensor  # random perturbations of length 1
+    x: Tensor  # inputs (B, ...), float32
+    y: Tensor  # the classes to be left, or for a targeted attack to be reached, (B,)
+    targets: Tensor | None  # other ones to aim at, (B,); None for none in particular
+    directions: Tensor  # random perturbations of length 1
     start: int  # which time it is, from 0
-    values: torch.Tensor  # what the images' best points so far are worth, minus infinity for none, (B,)
+    values: Tensor  # what the images' best points so far are worth, minus infinity for none, (B,)
 
 
 class WhiteBoxAttack(BaseAttack):
@@ -220,13 +219,13 @@ class WhiteBoxAttack(BaseAttack):
         return best.points.numpy()
 
     @abstractmethod
-    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """
         Attack a batch once: points (B, ...), whether each is an example, bool (B,), and what it is worth (B,). Of two
         examples, or two points that are none, the one that is worth more stays.
         """
 
-    def _ball(self, x: torch.Tensor) -> Ball:
+    def _ball(self, x: Tensor) -> Ball:
         low, high = (-np.inf, np.inf) if self.estimator.clip_values is None else self.estimator.clip_values
         return Ball(2 if self.norm == 2 else math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
 
@@ -238,11 +237,11 @@ class WhiteBoxAttack(BaseAttack):
         noise = generator.uniform(-1, 1, shape)
         return (noise / np.abs(noise).max()).astype(np.float32)
 
-    def _reached(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _reached(self, logits: Tensor, y: Tensor) -> Tensor:
         """Whether classes y (B,) are left, or reached, by more than rounding in another order explains, bool (B,)."""
         return self._lead(logits, y) > ROUNDING * logits.abs().amax(dim=1)
 
-    def _lead(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _lead(self, logits: Tensor, y: Tensor) -> Tensor:
         return margin(logits, y) * (-1 if self.targeted else 1)
 
     def _check_params(self) -> None:
@@ -270,17 +269,17 @@ class ObjectiveAttack(WhiteBoxAttack):
     """Base of attacks that maximise an objective in a ball, towards several classes in turn if asked."""
 
     @abstractmethod
-    def _maximise(self, question: Question, ball: Ball, x: torch.Tensor, start: torch.Tensor, turn: int) -> Found:
+    def _maximise(self, question: Question, ball: Ball, x: Tensor, start: Tensor, turn: int) -> Found:
         """What was found in maximising the question about inputs (B, ...) from `start`; `turn` counts starts from 0."""
 
-    def _attack(self, network: Network, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _attack(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         ball, x, y, targets, directions, start, _ = batch
         aims, sign = (y, -1 if self.targeted else 1) if targets is None else (targets, -1)
         objective = self._objective(aimed=sign < 0)
         clean = ball.boxed(x)
 
-        def question(x_adv: torch.Tensor, rows: torch.Tensor, **settings: float) -> Answer:
-            def worth(logits: torch.Tensor) -> torch.Tensor:
+        def question(x_adv: Tensor, rows: Tensor, **settings: float) -> Answer:
+            def worth(logits: Tensor) -> Tensor:
                 found = objective(logits, aims[rows], **settings)
                 if found.shape != rows.shape:
                     raise ValueError(
@@ -298,7 +297,7 @@ class ObjectiveAttack(WhiteBoxAttack):
         worth = found.values if targets is None else margin(network.logits(found.points), y)
         return found.points, found.hit, worth
 
-    def _objective(self, aimed: bool) -> Callable[..., torch.Tensor]:
+    def _objective(self, aimed: bool) -> Callable[..., Tensor]:
         if callable(self.objective):
             return self.objective
         return OBJECTIVES["targeted_dlr" if aimed and self.objective == "dlr" else self.objective]

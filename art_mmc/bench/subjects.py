@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from art_mmc.bench.measure import ART, OURS, Settings
@@ -38,7 +38,7 @@ class Plain(nn.Module):
         self.backbone = backbone
         self.fc = nn.Linear(backbone.out_features, nb_classes)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
         return self.fc(self.backbone(x))
 
@@ -113,9 +113,7 @@ def classifiers(backbone: str, settings: Settings, nb_classes: int = 10) -> dict
     return {ART: theirs, **{name: accelerate(theirs, **options) for name, options in ways.items()}}
 
 
-def pgd_steps(
-    net: nn.Module, clean: torch.Tensor, labels: torch.Tensor, eps: float, step_size: float, steps: int
-) -> torch.Tensor:
+def pgd_steps(net: nn.Module, clean: Tensor, labels: Tensor, eps: float, step_size: float, steps: int) -> Tensor:
     """PGD on the cross-entropy from a random start, as short as it can be, of images (B, C, H, W) in [0, 1]."""
     low, high = (clean - eps).clamp_(0, 1), (clean + eps).clamp_(0, 1)
     adversarial = torch.empty_like(clean).uniform_(-eps, eps).add_(clean).clamp_(0, 1)

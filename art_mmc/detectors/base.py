@@ -16,6 +16,7 @@ import torch
 from art.defences.detector.evasion import EvasionDetector
 from art.estimators.classification import PyTorchClassifier
 from sklearn.exceptions import NotFittedError
+from torch import Tensor
 
 from art_mmc.checks import check_images, check_labels, check_name, number, unknown_name, whole
 from art_mmc.models.features import find_layer, logits_and_features, logits_network
@@ -105,7 +106,7 @@ class ScoreDetector(EvasionDetector):
     #: whether fitting needs labels, of every class
     needs_labels: ClassVar[bool] = True
 
-    _tensors: dict[str, torch.Tensor] | None  # what `_fit` kept; None before fitting
+    _tensors: dict[str, Tensor] | None  # what `_fit` kept; None before fitting
     _calibration: tuple[np.ndarray, np.ndarray]  # scores of clean data, ascending, and their predicted classes
     _width: int | None  # width of the features at fitting
 
@@ -139,16 +140,14 @@ class ScoreDetector(EvasionDetector):
         self.calibrated_on = ""
         self._check_params()
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         """
         What :meth:`_scores` needs, by name, learnt from clean data: features (N, d), of width 0 where the detector
         needs none, and logits (N, K), float64, and labels (N,), int64, predictions where none were given.
         """
         raise NotImplementedError
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         """
         Scores (B,), larger = more suspicious, differentiably, by what :meth:`_fit` gave, on the same device, of
         features (B, d), of width 0 where the detector needs none, and logits (B, K), float64, and the classes (B,),
@@ -156,7 +155,7 @@ class ScoreDetector(EvasionDetector):
         """
         raise NotImplementedError
 
-    def _pairs(self, fitted: dict[str, torch.Tensor]) -> int:
+    def _pairs(self, fitted: dict[str, Tensor]) -> int:
         """How many reference features a query is compared with at once; what bounds the memory."""
         return 1
 
@@ -184,11 +183,8 @@ class ScoreDetector(EvasionDetector):
         :raises FloatingPointError: When features or logits are not finite.
         """
         self._refuse(kwargs)
-        self.fit_outputs(
-            self.outputs(x, batch_size),
-            y,
-            None if x_calibration is None else self.outputs(x_calibration, batch_size),
-        )
+        calibration = None if x_calibration is None else self.outputs(x_calibration, batch_size)
+        self.fit_outputs(self.outputs(x, batch_size), y, calibration)
 
     @final
     def fit_outputs(
@@ -339,10 +335,10 @@ class ScoreDetector(EvasionDetector):
     def scores(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray: ...
 
     @overload
-    def scores(self, x: torch.Tensor, batch_size: int = 128) -> torch.Tensor: ...
+    def scores(self, x: Tensor, batch_size: int = 128) -> Tensor: ...
 
     @final
-    def scores(self, x: np.ndarray | torch.Tensor, batch_size: int = 128) -> np.ndarray | torch.Tensor:
+    def scores(self, x: np.ndarray | Tensor, batch_size: int = 128) -> np.ndarray | Tensor:
         """
         Scores, larger = more suspicious.
 
@@ -353,12 +349,12 @@ class ScoreDetector(EvasionDetector):
         :raises ValueError: For bad inputs, or features of another width than at fitting.
         :raises FloatingPointError: For an array, when features or logits are not finite.
         """
-        if not isinstance(x, torch.Tensor):
+        if not isinstance(x, Tensor):
             self._state()
             return self.score_outputs(self.outputs(x, batch_size))
         return self.score_tensors(*self.forward(x))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """
         Logits and features of a batch from one pass in evaluation mode.
 
@@ -374,9 +370,7 @@ class ScoreDetector(EvasionDetector):
         layer = find_layer(self.network, self.layer) if self.needs_features else None
         return logits_and_features(self.network, x, layer)
 
-    def score_tensors(
-        self, logits: torch.Tensor, z: torch.Tensor | None, classes: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def score_tensors(self, logits: Tensor, z: Tensor | None, classes: Tensor | None = None) -> Tensor:
         """
         Scores of what :meth:`forward` gave, with graph.
 
@@ -442,7 +436,7 @@ class ScoreDetector(EvasionDetector):
         """The classifier's network, (B, C, H, W) -> logits (B, K)."""
         return logits_network(self.classifier.model)
 
-    def _as_tensors(self, outputs: NetworkOutputs) -> tuple[torch.Tensor, torch.Tensor]:
+    def _as_tensors(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor]:
         """Features, of width 0 where none are needed, and logits, as they are but checked; on the CPU."""
         if self.needs_features and outputs.features is None:
             raise ValueError(f"{type(self).__name__} needs features, the outputs hold none.")
@@ -457,7 +451,7 @@ class ScoreDetector(EvasionDetector):
                 )
         return torch.from_numpy(np.asarray(features)), torch.from_numpy(outputs.logits)
 
-    def _state(self) -> dict[str, torch.Tensor]:
+    def _state(self) -> dict[str, Tensor]:
         if self._tensors is None:
             raise NotFittedError(
                 f"this {type(self).__name__} has not been fitted: call fit(x, y) with clean training data first."
@@ -514,7 +508,7 @@ class ScoreDetector(EvasionDetector):
             self._tensors = {name: tensor.to(self.classifier.device) for name, tensor in self._tensors.items()}
 
 
-def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (n, m) of points (n, d) and (m, d) by one product, to 1e-15 of their squared norms."""
     norms = a.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1)
     return torch.addmm(norms, a, b.T, alpha=-2).clamp_min(0)

@@ -3,18 +3,19 @@ Detectors that read the logits alone: confidence and non-maximal entropy.
 """
 
 import torch
+from torch import Tensor
 
 from art_mmc.detectors.base import ScoreDetector
 
 
-def log_other_mass(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+def log_other_mass(logits: Tensor, classes: Tensor | None = None) -> Tensor:
     """`log(1 - f_k)` (B,), f the softmax of logits (B, K), k the classes (B,) or the predicted ones; never log 0."""
     classes = (logits.argmax(dim=1) if classes is None else classes.to(logits.device))[:, None]
     others = logits.scatter(1, classes, -torch.inf)
     return others.logsumexp(dim=1) - logits.logsumexp(dim=1)
 
 
-def non_maximal_entropy(logits: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+def non_maximal_entropy(logits: Tensor, classes: Tensor | None = None) -> Tensor:
     """
     Non-ME: the entropy of the softmax of logits (B, K), K >= 3, over all classes but one, `-sum_{i != k} q_i log q_i`
     with `q_i = f_i / sum_{j != k} f_j`: (B,), in [0, log(K - 1)], the most where the other classes are equally likely.
@@ -39,12 +40,10 @@ class ConfidenceDetector(ScoreDetector):
     needs_features = False
     needs_labels = False
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         return log_other_mass(logits, classes)
 
 
@@ -58,7 +57,7 @@ class NonMaximalEntropyDetector(ConfidenceDetector):
 
     title = "non-ME"
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         if logits.shape[1] < 3:
             raise ValueError(
                 f"non-maximal entropy needs at least 3 classes, got {logits.shape[1]}: of two, one is left, and its "
@@ -66,7 +65,5 @@ class NonMaximalEntropyDetector(ConfidenceDetector):
             )
         return {}
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         return -non_maximal_entropy(logits, classes)

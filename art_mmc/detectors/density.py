@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from art_mmc.checks import number, whole
 from art_mmc.detectors.base import ScoreDetector, squared_distances
@@ -28,7 +29,7 @@ PAPER_BANDWIDTHS = {"sce": 1 / 0.26, "rce": 0.1 / 0.26}
 _CROSS_VALIDATED = 500
 
 
-def log_kernel_density(z: torch.Tensor, references: torch.Tensor, bandwidth: float) -> torch.Tensor:
+def log_kernel_density(z: Tensor, references: Tensor, bandwidth: float) -> Tensor:
     """
     `log( 1/n sum_i exp(-||z_i - z||^2 / sigma^2) )` (B,) of features z (B, d) and z_i (n, d), float64, and a bandwidth
     sigma^2 in their squared unit; it does not underflow however far z is.
@@ -38,7 +39,7 @@ def log_kernel_density(z: torch.Tensor, references: torch.Tensor, bandwidth: flo
     return (squared_distances(z, references) / -bandwidth).logsumexp(dim=1) - math.log(len(references))
 
 
-def cross_validated_bandwidth(groups: Sequence[torch.Tensor]) -> float:
+def cross_validated_bandwidth(groups: Sequence[Tensor]) -> float:
     """
     The sigma^2 under which each feature, of classes (n_k, d) in float64, is likeliest given the others of its class:
     the largest leave-one-out likelihood of the normalised density, features that never change left out. ValueError for
@@ -125,7 +126,7 @@ class KernelDensityDetector(ScoreDetector):
         self._state()
         return self._bandwidth
 
-    def log_density(self, z: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def log_density(self, z: Tensor, classes: Tensor) -> Tensor:
         """
         The logarithm of the density for given classes, with graph.
 
@@ -137,7 +138,7 @@ class KernelDensityDetector(ScoreDetector):
         logits = z.new_zeros(len(z), len(self._bounds) - 1)
         return -self.score_tensors(logits, z, classes)
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         rng = np.random.default_rng(self.seed)
         labels = y.cpu().numpy()
         groups = []
@@ -157,9 +158,7 @@ class KernelDensityDetector(ScoreDetector):
         self._bounds = [0, *np.cumsum([len(group) for group in groups]).tolist()]
         return {"references": torch.cat(groups).float()}  # they came as float32
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         classes = classes.cpu()
         order, parts = [], []
         for k in classes.unique().tolist():
@@ -169,7 +168,7 @@ class KernelDensityDetector(ScoreDetector):
             parts.append(log_kernel_density(z[index.to(z.device)], references.double(), self._bandwidth))
         return -torch.cat(parts)[torch.cat(order).argsort().to(z.device)]
 
-    def _pairs(self, fitted: dict[str, torch.Tensor]) -> int:
+    def _pairs(self, fitted: dict[str, Tensor]) -> int:
         return int(np.diff(self._bounds).max())
 
     def _check_params(self) -> None:

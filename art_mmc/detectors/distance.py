@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from art_mmc.checks import whole
 from art_mmc.detectors.base import ScoreDetector, squared_distances
@@ -27,7 +28,7 @@ class MahalanobisDetector(ScoreDetector):
 
     title = "Mahalanobis"
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         means = torch.stack([z[y == k].mean(dim=0) for k in range(logits.shape[1])])
         residuals = z - means[y]
         variances, directions = torch.linalg.eigh(residuals.T @ residuals / len(z))
@@ -37,9 +38,7 @@ class MahalanobisDetector(ScoreDetector):
         whitening = directions[:, kept] / variances[kept].sqrt()
         return {"whitening": whitening, "means": means @ whitening}
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         return squared_distances(z @ fitted["whitening"], fitted["means"]).amin(dim=1)
 
 
@@ -54,9 +53,9 @@ class CenterDistanceDetector(ScoreDetector):
     title = "center distance"
     needs_labels = False
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         head: Any = self.network.head
-        centers: torch.Tensor = head.centers
+        centers: Tensor = head.centers
         if centers.shape != (logits.shape[1], z.shape[1]):
             raise ValueError(
                 f"the head's centers have shape {tuple(centers.shape)}, the features width {z.shape[1]}: give the "
@@ -64,15 +63,13 @@ class CenterDistanceDetector(ScoreDetector):
             )
         return {"centers": centers.detach().to(z).clone()}
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         return (z - fitted["centers"][classes.to(z.device)]).square().sum(dim=1)
 
     def _check_params(self) -> None:
         super()._check_params()
         head = getattr(self.network, "head", None)
-        if not isinstance(getattr(head, "centers", None), torch.Tensor):
+        if not isinstance(getattr(head, "centers", None), Tensor):
             raise ValueError(
                 f"the network's head, a {type(head).__name__}, has no centers; MahalanobisDetector measures the "
                 "distance to class means of any features."
@@ -121,7 +118,7 @@ class LIDDetector(ScoreDetector):
         self.nb_minibatches = nb_minibatches
         super().__init__(classifier, layer, false_positive_rate, holdout, seed)
 
-    def _fit(self, z: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _fit(self, z: Tensor, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         size = min(self.minibatch_size or len(z), len(z))
         order = np.random.default_rng(self.seed).permutation(len(z))
         order = order[: size * min(self.nb_minibatches, len(z) // size)]
@@ -134,9 +131,7 @@ class LIDDetector(ScoreDetector):
             )
         return {"references": references.float()}  # they came as float32
 
-    def _scores(
-        self, fitted: dict[str, torch.Tensor], z: torch.Tensor, logits: torch.Tensor, classes: torch.Tensor
-    ) -> torch.Tensor:
+    def _scores(self, fitted: dict[str, Tensor], z: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         references = fitted["references"].double().flatten(0, 1)
         squared = squared_distances(z, references)
         scale = z.detach().square().sum(dim=1, keepdim=True) + references.square().sum(dim=1)
@@ -146,7 +141,7 @@ class LIDDetector(ScoreDetector):
         # equal distances are of infinite dimension
         return (-1 / (logs - logs[:, :, -1:]).mean(dim=2).clamp_max(-1e-12)).mean(dim=1)
 
-    def _pairs(self, fitted: dict[str, torch.Tensor]) -> int:
+    def _pairs(self, fitted: dict[str, Tensor]) -> int:
         return fitted["references"].shape[0] * fitted["references"].shape[1]
 
     def _check_params(self) -> None:

@@ -114,18 +114,7 @@ def measure_curves(
         over_steps[objective] = tuple(next(rest) for _ in ladder)
         zero[objective] = tuple(next(rest) for _ in points)
     return Curves(
-        len(x),
-        int(standing.sum()),
-        radii,
-        over_eps,
-        steps_over_eps,
-        at,
-        ladder,
-        over_steps,
-        zero,
-        norm,
-        seed,
-        seconds,
+        len(x), int(standing.sum()), radii, over_eps, steps_over_eps, at, ladder, over_steps, zero, norm, seed, seconds
     )
 
 

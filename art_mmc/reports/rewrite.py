@@ -4,30 +4,20 @@ Reports made again from their JSON: what `art-mmc report` does.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from art_mmc.evaluation import headline
 from art_mmc.reports import compare, detect, evaluate, inspect, reproduce
 from art_mmc.reports.render import page
 from art_mmc.reports.write import REPORT_JSON, REPORT_MD, read_document, write_files
 
-
-class Kind(NamedTuple):
-    """How a report.json of one format is read, told in the terminal, and written as a report."""
-
-    load: Callable[[Path], Any]
-    text: Callable[[Any], str]
-    write: Callable[[Any, Path], list[Path]]
-
-
-KINDS: dict[str | None, Kind] = {
-    compare.Comparison.FORMAT: Kind(compare.load_report, compare.text_table, compare.write_report),
-    detect.DetectionStudy.FORMAT: Kind(detect.load_study, detect.text_table, detect.write_report),
-    inspect.FORMAT: Kind(inspect.load_inspection, inspect.inspection_text, inspect.write_inspected),
-    reproduce.Reproduction.FORMAT: Kind(
-        reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction
-    ),
-    evaluate.FORMAT: Kind(evaluate.load_robustness, evaluate.record_text, evaluate.write_robustness),
+#: format of a report.json -> how it is read, told in the terminal, and written as a report
+KINDS: dict[str | None, tuple[Callable[[Path], Any], Callable[[Any], str], Callable[[Any, Path], list[Path]]]] = {
+    compare.Comparison.FORMAT: (compare.load_report, compare.text_table, compare.write_report),
+    detect.DetectionStudy.FORMAT: (detect.load_study, detect.text_table, detect.write_report),
+    inspect.FORMAT: (inspect.load_inspection, inspect.inspection_text, inspect.write_inspected),
+    reproduce.Reproduction.FORMAT: (reproduce.load_reproduction, reproduce.paper_text, reproduce.write_reproduction),
+    evaluate.FORMAT: (evaluate.load_robustness, evaluate.record_text, evaluate.write_robustness),
 }
 
 
@@ -42,9 +32,9 @@ def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
         if formats[0] not in KINDS:
             known = ", ".join(f"'{kind}'" for kind in KINDS)
             raise ValueError(f"{paths[0]}: no report is made again from kind '{formats[0]}', only from {known}.")
-        kind = KINDS[formats[0]]
-        record = kind.load(paths[0])
-        return kind.text(record), kind.write(record, folder)
+        load, text, write = KINDS[formats[0]]
+        record = load(paths[0])
+        return text(record), write(record, folder)
     other = next((path for path, kind in zip(paths, formats, strict=True) if kind != evaluate.FORMAT), None)
     if other is not None:
         raise ValueError(f"{other} is no report of art-mmc evaluate: only those go side by side.")
