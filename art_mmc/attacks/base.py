@@ -77,10 +77,7 @@ class Batch(NamedTuple):
 
 
 def lead(predictions: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """
-    By how much, in predictions (M, K), another class leads over those of y (M,), `max_{k != y} a_k - a_y`: (M,),
-    float64.
-    """
+    """By how much another class leads in predictions (M, K) over those of y (M,), `max_{k != y} a_k - a_y`, float64."""
     values, rows = predictions.astype(np.float64), np.arange(len(y))
     true = values[rows, y]
     values[rows, y] = -np.inf
@@ -178,10 +175,7 @@ class QueryAttack(BaseAttack):
 
 
 class TrialAttack(QueryAttack):
-    """
-    Base of attacks that draw perturbations at random: the first of `nb_trials` that fools the classifier stays, and if
-    none does the one nearest to it.
-    """
+    """Base of attacks that draw at random: the first of `nb_trials` that fools stays, or else the nearest to it."""
 
     @abstractmethod
     def _draw(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:

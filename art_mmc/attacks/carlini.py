@@ -47,9 +47,7 @@ class _TanhAdam:
 
 
 class _Fista:
-    """
-    Accelerated projected gradients on the inputs: pixels leave the box's border at once, steps follow gradient and c.
-    """
+    """Accelerated projected gradients on the inputs: pixels leave the border at once, steps follow gradient and c."""
 
     def __init__(self, start: torch.Tensor, low: torch.Tensor, high: torch.Tensor, rate: float, steps: int) -> None:
         self.x, self.y, self.low, self.high, self.rate, self.steps, self.done = start, start, low, high, rate, steps, 0
@@ -71,8 +69,7 @@ OPTIMIZERS: dict[str, type[_TanhAdam] | type[_Fista]] = {"adam": _TanhAdam, "fis
 
 def lead_term(behind: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The term of f for the class, `max(behind + confidence, 0)`, and whether the logit that is to lead does so by as
-    much: where it lies behind the largest other one by `behind`, (B,).
+    The term of f for the class, and whether its logit leads by as much, lying `behind` the largest other one, (B,).
     """
     return (behind + confidence).clamp_min(0), (behind + confidence <= 0) & (behind < 0)
 

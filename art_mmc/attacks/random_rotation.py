@@ -25,10 +25,7 @@ INTERPOLATIONS = {"nearest": 0, "bilinear": 1, "cubic": 3}
 def rotate_image(
     image: np.ndarray, angle: float, channels_first: bool = True, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """
-    An image (C, H, W), or (H, W, C), rotated by degrees counter-clockwise about its center, by one of
-    :data:`INTERPOLATIONS`; what comes in from outside repeats the nearest pixel of the edge.
-    """
+    """An image (C, H, W), or (H, W, C), rotated by degrees counter-clockwise about its center, edge pixels repeated."""
     axes = (1, 2) if channels_first else (0, 1)
     return rotate(image, angle, axes=axes, reshape=False, order=INTERPOLATIONS[interpolation], mode="nearest")
 

@@ -263,8 +263,7 @@ class SPSA(QueryAttack):
 
     def _step(self, gradient: np.ndarray, moments: np.ndarray, number: int) -> np.ndarray:
         """
-        A step of unit length (for Adam about) in the norm of the ball by estimates (B, ...) of the gradient, the
-        `number`-th from 1; Adam's two moments (2, B, ...) are updated.
+        The `number`-th step, from 1, about of unit length in the ball's norm, along gradients; updates Adam's moments.
         """
 
         def square(values: np.ndarray) -> np.ndarray:

@@ -60,9 +60,7 @@ class Planted(nn.Module):
         return own.flatten(1).float()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """
-        Logits (B, 2) of inputs (B, ...) in the order of the weights; ValueError for more samples than there are layers.
-        """
+        """Logits (B, 2) of inputs (B, ...) in the order of the weights; ValueError for more samples than layers."""
         if self.weight is None or self.bias is None or len(x) > len(self.weight):
             raise ValueError("the planted layers belong to the samples of one batch.")
         score = (self.features(x) * self.weight[: len(x)]).sum(dim=1) + self.bias[: len(x)]
@@ -129,10 +127,7 @@ def _plant(
     rng: np.random.Generator,
     batch_size: int = 256,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """
-    Weights (d,) and bias of a layer that is positive at a point on the edge of the ball and negative at random ones, if
-    there is one.
-    """
+    """Weights (d,) and bias of a layer that is positive at a point of the edge and negative at random ones, if any."""
     low, high = (-math.inf, math.inf) if base.clip_values is None else base.clip_values
 
     def features(moves: np.ndarray) -> torch.Tensor:

@@ -161,9 +161,7 @@ class DetectionRecord(Record):
 
     @property
     def correct_or_detected(self) -> Share:
-        """
-        The joint figure: attacked inputs that are classified correctly or detected. The rest went wrong unnoticed.
-        """
+        """The joint figure: attacked inputs classified correctly or detected; the rest went wrong unnoticed."""
         return self._share(self.adversarial_correct | self.detected)
 
     @property

@@ -346,10 +346,7 @@ class Examination:
         return float(np.mean(zero_gradient(self.target.view(objective), self.x, self.y, self.batch_size)))
 
     def zero_gradients(self, objective: str, gap: Diagnostic | None = None) -> Diagnostic:
-        """
-        Share of the samples whose gradient is exactly zero. A loss may be zero for safe samples: given the gap, that is
-        no fault where it costs the attack on it nothing.
-        """
+        """Share of samples whose gradient is zero; no fault where, by the gap, it costs the attack on it nothing."""
         share = self._zero_share(objective)
         many = share > ZERO_SHARE
         flagged = many and (gap is None or gap.flagged)
@@ -568,9 +565,7 @@ class Examination:
 
 
 def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """
-    For which samples the gradient of a view's objective is zero, bool (N,); FloatingPointError where it is no number.
-    """
+    """For which samples the gradient of a view's objective is zero, bool (N,); FloatingPointError for no number."""
     zero = np.zeros(len(x), bool)
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
@@ -582,9 +577,7 @@ def zero_gradient(view: LossDefendedClassifier, x: np.ndarray, y: np.ndarray, ba
 
 
 def difference_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """
-    The 95 % Wald interval of the difference of the shares of the same samples that withstand two attacks, bool (N,).
-    """
+    """95 % Wald interval of the difference of the shares of samples that withstand two attacks, both bool (N,)."""
     n, difference = len(one), one.astype(float) - other
     half = 1.96 * math.sqrt(difference.var() / n)
     return float(difference.mean() - half), float(difference.mean() + half)

@@ -50,10 +50,7 @@ class Through(torch.nn.Module):
 
 
 class Target:
-    """
-    A classifier under attack, any ART `PyTorchClassifier`: its own predictions, and views of its network for the
-    attacks. Some inputs show whether its outputs are probabilities.
-    """
+    """A classifier under attack, any ART `PyTorchClassifier`: its predictions, and views of its network to attack."""
 
     def __init__(self, classifier: PyTorchClassifier, x: np.ndarray) -> None:
         if not isinstance(classifier, PyTorchClassifier):
@@ -107,8 +104,7 @@ class Target:
 
     def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
         """
-        The classifier's own outputs (N, K); a FloatingPointError where they are not finite, since NaN would pass for
-        some class. Some ART attacks hand over `logits=True`.
+        The classifier's own outputs (N, K); FloatingPointError where they are not finite: NaN would pass for a class.
         """
         outputs = self.probe(x, batch_size)
         if not np.isfinite(outputs).all():
@@ -243,10 +239,7 @@ class Outcome:
         self.seconds = 0.0
 
     def take(self, index: np.ndarray, examples: np.ndarray, predictions: np.ndarray, y: np.ndarray) -> None:
-        """
-        Take in what an attack gave for some of the samples that stand: their indices (M,), examples (M, ...), classes
-        and true labels (M,).
-        """
+        """Take in what an attack gave for samples that stand, (M,): indices, examples, classes and true labels."""
         self.examples[index] = examples
         self.predictions[index] = predictions
         self.standing[index] = predictions == y

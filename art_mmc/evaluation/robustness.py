@@ -141,9 +141,7 @@ class StateFolder:
         read: Callable[[Mapping[str, np.ndarray]], T],
         worth_keeping: Callable[[T], bool] = lambda result: True,
     ) -> T:
-        """
-        What a file of arrays holds, or what is run now and, if worth it, written there; ValueError for a damaged file.
-        """
+        """What a file of arrays holds, or what is run now and, if worth it, written there; ValueError for damage."""
         file = self.path / f"{name}.npz"
         if file.exists():
             try:

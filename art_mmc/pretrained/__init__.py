@@ -29,9 +29,7 @@ def pretrained_card(name: str) -> dict[str, Any]:
 
 
 def find_network(path: str | os.PathLike[str]) -> Path:
-    """
-    The file of a path or, where there is none, the package's of that name; FileNotFoundError where there is neither.
-    """
+    """The file of a path or, where none is there, the package's of that name; FileNotFoundError where neither is."""
     file, names = as_path("path", path), pretrained_names()
     if not file.is_file() and os.fspath(path) in names:
         return FOLDER / f"{os.fspath(path)}.pt"

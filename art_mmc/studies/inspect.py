@@ -171,9 +171,7 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 
 class Inspections(NamedTuple):
-    """
-    Measurements of several classifiers on the same data, and each one's file: what :func:`.write_inspection` is told.
-    """
+    """Measurements of several classifiers on the same data, and their files, as :func:`.write_inspection` is told."""
 
     inspections: list[Inspection]
     dataset: Dataset
