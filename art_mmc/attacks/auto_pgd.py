@@ -34,9 +34,9 @@ def auto_pgd(
 ) -> Found:
     """
     Maximise in a ball about inputs (B, ...) of the box, from points of it: steps of 2 eps at first, along the gradient
-    (its sign in L-inf) and with a quarter of the last step's momentum. At each checkpoint a step that has gone up in
-    less than three quarters of the steps since the last one, or without a new best since then, is halved, and the
-    search goes on from the best point. With `early_stop` a sample is left alone once an example is found.
+    (its sign in L-inf) and with a quarter of the last step's momentum. At each checkpoint a step that went up in less
+    than three quarters of the steps since the last one, or without a new best since then, is halved, and the search
+    goes on from the best point. With `early_stop` a sample is left alone once an example is found.
 
     | Paper link: https://arxiv.org/abs/2003.01690 (Algorithm 1)
     """
@@ -54,24 +54,12 @@ def auto_pgd(
         if early_stop and number in leave_at:
             going = ~found.hit[rows]
             if not going.all():
-                rows = rows[going]
+                rows, point, previous, best = (each[going] for each in (rows, point, previous, best))
                 if not len(rows):
                     break
-                state = (
-                    point,
-                    previous,
-                    best,
-                    gradients,
-                    best_gradients,
-                    values,
-                    best_values,
-                    step,
-                    ups,
-                    halved,
-                    reference,
-                )
-                point, previous, best, gradients, best_gradients, *rest = (each[going] for each in state)
-                values, best_values, step, ups, halved, reference = rest
+                gradients, best_gradients, step = (each[going] for each in (gradients, best_gradients, step))
+                values, best_values, reference = (each[going] for each in (values, best_values, reference))
+                ups, halved = ups[going], halved[going]
         clean = x[rows]
         ahead = ball.project(point + per_sample(step, point) * ball.direction(gradients), clean, eps)
         if number:

@@ -70,13 +70,11 @@ _STEPS = ("norm", "eps", "eps_step", "max_iter", "targeted", "verbose")
 _SEARCH = ("learning_rate", "max_iter", "targeted", "verbose")
 _PACKS = ("norm", "eps", "max_iter", "nb_restarts", "nb_targets", "seed", "verbose")
 
-#: name -> how it is built. APGD: with ART's loss_type None it climbs the view's objective; with a name ART would
-#: rebuild the classifier and drop the view. "auto-pgd" is this package's APGD, on its classifier's objective,
-#: "scheduled-pgd" likewise; it has a step rule of its own. BIM is PGD from the input itself, in either norm. "ead" is
-#: ART's ElasticNet with beta 0, which is the L2 attack of Carlini and Wagner but for its steps, for inputs in a box;
-#: "cw-adam" has the steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a
-#: pixel is black or white, and hardly moves on MNIST. SPSA climbs its classifier's objective; JSMA takes "pixels", a
-#: number, in the place of "gamma".
+#: name -> how it is built. ART's APGD climbs the view's objective with its loss_type None; with a name it would rebuild
+#: the classifier. "auto-pgd" and "scheduled-pgd" are this package's; BIM is PGD from the input itself, in either norm.
+#: "ead", ART's ElasticNet with beta 0, is the L2 attack of Carlini and Wagner by FISTA, for inputs in a box; "cw-adam"
+#: has the steps of their code too. ART's own of that name, "cw", goes along a gradient that vanishes where a pixel is
+#: black or white, and hardly moves on MNIST. SPSA climbs its classifier's objective; JSMA takes "pixels" for "gamma".
 METHODS: dict[str, Method] = {
     "fgsm": Method(_fgsm, ("norm", "eps", "targeted")),
     "pgd": Method(evasion.ProjectedGradientDescent, _STEPS, (("num_random_init", 1),), watched=True),

@@ -94,11 +94,10 @@ def carlini_search(
     and between the last failure and the last success from then on.
 
     Settings are those of :class:`CarliniL2`. Each constant begins at the start (B, ...) with a fresh optimizer, and is
-    left as soon as `check_every` steps have not lowered the batch's total loss by a ten-thousandth; the point after its
-    last step is not looked at, all as in the authors' code. None for never, so that no image depends on others in its
-    batch; for start and anchor it stands for the inputs (B, ...), which lie between `low` and `high`. The nearest
-    examples (B, ...), `start` where none counts, and where one does, bool (B,); FloatingPointError when a gradient is
-    NaN or infinite.
+    left once `check_every` steps have not lowered the batch's total loss by a ten-thousandth; the point after its last
+    step is not looked at, all as in the authors' code. None for never, so that no image depends on others; for start
+    and anchor it stands for the inputs (B, ...), between `low` and `high`. The nearest examples (B, ...), `start` where
+    none counts, and where one does, bool (B,); FloatingPointError when a gradient is NaN or infinite.
     """
     start = clean if start is None else start
     anchor = clean if anchor is None else anchor

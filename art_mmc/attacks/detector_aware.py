@@ -91,15 +91,13 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
     `f_2 = max(-log KD_t(x') - eta, 0)`,
 
     with the same constant c, found by binary search, and eta the median score of clean inputs of the target class t. An
-    example counts where f_1 = 0, on the logits, and f_2 = 0; the nearest such one to the clean input wins. With another
-    detector than the kernel density its score takes the place of -log KD. Targeted.
-
-    First, as in the paper, an attack that knows nothing of the detector looks for a start. Where no example counts,
-    that start is the result, or the input itself where that fails too; :meth:`outcome` tells them apart.
+    example counts where f_1 = 0, on the logits, and f_2 = 0; the nearest such one to the clean input wins. Of another
+    detector than the kernel density its score takes the place of -log KD. Targeted. First, as in the paper, an attack
+    that knows nothing of the detector looks for a start, which is the result, or the input itself where that fails too,
+    where no example counts; :meth:`outcome` tells them apart.
 
     Two quirks of the released code can be switched on: `success_on="softmax"` subtracts the confidence from softmax
-    outputs, so that with a confidence of 1 or more no example ever counts, and `distance_from="start"` measures the
-    distance from the start instead of the clean input.
+    outputs, so that with a confidence of 1 or more no example ever counts; `distance_from="start"` measures from there.
 
     | Paper link: https://arxiv.org/abs/1706.00633 (Section 4.3)
     | Paper link: https://arxiv.org/abs/1705.07263
@@ -248,10 +246,9 @@ class DetectorAwarePGD(_DetectorAwareAttack):
     `min(m / g, 0.1) - w max(s, M) / u`
 
     with the margin `m = max_{k != y} a_k - a_y`, the score s, the median M of clean scores, and their units: g, the
-    clean input's gap between its two largest logits, and u, the spread of the clean scores. Each goal stops pulling
-    soon after it is reached. The weights w are tried one after the other, each from the input and from random points of
-    the ball, on the inputs that still stand. Of the points that reach both goals the one with the lowest score is the
-    result; where none does, the point nearest to them.
+    clean input's gap between its two largest logits, and u, the spread of the clean scores. The weights w are tried in
+    turn, each from the input and from random points of the ball, on the inputs that still stand. Of the points that
+    reach both goals the one with the lowest score is the result; where none does, the point nearest to them.
 
     | Paper link: https://arxiv.org/abs/1706.06083
     | Paper link: https://arxiv.org/abs/1705.07263 (a detector belongs in the attacker's objective)

@@ -22,10 +22,9 @@ _FINAL_SEARCH = 3
 def project_onto_plane(ball: Ball, x: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
     """
     The shortest way from points (B, ...) to a hyperplane, in the box: `min ||d||_p` with `<w, d> + b = 0`, normals w of
-    their shape and offsets b (B,), and x + d in the box. Each coordinate goes against the sign of b w_i, by t (in
-    L-inf) or t |w_i| (in L2), until the box stops it; the way that this gains is concave in t, so Newton's method from
-    t = 0 ends at its solution after finitely many steps. Where the box does not meet the plane, the way to the point of
-    the box that is nearest to it by `<w, d> + b`.
+    their shape and offsets b (B,), and x + d in the box. Each coordinate goes against the sign of b w_i, by t (L-inf)
+    or t |w_i| (L2), until the box stops it; the way that this gains is concave in t, so Newton's method from t = 0 ends
+    at its solution. Where the box does not meet the plane, the way to the point of it that is nearest by `<w, d> + b`.
 
     | Paper link: https://arxiv.org/abs/1907.02044 (Equations 4 and 5)
     """

@@ -153,9 +153,8 @@ class Batch(NamedTuple):
 
 class WhiteBoxAttack(BaseAttack):
     """
-    Base of attacks by gradients on tensors. Each image has a random stream of its own, which depends on the seed and on
-    the image's place in x: what is found for an image does not depend on the others, nor, but for rounding, on the
-    batch size.
+    Base of attacks by gradients on tensors. Each image has a random stream of its own, by the seed and its place in x:
+    what is found for it does not depend on the others, nor, but for rounding, on the batch size.
     """
 
     _estimator_requirements = (PyTorchClassifier,)
@@ -275,7 +274,9 @@ class ObjectiveAttack(WhiteBoxAttack):
     def _attack(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         ball, x, y, targets, directions, start, _ = batch
         aims, sign = (y, -1 if self.targeted else 1) if targets is None else (targets, -1)
-        objective = self._objective(aimed=sign < 0)
+        objective = self.objective
+        if not callable(objective):
+            objective = OBJECTIVES["targeted_dlr" if sign < 0 and objective == "dlr" else objective]
         clean = ball.boxed(x)
 
         def question(x_adv: Tensor, rows: Tensor, **settings: float) -> Answer:
@@ -296,11 +297,6 @@ class ObjectiveAttack(WhiteBoxAttack):
         # what was found on the way to another class compares by the margin
         worth = found.values if targets is None else margin(network.logits(found.points), y)
         return found.points, found.hit, worth
-
-    def _objective(self, aimed: bool) -> Callable[..., Tensor]:
-        if callable(self.objective):
-            return self.objective
-        return OBJECTIVES["targeted_dlr" if aimed and self.objective == "dlr" else self.objective]
 
     def _check_params(self) -> None:
         super()._check_params()

@@ -172,18 +172,14 @@ def run_case(case: Case, settings: Settings, rounds: int = ROUNDS) -> list[Row]:
     rows = []
     for name, values in figures.items():
         reference = contest.references.get(name, next(iter(figures)))
-        ratio = statistics.median(map(_quotient, values, figures[reference]))
+        pairs = zip(values, figures[reference], strict=True)  # memory may be nothing at all, on both sides
+        ratio = statistics.median(mine / theirs if theirs else float(mine > 0) + 1.0 for mine, theirs in pairs)
         goal = case.goal if name in contest.asked_of else None
         words, met = (None, None) if goal is None else (f"<= {goal:.2f}", ratio <= goal)
         spread = (statistics.median(values), min(values), max(values))
         head = (case.name, case.group, case.title, name, contest.unit)
         rows.append(Row(*head, *spread, ratio, reference, contest.note, rounds, words, met, checks.get(name, {})))
     return rows
-
-
-def _quotient(figure: float, reference: float) -> float:
-    """Memory may be nothing at all, on both sides."""
-    return figure / reference if reference else float(figure > 0) + 1.0
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -64,17 +64,17 @@ def evaluate(settings: Evaluate) -> int:
     from art_mmc.reports import record_text, write_robustness
     from art_mmc.studies.evaluate import prepare
 
-    def status(record: RobustnessRecord) -> int:
-        return 0 if settings.fail_under is None else _failed(record, settings.fail_under, settings.min_n)
-
-    return run_verb(settings, prepare, write_robustness, record_text, status=status)
+    return run_verb(settings, prepare, write_robustness, record_text, status=partial(_failed, settings=settings))
 
 
-def _failed(record: RobustnessRecord, least: float, fewest: int) -> int:
+def _failed(record: RobustnessRecord, settings: Evaluate) -> int:
     """The exit status for --fail-under."""
     from art_mmc.evaluation import FIRST_LOOK, HOLDS
     from art_mmc.reports import format_eps
 
+    least, fewest = settings.fail_under, settings.min_n
+    if least is None:
+        return 0
     eps, n = record.eps[-1], record.clean.n
     worst = record.worst_case(eps).accuracy
     status = None if record.verdict is None else record.verdict.status

@@ -20,8 +20,8 @@ REJECTED = -1
 class RejectingNet(torch.nn.Module):
     """
     A network with one more logit, that of rejection: `max_k a_k + (s - T) / u` with the fitted detector's score s, a
-    threshold T and the detector's unit u, the spread of the clean scores. It is the largest exactly where s > T, and
-    everything is differentiable: an attacker sees the detector.
+    threshold T and the spread u of the clean scores. It is the largest exactly where s > T, and differentiable: an
+    attacker sees the detector.
 
     | Paper link: https://arxiv.org/abs/1705.07263 (Section 2.4: a detector as one more class)
     """

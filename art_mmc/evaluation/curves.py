@@ -106,12 +106,9 @@ def measure_curves(
             counts.append(count)
             seconds += took
             bar.update()
-    over_eps, over_steps, zero = {}, {}, {}
     rest = iter(counts)
-    for objective in objectives:
-        over_eps[objective] = tuple(next(rest) for _ in radii)
-        over_steps[objective] = tuple(next(rest) for _ in ladder)
-        zero[objective] = tuple(next(rest) for _ in points)
+    taken = {name: [tuple(next(rest) for _ in each) for each in (radii, ladder, points)] for name in objectives}
+    over_eps, over_steps, zero = ({name: found[i] for name, found in taken.items()} for i in range(3))
     return Curves(
         len(x), int(standing.sum()), radii, over_eps, steps_over_eps, at, ladder, over_steps, zero, norm, seed, seconds
     )

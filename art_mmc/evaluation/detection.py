@@ -131,11 +131,9 @@ class DetectionRecord(Record):
 
     def auc(self, protocol: str = "paper") -> AUC | None:
         """
-        Area under the ROC curve; None where no input is left.
-
-        By protocol "paper", that of the RCE paper's released code: of the inputs that are classified correctly when
-        clean and misclassified after the attack, the clean versions against the attacked ones, in pairs. "usual": all
-        clean inputs, also the misclassified ones, against all attacked inputs that are misclassified.
+        Area under the ROC curve; None where no input is left. By protocol "paper", that of the RCE paper's code: of the
+        inputs that are correct when clean and misclassified after the attack, the clean versions against the attacked
+        ones, in pairs; "usual": all clean inputs against all attacked ones that are misclassified.
         """
         check_name("protocol", protocol, PROTOCOLS)
         if protocol not in self._areas:

@@ -57,7 +57,6 @@ BROKEN_GAP, BROKEN_SHARE = 0.2, 0.5
 #: what a paper's attack climbs, by its name in sentences, and the plan that shows it in our suites
 FLATTERING = {"loss": ("own loss", PGD_LOSS), "cross_entropy": ("cross-entropy", PGD_CROSS_ENTROPY)}
 
-
 #: diagnostics, and number of each sample that was broken in the ball -> its example and the class it is taken for
 Part = tuple[list[Diagnostic], dict[int, tuple[np.ndarray, int]]]
 
@@ -85,9 +84,8 @@ def found(
 class Examination:
     """
     Looks for the symptoms at the largest radius, on so many samples at most that are correct when clean; `record` is
-    what the attacks found, with their examples, `pristine` predicts (N, K) by a copy that was asked nothing yet,
-    `planted` is in how many samples at most an example is planted, `substitutes` are for a transfer attack; None for
-    what there is not.
+    what the attacks found, `pristine` predicts (N, K) by a copy that was asked nothing yet, `planted` is in how many
+    samples at most an example is planted, `substitutes` are for a transfer attack; None for what there is not.
     """
 
     def __init__(
@@ -103,7 +101,6 @@ class Examination:
         planted: int = PLANTED,
         substitutes: Substitutes | None = None,
     ) -> None:
-        self.planted = planted
         self.target, self.record, self.seed, self.batch_size = target, record, seed, batch_size
         self.eps = record.eps[-1]
         self.norm = record.worst_case(self.eps).norm
@@ -113,7 +110,7 @@ class Examination:
         self.x, self.y = x[self.index], y[self.index]
         #: which of the samples stand in the worst case
         self.standing = record.worst_case(self.eps).standing[self.index]
-        self.pristine, self.substitutes = pristine, substitutes
+        self.pristine, self.substitutes, self.planted = pristine, substitutes, planted
         self._known: dict[str, np.ndarray] = {}
         self._points: np.ndarray | None = None
         #: number of each sample that was broken in the ball -> its example and the class that it is taken for
@@ -587,13 +584,11 @@ def judge(
     record: RobustnessRecord, diagnostics: Sequence[Diagnostic], nb_classes: int, converged: float = suites.CONVERGED
 ) -> Verdict:
     """
-    The verdict on the worst case at the largest radius.
-
-    Broken: the clean accuracy is no better than chance, or the worst case is at chance, or it is less than half of what
-    the papers' kind of attack (untargeted, on the own loss or the cross-entropy) leaves and 20 points below that.
-    Untrustworthy: a diagnostic is flagged. Else it is a first look, where the suite is made for no more, or on fewer
-    than :data:`FEWEST` samples; not converged, where the last round of attacks still broke more than a share
-    `converged` of the samples; or it holds so far, by its figure.
+    The verdict on the worst case at the largest radius. Broken: the clean accuracy is no better than chance, or the
+    worst case is at chance, or less than half of what the papers' kind of attack (untargeted, on the own loss or the
+    cross-entropy) leaves and 20 points below that. Untrustworthy: a diagnostic is flagged. Else a first look, where the
+    suite is made for no more, or on fewer than :data:`FEWEST` samples; not converged, where the last round of attacks
+    still broke more than a share `converged` of the samples; or it holds so far, by its figure.
     """
     eps, chance = record.eps[-1], 1 / nb_classes
     worst = record.worst_case(eps)

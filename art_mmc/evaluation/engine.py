@@ -147,8 +147,7 @@ class Watch:
     """
     Stands on the methods of a view, the attack's alone, while it runs on samples with true labels (B,): counts what it
     asks for, looks out for gradients that are no numbers, which ART would replace by zeros, and, to `keep` them, for
-    the first point at which each sample was misclassified. To `remember` is not to predict an input of the last three
-    calls again.
+    the first point at which each sample was misclassified; to `remember` is not to ask for an input again at once.
     """
 
     def __init__(self, view: Any, y: np.ndarray, keep: bool, remember: bool = False) -> None:

@@ -169,10 +169,9 @@ BROKEN, UNTRUSTWORTHY, FIRST_LOOK, NOT_CONVERGED, HOLDS = (
 
 def further(gains: Sequence[int], standing: int) -> tuple[float, float, float]:
     """
-    How many of so many standing samples as much work again, and so twice as much in all, would break, by what rounds of
-    doubled work, at least one, broke: the last round's gain times its ratio to the one before, and no more than that
-    gain. With its 95 % interval by Poisson: below, what so rare a thing falls short of once in forty times; above, the
-    largest mean of which one would see no more than the last gain once in forty times.
+    How many of so many standing samples as much work again would break, by what rounds of doubled work, at least one,
+    broke: the last gain times its ratio to the one before, at most that gain. With its 95 % interval by Poisson: below,
+    what so rare a thing falls short of once in forty times; above, the largest mean of which one would see no more.
     """
     last = gains[-1]
     falls = min(1.0, last / gains[-2]) if len(gains) > 1 and gains[-2] else 1.0

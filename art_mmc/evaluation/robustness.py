@@ -74,13 +74,7 @@ class StateFolder:
             write_atomically({description: json.dumps(fingerprint, indent=1).encode()})
 
     def batch(
-        self,
-        plan: int,
-        x: np.ndarray,
-        number: int,
-        index: np.ndarray,
-        run: Callable[[], Outcome],
-        whole: bool = False,
+        self, plan: int, x: np.ndarray, number: int, index: np.ndarray, run: Callable[[], Outcome], whole: bool = False
     ) -> Outcome:
         """
         A batch of a plan, by its number and its samples, that was finished before, or is run now; a ValueError for a
@@ -278,9 +272,8 @@ class RobustnessEvaluation(Evaluation):
             radii = [radius * box_unit(box, f"suite '{self.suite.name}'") for radius in radii]
         check_radii(radii, self.norm, box)
         pristine = _pristine(classifier, self.batch_size) if self.diagnostics else None  # before anything is asked
-        with seeded(
-            derived_seed(self.seed, Stream.EVALUATION)
-        ):  # networks may draw random numbers, and ART's `predict` does
+        # networks may draw random numbers, and ART's `predict` does
+        with seeded(derived_seed(self.seed, Stream.EVALUATION)):
             target = Target(classifier, x)
             plans, left_out = self.plans, list[str]()
             if self.suite is not None:

@@ -230,6 +230,10 @@ def _first(eps: float, norm: float) -> list[AttackPlan]:
     return _after([_soft(eps, norm, 50, 4, 1.5, 3.0, 2.0, 4.0), towards])
 
 
+def _quick(eps: float, norm: float) -> list[AttackPlan]:
+    return figures(eps, norm, 10) + _first(eps, norm)
+
+
 def _standard(eps: float, norm: float) -> list[AttackPlan]:
     return figures(eps, norm, 20) + _first(eps, norm) + _after([_soft(eps, norm, 100, 3, 1.5, 3.0, 2.0)])
 
@@ -332,12 +336,7 @@ def _alike(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 _ROWS = (
-    Suite(
-        "quick",
-        "own loss, cross-entropy, soft margin, two targets; seconds, a first look",
-        lambda eps, norm: figures(eps, norm, 10) + _first(eps, norm),
-        look=True,
-    ),
+    Suite("quick", "own loss, cross-entropy, soft margin, two targets; seconds, a first look", _quick, look=True),
     Suite("standard", "the same, then more starts and steps; for a first answer", _standard),
     Suite(
         "strong",

@@ -93,13 +93,12 @@ class TransferMatrix(Record):
         :return: Share of the samples that it classifies correctly.
         :raises ValueError: For a name that is not there.
         """
-        for kind, name, known in (
-            ("attack", attack, self.attacks),
-            ("substitute", substitute, self.names),
-            ("target", target, self.names),
-        ):
-            check_name(kind, name, known)
-        index = self.attacks.index(attack), self.names.index(substitute), self.names.index(target)
+        wanted = {
+            "attack": (attack, self.attacks),
+            "substitute": (substitute, self.names),
+            "target": (target, self.names),
+        }
+        index = tuple(known.index(check_name(kind, name, known)) for kind, (name, known) in wanted.items())
         return int(self.correct[index]) / self.n
 
     @property

@@ -83,7 +83,7 @@ class PublishedTable:
     detection: Sequence[str] = ()  # of a table of detectors the attacks, as `art-mmc detect` calls them
     parts: Mapping[str, Sequence[str]] = field(
         default_factory=dict
-    )  # attacks that are several of ours: the worst counts
+    )  # attacks that are several of ours, the worst counts
     substitutes: Mapping[str, str] = field(default_factory=dict)  # of a black-box table, by the number of channels
 
     @property

@@ -147,8 +147,8 @@ def markdown_report(comparison: Comparison, picture: str | None = CURVES_PNG) ->
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and curves.png to a folder, made if need be; return the files."""
-    pictures = {CURVES_PNG: curves_png(comparison)}
-    return write_files(folder, report(markdown_report(comparison), comparison.to_dict(), pictures))
+    files = report(markdown_report(comparison), comparison.to_dict(), {CURVES_PNG: curves_png(comparison)})
+    return write_files(folder, files)
 
 
 def load_report(path: str | os.PathLike[str]) -> Comparison:

@@ -128,8 +128,8 @@ def markdown_report(study: DetectionStudy, picture: str | None = ROC_PNG) -> str
 
 def write_report(study: DetectionStudy, folder: str | os.PathLike[str]) -> list[Path]:
     """Write report.md, report.json and roc.png to a folder, made if need be; return the files."""
-    pictures = {ROC_PNG: figure_png(roc_figure(study))}
-    return write_files(folder, report(markdown_report(study), study.to_dict(), pictures))
+    files = report(markdown_report(study), study.to_dict(), {ROC_PNG: figure_png(roc_figure(study))})
+    return write_files(folder, files)
 
 
 def load_study(path: str | os.PathLike[str]) -> DetectionStudy:

@@ -58,11 +58,6 @@ def norm_text(record: RobustnessRecord) -> str:
     return norm_name(min((each.norm for each in record.attacks if each.bounded), default=math.inf))
 
 
-def name_of(record: RobustnessRecord) -> str:
-    """What a record's provenance calls the classifier."""
-    return str(record.provenance.get("name", "classifier"))
-
-
 def _accuracies(record: RobustnessRecord, eps: float) -> list[str]:
     """Clean, then :func:`side_by_side`; the worst case in bold."""
     *cells, worst = side_by_side(record, eps)
@@ -106,7 +101,7 @@ def records_table(records: Sequence[RobustnessRecord]) -> str:
         verdict = "" if each.verdict is None else each.verdict.status
         for eps in each.eps:
             radius = f"{norm_text(each)} {tables.format_eps(eps)}"
-            head = [name_of(each), dataset, each.suite, radius, str(each.clean.n)]
+            head = [str(each.provenance.get("name", "classifier")), dataset, each.suite, radius, str(each.clean.n)]
             rows.append([*head, *_accuracies(each, eps), verdict])
     header = ["Classifier", "Data set", "Suite", "eps", "n", *_TITLES, "**Worst case**", "Verdict"]
     return tables.markdown_rows(header, rows, left=4)

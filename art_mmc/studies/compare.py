@@ -13,7 +13,6 @@ from art_mmc.evaluation import RobustnessRecord, check_radii, evaluate_robustnes
 from art_mmc.evaluation.codec import Record
 from art_mmc.studies import setup
 from art_mmc.studies.settings import Compare
-from art_mmc.studies.setup import Job
 
 #: samples that are attacked at once
 _BATCH = 256
@@ -45,7 +44,7 @@ class Comparison(Record):
         return self.results[0].robustness.eps
 
 
-def prepare(settings: Compare, device_type: str = "cpu") -> Job:
+def prepare(settings: Compare, device_type: str = "cpu") -> setup.Job:
     """Train and attack all alike. It gives a :class:`Comparison`, and each :class:`DefenceResult` as it comes."""
     defences = settings.defence or list(setup.ORDER)
     dataset, recipe, backbone = setup.load_run(settings)
@@ -90,6 +89,6 @@ def prepare(settings: Compare, device_type: str = "cpu") -> Job:
         }
         return Comparison(conditions, tuple(results))
 
-    return Job(
+    return setup.Job(
         dataset, folder, run, goes_on="the same command with --resume goes on", states=(*states, folder / "state")
     )

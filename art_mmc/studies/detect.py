@@ -34,7 +34,6 @@ from art_mmc.pretrained import find_network
 from art_mmc.state import Stream, derived_seed, seeded
 from art_mmc.studies import setup
 from art_mmc.studies.settings import Detect
-from art_mmc.studies.setup import Job
 
 #: the three metrics of the RCE paper
 PAPER_DETECTORS = ("confidence", "non-me", "kernel-density")
@@ -161,7 +160,7 @@ def _create(settings: Detect, classifier: PyTorchClassifier) -> dict[str, ScoreD
     return {name: create_detector(name, classifier, **common, **more.get(name, {})) for name in settings.detector or ()}
 
 
-def prepare(settings: Detect, device_type: str = "cpu") -> Job:
+def prepare(settings: Detect, device_type: str = "cpu") -> setup.Job:
     """Train or load, fit, attack. It gives a :class:`DetectionStudy`, and classifier, attack, records as they come."""
     given = settings.checkpoint or []
     dataset, recipe, backbone = setup.load_run(settings, [find_network(path) for path in given])
@@ -186,7 +185,7 @@ def prepare(settings: Detect, device_type: str = "cpu") -> Job:
     folder = Path(settings.output).expanduser()
     state = folder / "state"
     places = [state / place for name in (*classifiers, *defences) for place in (name, f"{name}.run")]
-    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(*places, state))
+    return setup.Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(*places, state))
 
 
 @dataclass(frozen=True, repr=False)
@@ -312,10 +311,13 @@ def run_detection_study(
                     }
                     some += _scored(about, plan, {each: fitted[each] for each in against}, before, after, y[first])
                     if plan.name == ATTACKS["cw-wb"]:
-                        goals = _goals(some[-1], fitted[KERNEL], before, after)
+                        # at its target, as no other class comes, and past the density of a typical image of that
+                        hit = after.predictions != before.predictions
+                        typical = fitted[KERNEL].typical_scores(after.predictions)
+                        passed = hit & (some[-1].adversarial_scores <= typical + ROUNDING * np.abs(typical))
                         change = np.square(x_adv[first].astype(float) - x[first]).reshape(len(first), -1)
                         distortion = 255 * np.sqrt(change.mean(axis=1))
-                        white_box.append(WhiteBoxRecord(**about, **goals, distortion=distortion))
+                        white_box.append(WhiteBoxRecord(**about, hit=hit, passed=passed, distortion=distortion))
                 bar.update()
                 records += some
                 if on_attack is not None:
@@ -362,12 +364,6 @@ def _scored(
         )
         for name, detector in detectors.items()
     ]
-
-
-def _goals(found: DetectionRecord, detector: ScoreDetector, before: NetworkOutputs, after: NetworkOutputs) -> Any:
-    """Which images C&W-wb took to their target, as no other class comes, and which past the density too."""
-    hit, typical = after.predictions != before.predictions, detector.typical_scores(after.predictions)
-    return {"hit": hit, "passed": hit & (found.adversarial_scores <= typical + ROUNDING * np.abs(typical))}
 
 
 def _split_test(

@@ -20,13 +20,12 @@ from art_mmc.models.base import WrappedBackbone
 from art_mmc.pretrained import find_network
 from art_mmc.studies import setup
 from art_mmc.studies.settings import Evaluate, check_typed
-from art_mmc.studies.setup import Job
 
 #: test images that are attacked, and images for the curves, at most
 NB_TEST, CURVES = 1000, 64
 
 
-def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
+def prepare(settings: Evaluate, device_type: str = "cpu") -> setup.Job:
     """Load a network and choose the attacks. It gives a :class:`.RobustnessRecord`."""
     suite = get_suite(settings.suite)
     checkpoint = find_network(settings.checkpoint)
@@ -79,7 +78,7 @@ def prepare(settings: Evaluate, device_type: str = "cpu") -> Job:
             about=about,
         )
 
-    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(folder / "state",))
+    return setup.Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=(folder / "state",))
 
 
 def assess(

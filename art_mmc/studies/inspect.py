@@ -276,7 +276,11 @@ def inspect_classifier(
         z[part], logits[part] = features_and_logits(classifier, x[part], layer, batch_size)
         loss[part] = _training_loss(classifier, x[part], y[part], logits[part], batch_size)
     radius = radii[(len(radii) - 1) // 2]
-    x_adv = _adversarial(classifier, x[TEST], y[TEST], radius, steps, batch_size, seed)
+    pgd: dict[str, Any] = {"steps": steps, "step_size": crossing(radius, steps), "every_point": False}
+    plan = AttackPlan("PGD", "pgd", getattr(classifier, "objective", "loss"), radius, **pgd)
+    with seeded(seed):
+        target = Target(classifier, x[TEST])
+    x_adv = run_plan(target, x[TEST], y[TEST], plan, np.ones(len(test), bool), seed, batch_size)[1]
     z[ADVERSARIAL], logits[ADVERSARIAL] = features_and_logits(classifier, x_adv, layer, batch_size)
     y[ADVERSARIAL] = y[TEST]
 
@@ -326,16 +330,6 @@ def _training_loss(
         for start in range(0, len(x), batch_size)
     ]
     return np.concatenate(parts)
-
-
-def _adversarial(
-    classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray, eps: float, steps: int, batch_size: int, seed: int
-) -> np.ndarray:
-    settings: dict[str, Any] = {"steps": steps, "step_size": crossing(eps, steps), "every_point": False}
-    plan = AttackPlan("PGD", "pgd", getattr(classifier, "objective", "loss"), eps, **settings)
-    with seeded(seed):
-        target = Target(classifier, x)
-    return run_plan(target, x, y, plan, np.ones(len(x), bool), seed, batch_size)[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,6 @@ from art_mmc.studies.detect import DetectionStudy, run_detection_study, settled
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import Detect, Reproduce
-from art_mmc.studies.setup import Job, TrainedDefence
 from art_mmc.studies.train import is_summary
 from art_mmc.trainers import RECIPES, Recipe, get_recipe
 
@@ -190,7 +189,7 @@ def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
     return recipe.backbone if small else method.backbone_for(dataset) or recipe.backbone
 
 
-def prepare(settings: Reproduce, device_type: str = "cpu") -> Job:
+def prepare(settings: Reproduce, device_type: str = "cpu") -> setup.Job:
     """
     Train a table's networks, or take trained ones, and attack them, in several processes together. It gives a
     :class:`Reproduction`, and each :class:`Reproduced` as it comes; of detectors a :class:`.DetectionStudy`.
@@ -257,7 +256,7 @@ class _Networks:
         trained = self.train(row)
         return trained.classifier, _in_words(trained, self.dataset), trained.seconds, trained.source
 
-    def train(self, row: Method, substitute: str | None = None) -> TrainedDefence:
+    def train(self, row: Method, substitute: str | None = None) -> setup.TrainedDefence:
         """A row's network, or of its recipe one with another backbone, from another seed."""
         settings, key = self.settings, "substitute" if substitute else row.key
         recipe = method_recipe(row, self.dataset.name, settings.epoch_share, settings.small)
@@ -270,7 +269,7 @@ class _Networks:
         return trained
 
 
-def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
+def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> setup.Job:
     settings, dataset = networks.settings, networks.dataset
     asked = Detect(
         attack=list(table.detection),
@@ -288,10 +287,11 @@ def _of_detectors(table: PublishedTable, rows: Sequence[Method], networks: _Netw
         return run_detection_study(classifiers, dataset, wanted, sources, folder=state)
 
     state = networks.folder / "state"
-    return Job(dataset, networks.folder, run, setup.SAME_COMMAND, states=(*(state / row.key for row in rows), state))
+    states = (*(state / row.key for row in rows), state)
+    return setup.Job(dataset, networks.folder, run, setup.SAME_COMMAND, states=states)
 
 
-def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> Job:
+def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Networks) -> setup.Job:
     settings, dataset, folder = networks.settings, networks.dataset, networks.folder
     suite = get_suite(str(table.suite))
     radii = list(settings.eps or suite.eps_for(dataset.name) or ())
@@ -341,7 +341,7 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         facts = {**conditions, "substitute": crafted_on, **setup.machine(classifier.device)}
         return Reproduction(table.name, dataset.name, facts, tuple(shown))
 
-    return Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=tuple(states.values()))
+    return setup.Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=tuple(states.values()))
 
 
 def _finished(folder: Path, table: str, dataset: str, conditions: Mapping[str, Any]) -> dict[str, Reproduced]:
@@ -372,7 +372,7 @@ def _told(file: Path) -> str:
     )
 
 
-def _in_words(trained: TrainedDefence, dataset: Dataset) -> str:
+def _in_words(trained: setup.TrainedDefence, dataset: Dataset) -> str:
     """How a network was trained, with the epochs that its recipe has in full."""
     recipe = trained.recipe
     full = get_recipe(recipe.name.removesuffix("-small"), dataset.name).nb_epochs

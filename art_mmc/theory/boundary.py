@@ -160,11 +160,7 @@ def lda_boundaries(means: np.ndarray, covariance: np.ndarray | None = None) -> t
 
 
 def boundary_distances(
-    z: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    biases: np.ndarray,
-    covariance: np.ndarray | None = None,
+    z: np.ndarray, y: np.ndarray, weights: np.ndarray, biases: np.ndarray, covariance: np.ndarray | None = None
 ) -> np.ndarray:
     """
     Signed distances of features to the boundaries between their class and each other one, where `w_k . z + b_k` of the
@@ -203,11 +199,7 @@ def boundary_distances(
 
 
 def mean_boundary_distances(
-    z: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    biases: np.ndarray,
-    covariance: np.ndarray | None = None,
+    z: np.ndarray, y: np.ndarray, weights: np.ndarray, biases: np.ndarray, covariance: np.ndarray | None = None
 ) -> np.ndarray:
     """
     What :func:`expected_boundary_distance` predicts, measured: the mean unsigned distance of the features of class i to

@@ -5,6 +5,7 @@ What the papers say of a network's probabilities: the gap that PC widens, and th
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from art_mmc.checks import check_labels, whole
 
@@ -34,8 +35,6 @@ def probability_gap(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     :return: The gaps (N,), in [-1, 1].
     :raises ValueError: For what does not fit.
     """
-    from scipy.special import softmax
-
     logits, y = check_logits(logits, y)
     probabilities = softmax(logits, axis=1)
     rows = np.arange(len(y))
@@ -54,8 +53,6 @@ def reverse_training_error(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     :return: alpha (N,).
     :raises ValueError: For what does not fit.
     """
-    from scipy.special import softmax
-
     logits, y = check_logits(logits, y)
     goal = np.full(logits.shape, 1 / (logits.shape[1] - 1))
     goal[np.arange(len(y)), y] = 0
