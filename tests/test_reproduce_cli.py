@@ -47,7 +47,7 @@ from tests.handmade import RECORD, attack, bits, carlini, figure, protocol, repr
 def test_no_row_without_the_worst_case():
     """Not in the type, and not in any row; what the pages show of them is kept in `tests/pages`."""
     field = {each.name: each for each in dataclasses.fields(PaperRow)}["worst"]
-    assert field.type == "AttackRecord"
+    assert field.type is AttackRecord
     assert inspect.signature(PaperRow).parameters["worst"].default is inspect.Parameter.empty
     rows = paper_rows(reproduction())
     assert len(rows) == 2 * 14

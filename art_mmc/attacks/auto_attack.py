@@ -55,10 +55,7 @@ def _double(estimator: Any) -> Any:
 
 
 class Square(SquareAttack):
-    """
-    ART's Square for images of any size and with or without a box. Its schedule counts steps of 10,000, to which it
-    stretches its own; or, not stretched, steps as they are, which AutoAttack's standard version does.
-    """
+    """ART's Square for images of any size, in a box or none; its schedule is stretched to 10,000 steps, or as it is."""
 
     def __init__(self, estimator: Any, *, stretched: bool = True, **settings: Any) -> None:
         if estimator.clip_values is None:  # ART's clips without asking

@@ -132,10 +132,7 @@ class QueryAttack(BaseAttack):
         """Adversarial samples of the shape of x and, for each, whether it reached its aim, bool (B,)."""
 
     def _query(self, x: np.ndarray, index: np.ndarray, most: int | None = None) -> np.ndarray:
-        """
-        Predictions (M, K), as the classifier gives them, of inputs (M, ...), each counted for its image of the whole,
-        `index` (M,), at most so many in one pass; ValueError where they are not finite, or a single column.
-        """
+        """Predictions (M, K) of inputs, counted for images `index` (M,), `most` at once; ValueError for bad ones."""
         most = self.batch_size if most is None else most
         parts = []
         for start in range(0, len(x), most):

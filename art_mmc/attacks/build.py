@@ -12,7 +12,15 @@ from typing import Any
 from art.attacks import evasion
 from art.attacks.attack import EvasionAttack
 
-from art_mmc.attacks import SPSA, AutoPGD, CarliniL2, FastAdaptiveBoundary, GaussianNoise, RandomRotation, ScheduledPGD
+from art_mmc.attacks import (
+    SPSA,
+    AutoPGD,
+    CarliniL2,
+    FastAdaptiveBoundary,
+    GaussianNoise,
+    RandomRotation,
+    ScheduledPGD,
+)
 from art_mmc.attacks.auto_attack import Square
 from art_mmc.checks import check_name
 

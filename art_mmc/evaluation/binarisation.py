@@ -26,10 +26,7 @@ METHODS = ("fgsm", "pgd", "bim", "mim")
 
 
 class Planted(nn.Module):
-    """
-    The network up to its last linear layer, and for each sample of a batch a linear layer of its own with two classes:
-    0 for the ball around a clean input, 1 for a planted point.
-    """
+    """The network up to its last linear layer, and for each sample a layer of two classes, 1 for its planted point."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -50,10 +50,7 @@ class Record:
 
     @classmethod
     def from_dict(cls: type[R], data: Mapping[str, Any]) -> R:
-        """
-        The record of what :meth:`to_dict` gave, now or in an older version: what that did not write has its default.
-        KeyError when what has no default is missing, ValueError for a document of another kind or of a newer version.
-        """
+        """The record of what :meth:`to_dict` gave, now or before; KeyError or ValueError for another document."""
         if cls.FORMAT is not None and data.get("format", cls.FORMAT) != cls.FORMAT:
             raise ValueError(f"expected a document of format '{cls.FORMAT}', got '{data.get('format')}'.")
         if cls.FORMAT is not None and data.get("version", 1) > cls.VERSION:

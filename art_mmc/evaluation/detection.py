@@ -38,9 +38,8 @@ def auc_roc(
     clean: np.ndarray, adversarial: np.ndarray, paired: bool = False, seed: int = 0, draws: int = _DRAWS
 ) -> AUC | None:
     """
-    Area under the ROC curve, mid-ranks for ties, and its percentile bootstrap interval, of scores of clean inputs (N,)
-    and of adversarial ones (M,), by pairs where they are `paired`; None where one is empty, ValueError for scores that
-    are not finite, or pairs of different numbers.
+    Area under the ROC curve, mid-ranks for ties, and its bootstrap interval, of scores of clean (N,) and adversarial
+    inputs (M,), in pairs where `paired`; None where one is empty, ValueError for what is not finite or paired.
     """
     clean, adversarial = np.asarray(clean, float), np.asarray(adversarial, float)
     for name, scores in (("clean", clean), ("adversarial", adversarial)):

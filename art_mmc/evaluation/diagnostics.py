@@ -314,9 +314,8 @@ class Examination:
 
     def gap(self, objective: str) -> Diagnostic:
         """
-        How far an attack that papers report, on the own loss or the cross-entropy, overstates beside the adaptive
-        objective, by the suite's figures or else PGD's; a reason for distrust where the gradient vanishes and it is no
-        chance.
+        How far an attack on the own loss or the cross-entropy overstates beside the adaptive objective, by the suite's
+        figures or PGD's; a reason for distrust where the gradient vanishes and it is no chance.
         """
         kind, figure = FLATTERING[objective]
         by_name = {each.attack: each for each in self.record.attacks if each.eps == self.eps}

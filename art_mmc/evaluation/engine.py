@@ -90,10 +90,7 @@ class Target:
         return (shape[1], shape[2]) if self.classifier.channels_first else (shape[0], shape[1])
 
     def view(self, objective: str | None) -> LossDefendedClassifier:
-        """
-        A fresh view of the network, with logits but for the own loss, which takes what it was trained on; the objective
-        is a name as in a plan, None for the adaptive one.
-        """
+        """A fresh view of the network on a plan's objective, None for the adaptive; logits but for the own loss."""
         objective = self.adaptive if objective in (None, "adaptive") else objective
         return (self._base if objective == "loss" else self._logits).with_objective(str(objective))
 
@@ -254,9 +251,8 @@ def attack_batch(
     batch_size: int = 256,
 ) -> Outcome:
     """
-    Run a plan on one batch of inputs (B, ...) with true labels (B,): what it made of it. `batch_size` is for attacks
-    that ask for several inputs a sample, at least B. AttackError when the attack crashes, gives numbers that are none,
-    or leaves the ball or the box; FloatingPointError when the classifier's logits for its examples are not finite.
+    What a plan makes of a batch of inputs (B, ...) with true labels (B,), at least B of them in one pass; AttackError
+    when it crashes or breaks its rules, FloatingPointError for logits that are no numbers.
     """
     logits = target.predict(x) if plan.targets is not None or plan.labels == "predicted" else None
     shown = y if plan.labels == "true" or logits is None else logits.argmax(axis=1)
@@ -370,10 +366,7 @@ def check_examples(
 
 
 def beyond_ball(x_adv: np.ndarray, x: np.ndarray, eps: float, norm: float) -> np.ndarray:
-    """
-    Which examples (N, ...) are farther out of the ball than float32 explains, bool (N,): each value rounds to the
-    spacing of numbers of its size, and the 2-norm is a sum over all of them.
-    """
+    """Which examples (N, ...) are farther out of the ball than float32, and sums in it, explain, bool (N,)."""
     spacing = np.spacing(np.maximum(np.abs(x_adv), np.abs(x)).astype(np.float32))
     summed = 0.0 if norm == math.inf else x[0].size * ROUNDING / 1024  # that of torch's `norm` of equal numbers, twice
     reach = eps * (1 + ROUNDING + summed) + distances(2 * spacing, np.zeros_like(x), norm)

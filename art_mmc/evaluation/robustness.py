@@ -76,10 +76,7 @@ class StateFolder:
     def batch(
         self, plan: int, x: np.ndarray, number: int, index: np.ndarray, run: Callable[[], Outcome], whole: bool = False
     ) -> Outcome:
-        """
-        A batch of a plan, by its number and its samples, that was finished before, or is run now; a ValueError for a
-        damaged file, or one of other samples. Unless it is to be kept `whole`, what still stands is clean in the file.
-        """
+        """A batch of a plan, kept or run now; what stands is clean in the file unless it is kept `whole`."""
 
         def facts(outcome: Outcome) -> dict[str, Any]:
             moved = np.flatnonzero(~outcome.standing | whole)

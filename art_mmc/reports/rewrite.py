@@ -23,9 +23,8 @@ KINDS: dict[str | None, tuple[Callable[[Path], Any], Callable[[Any], str], Calla
 
 def rewrite(paths: Sequence[Path], folder: Path) -> tuple[str, list[Path]]:
     """
-    Reports made again from files report.json of the commands that :data:`KINDS` has, and what to print: one into the
-    folder itself; of several, all of `art-mmc evaluate`, each into a folder of its own there, and a table of all side
-    by side. OSError when a file can't be read, ValueError when it holds something else.
+    Reports made again from report.json, and what to print: of one into the folder; of several, of `art-mmc evaluate`,
+    each into a folder there, with a table of all. OSError or ValueError for a file that is none.
     """
     formats = [str(read_document(path)["format"]) for path in paths]  # all of them before anything is written
     if len(paths) == 1:

@@ -92,9 +92,8 @@ def assess(
     about: Mapping[str, Any] | None = None,
 ) -> RobustnessRecord:
     """
-    Evaluate a classifier, called `name` in reports (its defence or its class if empty), on test images of a data set,
-    `nb_test` of them by the evaluation's seed, or all, put on the range of its `clip_values`; with curves of so many.
-    The record has inputs and examples, and in its provenance the entries of `about`.
+    Evaluate a classifier, called `name` in reports, on `nb_test` test images, or all, put on the range of its
+    `clip_values`, with curves of so many; the record has inputs and examples, and `about` in its provenance.
     """
     index = setup.choose_test_images(dataset, nb_test, evaluation.seed)
     x, y = in_box(dataset.x_test[index], classifier.clip_values), dataset.y_test[index]

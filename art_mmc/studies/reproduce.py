@@ -158,10 +158,7 @@ def check_reproduction(
     budget: float = 1.0,
     small: bool = False,
 ) -> list[Method]:
-    """
-    Which rows a reproduction is about: by default those that have figures on the data set and can be trained or are
-    given, and those given that the table lacks; ValueError for what does not fit together.
-    """
+    """Which rows: by default all with figures that can be trained or are given; ValueError for what does not fit."""
     with_figures = {cell.method for cell in table.select(dataset.name)}
     more = [row for row in map(table.method, given) if row not in table.methods]
     if methods is None:

@@ -45,9 +45,8 @@ SAME_COMMAND = "the same command goes on from the last finished batch"
 @dataclass(frozen=True)
 class Job:
     """
-    What a verb is about to do, once all that it was told has been checked. `run` is called with what takes parts of the
-    record as they come, or None, and returns the record. `own` is the folder that no other run may write to meanwhile,
-    if it is not `folder`; `goes_on` says how an interrupted run does, if it can.
+    What a verb is about to do, all it was told being checked: `run`, called with what takes parts of the record or
+    None, returns it; no other run may write to `own`, or `folder`, and `goes_on` says how an interrupted one does.
     """
 
     dataset: Dataset
@@ -72,9 +71,8 @@ def load_data(
     settings: Data, name: str | None = None, networks: Sequence[Path] = (), test_only: bool = False
 ) -> Dataset:
     """
-    The data set of the settings, or of another name; one process downloads it, and then all have it. Where none is
-    named it is that of the first of the networks' files if this is one of the package, of which the package has a
-    sample for those who test only; else the digits. ValueError where training images are needed and there are none.
+    The data set of the settings, or of another name, downloaded by one process; else that of the first network, if it
+    is the package's, a sample for those who test only, or the digits. ValueError without training images.
     """
     name = name or settings.dataset
     if name is None and networks and networks[0].parent == FOLDER:
