@@ -191,9 +191,7 @@ class AutoAttackStandard(BaseAttack):
         return on_double(self.estimator)
 
     def _predict(self, x: np.ndarray) -> np.ndarray:
-        """
-        The classifier's own outputs (N, K); FloatingPointError when they are not finite: NaN would pass for some class.
-        """
+        """The classifier's outputs (N, K); FloatingPointError where they are not finite: NaN would pass for a class."""
         outputs = self._fast().predict(np.asarray(x, dtype=ART_NUMPY_DTYPE), batch_size=self.batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())

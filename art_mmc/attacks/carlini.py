@@ -68,9 +68,7 @@ OPTIMIZERS: dict[str, type[_TanhAdam] | type[_Fista]] = {"adam": _TanhAdam, "fis
 
 
 def lead_term(behind: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The term of f for the class, and whether its logit leads by as much, lying `behind` the largest other one, (B,).
-    """
+    """The term of f for the class, and whether its logit leads by as much; `behind` is by how much it lags, (B,)."""
     return (behind + confidence).clamp_min(0), (behind + confidence <= 0) & (behind < 0)
 
 

@@ -262,9 +262,7 @@ class SPSA(QueryAttack):
         return (self.eps * noise).astype(np.float32)
 
     def _step(self, gradient: np.ndarray, moments: np.ndarray, number: int) -> np.ndarray:
-        """
-        The `number`-th step, from 1, about of unit length in the ball's norm, along gradients; updates Adam's moments.
-        """
+        """The `number`-th step, from 1, about of unit length in the ball's norm; updates Adam's two moments."""
 
         def square(values: np.ndarray) -> np.ndarray:
             if self.norm != 2:

@@ -57,10 +57,7 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def failures(job: Job, factory: str | None = None) -> Iterator[None]:
-    """
-    Around training and attacks: what is due to the settings, logits that are no numbers, an attack that fails, another
-    run's files, the code of a factory, is a line and no bug; what is interrupted can go on, where it can.
-    """
+    """Around training and attacks: what is due to the settings is a line and no bug; an interrupted run may go on."""
     from art_mmc.evaluation import AttackError
     from art_mmc.theory import FeatureError
     from art_mmc.trainers.run_folder import RunMismatchError

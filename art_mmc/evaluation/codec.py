@@ -31,10 +31,7 @@ def unwritten(**kwargs: Any) -> Any:
 
 
 class Record:
-    """
-    Mixin of a dataclass that JSON can hold: its fields, of records, arrays, plain values, and tuples, lists and
-    dictionaries of these, and, for readers without this package, the properties that it names in `DERIVED`.
-    """
+    """Mixin of a dataclass that JSON can hold: its fields and, for other readers, the properties named in `DERIVED`."""
 
     #: properties that are written too, and not read
     DERIVED: ClassVar[tuple[str, ...]] = ()

@@ -28,9 +28,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 def curve_radii(eps: float | Sequence[float], norm: float = math.inf, clip_values: Any = UNIT_BOX) -> tuple[float, ...]:
-    """
-    Radii for a curve, ascending: the evaluation's, parts of the largest, up to twice that or the width of the box.
-    """
+    """Radii for a curve, ascending: the evaluation's, parts of the largest, up to twice that or the box's width."""
     radii, widest = check_radii(eps, norm, clip_values), box_width(clip_values)
     grid = list(radii)
     for share in SHARES:

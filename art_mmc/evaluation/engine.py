@@ -100,9 +100,7 @@ class Target:
         return margin(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(y)).numpy()
 
     def predict(self, x: np.ndarray, batch_size: int = 256, **kwargs: Any) -> np.ndarray:
-        """
-        The classifier's own outputs (N, K); FloatingPointError where they are not finite: NaN would pass for a class.
-        """
+        """The classifier's outputs (N, K); FloatingPointError where they are not finite: NaN would pass for a class."""
         outputs = self.probe(x, batch_size)
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
@@ -349,10 +347,7 @@ def _called(plan: AttackPlan) -> str:
 def check_examples(
     x_adv: np.ndarray, x: np.ndarray, attack: str, eps: float | None, norm: float, clip_values: Any
 ) -> None:
-    """
-    AttackError for examples (B, ...) that are no numbers, or outside the box or the ball about the clean inputs, radius
-    infinity for none, None where neither binds: an attack that breaks its own rules says nothing about robustness.
-    """
+    """AttackError for examples (B, ...) that are no numbers, or outside ball or box; eps is None for neither."""
     if not np.isfinite(x_adv).all():
         raise AttackError(f"{attack} gave NaN or infinite values.")
     if eps is None:

@@ -48,10 +48,7 @@ ATTACKS = (FGSM, PGD_LOSS, PGD_ADAPTIVE)
 
 
 class StateFolder:
-    """
-    The finished batches of an evaluation and parts of its diagnostics and curves, a file each, from which a killed run
-    goes on, by any number of processes; ValueError for those of another fingerprint, or a damaged file.
-    """
+    """Finished parts of an evaluation, a file each, from which a killed run goes on; ValueError for another's."""
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
         self.path = path

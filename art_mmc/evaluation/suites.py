@@ -215,10 +215,7 @@ def _soft(eps: float, norm: float, steps: int, starts: int, *radii: float) -> At
 def _towards(
     name: str, method: str, objective: str | None, eps: float, norm: float, steps: int, targets: int, **options: Any
 ) -> AttackPlan:
-    """
-    Towards each of the likeliest other classes in turn. Where the untargeted attack follows the runner-up into a dead
-    end, as on networks trained by PC, a few steps towards another class find what hundreds do not find.
-    """
+    """Towards each of the likeliest other classes in turn, which finds what hundreds of untargeted steps do not."""
     options["nb_targets"] = targets
     name = f"{name}, {targets} target{'s' * (targets > 1)}"
     return AttackPlan(name, method, objective, eps, norm, steps, targets="all", options=MappingProxyType(options))
@@ -239,10 +236,7 @@ def _standard(eps: float, norm: float) -> list[AttackPlan]:
 
 
 def _round(eps: float, norm: float, number: int) -> list[AttackPlan]:
-    """
-    What `strong` does on top until it finds little: from new starts, twice as many in each round, and towards other
-    classes with twice the steps; FAB where a first round has found something, since by itself it broke nothing there.
-    """
+    """What `strong` does on top until it finds little, twice as much a round; FAB, which broke nothing first, later."""
     share = 2 ** (number - 1)
     plans = [
         _soft(eps, norm, 100, 2 * share, *((3.0, 2.0) if number % 2 else (2.0, 4.0, 1.0, 3.0))),

@@ -187,10 +187,7 @@ def _backbone(method: Method, recipe: Recipe, dataset: str, small: bool) -> str:
 
 
 def prepare(settings: Reproduce, device_type: str = "cpu") -> setup.Job:
-    """
-    Train a table's networks, or take trained ones, and attack them, in several processes together. It gives a
-    :class:`Reproduction`, and each :class:`Reproduced` as it comes; of detectors a :class:`.DetectionStudy`.
-    """
+    """Train or take a table's networks, attack them: a :class:`Reproduction`, or of detectors a detection study."""
     table = get_published(settings.table)
     if table.suite is None and not table.detection:
         raise ValueError(f"{table.name} has nothing that could be attacked")

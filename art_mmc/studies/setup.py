@@ -198,8 +198,7 @@ def build_classifier(
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set, with a backbone by name or factory, "module:function", which scales its
-    inputs as a :class:`.Recipe` says, and options of the defence; ValueError for what does not fit together.
+    An untrained classifier for a data set, its backbone by name or factory, "module:function", scaled by a recipe.
     """
     with seeded(seed):
         return create_classifier(
@@ -250,10 +249,7 @@ def train_defence(
     resume: bool = False,
     **settings: Any,
 ) -> TrainedDefence:
-    """
-    Train one defence on a data set, from the same weights for each but for its head; `settings` are more arguments of
-    the trainer. ValueError for what does not fit together, FloatingPointError when the training diverges.
-    """
+    """Train one defence, from the same weights for each but for its head; `settings` are more of the trainer's."""
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(
         defence, dataset, backbone, seed, device_type, activation, recipe.scaling, **(options or {})

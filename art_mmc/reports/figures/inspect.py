@@ -129,10 +129,7 @@ def spread(places: np.ndarray, least: float) -> np.ndarray:
 
 
 def density_figure(curves: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> style.Figure:
-    """
-    Log density over the quantile of the loss, medians of tenths of the samples, several networks together: of each
-    network, for each panel by its name, "train" and "test": rows of loss and log density (2, N).
-    """
+    """Log density over the loss' quantile; network -> panel -> "train", "test" -> rows of loss and density (2, N)."""
     panels = list(next(iter(curves.values())))
     figure = _new_figure(4.9 * len(panels) + 0.2, 4.6, "Sample density over loss")
     for panel, name in zip(style.grid(figure, len(panels), len(panels)), panels, strict=True):
