@@ -58,7 +58,7 @@ def test_a_classifier_costs_torch_and_art_s_classifier_and_no_more(loaded):
 
 #: what may be carried elsewhere -> all that comes along: its base, and what that needs
 _ATTACK = {"attacks", "attacks.base", "checks"}
-_WHITE_BOX = {"attacks", "attacks.white_box", "checks", "objectives"}
+_WHITE_BOX = _ATTACK | {"attacks.white_box", "objectives"}
 _DETECTOR = {"detectors", "detectors.base", "checks", "models", "models.features", "models.inference"}
 _LOSS = {"losses", "losses.base", "checks", "options"}
 LUGGAGE = {
@@ -81,7 +81,7 @@ LUGGAGE = {
 } | {
     "AutoAttackStandard": _WHITE_BOX
     | {"attacks.auto_attack", "attacks.auto_pgd", "attacks.fast_adaptive_boundary", "state"},
-    "CarliniL2": _ATTACK | _WHITE_BOX | {"attacks.carlini"},
+    "CarliniL2": _WHITE_BOX | {"attacks.carlini"},
 }
 #: what brings a floor of the house along -> at most so many modules
 FLOORS = {"MMCClassifier": 36, "ThresholdedClassifier": 40, "MMCTrainer": 50, "RobustnessEvaluation": 62}
