@@ -454,6 +454,10 @@ class _Flat:
                 module, original, checking = source.imports[name]
                 if module.split(".")[0] in ("art_mmc", "forms"):
                     self._want(module, original)
+                    users = [self.order.index(each.name) for each in sources if each.name in self.order]
+                    if users and module in self.order[min(users) :]:  # what a base needs stands before it
+                        self.order.remove(module)
+                        self.order.insert(min(users), module)
                 else:
                     self.imports.add((module, original, name, checking))
                 return
