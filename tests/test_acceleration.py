@@ -39,7 +39,7 @@ from art_mmc.evaluation import RobustnessEvaluation
 from art_mmc.evaluation.engine import Target
 from art_mmc.models import create_backbone
 from art_mmc.models.features import logits_and_features
-from art_mmc.models.inference import Prepared
+from art_mmc.models.inference import Prepared, convolution_weights, favours_channels_last
 from art_mmc.state import seeded
 from art_mmc.theory import rank_study
 from art_mmc.trainers import LossTrainer
@@ -404,6 +404,14 @@ def test_a_call_in_one_thread_knows_nothing_of_another_s(digits: Digits):
 
 
 # --- memory format ----------------------------------------------------------------------------------------------------
+
+
+def test_rule_of_the_format():
+    narrow, wide, dense = map(convolution_weights, ([nn.Conv2d(1, 4, 3)], [nn.Conv2d(512, 512, 3)], [nn.Linear(4, 4)]))
+    x = torch.rand(4, 1, 8, 8)
+    assert favours_channels_last(narrow, x)
+    for weights, inputs in ((wide, x), (dense, x), (narrow, x.flatten(1)), (narrow, x.double())):
+        assert not favours_channels_last(weights, inputs)
 
 
 def test_network_that_takes_no_channels_last_is_asked_once():
