@@ -71,15 +71,16 @@ def test_against_the_algorithm_written_out(targeted, confidence):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+NO_DETECTOR = {"initial_const": 1.0, "start_binary_search_steps": 0, "eta": 1e9}
+
+
 @pytest.mark.parametrize(
     ("cls", "settings"),
     [
         (CarliniL2, {"learning_rate": 0.02}),
         (CarliniL2, {"learning_rate": 0.05, "optimizer": "fista"}),
-        (
-            DensityAwareCarliniL2,
-            {"learning_rate": 0.02, "initial_const": 1.0, "start_binary_search_steps": 0, "eta": 1e9},
-        ),
+        (DensityAwareCarliniL2, {"learning_rate": 0.02, **NO_DETECTOR}),
+        (DensityAwareCarliniL2, {"learning_rate": 0.05, "optimizer": "fista", **NO_DETECTOR}),
     ],
 )
 def test_nearest_example_of_a_linear_classifier(cls, settings):

@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from art_mmc.attacks.base import BaseAttack
-from art_mmc.attacks.carlini import carlini_search, lead_term
+from art_mmc.attacks.carlini import OPTIMIZERS, carlini_search, lead_term
 from art_mmc.attacks.white_box import Ball, per_sample
-from art_mmc.checks import check_eps, check_images, check_labels, choice, number, whole
+from art_mmc.checks import check_eps, check_images, check_labels, check_name, choice, number, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
 from art_mmc.state import derived_seed
@@ -121,16 +121,18 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         batch_size: int = 128,
         seed: int = 0,
         verbose: bool = True,
+        optimizer: str = "adam",
     ) -> None:
         """
-        Create a :class:`.DensityAwareCarliniL2` instance. The defaults are the paper's settings.
+        Create a :class:`.DensityAwareCarliniL2` instance. The defaults are the paper's settings. FISTA from a
+        first c of 0.01 succeeds more often in as many steps; a c that is too large for any example only grows.
 
         :param classifier: The classifier.
         :param detector: A fitted detector of it; in the paper a :class:`.KernelDensityDetector`.
         :param confidence: By how much the target's logit must lead.
         :param eta: Score that the detector may see at most: "median" of the clean inputs predicted as the target,
                "threshold", which is just undetected, or a number.
-        :param learning_rate: Step of Adam, in the space of arctanh.
+        :param learning_rate: Learning rate: Adam's in the space of arctanh, FISTA's in that of the inputs.
         :param binary_search_steps: Number of constants c that are tried.
         :param max_iter: Steps for each c.
         :param initial_const: The first c.
@@ -142,6 +144,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :param batch_size: Samples that are attacked at once.
         :param seed: Seed of the random targets, where none are given.
         :param verbose: Whether to show a progress bar.
+        :param optimizer: "adam" or "fista", of both searches.
         """
         super().__init__(estimator=classifier)
         self._targeted = True
@@ -217,9 +220,9 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
             ball.high,
             learning_rate=self.learning_rate,
             **settings,
-            check_every=max(
-                100, settings["max_iter"] // 10
-            ),  # not soon: pixels at the border of the box are slow to leave it
+            optimizer=self.optimizer,
+            # not soon: pixels at the border of the box are slow to leave it; never by FISTA, whose loss swings
+            check_every=max(100, settings["max_iter"] // 10) if self.optimizer == "adam" else None,
             start=start,
             anchor=start if aware and self.distance_from == "start" else clean,
         )
@@ -236,6 +239,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
             raise ValueError(f"eta: expected 'median', 'threshold' or a finite number, got {self.eta!r}.")
         choice("success_on", self.success_on, ("logits", "softmax"))
         choice("distance_from", self.distance_from, ("clean", "start"))
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
 
 
 class DetectorAwarePGD(_DetectorAwareAttack):

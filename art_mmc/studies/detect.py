@@ -211,16 +211,16 @@ def attack_plan(name: str, wanted: Detect, **aware: Any) -> AttackPlan:
         if plan.name == ATTACKS[name] and not name.startswith("cw"):
             return replace(plan, labels="predicted", samples=None, every_point=False)
     search: dict[str, Any] = {"targets": "random", "steps": iterations(10000), "step_size": 0.01}
-    # by FISTA: in as few steps the paper's Adam leaves a third of the images of a network trained by RCE
+    # by FISTA: in as few steps the paper's Adam leaves a third of the images of a network trained by RCE, and more than
+    # half where the density is in its way
     fista: dict[str, Any] = {"binary_search_steps": 9, "initial_const": 1.0, "optimizer": "fista"}
-    # the paper's, but for two: its confidence of 5 is beyond the logits of some networks, and few steps must be long to
-    # leave the border of the box
-    density = {"confidence": 0.0, "binary_search_steps": 9, "start_max_iter": iterations(5000), **aware}
-    long = {"step_size": 0.01 / math.sqrt(wanted.attack_share), "samples": wanted.nb_white_box}
+    # without the paper's confidence of 5, beyond the logits of some networks, and from a smaller c
+    density = {**fista, "confidence": 0.0, "initial_const": 0.01, "start_max_iter": iterations(5000), **aware}
+    density["start_initial_const"] = 1.0
     rows: dict[str, dict[str, Any]] = {
         "cw": {"method": "cw-adam", **search, "options": {**fista, "confidence": 0.0}},
         "cw-hc": {"method": "cw-adam", **search, "options": {**fista, "confidence": 10.0}},
-        "cw-wb": {"method": "cw-adam", **search, **long, "options": density},
+        "cw-wb": {"method": "cw-adam", **search, "samples": wanted.nb_white_box, "options": density},
         "pgd-wb": {"method": "pgd", "eps": eps, "steps": 40, "labels": "true", "options": aware},
     }
     kind = _AwarePlan if aware else AttackPlan
