@@ -280,6 +280,45 @@ def test_parameters_are_checked_at_once_and_when_they_are_set(cls):
         make(cls).set_params(epsilon=0.1)
 
 
+@each_attack
+def test_what_a_user_derives_keeps_what_is_its_own(cls):
+    """The list of parameters, attributes, keywords of the class and `set_params`, which no constructor calls."""
+
+    class Registered:
+        def __init_subclass__(cls, tag: str) -> None:
+            cls.tag = tag
+
+    class Derived(cls, Registered, tag="mine"):
+        attack_params = [*EvasionAttack.attack_params, "batch_size"]
+
+        def __init__(self, *given: Any, unit: float = 3.0, **settings: Any) -> None:
+            self.unit, self.clip_values = unit, "own"
+            super().__init__(*given, **settings)
+            self.calls = 0
+
+        def set_params(self, **settings: Any) -> None:
+            self.calls += 1
+            super().set_params(**settings)
+
+        def targets(self, x: np.ndarray) -> np.ndarray:
+            self.calls += 10
+            return super().targets(x)
+
+    classifier, (x, y) = undefended(), some(2)
+    detectors = [make(cls).detector] if cls in BY_DETECTOR else []
+    attack = Derived(classifier, *detectors, **QUICK[cls], verbose=False)
+    assert (attack.tag, attack.unit, attack.clip_values, attack.calls) == ("mine", 3.0, "own", 0)
+    assert Derived.attack_params == [*EvasionAttack.attack_params, "batch_size"]
+    attack.generate(x, None if cls is DensityAwareCarliniL2 else y)
+    attack.set_params(batch_size=1)
+    assert (attack.calls, attack.batch_size) == (11 if cls is DensityAwareCarliniL2 else 1, 1)
+
+
+def test_of_several_mistakes_the_first_is_told():
+    with pytest.raises(ValueError, match="batch_size"):
+        GaussianNoise(undefended(), batch_size=0, verbose=1)
+
+
 @pytest.mark.parametrize("cls", STEPWISE)
 def test_targets_of_the_user_s(cls):
     x, y = some(12)

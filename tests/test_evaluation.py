@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import signal
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from art_mmc.evaluation import (
     FGSM,
     METHODS,
     PGD_LOSS,
+    SUITES,
     WORST_CASE,
     AttackError,
     AttackPlan,
@@ -764,6 +766,28 @@ def test_a_network_of_probabilities_is_attacked_by_their_logarithms():
     np.testing.assert_array_equal(run(plan, probabilities).attacks[0].standing, run(plan).attacks[0].standing)
     behind = plain(Around(undefended().model, behind=lambda z: z), postprocessing_defences=ReverseSigmoid())
     assert not Target(behind, x).probabilities
+
+
+class Cut(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x.detach())
+
+
+def test_views_evaluations_and_suites_pickle():
+    """Of a network of probabilities, and of one that cuts its input off from the gradient, too."""
+    x, network = digits()[2], undefended().model
+    for odd in (torch.nn.Sequential(network, torch.nn.Softmax(dim=1)), Cut(network)):
+        target = Target(plain(odd), x)
+        assert target.probabilities or target.cut
+        view = target.view("margin")
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(view)).predict(x[:3]), view.predict(x[:3]))
+    for name in ("quick", "standard", "strong"):
+        assert pickle.loads(pickle.dumps(SUITES[name])) == SUITES[name]
+        assert pickle.loads(pickle.dumps(RobustnessEvaluation(name, eps=0.1))).suite == SUITES[name]
 
 
 # ------------------------------------------------------------------------------------------------- the whole record

@@ -30,18 +30,25 @@ def positive_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 < value < np.inf)
 
 
+def _arguments(cls: type) -> list[str]:
+    """Names of a constructor's arguments but for self, the classifier, *args and **kwargs."""
+    _, *given = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    return [each.name for each in given if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)][1:]
+
+
 class BaseAttack(EvasionAttack):
     """Base of all: its parameters are the arguments of its constructor but for the classifier."""
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        _, *given = inspect.signature(cls.__init__).parameters.values()
-        names = [each.name for each in given if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-        cls.attack_params = list(dict.fromkeys([*cls.attack_params, *names[1:]]))
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "attack_params" not in cls.__dict__:
+            cls.attack_params = list(dict.fromkeys([*cls.attack_params, *_arguments(cls)]))
 
     def _keep(self, given: dict[str, Any]) -> None:
-        """Keep the arguments of a constructor, its `locals()`, and check them."""
-        self.set_params(**{name: given[name] for name in self.attack_params if name in given})
+        """Keep the arguments of a constructor, its `locals()`, which have its class, and check them."""
+        for name in _arguments(given["__class__"]):
+            setattr(self, name, given[name])
+        self._check_params()
 
     def _ask(self, names: str, fits: Callable[[Any], bool], expected: str, what: str = "argument") -> None:
         """ValueError, in ART's words, where one of several parameters, their names between blanks, does not fit."""
@@ -166,9 +173,10 @@ class QueryAttack(BaseAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self._ask_switches("targeted verbose")
+        self._ask_switches("targeted")
         self._ask("batch_size", whole_number, "a positive integer", "batch size")
         self._ask("seed", lambda seed: seed is None or whole_number(seed, 0), "None or a non-negative integer")
+        self._ask_switches("verbose")
 
 
 class TrialAttack(QueryAttack):

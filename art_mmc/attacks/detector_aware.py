@@ -179,7 +179,8 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
                 )
         return torch.cat(hit).numpy(), torch.cat(excess).numpy()
 
-    _own_labels = targets
+    def _own_labels(self, x: np.ndarray) -> np.ndarray:
+        return self.targets(x)
 
     def _limits(self, targets: Tensor) -> Tensor:
         """The eta of each target, (B,)."""

@@ -49,6 +49,16 @@ class Through(torch.nn.Module):
         return self.behind(x, self.network(x))
 
 
+def _bridged(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """With a gradient of zero where a network cuts its input off from the gradient: attacks run, and see nothing."""
+    return outputs + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+def _logarithm(x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Of probabilities: logits of the same decision, at least the logarithm of the smallest normal number."""
+    return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+
+
 class Target:
     """A classifier under attack, any ART `PyTorchClassifier`: its predictions, and views of its network to attack."""
 
@@ -65,16 +75,12 @@ class Target:
         #: whether the network's outputs have no gradient with respect to its inputs, not even zero
         self.cut = _is_cut(self._base, x[:1])
         if self.cut:
-            # a gradient of zero: attacks run, and see nothing
-            bridged = Through(self._base.model, lambda x, outputs: outputs + 0 * x.flatten(1).sum(dim=1, keepdim=True))
-            self._base = share_network(self._base, bridged)
+            self._base = share_network(self._base, Through(self._base.model, _bridged))
         #: whether the network gives probabilities instead of logits
         self.probabilities = all(is_probability(_outputs(self._base, row[None])[0]) for row in x[:16])
         self._logits = self._base
         if self.probabilities:
-            # logits of the same decision, at least the logarithm of the smallest normal number
-            logarithm = Through(self._base.model, lambda _, out: out.clamp_min(torch.finfo(out.dtype).tiny).log())
-            self._logits = share_network(self._base, logarithm)
+            self._logits = share_network(self._base, Through(self._base.model, _logarithm))
 
     @property
     def adaptive(self) -> str:

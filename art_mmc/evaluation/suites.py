@@ -42,6 +42,10 @@ CONVERGED, ROUNDS = 0.002, 2
 Plans = Callable[[float, float], list[AttackPlan]]
 
 
+def _nothing(eps: float, norm: float) -> list[AttackPlan]:
+    return []
+
+
 @dataclass(frozen=True)
 class Suite:
     """
@@ -65,7 +69,7 @@ class Suite:
     plans: Plans
     eps: Mapping[str, tuple[float, ...]] | None = None
     once: tuple[AttackPlan, ...] = ()
-    beside: Plans = lambda eps, norm: []
+    beside: Plans = _nothing
     quirks: tuple[str, ...] = ()
     quotable: bool = False
     look: bool = False

@@ -20,8 +20,9 @@ def pretrained_names() -> list[str]:
 
 def pretrained_card(name: str) -> dict[str, Any]:
     """
-    What is known of a network, plain data: what `art-mmc train` writes beside a classifier, "defence" and "history"
-    among it, and "name", "dataset", "file", "logits" and "evaluation".
+    What is known of a network: who trained it how, the size and checksum of its file, and what attacks leave of it.
+    Plain data: what `art-mmc train` writes beside a classifier ("defence", "backbone", "clean_test_accuracy",
+    "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
     """
     check_name("pretrained network", name, pretrained_names())
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
