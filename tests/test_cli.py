@@ -552,10 +552,15 @@ def test_a_disk_that_is_full_while_training_is_a_line(tiny, run):
 
 
 def test_names_with_a_dot_have_files_of_their_own(tiny, run):
+    """In a folder in which a user's own page and table lie, and stay."""
+    theirs = {"report.md": "mine", "attacks.csv": "a,b"}
+    for file, text in theirs.items():
+        Path(file).write_text(text)
     for name in ("mmc-eps0.1", "mmc-eps0.3", "net.pt"):
         assert run("train", "--defence", "mmc", "--dataset", tiny, "--epochs", 1, "--quiet", "--output", name)[0] == 0
     names = {f"{name}{ending}" for name in ("mmc-eps0.1", "mmc-eps0.3") for ending in ("", ".json", ".run")}
-    assert {path.name for path in Path().iterdir()} == names | {"net.pt", "net.json", "net.run"}
+    assert {path.name for path in Path().iterdir()} == names | {"net.pt", "net.json", "net.run"} | theirs.keys()
+    assert all(Path(file).read_text() == text for file, text in theirs.items())
     assert find_history("mmc-eps0.1") == Path("mmc-eps0.1.json")
     assert find_history("net.pt") == Path("net.json")
 

@@ -159,7 +159,8 @@ def run_verb(
             world = processes.enter_context(process_group(device_type))
             job = prepare(settings, device_type)
             check_writable(job.folder)
-            check_report(job.folder)
+            if job.own is None:  # else no report is written, and what lies in the folder is others'
+                check_report(job.folder)
         talks = line is not None and world.is_main and not settings.quiet
 
         def tell(*results: Any) -> None:
