@@ -163,8 +163,9 @@ ROWS = 1e-2
 
 def check_labels(y: np.ndarray, nb_classes: int, name: str = "y", length: int | None = None) -> np.ndarray:
     """
-    Labels as class indices (N,), int64, of probabilities the likeliest: `length` of them if given, (N,) or (N, 1),
-    whole and in [0, nb_classes), or (N, nb_classes), each row of sum 1. ValueError, which has the `name`, else.
+    Labels as class indices (N,), int64, of probabilities the likeliest: they are (N,) or (N, 1), whole and in [0,
+    nb_classes), or (N, nb_classes), each row of sum 1. ValueError when there are none, or not `length` of them, when
+    they are of another shape or out of range; `name` is what the message calls them.
     """
     if y.dtype == object:
         y = np.asarray(y.tolist())

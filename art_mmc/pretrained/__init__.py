@@ -29,7 +29,10 @@ def pretrained_card(name: str) -> dict[str, Any]:
 
 
 def find_network(path: str | os.PathLike[str]) -> Path:
-    """The file of a path or, where none is there, the package's of that name; FileNotFoundError where neither is."""
+    """
+    The file of a network: that of the path or, where there is none, of the network of the package that has the name.
+    FileNotFoundError where there is neither.
+    """
     file, names = as_path("path", path), pretrained_names()
     if not file.is_file() and os.fspath(path) in names:
         return FOLDER / f"{os.fspath(path)}.pt"

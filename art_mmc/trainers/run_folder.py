@@ -5,7 +5,6 @@ The folder of a training run: `last.pt`, from which it can go on, `best.pt`, and
 import csv
 import io
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +69,14 @@ class RunFolder:
         writer.writerows(history)
         write_atomically({self.path / "history.csv": text.getvalue().encode()})
         if self._writer is None:
-            with suppress(ImportError):
+            try:
                 from torch.utils.tensorboard import SummaryWriter
-
+            except ImportError:
+                self._writer = False
+            else:
                 # what an earlier run left in the folder from here on is no part of this one
                 self._writer = SummaryWriter(str(self.path), purge_step=self._written + 1)
-        if self._writer is None:
+        if not self._writer:
             return
         for record in history[self._written :]:
             for name, value in record.items():
