@@ -90,6 +90,13 @@ def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     return value
 
 
+def switch(name: str, value: Any) -> bool:
+    """The value of parameter `name`; ValueError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, got {shown(value)}.")
+    return value
+
+
 def whole(name: str, value: Any, least: int | None = 1) -> int:
     """The value of parameter `name` as an int; ValueError for no whole number of at least `least`, None for any."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least is not None and value < least):

@@ -274,7 +274,7 @@ def test_parameters_are_checked_at_once_and_when_they_are_set(cls):
             if (cls, name, value) == (DensityAwareCarliniL2, "eta", 0.9):
                 continue
             for set_it in (lambda given: make(cls, **given), lambda given: make(cls).set_params(**given)):
-                with pytest.raises(ValueError, match=f"(?i){name}"):
+                with pytest.raises(ValueError, match=f"^({name}: expected|unknown {name}) "):
                     set_it({name: value})
     with pytest.raises(ValueError, match="cannot be set"):
         make(cls).set_params(epsilon=0.1)
@@ -392,7 +392,7 @@ def test_inputs_and_labels_that_do_not_fit(cls, x, y, message):
 @pytest.mark.parametrize("cls", [cls for cls in QUICK if "targeted" in cls.attack_params])
 def test_a_targeted_attack_needs_its_targets(cls):
     more = {"nb_targets": 0} if cls in STEPWISE else {}
-    with pytest.raises(ValueError, match="(?i)target labels .*are needed|need to be provided"):
+    with pytest.raises(ValueError, match="^y: expected target labels"):
         make(cls, targeted=True, **more).generate(X)
 
 

@@ -19,6 +19,7 @@ from art_mmc.checks import (
     choice,
     indices,
     number,
+    switch,
     unknown_name,
     whole,
 )
@@ -43,6 +44,7 @@ def test_values_that_pass():
     assert whole("p", np.int64(3)) == 3
     assert type(whole("p", np.int64(3))) is int
     assert whole("p", 0, least=0) == 0
+    assert switch("p", False) is False
     assert number("p", np.float32(0.5)) == 0.5
     assert type(number("p", 1)) is float
     assert number("p", 0, 0, 1, "[)") == 0
@@ -57,6 +59,7 @@ def test_values_that_pass():
             (lambda value=value: whole("p", value), f"p: expected a whole number of at least 1, got {value!r}.")
             for value in (0, True, 1.0, "1", None)
         ),
+        (lambda: switch("p", 1), "p: expected True or False, got 1."),
         (lambda: whole("p", 1, least=2), "p: expected a whole number of at least 2, got 1."),
         *(
             (lambda value=value: number("p", value), f"p: expected a positive number, got {value!r}.")

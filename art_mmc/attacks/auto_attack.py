@@ -20,7 +20,6 @@ from art.utils import is_probability
 from art_mmc.attacks.auto_pgd import AutoPGD
 from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.fast_adaptive_boundary import FastAdaptiveBoundary
-from art_mmc.checks import check_eps, choice, number, whole
 from art_mmc.state import derived_seed, seeded, untouched
 
 logger = logging.getLogger(__name__)
@@ -200,12 +199,4 @@ class AutoAttackStandard(BaseAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        choice("norm", self.norm, (2, np.inf, "inf"))
-        number("eps", self.eps)
-        if self.norm != 2:
-            check_eps(self.eps, clip_values=self.estimator.clip_values)
-        whole("batch_size", self.batch_size)
-        if self.seed is not None:
-            whole("seed", self.seed, 0)
-        if not isinstance(self.verbose, bool):
-            raise ValueError(f"verbose: expected True or False, got {self.verbose!r}.")
+        self._check_ball()

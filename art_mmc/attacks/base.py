@@ -15,19 +15,9 @@ from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
 from tqdm.auto import trange
 
-from art_mmc.checks import check_images, check_labels
+from art_mmc.checks import check_eps, check_images, check_labels, choice, number, switch, whole
 
 logger = logging.getLogger(__name__)
-
-
-def whole_number(value: Any, least: int = 1) -> bool:
-    """Whether a parameter is a whole number of at least `least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
-
-
-def positive_number(value: Any) -> bool:
-    """Whether a parameter is a finite number above 0."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(0 < value < np.inf)
 
 
 def _arguments(cls: type) -> list[str]:
@@ -50,24 +40,35 @@ class BaseAttack(EvasionAttack):
             setattr(self, name, given[name])
         self._check_params()
 
-    def _ask(self, names: str, fits: Callable[[Any], bool], expected: str, what: str = "argument") -> None:
-        """ValueError, in ART's words, where one of several parameters, their names between blanks, does not fit."""
+    def _check(self, check: Callable[..., Any], names: str, *bounds: Any, **more: Any) -> None:
+        """Parameters, their names between blanks, by a check of a named value: `number`, `whole`, `switch`, ..."""
         for name in names.split():
-            if not fits(getattr(self, name)):
-                raise ValueError(f"The {what} `{name}` has to be {expected}, got {getattr(self, name)!r}.")
+            check(name, getattr(self, name), *bounds, **more)
 
-    def _ask_switches(self, names: str) -> None:
-        self._ask(names, lambda value: isinstance(value, bool), "of type bool")
+    def _check_ball(self) -> None:
+        self._check(choice, "norm", (2, np.inf, "inf"))
+        check_eps(number("eps", self.eps), clip_values=None if self.norm == 2 else self.estimator.clip_values)
 
-    def _checked(
-        self, x: np.ndarray, y: np.ndarray | None, shape: tuple[int, ...] | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Inputs (N, ...), of a shape if one is asked for, and classes (N,), if any; ValueError for what is wrong."""
-        if self.targeted and y is None:
-            raise ValueError("Target labels `y` need to be provided for a targeted attack.")
+    def _check_params(self) -> None:
+        super()._check_params()
+        self._check(whole, "batch_size")
+        self._check(switch, "targeted verbose")
+        if getattr(self, "seed", None) is not None:
+            self._check(whole, "seed", 0)
+
+    def _checked(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Inputs (N, ...) and classes (N,), None for those that are predicted; ValueError for what is wrong."""
         x = np.asarray(x)
-        check_images(x, shape)
-        return x, None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
+        check_images(x, None if self.estimator.preprocessing_defences else self.estimator.input_shape)
+        if y is None:
+            return x, self._own_classes(x)
+        return x, check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
+
+    def _own_classes(self, x: np.ndarray) -> np.ndarray | None:
+        """The classes (N,) where a user gives none; None for those that are predicted."""
+        if self.targeted:
+            raise ValueError("y: expected target labels, which a targeted attack needs, got None.")
+        return None
 
     def _drawn_seed(self) -> int:
         return int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
@@ -171,13 +172,6 @@ class QueryAttack(BaseAttack):
         low, high = self.estimator.clip_values
         return low, high
 
-    def _check_params(self) -> None:
-        super()._check_params()
-        self._ask_switches("targeted")
-        self._ask("batch_size", whole_number, "a positive integer", "batch size")
-        self._ask("seed", lambda seed: seed is None or whole_number(seed, 0), "None or a non-negative integer")
-        self._ask_switches("verbose")
-
 
 class TrialAttack(QueryAttack):
     """Base of attacks that draw at random: the first of `nb_trials` that fools stays, or else the nearest to it."""
@@ -208,4 +202,4 @@ class TrialAttack(QueryAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self._ask("nb_trials", whole_number, "a positive integer", "number of draws")
+        self._check(whole, "nb_trials")

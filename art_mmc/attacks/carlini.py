@@ -15,9 +15,9 @@ from art.config import ART_NUMPY_DTYPE
 from art.estimators.classification import PyTorchClassifier
 from tqdm.auto import trange
 
-from art_mmc.attacks.base import BaseAttack, positive_number, whole_number
+from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.white_box import Network
-from art_mmc.checks import check_name
+from art_mmc.checks import check_name, number, switch, whole
 from art_mmc.objectives import margin
 
 #: keeps arctanh finite at the borders of the box, as in ART's C&W
@@ -204,7 +204,7 @@ class CarliniL2(BaseAttack):
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a gradient is NaN or infinite.
         """
-        x, labels = self._checked(x, y, self.estimator.input_shape)
+        x, labels = self._checked(x, y)
         if labels is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         low, high = (x.min(), x.max()) if self.estimator.clip_values is None else self.estimator.clip_values
@@ -238,8 +238,9 @@ class CarliniL2(BaseAttack):
         return goal
 
     def _check_params(self) -> None:
-        self._ask("learning_rate initial_const", positive_number, "a positive number")
-        self._ask("binary_search_steps max_iter batch_size", whole_number, "a positive integer")
+        super()._check_params()
+        self._check(number, "learning_rate initial_const")
+        self._check(whole, "binary_search_steps max_iter")
         check_name("optimizer", self.optimizer, OPTIMIZERS)
-        self._ask("confidence", lambda value: value == 0 or positive_number(value), "a number from 0")
-        self._ask_switches("targeted abort_early verbose")
+        self._check(number, "confidence", ends="[)")
+        self._check(switch, "abort_early")

@@ -18,7 +18,7 @@ from tqdm.auto import trange
 from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.carlini import OPTIMIZERS, carlini_search, lead_term
 from art_mmc.attacks.white_box import Ball, per_sample
-from art_mmc.checks import check_eps, check_images, check_labels, check_name, choice, number, whole
+from art_mmc.checks import check_eps, check_name, choice, number, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
 from art_mmc.state import derived_seed
@@ -43,9 +43,10 @@ class _DetectorAwareAttack(BaseAttack):
         :return: Attacked inputs (N, ...).
         :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
         """
-        given = self._labels(x, y)
-        labels = self._own_labels(x) if given is None else given
         self.detector.threshold_at(0.5)  # raises where it has not been fitted
+        x, labels = self._checked(x, y)
+        if labels is None:
+            labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         x_adv, name = np.array(x, dtype=ART_NUMPY_DTYPE), type(self).__name__
         for first in trange(0, len(x), self.batch_size, desc=f"{name} - batches", disable=not self.verbose):
             part = slice(first, first + self.batch_size)
@@ -54,17 +55,8 @@ class _DetectorAwareAttack(BaseAttack):
         return x_adv
 
     @abstractmethod
-    def _own_labels(self, x: np.ndarray) -> np.ndarray:
-        """The classes (N,) where none are given."""
-
-    @abstractmethod
     def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
         """The attacked inputs of a batch (B, C, H, W), of which the first is number `first`; labels (B,) on the CPU."""
-
-    def _labels(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
-        """Labels in any format as indices (N,), if there are any."""
-        check_images(np.asarray(x), self.estimator.input_shape)
-        return None if y is None else check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
 
     def _ball(self, x: Tensor) -> Ball:
         """Its box is that of the clip values; without them that of the batch, as in ART's C&W."""
@@ -72,15 +64,12 @@ class _DetectorAwareAttack(BaseAttack):
         return Ball(math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
 
     def _check_params(self) -> None:
+        super()._check_params()
         if not isinstance(self.detector, ScoreDetector):
             raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(self.detector).__name__}.")
         if self.detector.classifier is not self.estimator and self.detector.classifier != self.estimator:
             raise ValueError("detector: it was made for another classifier than the one that is attacked.")
-        whole("batch_size", self.batch_size)
-        whole("seed", self.seed, 0)
-        for name in ("targeted", "verbose"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected a bool, got {getattr(self, name)!r}.")
+        self._check(whole, "seed", 0)
 
 
 class DensityAwareCarliniL2(_DetectorAwareAttack):
@@ -164,7 +153,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         :param y: The targets: indices (N,) or one-hot (N, K).
         :return: Whether the target is predicted, bool (N,), and f_2 (N,), 0 where the detector sees no more than eta.
         """
-        targets = torch.as_tensor(self._labels(x_adv, y))
+        targets = torch.as_tensor(self._checked(x_adv, np.asarray(y))[1])
         hit, excess = [], []
         with torch.no_grad():
             for batch, target in zip(
@@ -179,7 +168,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
                 )
         return torch.cat(hit).numpy(), torch.cat(excess).numpy()
 
-    def _own_labels(self, x: np.ndarray) -> np.ndarray:
+    def _own_classes(self, x: np.ndarray) -> np.ndarray:
         return self.targets(x)
 
     def _limits(self, targets: Tensor) -> Tensor:
@@ -230,16 +219,14 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        for name in ("learning_rate", "initial_const", "start_initial_const"):
-            number(name, getattr(self, name))
-        for name in ("binary_search_steps", "max_iter", "start_max_iter"):
-            whole(name, getattr(self, name))
-        whole("start_binary_search_steps", self.start_binary_search_steps, 0)
-        number("confidence", self.confidence, ends="[)")
+        self._check(number, "learning_rate initial_const start_initial_const")
+        self._check(whole, "binary_search_steps max_iter start_max_iter")
+        self._check(whole, "start_binary_search_steps", 0)
+        self._check(number, "confidence", ends="[)")
         if self.eta not in ("median", "threshold") and (isinstance(self.eta, str) or not math.isfinite(self.eta)):
             raise ValueError(f"eta: expected 'median', 'threshold' or a finite number, got {self.eta!r}.")
-        choice("success_on", self.success_on, ("logits", "softmax"))
-        choice("distance_from", self.distance_from, ("clean", "start"))
+        self._check(choice, "success_on", ("logits", "softmax"))
+        self._check(choice, "distance_from", ("clean", "start"))
         check_name("optimizer", self.optimizer, OPTIMIZERS)
 
 
@@ -291,11 +278,6 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         super().__init__(estimator=classifier)
         weights = tuple(weights)
         self._keep(locals())
-
-    def _own_labels(self, x: np.ndarray) -> np.ndarray:
-        if self.targeted:
-            raise ValueError("y: target labels are needed for a targeted attack.")
-        return self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
 
     def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
         """All weights and starts on a batch; each on the samples that still stand."""
@@ -351,8 +333,8 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         check_eps(self.eps, clip_values=self.estimator.clip_values)
         if self.eps_step is not None:
             check_eps(self.eps_step, "eps_step", self.estimator.clip_values)
-        whole("max_iter", self.max_iter)
-        whole("num_random_init", self.num_random_init, 0)
+        self._check(whole, "max_iter")
+        self._check(whole, "num_random_init", 0)
         if not self.weights:
             raise ValueError(f"weights: expected at least one, got {self.weights!r}.")
         for weight in self.weights:

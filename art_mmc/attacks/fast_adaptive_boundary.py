@@ -12,7 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor
 
 from art_mmc.attacks.white_box import Ball, Batch, Network, WhiteBoxAttack, per_sample
-from art_mmc.checks import ROUNDING, number
+from art_mmc.checks import ROUNDING, choice, number
 from art_mmc.objectives import margin
 
 #: evaluations on the line between the image and its example, at the end of a run
@@ -190,10 +190,16 @@ class FastAdaptiveBoundary(WhiteBoxAttack):
             outer_ahead, inner_ahead = torch.where(hit, lead, outer_ahead), torch.where(hit, inner_ahead, lead)
         return nearest
 
+    def _check_ball(self) -> None:
+        if self.eps is not None:
+            super()._check_ball()
+        else:
+            self._check(choice, "norm", (2, np.inf, "inf"))
+
     def _check_params(self) -> None:
         super()._check_params()
-        number("alpha_max", self.alpha_max, 0, 1, "[]")
-        number("eta", self.eta, 1, ends="[)")
-        number("beta", self.beta, 0, 1, "()")
+        self._check(number, "alpha_max", 0, 1, "[]")
+        self._check(number, "eta", 1, ends="[)")
+        self._check(number, "beta", 0, 1)
         if self.early_stop and self.eps is None:
             raise ValueError("early_stop: needs eps, the ball in which an example counts.")

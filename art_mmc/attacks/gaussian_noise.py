@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from art_mmc.attacks.base import TrialAttack, positive_number
-from art_mmc.checks import box_width
+from art_mmc.attacks.base import TrialAttack
+from art_mmc.checks import box_width, number, switch
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_TYPE
@@ -65,5 +65,5 @@ class GaussianNoise(TrialAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self._ask("sigma", positive_number, "a positive number", "standard deviation")
-        self._ask_switches("clip")
+        self._check(number, "sigma")
+        self._check(switch, "clip")

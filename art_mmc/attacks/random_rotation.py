@@ -13,7 +13,8 @@ from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator, NeuralNetworkMixin
 from scipy.ndimage import rotate
 
-from art_mmc.attacks.base import TrialAttack, positive_number
+from art_mmc.attacks.base import TrialAttack
+from art_mmc.checks import check_name, number
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_NEURALNETWORK_TYPE
@@ -101,5 +102,5 @@ class RandomRotation(TrialAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        self._ask("degrees", lambda value: positive_number(value) and value <= 180, "in the range (0, 180]", "angle")
-        self._ask("interpolation", lambda value: value in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
+        self._check(number, "degrees", 0, 180, "(]")
+        check_name("interpolation", self.interpolation, INTERPOLATIONS)

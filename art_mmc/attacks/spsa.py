@@ -13,8 +13,8 @@ import numpy as np
 from art.utils import projection
 from tqdm.auto import trange
 
-from art_mmc.attacks.base import Batch, QueryAttack, lead, positive_number, whole_number
-from art_mmc.checks import box_width, check_eps, check_name
+from art_mmc.attacks.base import Batch, QueryAttack, lead
+from art_mmc.checks import box_width, check_name, number, switch, whole
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_TYPE
@@ -205,7 +205,7 @@ class SPSA(QueryAttack):
             x_adv = x_adv[keep_best(x_adv)]
         rate = float(self.eps / 10 if self.learning_rate is None else self.learning_rate)
         moments = np.zeros((2, *x_adv.shape), np.float32)
-        for number in trange(1, self.max_iter + 1, desc="SPSA - steps", leave=False, disable=not self.verbose):
+        for step in trange(1, self.max_iter + 1, desc="SPSA - steps", leave=False, disable=not self.verbose):
             if not len(left):
                 break
             now = left
@@ -225,7 +225,7 @@ class SPSA(QueryAttack):
                 None if mask is None else mask[left],
                 self.max_queries_per_forward,
             )
-            x_adv = self._project(x_adv + rate * self._step(gradient, moments, number), x[left], low, high)
+            x_adv = self._project(x_adv + rate * self._step(gradient, moments, step), x[left], low, high)
             going = keep_best(x_adv)
             if not going.all():
                 x_adv, moments = x_adv[going], moments[:, going]
@@ -261,8 +261,8 @@ class SPSA(QueryAttack):
             noise *= (radii / np.linalg.norm(noise.reshape(len(noise), -1), axis=1)).reshape(-1, *[1] * len(shape[1:]))
         return (self.eps * noise).astype(np.float32)
 
-    def _step(self, gradient: np.ndarray, moments: np.ndarray, number: int) -> np.ndarray:
-        """The `number`-th step, from 1, about of unit length in the ball's norm; updates Adam's two moments."""
+    def _step(self, gradient: np.ndarray, moments: np.ndarray, step: int) -> np.ndarray:
+        """Step `step`, from 1, about of unit length in the ball's norm; updates Adam's two moments."""
 
         def square(values: np.ndarray) -> np.ndarray:
             if self.norm != 2:
@@ -271,10 +271,10 @@ class SPSA(QueryAttack):
 
         first, second = moments
         first += (1 - self.momentum) * (gradient - first)
-        mean = first / (1 - self.momentum**number)
+        mean = first / (1 - self.momentum**step)
         if self.optimizer == "adam":
             second += (1 - _BETA_2) * (square(gradient) - second)
-            scale = np.sqrt(second / (1 - _BETA_2**number))
+            scale = np.sqrt(second / (1 - _BETA_2**step))
         else:
             scale = np.sqrt(square(mean))
         return np.divide(mean, scale, out=np.zeros_like(mean), where=scale > 0)
@@ -285,26 +285,20 @@ class SPSA(QueryAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if self.norm not in (2, np.inf, "inf"):
-            raise ValueError(f'Norm order has to be either 2, `np.inf` or "inf", got {self.norm!r}.')
-        self._ask("eps delta", positive_number, "a positive number")
-        if self.norm != 2:
-            check_eps(self.eps, clip_values=self.estimator.clip_values)
-        self._ask("learning_rate", lambda rate: rate is None or positive_number(rate), "None or a positive number")
-        self._ask("max_iter", whole_number, "a positive integer", "number of steps")
-        even = "a positive even integer"
-        self._ask("nb_samples", lambda n: whole_number(n, 2) and n % 2 == 0, even, "number of samples")
+        self._check_ball()
+        self._check(number, "delta")
+        if self.learning_rate is not None:
+            self._check(number, "learning_rate")
+        self._check(whole, "max_iter max_queries_per_forward")
+        if whole("nb_samples", self.nb_samples) % 2:
+            raise ValueError(f"nb_samples: expected an even number, for pairs, got {self.nb_samples}.")
         check_name("optimizer", self.optimizer, ("adam", "sign"))
-        self._ask("momentum", lambda share: share == 0 or positive_number(share) and share < 1, "in the range [0, 1)")
+        self._check(number, "momentum", 0, 1, "[)")
         self._check_objective()
-        self._ask_switches("random_start early_stop return_best clip_samples")
-        self._ask("max_queries_per_forward", whole_number, "an integer of at least 1")
+        self._check(switch, "random_start early_stop return_best clip_samples")
 
     def _check_objective(self) -> None:
-        if isinstance(self.objective, str):
-            if self.objective != "margin":
-                from art_mmc.objectives import OBJECTIVES
+        if not callable(self.objective) and str(self.objective) != "margin":
+            from art_mmc.objectives import OBJECTIVES
 
-                check_name("objective", self.objective, OBJECTIVES)
-        else:
-            self._ask("objective", callable, "a name or a function")
+            check_name("objective", self.objective, OBJECTIVES)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from art_mmc.attacks.base import BaseAttack
-from art_mmc.checks import ROUNDING, check_eps, check_name, choice, number, whole
+from art_mmc.checks import ROUNDING, check_name, switch, whole
 from art_mmc.objectives import OBJECTIVES, margin
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class WhiteBoxAttack(BaseAttack):
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a logit or a gradient is NaN or infinite.
         """
-        x, y = self._checked(x, y, self.estimator.input_shape)
+        x, y = self._checked(x, y)
         seed = self._drawn_seed()
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)
@@ -245,19 +245,10 @@ class WhiteBoxAttack(BaseAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        choice("norm", self.norm, (2, np.inf, "inf"))
-        if self.eps is not None:
-            number("eps", self.eps)
-            if self.norm != 2:
-                check_eps(self.eps, clip_values=self.estimator.clip_values)
-        for name in ("max_iter", "nb_restarts", "batch_size"):
-            whole(name, getattr(self, name))
-        whole("nb_targets", self.nb_targets, 0)
-        if self.seed is not None:
-            whole("seed", self.seed, 0)
-        for name in ("targeted", "early_stop", "verbose"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}.")
+        self._check_ball()
+        self._check(whole, "max_iter nb_restarts")
+        self._check(whole, "nb_targets", 0)
+        self._check(switch, "early_stop")
         if self.targeted and self.nb_targets:
             raise ValueError(
                 f"nb_targets: expected 0 for a targeted attack, whose targets are y, got {self.nb_targets}."
@@ -300,9 +291,5 @@ class ObjectiveAttack(WhiteBoxAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if self.eps is None:
-            raise ValueError("eps: expected a positive number, got None.")
-        if isinstance(self.objective, str):
+        if not callable(self.objective):
             check_name("objective", self.objective, OBJECTIVES)
-        elif not callable(self.objective):
-            raise ValueError(f"objective: expected a name or a function, got {self.objective!r}.")

@@ -75,7 +75,7 @@ def test_generate_targeted_masked(art_warning, fix_get_mnist_subset, image_dl_es
         rows = np.arange(len(x))
         assert (classifier.predict(x_adv)[rows, target] > classifier.predict(x)[rows, target]).all()
         np.testing.assert_array_equal(x_adv[..., :5], x[..., :5])
-        with pytest.raises(ValueError, match="Target labels"):
+        with pytest.raises(ValueError, match="target labels"):
             SPSA(classifier, targeted=True, **SMALL).generate(x)
     except ARTTestException as e:
         art_warning(e)
@@ -124,7 +124,7 @@ def test_objective_of_arrays(art_warning, fix_get_mnist_subset, image_dl_estimat
 def test_check_params(art_warning, image_dl_estimator_for_attack, argument):
     try:
         classifier = image_dl_estimator_for_attack(SPSA, from_logits=True)
-        with pytest.raises(ValueError, match=next(iter(argument)) + "|Norm|batch size"):
+        with pytest.raises(ValueError, match=next(iter(argument))):
             SPSA(classifier, **argument)
     except ARTTestException as e:
         art_warning(e)

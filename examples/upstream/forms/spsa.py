@@ -13,4 +13,4 @@ class SPSA:
 
     def _check_objective(self) -> None:
         if self.objective != "margin" and not callable(self.objective):
-            raise ValueError(f'The argument `objective` has to be "margin" or a function, got {self.objective!r}.')
+            raise ValueError(f'objective: expected "margin" or a function, got {self.objective!r}.')
