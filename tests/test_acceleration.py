@@ -8,8 +8,10 @@ What is not computed is counted, since a clock is too noisy.
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -497,6 +499,7 @@ def test_compiled_network_gives_the_same(digits: Digits):
         np.testing.assert_allclose(compiled.loss_gradient(x, y), usual.loss_gradient(x, y), rtol=1e-3, atol=1e-5)
         network.features[0].weight.data.mul_(1.5)
     assert compiled._compiled is not None
+    assert network._compiled_call_impl is None  # it would run the double, which has no gradients, in a training too
     pickle.dumps(compiled)
 
 
@@ -835,3 +838,19 @@ def test_normalisation_is_folded(digits: Digits):
     names = [event.name for event in profile.events()]
     assert "aten::convolution_backward" in names
     assert not any("batch_norm" in name for name in names)
+
+
+def test_doubles_do_not_wait_for_the_garbage_collector(digits: Digits, monkeypatch):
+    """Their folded weights would fill the memory of a GPU, of which Python's collector knows nothing."""
+    made, init = [], Prepared.__init__
+    monkeypatch.setattr(
+        Prepared, "__init__", lambda self, *a, **k: (init(self, *a, **k), made.append(weakref.ref(self)))[0]
+    )
+    classifier, x, y = accelerate(users("module", digits)), digits.x_test[:8], digits.y_test[:8]
+    gc.disable()
+    try:
+        classifier.predict(x), classifier.loss_gradient(x, y), classifier.class_gradient(x)
+        classifier.get_activations(x, 0), classifier.compute_loss(x, y)
+        assert [each() for each in made] == [None] * 5
+    finally:
+        gc.enable()

@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 _WIDTH = 16
 
 #: attributes of every module; types of values that refer to no module
-_COMMON = frozenset(nn.Module().__dict__)
+_COMMON = frozenset((*nn.Module().__dict__, "_compiled_call_impl"))
 _ATOMS = frozenset((int, float, str, bool, bytes, type(None), type, torch.Size, torch.dtype, torch.device))
 
 #: a longer list or dictionary holds data, not modules
@@ -74,7 +74,8 @@ class Prepared:
         if watched is not None:
             if self._doubles.get(id(watched), watched) is watched:
                 raise ValueError(f"layer {type(watched).__name__} is hidden in a module that runs as a whole.")
-            self._doubles[id(watched)].register_forward_hook(lambda _module, _inputs, output: self.seen.append(output))
+            seen = self.seen  # a hook that knew the doubles would keep them until garbage is collected
+            self._doubles[id(watched)].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
 
     def __call__(self, x: torch.Tensor, part: nn.Module | None = None, last: bool = False) -> Any:
         """What the network, or a part, gives for inputs (B, ...), left alone; `last` in channels-last format."""
@@ -126,7 +127,7 @@ class Prepared:
             if hasattr(module, name):
                 object.__setattr__(double, name, self._mapped(getattr(module, name)))
         if self._fused and type(module) is nn.Sequential and "forward" not in state:
-            state["forward"] = _fused(double)
+            state["forward"] = _fused(list(state["_modules"].values()))
         if not type(module).__module__.startswith("torch.nn."):
             self._stateful.append((module, double, dict(state)))
         return double
@@ -241,13 +242,12 @@ def _folded(conv: Any, norm: Any = None) -> Callable[[torch.Tensor], torch.Tenso
     return partial(conv._conv_forward, weight=weight, bias=bias)
 
 
-def _fused(sequence: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def _fused(modules: list[Any]) -> Callable[[torch.Tensor], torch.Tensor]:
     """The `forward` of a double of an `nn.Sequential` in which a convolution and what is folded into it are one."""
     steps: list[Callable[[torch.Tensor], torch.Tensor]] = []  # made at the first call, when hooks are in place
 
     def fused_forward(x: torch.Tensor) -> torch.Tensor:
         if not steps:
-            modules = list(sequence)
             while modules:
                 folded = _folded(*modules[:2])
                 steps.append(folded or modules[0])
