@@ -1,6 +1,7 @@
 """
-On a CUDA device the same as on a CPU, without waiting for it. All but the CPU's half of the waiting test is skipped
-where there is none; ART_MMC_GPU=cpu runs it on the CPU, to see that the tests themselves run.
+On a CUDA device the same as on a CPU, without waiting for it. All but the half of the waiting test that is on torch's
+device of shapes alone is skipped where there is none; ART_MMC_GPU=cpu runs it on the CPU, to see that the tests
+themselves run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from art_mmc import create_classifier, load_classifier
 from art_mmc.cli import build_parser
 from art_mmc.evaluation import RobustnessEvaluation
 from art_mmc.models import create_backbone
-from art_mmc.trainers import FGSM, PGD, TRADES, AdversarialLossTrainer, FastFGSM, LossTrainer, TrainingInterrupted
+from art_mmc.trainers import (
+    FGSM,
+    PGD,
+    TRADES,
+    AdversarialLossTrainer,
+    FastFGSM,
+    LossTrainer,
+    TrainingInterrupted,
+    adversarial,
+)
+from art_mmc.trainers.job import Job, Step, compact
 from tests.conftest import every
 from tests.handmade import MACHINE
 from tests.training import make, stop_at, weights
@@ -44,10 +55,10 @@ def _exact() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before
 
 
-def moved(classifier, path):
-    """The same on the GPU, by way of a file."""
+def moved(classifier, path, device="gpu"):
+    """The same on a device, by way of a file."""
     classifier.save_checkpoint(path)
-    return load_classifier(path, device_type=DEVICES["gpu"])
+    return load_classifier(path, device_type=DEVICES[device])
 
 
 def close(ours, theirs, share=1e-4):
@@ -66,7 +77,7 @@ def losses(trainer):
 @on_gpu
 @every
 def test_predictions_losses_and_gradients(name, data, tmp_path):
-    on_cpu = make(name)
+    on_cpu = make(name, device_type="cpu")
     there = moved(on_cpu, tmp_path / "net.pt")
     assert there.device.type == ("cuda" if CUDA else "cpu")
     x, y = data.x_test[:32], data.y_test[:32]
@@ -76,9 +87,9 @@ def test_predictions_losses_and_gradients(name, data, tmp_path):
     close(there.loss_gradient(x, y), on_cpu.loss_gradient(x, y))
     close(there.class_gradient(x, label=3), on_cpu.class_gradient(x, label=3))
     assert torch.equal(state, torch.cuda.get_rng_state() if CUDA else torch.get_rng_state())
-    again = moved(there, tmp_path / "back.pt")
-    assert np.array_equal(again.predict(x), there.predict(x))
-    assert torch.equal(weights(again).cpu(), weights(on_cpu))
+    back = moved(there, tmp_path / "back.pt", "cpu")
+    assert np.array_equal(back.predict(x), on_cpu.predict(x))
+    assert torch.equal(weights(back), weights(on_cpu))
 
 
 @on_gpu
@@ -86,7 +97,7 @@ def test_the_worst_case(trained, data, tmp_path):
     x, y = data.x_test[:100], data.y_test[:100]
     records = [
         RobustnessEvaluation("quick", eps=0.1, seed=0, verbose=False).evaluate(each, x, y)
-        for each in (trained["mmc"], moved(trained["mmc"], tmp_path / "mmc.pt"))
+        for each in (moved(trained["mmc"], tmp_path / "mmc.pt", device) for device in DEVICES)
     ]
     theirs, ours = (record.worst_case(0.1).accuracy for record in records)
     assert abs(ours - theirs) <= 0.03  # random starts are others there
@@ -146,36 +157,37 @@ WAITS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is
 
 
 class Waits(TorchDispatchMode):
-    """Notes what would make the host wait if the tensors were on a GPU."""
+    """Notes what would make the host wait if the tensors that are not on the CPU were on a GPU: a copy to it, too."""
 
     def __init__(self):
         super().__init__()
         self.found = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         name = function.overloadpacket.__name__
         masks = name == "index" and any(each is not None and each.dtype == torch.bool for each in args[1])
-        if name in WAITS or masks:
+        out = function(*args, **kwargs)
+        copies = name in ("copy_", "_to_copy") and not (kwargs.get("non_blocking") or args[2:3] == (True,))
+        if name in WAITS or masks or (copies and out.device != args[name == "copy_"].device):
             self.found.append(name)
-        return function(*args, **(kwargs or {}))
+        return out
 
 
 @contextlib.contextmanager
 def no_waiting() -> Iterator[None]:
     if CUDA:
         torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return
-    with Waits() as waits:
+    try:
         yield
-    assert not waits.found
+    finally:
+        if CUDA:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 STEPS = {
     **{name: (name, None, {}) for name in ("sce", "mmc", "mmlda", "lgm", "center", "rce", "pc", "gce", "isce")},
+    "weight": ("sce", None, {}),
     "shift": ("mmc", None, {"augmentation": "shift-nearest-flip", "averaging": "ema", "clip_gradient": 1.0}),
     "affine": ("mmc", None, {"augmentation": "rotate-crop-flip", "precision": "bfloat16"}),
     "pgd": ("mmc", PGD(0.1, steps=2, tolerance=1, eps_min=0.05), {"adv_ratio": 0.5}),
@@ -187,15 +199,45 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=gpu)])
-@pytest.mark.parametrize("setting", STEPS)
-def test_a_training_step_does_not_wait_for_the_device(setting, device, data, monkeypatch):
+def stepping(setting, device):
+    """A trainer that is about to take a step on a device."""
     name, attack, kwargs = STEPS[setting]
-    classifier = make(name, device_type=DEVICES[device])
+    classifier = make(name, device_type=DEVICES.get(device, "cpu"))
+    if device == "meta":
+        classifier._model.to(device)
+        classifier._device = torch.device(device)
     classifier._optimizer = torch.optim.SGD(classifier.model.parameters(), lr=0.01)  # Adam counts its steps on the host
+    if "weight" in setting:
+        classifier.loss.weight = [1.0] * 9 + [2.0]
     kind = LossTrainer if attack is None else AdversarialLossTrainer
-    trainer = kind(classifier, *([] if attack is None else [attack]), seed=1, verbose=False, **kwargs)
-    seen = []
+    return kind(classifier, *([] if attack is None else [attack]), seed=1, verbose=False, **kwargs)
+
+
+@pytest.mark.parametrize("setting", STEPS)
+def test_a_training_step_would_not_wait_for_a_device(setting, data, monkeypatch):
+    """On the device of shapes alone, which has no numbers to wait for, and refuses what is on the CPU."""
+    trainer = stepping(setting, "meta")
+    classifier, device = trainer.classifier, trainer.classifier.device
+    x, y = compact(torch.from_numpy(data.x_train[:128])).to(device), torch.from_numpy(data.y_train[:128]).to(device)
+    job, index = Job(classifier, 64, [], None, None, None, x=x, y=y), torch.arange(64, device=device)
+    # it has neither random numbers of its own nor autocast
+    monkeypatch.setattr(adversarial, "_draw", lambda *_: lambda shape: torch.rand(shape, device=device))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    monkeypatch.setattr(trainer, "_autocast", contextlib.nullcontext)
+    trainer._order, trainer._noise, trainer._own_loss = torch.Generator(), None, classifier.loss
+    trainer._forward, trainer._average = classifier.forward, trainer._new_average()
+    if trainer._average is not None:
+        trainer._average.after_epoch(1)
+    with classifier.training(), Waits() as waits:
+        part, labels, about = trainer._part(job, index)
+        trainer._step(job, part, labels, Step(0.0, 0.5, **about))
+    assert not waits.found
+
+
+@on_gpu
+@pytest.mark.parametrize("setting", STEPS)
+def test_a_training_step_does_not_wait_for_the_device(setting, data, monkeypatch):
+    trainer, seen = stepping(setting, "gpu"), []
 
     def watched(inner):
         def call(job, *args):

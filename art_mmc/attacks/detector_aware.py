@@ -60,8 +60,8 @@ class _DetectorAwareAttack(BaseAttack):
 
     def _ball(self, x: Tensor) -> Ball:
         """Its box is that of the clip values; without them that of the batch, as in ART's C&W."""
-        low, high = (x.amin(), x.amax()) if self.estimator.clip_values is None else self.estimator.clip_values
-        return Ball(math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
+        box = self.estimator.clip_values
+        return Ball.inside((x.amin(), x.amax()) if box is None else box, x)
 
     def _check_params(self) -> None:
         super()._check_params()

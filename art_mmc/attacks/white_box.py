@@ -90,6 +90,12 @@ class Ball:
     low: Tensor
     high: Tensor
 
+    @classmethod
+    def inside(cls, box: Any, x: Tensor, norm: float = math.inf) -> "Ball":
+        """The ball in a box, two numbers, arrays or tensors, None for no box; nobody waits for the device of x."""
+        low, high = (-math.inf, math.inf) if box is None else box
+        return cls(norm, *(torch.as_tensor(bound).to(x, non_blocking=True) for bound in (low, high)))
+
     def boxed(self, x: Tensor) -> Tensor:
         """The nearest points of the box."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
@@ -225,8 +231,7 @@ class WhiteBoxAttack(BaseAttack):
         """
 
     def _ball(self, x: Tensor) -> Ball:
-        low, high = (-np.inf, np.inf) if self.estimator.clip_values is None else self.estimator.clip_values
-        return Ball(2 if self.norm == 2 else math.inf, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
+        return Ball.inside(self.estimator.clip_values, x, 2 if self.norm == 2 else math.inf)
 
     def _noise(self, shape: tuple[int, ...], seed: list[int]) -> np.ndarray:
         generator = np.random.default_rng(seed)

@@ -564,7 +564,9 @@ class LossDefendedClassifier(PyTorchClassifier):
         """
         if self.clip_values is None:
             return None, None
-        low, high = (float(b) if np.ndim(b) == 0 else torch.as_tensor(b).to(x) for b in self.clip_values)
+        low, high = (
+            float(b) if np.ndim(b) == 0 else torch.as_tensor(b).to(x, non_blocking=True) for b in self.clip_values
+        )
         return low, high
 
     @contextmanager

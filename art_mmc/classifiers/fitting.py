@@ -103,7 +103,7 @@ def class_weights(loss: Any, y: torch.Tensor) -> torch.Tensor | None:
     weight = getattr(loss, "weight", None)
     if weight is None or y.ndim > 1 or not isinstance(loss, (Loss, torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
         return None
-    return torch.as_tensor(weight, device=y.device)[y]
+    return torch.as_tensor(weight).to(y.device, non_blocking=True)[y]
 
 
 def mean_over(loss: Any, y: torch.Tensor) -> Any:

@@ -179,7 +179,7 @@ class PGD(Crafting):
 
     def _start(self, classifier: LossDefendedClassifier, x: Tensor, eps: Any, context: CraftingContext) -> Tensor:
         """A uniform point of the ball (2-norm: at a uniform radius, towards one of the cube), in the box."""
-        noise, ball = 2 * context.draw(x.shape) - 1, _ball(classifier, x, self.norm)
+        noise, ball = 2 * context.draw(x.shape) - 1, Ball.inside(classifier.clip_values, x, self.norm)
         if self.norm == 2:
             radius = per_sample(context.draw(x.shape[:1]), x)
             noise = ball.direction(noise) * radius
@@ -202,7 +202,7 @@ def climb(
     Gradient steps, by numbers or (B, 1, ...), that make `values` (of logits (B, K), one a sample) larger in the ball
     and the box; `left` (B,) says how many more a sample gets once it is misclassified.
     """
-    x_adv, ball = start, _ball(classifier, x, norm)
+    x_adv, ball = start, Ball.inside(classifier.clip_values, x, norm)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_(True)
         logits = classifier.forward(x_adv)
@@ -214,12 +214,6 @@ def climb(
                 moved = torch.where(per_sample(left >= 0, x), moved, x_adv)
             x_adv = moved
     return x_adv.detach()
-
-
-def _ball(classifier: LossDefendedClassifier, x: Tensor, norm: float = math.inf) -> Ball:
-    """The ball of a norm, in the box of the classifier's inputs."""
-    low, high = (-math.inf, math.inf) if classifier.clip_values is None else classifier.clip_values
-    return Ball(norm, torch.as_tensor(low).to(x), torch.as_tensor(high).to(x))
 
 
 @dataclass(frozen=True)
@@ -322,7 +316,7 @@ class TRADES(Crafting):
             # a uniform number of the same spread stands for the Gaussian, which the trainer's source does not draw
             width = 1.0 if low is None else high - low
             start = x + self.start * width * math.sqrt(12) * (context.draw(x.shape) - 0.5)
-            start = _ball(classifier, x).project(start, x, eps)
+            start = Ball.inside(classifier.clip_values, x).project(start, x, eps)
             return climb(classifier, x, y, start, partial(self._divergence, clean), eps, step, self.steps)
 
     @staticmethod
