@@ -134,6 +134,34 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf, ends
     return float(value)
 
 
+def check_type(name: str, value: Any, kind: type, expected: str = "") -> None:
+    """TypeError where the value of parameter `name` is not of a kind, in the words of `expected` if there are any."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {expected or f'a {kind.__name__}'}, got {type(value).__name__}.")
+
+
+def as_array(name: str, value: Any, finite: bool = False) -> np.ndarray:
+    """Numbers as an array; ValueError for text, objects, complex numbers, uneven rows, where asked NaN and infinity."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected an array of numbers, got {shown(value)}.")
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity.")
+    return array
+
+
+def several(name: str, value: Any, low: float = 0.0, length: int | None = None) -> None:
+    """ValueError for no list, tuple or array of numbers of at least `low`, at least one or exactly so many."""
+    listed = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    if not listed or not len(value) or length not in (None, len(value)):
+        raise ValueError(f"{name}: expected {length or 'one or more'} numbers of at least {low:g}, got {shown(value)}.")
+    for each in value:
+        number(name, each, low, ends="[)")
+
+
 def indices(y: Any) -> Any:
     """Labels (N,), (N, 1) or (N, K), arrays or tensors checked before, as class indices (N,), the likeliest."""
     if y.ndim == 1:
@@ -142,9 +170,10 @@ def indices(y: Any) -> Any:
 
 
 def check_images(
-    x: np.ndarray, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
-) -> None:
-    """ValueError for no inputs x (N, ...), another shape, None for any, or where `finite` NaN or infinity."""
+    x: Any, input_shape: tuple[int, ...] | None = None, name: str = "x", finite: bool = True
+) -> np.ndarray:
+    """Inputs (N, ...) as an array; ValueError for none, another shape, None for any, or NaN where they are `finite`."""
+    x = as_array(name, x)
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"{name} is empty (shape {x.shape}): at least one sample is needed.")
     if input_shape is not None and tuple(x.shape[1:]) != tuple(input_shape):
@@ -156,12 +185,20 @@ def check_images(
         raise ValueError(f"{name} has shape {x.shape}, expected (N, {', '.join(map(str, input_shape))}){hint}.")
     # One pass without a temporary array; only a non-finite sum (NaN, infinity or overflow) earns the exact look.
     if x.dtype.kind != "f" or not finite:
-        return
+        return x
     with np.errstate(over="ignore", invalid="ignore"):
         total = np.sum(x)
     if not np.isfinite(total) and not np.isfinite(x).all():
         bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
         raise ValueError(f"{name} has NaN or infinite values in {len(bad)} of {len(x)} samples (first: {bad[0]}).")
+    return x
+
+
+def check_inputs(x: Any, classifier: Any, name: str = "x", widths: float = 1.0) -> np.ndarray:
+    """Inputs that an ART classifier takes: :func:`check_images`, of any shape where they are preprocessed, and unit."""
+    x = check_images(x, None if classifier.preprocessing_defences else classifier.input_shape, name)
+    check_near(x, classifier.clip_values, widths)
+    return x
 
 
 #: by how much a row of probabilities may sum to more or less than 1: the rounding of a thousand halves
@@ -240,7 +277,9 @@ def check_box(clip_values: Any, input_shape: tuple[int, ...]) -> None:
 
 
 def check_near(x: Any, clip_values: Any, widths: float) -> None:
-    """Refuse finite inputs that are so many widths of the box outside of it: they are in another unit."""
+    """Refuse finite inputs that are so many widths of the box, None for none, outside of it: in another unit."""
+    if clip_values is None:
+        return
     low, high = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
     reach = widths * (high - low)
     if len(x) and (high + reach < x.max() < math.inf or -math.inf < x.min() < low - reach):

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from art_mmc.checks import check_seed
+
 
 class Stream(IntEnum):
     """What a seed is used for; two uses of one seed draw different numbers. The values are part of recorded figures."""
@@ -54,7 +56,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        np.random.seed(seed)
+        np.random.seed(check_seed(seed))
         torch.manual_seed(seed)
         random.seed(seed)
         try:

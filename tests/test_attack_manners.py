@@ -374,6 +374,9 @@ X = np.zeros((2, 1, 8, 8), np.float32)
     [
         (X[:0], None, "empty"),
         (X + np.float32(NAN), None, "NaN"),
+        (X + 255, None, "x ranges from 255 to 255, far outside"),
+        (X.astype(str), None, "x: expected an array of numbers"),
+        (X + 1j, None, "x: expected an array of numbers"),
         (X, np.array([0, 10]), "expected 0 to 9"),
         (X, np.array([-1, 0]), "expected 0 to 9"),
         (X, np.array([0, 1, 2]), "3 labels for 2 samples"),
@@ -384,9 +387,15 @@ X = np.zeros((2, 1, 8, 8), np.float32)
 def test_inputs_and_labels_that_do_not_fit(cls, x, y, message):
     with pytest.raises(ValueError, match=message):
         make(cls).generate(x, y)
-    if cls not in BY_QUERIES:
-        with pytest.raises(ValueError, match=r"x has shape \(2, 8, 8\), expected \(N"):
-            make(cls).generate(X[:, 0])
+    with pytest.raises(ValueError, match=r"x has shape \(2, 8, 8\)"):
+        make(cls).generate(X[:, 0])
+
+
+@each_attack
+def test_a_mask_is_heeded_or_refused(cls):
+    masked = cls in (SPSA, GaussianNoise)
+    with pytest.raises(ValueError, match="^mask: expected a shape" if masked else "^mask: expected None"):
+        make(cls).generate(X, mask=np.ones((3, 3)))
 
 
 @pytest.mark.parametrize("cls", [cls for cls in QUICK if "targeted" in cls.attack_params])
@@ -400,6 +409,13 @@ def test_a_targeted_attack_needs_its_targets(cls):
 def test_a_single_output_is_refused(cls):
     with pytest.raises(ValueError, match="binary classification with a single output"):
         make(cls, single_output(), **({"nb_targets": 0} if cls in STEPWISE else {})).generate(X)
+
+
+@pytest.mark.parametrize("cls", BY_QUERIES)
+def test_a_network_of_another_number_of_classes_is_refused(cls):
+    five = plain(Linear(np.ones((5, 64)), np.zeros(5)), nb_classes=10)
+    with pytest.raises(ValueError, match=r"expected predictions \(N, 10\), its nb_classes, got \(2, 5\)"):
+        make(cls, five).generate(X, np.array([0, 9]))
 
 
 @pytest.mark.parametrize("cls", BY_QUERIES)

@@ -535,7 +535,6 @@ TWO = np.zeros((2, *SHAPE), np.float32)
         (lambda c: SPSA(c, objective=lambda logits, y: logits[:, 0] * torch.nan).generate(TWO), "infinite .* 2 of 2"),
         (lambda c: SPSA(c, objective=lambda logits, y: logits[:, 0] / 0).generate(TWO + 1), "infinite values for 2"),
         (lambda c: RandomRotation(c).generate(TWO.reshape(2, -1), np.zeros(2, int)), "only images"),
-        (lambda c: RandomRotation(c).generate(TWO, mask=np.ones(SHAPE)), "a rotation moves every pixel"),
     ],
 )
 def test_what_one_of_them_refuses(call, match):

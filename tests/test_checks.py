@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from art_mmc.checks import (
+    as_array,
     check_eps,
     check_images,
     check_labels,
     check_radii,
+    check_type,
     choice,
     indices,
     number,
+    several,
     switch,
     unknown_name,
     whole,
@@ -45,6 +48,7 @@ def test_values_that_pass():
     assert type(whole("p", np.int64(3))) is int
     assert whole("p", 0, least=0) == 0
     assert switch("p", False) is False
+    several("p", np.array([1.0, 2.0]), 1, 2)
     assert number("p", np.float32(0.5)) == 0.5
     assert type(number("p", 1)) is float
     assert number("p", 0, 0, 1, "[)") == 0
@@ -60,6 +64,20 @@ def test_values_that_pass():
             for value in (0, True, 1.0, "1", None)
         ),
         (lambda: switch("p", 1), "p: expected True or False, got 1."),
+        *(
+            (lambda value=value: as_array("p", value), f"p: expected an array of numbers, got {value!r}.")
+            for value in ("a", None, [1j], [[1], [1, 2]])
+        ),
+        (lambda: as_array("p", [0.0, math.nan], finite=True), "p: expected finite numbers, got NaN or infinity."),
+        *(
+            (
+                lambda value=value: several("p", value, 1),
+                f"p: expected one or more numbers of at least 1, got {value!r}.",
+            )
+            for value in (2.0, (), "12")
+        ),
+        (lambda: several("p", (1, 2), length=3), "p: expected 3 numbers of at least 0, got (1, 2)."),
+        (lambda: several("p", [1, -1]), "p: expected a number of at least 0, got -1."),
         (lambda: whole("p", 1, least=2), "p: expected a whole number of at least 2, got 1."),
         *(
             (lambda value=value: number("p", value), f"p: expected a positive number, got {value!r}.")
@@ -75,6 +93,12 @@ def test_values_that_do_not(check, message):
         check()
 
 
+def test_a_type():
+    check_type("p", 1, int)
+    with pytest.raises(TypeError, match=r"^p: expected a whole number, got str\.$"):
+        check_type("p", "1", int, "a whole number")
+
+
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_indices_of_labels(kind):
     for labels in ([2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]):
@@ -84,9 +108,9 @@ def test_indices_of_labels(kind):
 def test_images_that_pass():
     for dtype in ("float32", "float64", "float16", "uint8", "int64"):
         x = np.ones((2, 3, 4, 4), dtype)
-        assert check_images(x) is None
-        assert check_images(x, (3, 4, 4)) is None
-        assert check_images(x, [3, 4, 4]) is None
+        assert check_images(x) is x
+        assert check_images(x, (3, 4, 4)) is x
+        assert check_images(x, [3, 4, 4]) is x
         assert (x == 1).all()
 
 
@@ -118,7 +142,7 @@ def test_images_of_another_shape(x, shape, message):
     with pytest.raises(ValueError, match="^x_train"):
         check_images(x, shape, name="x_train")
     if FIRST in message:  # the mend that the message offers does mend
-        assert check_images(x.transpose(0, 3, 1, 2), shape) is None
+        assert check_images(x.transpose(0, 3, 1, 2), shape).shape[1:] == shape
 
 
 def test_images_not_finite():
@@ -138,7 +162,7 @@ def test_infinities_that_cancel_and_sums_that_overflow():
     with pytest.raises(ValueError, match=r"in 1 of 3 samples \(first: 1\)"):
         check_images(x)
     for dtype, value in (("float16", 1.0), ("float32", 3e38), ("float64", 1e308)):
-        assert check_images(np.full((2, 300, 300), value, dtype)) is None
+        assert len(check_images(np.full((2, 300, 300), value, dtype))) == 2
 
 
 @pytest.mark.parametrize(

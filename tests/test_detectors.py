@@ -8,6 +8,7 @@ import math
 import pickle
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -482,12 +483,13 @@ def test_not_fitted(name, trained, digits):
             use()
 
 
-def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K, held_out: int | None = None) -> None:
+def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K, held_out: int | None = None) -> Any:
     """Fit a detector on some of 120 made-up outputs, and others that it is calibrated on."""
     outputs, y = made_up(120, nb_classes=classes)
     chosen, calibration = rows(y), None if held_out is None else made_up(held_out, seed=1)[0]
     detector = create_detector(name, untrained(classes))
     detector.fit_outputs(outputs.take(chosen), y[chosen] if labels else None, calibration)
+    return detector
 
 
 @pytest.mark.parametrize(
@@ -509,6 +511,21 @@ def fit(name: str, rows=lambda y: y >= 0, labels: bool = True, classes: int = K,
         (lambda: create_detector("lid", untrained()).fit(X, x_calibraton=X), "argument 'x_calibraton'. Did you"),
         (lambda: create_detector("lid", untrained()).detect(X, treshold=1), "unknown argument"),
         (lambda: create_detector("lid", untrained()).fit(X[:, 0]), "x has shape"),
+        (lambda: create_detector("lid", untrained()).fit(X, np.full(10, K)), "y has labels from 3 to 3, expected"),
+        (lambda: create_detector("lid", untrained()).fit(X, batch_size=0), "batch_size: expected a whole number of at"),
+        (
+            lambda: create_detector("lid", untrained()).fit(255 * X + 90),
+            "x ranges from .*, far outside the clip_values",
+        ),
+        (lambda: NetworkOutputs(np.zeros((4, 3)), np.zeros((5, 2))), r"logits, features: .* got \(4, 3\), \(5, 2\)"),
+        (
+            lambda: fit("kernel-density", held_out=20).log_density(torch.zeros(4, D), torch.full((4,), 9)),
+            "classes: expected 0 to 2, got 9",
+        ),
+        (
+            lambda: fit("kernel-density", held_out=20).log_density(torch.zeros(4, D), torch.zeros(3)),
+            r"expected 4 classes \(B,\)",
+        ),
         (lambda: create_detector("lidd", untrained()), "unknown detector 'lidd'. Did you mean 'lid'"),
         (lambda: auc_roc(np.zeros(3), np.zeros(4), paired=True), "as many clean as adversarial"),
         (lambda: auc_roc(np.array([0.0, np.nan]), np.zeros(4)), "expected finite scores"),
@@ -520,8 +537,10 @@ def test_what_is_refused(call, match):
 
 
 def test_a_detector_is_made_for_a_classifier():
-    with pytest.raises(TypeError, match="expected a LossDefendedClassifier or an ART PyTorchClassifier, got int"):
+    with pytest.raises(TypeError, match="^classifier: expected an ART PyTorchClassifier, got int"):
         KernelDensityDetector(7)
+    with pytest.raises(TypeError, match="^outputs: expected NetworkOutputs, got ndarray"):
+        create_detector("lid", untrained()).fit_outputs(X)
     assert ConfidenceDetector(plain(Net())).layer is None
 
 
@@ -529,7 +548,7 @@ def test_a_detector_is_made_for_a_classifier():
     ("cls", "params", "message"),
     [
         (KernelDensityDetector, {"bandwidth": 0}, "bandwidth: expected a positive number"),
-        (KernelDensityDetector, {"bandwidth": "silverman"}, "'paper' or 'cross-validation', got 'silverman'"),
+        (KernelDensityDetector, {"bandwidth": "silverman"}, "'paper', 'cross-validation', got 'silverman'"),
         (KernelDensityDetector, {"samples_per_class": 0}, "samples_per_class: expected a whole number of at least 1"),
         (LIDDetector, {"k": 1}, "k: expected a whole number of at least 2"),
         (LIDDetector, {"k": 20, "minibatch_size": 20}, "minibatch_size: expected a whole number of at least 21"),

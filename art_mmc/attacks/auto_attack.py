@@ -129,12 +129,12 @@ class AutoAttackStandard(BaseAttack):
 
         :param x: Inputs (N, ...), in the box of the classifier's clip values.
         :param y: True classes, as indices (N,) or one-hot (N, K); None for the classifier's own predictions.
-        :param kwargs: Ignored, as in ART.
+        :param kwargs: No effect, but a `mask` is refused.
         :return: Adversarial samples of the shape of x, float32; the input where none was found.
         :raises ValueError: For inputs or labels that do not fit.
         :raises RuntimeError: When one of the attacks fails, with its name.
         """
-        x, y = self._checked(x, y)
+        x, y = self._checked(x, y, kwargs)
         seed = self._drawn_seed()
         with untouched(self.estimator.model):  # ART's own `predict` draws numbers
             return self._in_sequence(x.astype(ART_NUMPY_DTYPE), y, seed)

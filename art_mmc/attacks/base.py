@@ -5,7 +5,7 @@ What the attacks of this package share: parameters, labels, queries and their co
 import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
 from tqdm.auto import trange
 
-from art_mmc.checks import check_eps, check_images, check_labels, choice, number, switch, whole
+from art_mmc.checks import as_array, broadcasts, check_eps, check_inputs, check_labels, choice, number, switch, whole
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ def _arguments(cls: type) -> list[str]:
 
 class BaseAttack(EvasionAttack):
     """Base of all: its parameters are the arguments of its constructor but for the classifier."""
+
+    _takes_masks = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -56,10 +58,13 @@ class BaseAttack(EvasionAttack):
         if getattr(self, "seed", None) is not None:
             self._check(whole, "seed", 0)
 
-    def _checked(self, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _checked(
+        self, x: np.ndarray, y: np.ndarray | None, given: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Inputs (N, ...) and classes (N,), None for those that are predicted; ValueError for what is wrong."""
-        x = np.asarray(x)
-        check_images(x, None if self.estimator.preprocessing_defences else self.estimator.input_shape)
+        x = check_inputs(x, self.estimator)
+        if given and given.get("mask") is not None and not self._takes_masks:
+            raise ValueError(f"mask: expected None, as {type(self).__name__} changes every value of an input.")
         if y is None:
             return x, self._own_classes(x)
         return x, check_labels(np.asarray(y), self.estimator.nb_classes, length=len(x))
@@ -99,6 +104,7 @@ class QueryAttack(BaseAttack):
     """
 
     _estimator_requirements: tuple[Any, ...] = (BaseEstimator, ClassifierMixin)
+    _takes_masks = True
 
     #: how often the last `generate` had each image, or a perturbed one in its place, predicted: (N,), int64
     queries = np.zeros(0, np.int64)
@@ -116,10 +122,13 @@ class QueryAttack(BaseAttack):
         :raises ValueError: For a targeted attack without `y`, for inputs or labels that are empty, of a wrong shape or
                 not finite, and where the classifier's predictions are not finite or have a single column.
         """
-        x, labels = self._checked(x, y)
+        x, labels = self._checked(x, y, kwargs)
         mask = kwargs.get("mask")
         if mask is not None:
-            mask = np.broadcast_to(np.asarray(mask) != 0, x.shape)
+            mask = as_array("mask", mask)
+            if not broadcasts(mask.shape, x.shape):
+                raise ValueError(f"mask: expected a shape that broadcasts to that of x, {x.shape}, got {mask.shape}.")
+            mask = np.broadcast_to(mask != 0, x.shape)
         seed = self._drawn_seed()
         self.queries = np.zeros(len(x), np.int64)
         x_adv = np.empty(x.shape, ART_NUMPY_DTYPE)
@@ -149,6 +158,11 @@ class QueryAttack(BaseAttack):
                 raise ValueError(
                     "This attack has not yet been tested for binary classification with a single output classifier: "
                     f"expected predictions (N, K) with K >= 2, got shape {part.shape}."
+                )
+            if part.shape[1] != self.estimator.nb_classes:
+                nb_classes = self.estimator.nb_classes
+                raise ValueError(
+                    f"classifier: expected predictions (N, {nb_classes}), its nb_classes, got {part.shape}."
                 )
             if not np.isfinite(part).all():
                 bad = int((~np.isfinite(part)).any(axis=1).sum())

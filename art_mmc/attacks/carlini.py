@@ -199,12 +199,12 @@ class CarliniL2(BaseAttack):
         :param x: Inputs (N, ...), in the box of the classifier's clip values; without one the box is that of x.
         :param y: Classes, as indices (N,) or one-hot (N, K): the true ones, or for a targeted attack those to be
                reached. None for the classifier's own predictions.
-        :param kwargs: Ignored, as in ART.
+        :param kwargs: No effect, but a `mask` is refused.
         :return: Adversarial samples of the shape of x, float32; the input where none was found.
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a gradient is NaN or infinite.
         """
-        x, labels = self._checked(x, y)
+        x, labels = self._checked(x, y, kwargs)
         if labels is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         low, high = (x.min(), x.max()) if self.estimator.clip_values is None else self.estimator.clip_values

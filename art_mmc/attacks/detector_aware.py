@@ -18,7 +18,7 @@ from tqdm.auto import trange
 from art_mmc.attacks.base import BaseAttack
 from art_mmc.attacks.carlini import OPTIMIZERS, carlini_search, lead_term
 from art_mmc.attacks.white_box import Ball, per_sample
-from art_mmc.checks import check_eps, check_name, choice, number, whole
+from art_mmc.checks import check_eps, check_inputs, check_name, check_type, choice, number, several, whole
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.objectives import margin
 from art_mmc.state import derived_seed
@@ -39,12 +39,12 @@ class _DetectorAwareAttack(BaseAttack):
         :param x: Inputs (N, ...).
         :param y: True labels, or for a targeted attack the targets: indices (N,) or one-hot (N, K). None for the
                predicted classes, or for one that is always targeted random ones, other than the predicted.
-        :param kwargs: Ignored, as in ART.
+        :param kwargs: No effect, but a `mask` is refused.
         :return: Attacked inputs (N, ...).
         :raises ValueError: For bad inputs or labels, or a detector that has not been fitted.
         """
         self.detector.threshold_at(0.5)  # raises where it has not been fitted
-        x, labels = self._checked(x, y)
+        x, labels = self._checked(x, y, kwargs)
         if labels is None:
             labels = self.estimator.predict(x, batch_size=self.batch_size).argmax(axis=1)
         x_adv, name = np.array(x, dtype=ART_NUMPY_DTYPE), type(self).__name__
@@ -65,8 +65,7 @@ class _DetectorAwareAttack(BaseAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if not isinstance(self.detector, ScoreDetector):
-            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(self.detector).__name__}.")
+        check_type("detector", self.detector, ScoreDetector, "a detector of art_mmc.detectors")
         if self.detector.classifier is not self.estimator and self.detector.classifier != self.estimator:
             raise ValueError("detector: it was made for another classifier than the one that is attacked.")
         self._check(whole, "seed", 0)
@@ -141,7 +140,7 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
 
     def targets(self, x: np.ndarray) -> np.ndarray:
         """The random targets that :meth:`generate` takes where none are given: (N,), int64, none the predicted one."""
-        logits = self.estimator.predict(x, batch_size=self.batch_size)
+        logits = self.estimator.predict(check_inputs(x, self.estimator), batch_size=self.batch_size)
         shift = np.random.default_rng(self.seed).integers(1, logits.shape[1], len(logits))
         return (logits.argmax(axis=1) + shift) % logits.shape[1]
 
@@ -223,8 +222,10 @@ class DensityAwareCarliniL2(_DetectorAwareAttack):
         self._check(whole, "binary_search_steps max_iter start_max_iter")
         self._check(whole, "start_binary_search_steps", 0)
         self._check(number, "confidence", ends="[)")
-        if self.eta not in ("median", "threshold") and (isinstance(self.eta, str) or not math.isfinite(self.eta)):
-            raise ValueError(f"eta: expected 'median', 'threshold' or a finite number, got {self.eta!r}.")
+        if isinstance(self.eta, str):
+            self._check(choice, "eta", ("median", "threshold"))
+        else:
+            self._check(number, "eta", -math.inf)
         self._check(choice, "success_on", ("logits", "softmax"))
         self._check(choice, "distance_from", ("clean", "start"))
         check_name("optimizer", self.optimizer, OPTIMIZERS)
@@ -276,7 +277,6 @@ class DetectorAwarePGD(_DetectorAwareAttack):
         :param verbose: Whether to show a progress bar.
         """
         super().__init__(estimator=classifier)
-        weights = tuple(weights)
         self._keep(locals())
 
     def _attack(self, clean: Tensor, y: Tensor, first: int) -> Tensor:
@@ -335,7 +335,4 @@ class DetectorAwarePGD(_DetectorAwareAttack):
             check_eps(self.eps_step, "eps_step", self.estimator.clip_values)
         self._check(whole, "max_iter")
         self._check(whole, "num_random_init", 0)
-        if not self.weights:
-            raise ValueError(f"weights: expected at least one, got {self.weights!r}.")
-        for weight in self.weights:
-            number("weights", weight, ends="[)")
+        self._check(several, "weights")

@@ -14,7 +14,7 @@ from art.estimators.estimator import BaseEstimator, NeuralNetworkMixin
 from scipy.ndimage import rotate
 
 from art_mmc.attacks.base import TrialAttack
-from art_mmc.checks import check_name, number
+from art_mmc.checks import as_array, check_name, number
 
 if TYPE_CHECKING:
     from art.utils import CLASSIFIER_NEURALNETWORK_TYPE
@@ -47,6 +47,7 @@ class RandomRotation(TrialAttack):
     """
 
     _estimator_requirements = (BaseEstimator, NeuralNetworkMixin, ClassifierMixin)
+    _takes_masks = False
 
     def __init__(
         self,
@@ -84,16 +85,14 @@ class RandomRotation(TrialAttack):
         :param x: Images (N, C, H, W), or (N, H, W, C) if the classifier's `channels_first` is False.
         :param y: Classes, as indices (N,) or one-hot (N, K): the true ones, or for a targeted attack those to be
                reached. None for the classifier's own predictions.
-        :param kwargs: No effect.
+        :param kwargs: No effect, but a `mask` is refused.
         :return: Rotated images of the shape of x, float32.
-        :raises ValueError: For inputs that are no images, for a `mask`, and see :meth:`.QueryAttack.generate`.
+        :raises ValueError: For inputs that are no images, and see :meth:`.QueryAttack.generate`.
         """
-        x = np.asarray(x)
+        x = as_array("x", x)
         if x.ndim != 4:
             raise ValueError(f"x has shape {x.shape}: only images, of 4 dimensions with the batch, can be rotated.")
-        if kwargs.get("mask") is not None:
-            raise ValueError("mask: a rotation moves every pixel and takes none.")
-        return super().generate(x, y)
+        return super().generate(x, y, **kwargs)
 
     def _draw(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         angle = generator.uniform(-self.degrees, self.degrees)

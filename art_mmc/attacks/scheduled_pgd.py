@@ -9,7 +9,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 
 from art_mmc.attacks.white_box import Ball, Found, ObjectiveAttack, Question
-from art_mmc.checks import number
+from art_mmc.checks import several
 from art_mmc.objectives import Objective
 
 #: share of the steps over which the ball shrinks to eps
@@ -111,18 +111,8 @@ class ScheduledPGD(ObjectiveAttack):
 
     def _check_params(self) -> None:
         super()._check_params()
-        for name in ("sharpness", "lengths"):
-            pair = getattr(self, name)
-            if name == "sharpness" and pair is None:
-                continue
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError(f"{name}: expected two numbers, the first and the last, got {pair!r}.")
-            for each in pair:
-                number(name, each, ends="[)")
-        if not isinstance(self.radii, (tuple, list)) or not self.radii:
-            raise ValueError(f"radii: expected numbers of at least 1, got {self.radii!r}.")
-        for each in self.radii:
-            number("radii", each, 1, ends="[)")
+        self._check(several, "lengths" if self.sharpness is None else "sharpness lengths", length=2)
+        self._check(several, "radii", 1)
         if isinstance(self.objective, str) and self.objective != "soft_margin" and self.sharpness is not None:
             raise ValueError(
                 f"sharpness: expected None for objective '{self.objective}', which takes none, got {self.sharpness!r}."

@@ -100,10 +100,9 @@ class Ball:
         """The nearest points of the box."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
 
-    def length(self, delta: Tensor, norm: float | None = None) -> Tensor:
-        """Norms, 1, 2, infinity or the ball's, of perturbations (B, ...), in a shape that broadcasts against them."""
-        norms = torch.linalg.vector_norm(delta.flatten(1), self.norm if norm is None else norm, dim=1)
-        return per_sample(norms, delta)
+    def length(self, delta: Tensor) -> Tensor:
+        """The ball's norms of perturbations (B, ...), in a shape that broadcasts against them."""
+        return per_sample(torch.linalg.vector_norm(delta.flatten(1), self.norm, dim=1), delta)
 
     def project(self, x_adv: Tensor, x: Tensor, eps: Any) -> Tensor:
         """Of points x_adv (B, ...) the nearest of the ball of radius eps about x, then of the box, where x lies."""
@@ -172,12 +171,12 @@ class WhiteBoxAttack(BaseAttack):
         :param x: Inputs (N, ...), in the box of the classifier's clip values.
         :param y: Classes, as indices (N,) or one-hot (N, K): the true ones, or for a targeted attack those to be
                reached. None for the classifier's own predictions.
-        :param kwargs: Ignored, as in ART.
+        :param kwargs: No effect, but a `mask` is refused.
         :return: Adversarial samples of the shape of x, float32. An image that is misclassified as it is stays.
         :raises ValueError: For a targeted attack without `y`, or inputs or labels that do not fit.
         :raises FloatingPointError: When a logit or a gradient is NaN or infinite.
         """
-        x, y = self._checked(x, y)
+        x, y = self._checked(x, y, kwargs)
         seed = self._drawn_seed()
         x_adv = np.array(x, dtype=ART_NUMPY_DTYPE)
         network = Network(self.estimator)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.checks import check_type
 from art_mmc.classifiers.base import LossDefendedClassifier, _Wrapper, own_forward
 from art_mmc.classifiers.fitting import TAKE_INDICES, OneHotLoss
 from art_mmc.models.inference import Prepared
@@ -36,8 +37,7 @@ def accelerate(
         view = classifier.with_objective(objective)
         _, view.arithmetic, view.compile = wanted
         return view
-    if not isinstance(classifier, PyTorchClassifier):
-        raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+    check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
     lost = [name for name in own_attributes(classifier) if name in vars(LossDefendedClassifier)]
     if not _calls_its_network(classifier):
         lost.append(type(classifier._model).__name__)

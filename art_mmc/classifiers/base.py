@@ -149,8 +149,7 @@ class LossDefendedClassifier(PyTorchClassifier):
             raise ValueError(NO_AMP)
         if input_shape is None or nb_classes is None:
             raise ValueError("input_shape and nb_classes are needed, e.g. input_shape=(1, 28, 28), nb_classes=10.")
-        if not isinstance(model, torch.nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}.")
+        checks.check_type("model", model, torch.nn.Module, "a torch.nn.Module")
         input_shape, nb_classes = check_input_shape(input_shape), whole("nb_classes", nb_classes)
         if loss is not None and not callable(loss):
             raise TypeError(f"loss: expected a torch.nn.Module or a function of logits and labels, got {loss!r}.")

@@ -18,7 +18,7 @@ from art.estimators.classification import PyTorchClassifier
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from art_mmc.checks import check_images, check_labels, check_name, number, unknown_name, whole
+from art_mmc.checks import as_array, check_inputs, check_labels, check_name, check_type, number, unknown_name, whole
 from art_mmc.models.features import find_layer, logits_and_features, logits_network
 
 #: pairs of a query and a reference feature that are in memory at once: 32 MiB a float64 array of them
@@ -36,6 +36,11 @@ class NetworkOutputs:
 
     logits: np.ndarray
     features: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        shapes = [np.shape(each) for each in (self.logits, self.features) if each is not None]
+        if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+            raise ValueError(f"logits, features: expected (N, K) and (N, d), got {', '.join(map(str, shapes))}.")
 
     @property
     def predictions(self) -> np.ndarray:
@@ -69,8 +74,9 @@ def network_outputs(
     :return: The outputs.
     :raises ValueError: For bad inputs or an unknown layer.
     """
-    x = np.asarray(x)
-    check_images(x, None if classifier.preprocessing_defences else classifier.input_shape)
+    check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
+    whole("batch_size", batch_size)
+    x = check_inputs(x, classifier, widths=10.0)  # as far outside as a prediction may look
     network = logits_network(classifier.model)
     module = find_layer(network, layer) if with_features else None
     logits, features = [], []
@@ -183,6 +189,8 @@ class ScoreDetector(EvasionDetector):
         :raises FloatingPointError: When features or logits are not finite.
         """
         self._refuse(kwargs)
+        if y is not None:  # before the work
+            check_labels(np.asarray(y), self.classifier.nb_classes, length=len(as_array("x", x)))
         calibration = None if x_calibration is None else self.outputs(x_calibration, batch_size)
         self.fit_outputs(self.outputs(x, batch_size), y, calibration)
 
@@ -199,6 +207,7 @@ class ScoreDetector(EvasionDetector):
         :raises ValueError: As in :meth:`fit`.
         :raises FloatingPointError: When features or logits are not finite.
         """
+        check_type("outputs", outputs, NetworkOutputs, "NetworkOutputs")
         self._tensors, self._width = None, None
         nb_classes = outputs.logits.shape[1]
         labels = self._check_labels(outputs, y, nb_classes)
@@ -385,6 +394,9 @@ class ScoreDetector(EvasionDetector):
         fitted = {name: tensor.to(logits.device) for name, tensor in self._state().items()}
         classes = logits.argmax(dim=1) if classes is None else classes
         z = logits.new_zeros(len(logits), 0) if z is None or not self.needs_features else z
+        if classes.shape != (len(logits),) or z.ndim != 2:
+            shapes = tuple(classes.shape), tuple(z.shape)
+            raise ValueError(f"classes, z: expected {len(logits)} classes (B,) and features (B, d), got {shapes}.")
         if z.shape[1] != self._width:
             raise ValueError(
                 f"features have width {z.shape[1]}, the detector was fitted on features of width {self._width}: the "
@@ -403,6 +415,7 @@ class ScoreDetector(EvasionDetector):
         :raises ValueError: For features of another width than at fitting.
         :raises FloatingPointError: When features or logits are not finite.
         """
+        check_type("outputs", outputs, NetworkOutputs, "NetworkOutputs")
         rows = max(1, _PAIRS // max(1, self._pairs(self._state())))
         z, logits = self._as_tensors(outputs)
         device = self.classifier.device
@@ -485,11 +498,7 @@ class ScoreDetector(EvasionDetector):
             raise
 
     def _check_params(self) -> None:
-        if not isinstance(self.classifier, PyTorchClassifier):
-            raise TypeError(
-                "classifier: expected a LossDefendedClassifier or an ART PyTorchClassifier, got "
-                f"{type(self.classifier).__name__}."
-            )
+        check_type("classifier", self.classifier, PyTorchClassifier, "an ART PyTorchClassifier")
         if self.needs_features:
             find_layer(self.network, self.layer)
         number("false_positive_rate", self.false_positive_rate, 0, 1)

@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from art_mmc.checks import number, whole
+from art_mmc.checks import choice, number, whole
 from art_mmc.detectors.base import ScoreDetector, squared_distances
 
 logger = logging.getLogger(__name__)
@@ -162,6 +162,8 @@ class KernelDensityDetector(ScoreDetector):
         classes = classes.cpu()
         order, parts = [], []
         for k in classes.unique().tolist():
+            if not 0 <= k < len(self._bounds) - 1:
+                raise ValueError(f"classes: expected 0 to {len(self._bounds) - 2}, got {k}.")
             index = (classes == k).nonzero()[:, 0]
             references = fitted["references"][self._bounds[k] : self._bounds[k + 1]]
             order.append(index)
@@ -173,11 +175,9 @@ class KernelDensityDetector(ScoreDetector):
 
     def _check_params(self) -> None:
         super()._check_params()
-        if self.bandwidth not in ("paper", "cross-validation"):
-            if isinstance(self.bandwidth, str):
-                raise ValueError(
-                    f"bandwidth: expected a positive number, 'paper' or 'cross-validation', got '{self.bandwidth}'."
-                )
+        if isinstance(self.bandwidth, str):
+            choice("bandwidth", self.bandwidth, ("paper", "cross-validation"))
+        else:
             number("bandwidth", self.bandwidth)
         if self.samples_per_class is not None:
             whole("samples_per_class", self.samples_per_class)

@@ -2,13 +2,14 @@
 The thresholding test strategy: a classifier that says "rejected" where its detector is suspicious.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from art_mmc.checks import check_labels, check_name
+from art_mmc.checks import as_array, check_labels, check_name, check_type, number
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.detectors.base import ScoreDetector
 from art_mmc.models.features import find_layer, logits_and_features
@@ -93,9 +94,8 @@ class ThresholdedClassifier(LossDefendedClassifier):
         :raises TypeError: For anything but a detector of this package.
         :raises ValueError: For a detector that has not been fitted, or an unknown objective.
         """
-        if not isinstance(detector, ScoreDetector):
-            raise TypeError(f"detector: expected a detector of art_mmc.detectors, got {type(detector).__name__}.")
-        threshold = _checked(detector.threshold if threshold is None else threshold)
+        check_type("detector", detector, ScoreDetector, "a detector of art_mmc.detectors")
+        threshold = number("threshold", detector.threshold if threshold is None else threshold, -math.inf)
         classifier = detector.classifier
         super().__init__(
             RejectingNet(detector, threshold),
@@ -122,7 +122,7 @@ class ThresholdedClassifier(LossDefendedClassifier):
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self.model.threshold = _checked(value)
+        self.model.threshold = number("threshold", value, -math.inf)
 
     def predict_labels(self, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
         """
@@ -148,11 +148,12 @@ class ThresholdedClassifier(LossDefendedClassifier):
         :return: One record a threshold, ascending.
         :raises ValueError: For bad inputs or labels.
         """
-        labels = check_labels(np.asarray(y), self.nb_classes - 1, length=len(x))
+        labels = check_labels(np.asarray(y), self.nb_classes - 1, length=len(as_array("x", x)))
         outputs = self.detector.outputs(x, batch_size)
         scores = self.detector.score_outputs(outputs)
         if thresholds is None:
             thresholds = np.quantile(scores, np.linspace(0.05, 1, 20), method="inverted_cdf")
+        thresholds = as_array("thresholds", thresholds, finite=True)
         right = outputs.predictions == labels
         each = [(float(threshold), scores <= threshold) for threshold in np.unique(thresholds)]
         return [
@@ -206,9 +207,3 @@ class ThresholdedClassifier(LossDefendedClassifier):
 
     fit_generator = fit
     clone_for_refitting = fit
-
-
-def _checked(threshold: float) -> float:
-    if isinstance(threshold, bool) or not np.isfinite(threshold):
-        raise ValueError(f"threshold: expected a finite number, got {threshold!r}.")
-    return float(threshold)

@@ -63,8 +63,7 @@ def measure_curves(
     """
     if samples < 1 or not steps or min(steps) < 1 or steps_over_eps < 1:
         raise ValueError("samples and steps: expected whole numbers of at least 1.")
-    x, y = np.asarray(x), np.asarray(y)
-    check_images(x, classifier.input_shape)
+    x, y = check_images(x, classifier.input_shape), np.asarray(y)
     y = check_labels(y, classifier.nb_classes, length=len(x))[:samples]
     x = x[:samples].astype(np.float32, copy=False)
     target = Target(classifier, x)

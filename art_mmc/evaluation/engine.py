@@ -14,7 +14,7 @@ from art.estimators.classification import PyTorchClassifier
 from art.utils import is_probability
 
 from art_mmc.attacks.auto_attack import remembering
-from art_mmc.checks import ROUNDING
+from art_mmc.checks import ROUNDING, check_type
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.accelerate import on_double, own_attributes, share_network
 from art_mmc.defences import adaptive_objective
@@ -63,8 +63,7 @@ class Target:
     """A classifier under attack, any ART `PyTorchClassifier`: its predictions, and views of its network to attack."""
 
     def __init__(self, classifier: PyTorchClassifier, x: np.ndarray) -> None:
-        if not isinstance(classifier, PyTorchClassifier):
-            raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
+        check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
         self.classifier = classifier
         own = own_attributes(classifier)
         #: methods by which the class predicts or gives gradients in its own way: attacks on the network go around them,

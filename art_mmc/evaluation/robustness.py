@@ -27,7 +27,17 @@ from art.estimators.classification import PyTorchClassifier
 from art.evaluations.evaluation import Evaluation
 
 import art_mmc
-from art_mmc.checks import as_path, box_unit, check_images, check_labels, check_radii, check_seed, number, whole
+from art_mmc.checks import (
+    as_path,
+    box_unit,
+    check_images,
+    check_labels,
+    check_radii,
+    check_seed,
+    check_type,
+    number,
+    whole,
+)
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.defences import adaptive_objective
 from art_mmc.distributed import check_same, in_main_process, progress
@@ -201,8 +211,7 @@ class RobustnessEvaluation(Evaluation):
         ):
             raise TypeError(f"suite: expected the name of one, or AttackPlans, got {suite!r}.")
         for each in substitutes or ():
-            if not isinstance(each, PyTorchClassifier):
-                raise TypeError(f"substitutes: expected ART PyTorchClassifiers, got {type(each).__name__}.")
+            check_type("substitutes", each, PyTorchClassifier, "ART PyTorchClassifiers")
         self.suite = get_suite(suite) if isinstance(suite, str) else None
         self.plans = None if isinstance(suite, str) else list(suite)
         if norm not in (2, math.inf):
@@ -252,10 +261,8 @@ class RobustnessEvaluation(Evaluation):
         """
         if kwargs:
             raise TypeError(f"evaluate() got unknown arguments: {', '.join(kwargs)}.")
-        if not isinstance(classifier, PyTorchClassifier):
-            raise TypeError(f"classifier: expected an ART PyTorchClassifier, got {type(classifier).__name__}.")
-        x, y = np.asarray(x), np.asarray(y)
-        check_images(x, classifier.input_shape)
+        check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
+        x, y = check_images(x, classifier.input_shape), np.asarray(y)
         y = check_labels(y, classifier.nb_classes, length=len(x))
         x = x.astype(np.float32, copy=False)
         box = classifier.clip_values
@@ -442,8 +449,7 @@ def evaluate_robustness(
     :raises FloatingPointError: When the logits are not finite.
     :raises AttackError: When an attack crashes, or leaves the ball or the box.
     """
-    if not isinstance(classifier, LossDefendedClassifier):
-        raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
+    check_type("classifier", classifier, LossDefendedClassifier)
     whole("steps", steps)
     radii = check_radii(eps, clip_values=classifier.clip_values)
     adaptive = adaptive_objective(classifier.row)

@@ -10,7 +10,7 @@ import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_labels, check_name, indices
+from art_mmc.checks import check_inputs, check_labels, check_name, indices
 from art_mmc.classifiers import LossDefendedClassifier, SoftmaxClassifier
 from art_mmc.classifiers.accelerate import on_double
 from art_mmc.evaluation.codec import Record
@@ -135,7 +135,7 @@ def transfer_matrix(
         raise ValueError("at least one classifier and one attack are needed.")
     x, y = np.asarray(x), np.asarray(y)
     for name, classifier in classifiers.items():
-        check_images(x, classifier.input_shape, name=f"x (for '{name}')")
+        check_inputs(x, classifier, f"x (for '{name}')")
         check_labels(y, classifier.nb_classes, length=len(x))
     x, y = x.astype(np.float32, copy=False), indices(y).astype(np.int64)
     with seeded(derived_seed(seed, Stream.TRANSFER)):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from art_mmc.checks import users_place
+from art_mmc.checks import check_type, users_place
 from art_mmc.models.inference import Prepared
 
 #: makes one activation module; a net calls it once a place
@@ -93,8 +93,7 @@ def wrap_backbone(
     :raises TypeError: When it is no module or its output is not one floating tensor.
     :raises ValueError: When it does not take such inputs, or its features are not (B, d) of the expected width.
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"wrap_backbone: expected a torch.nn.Module, got {type(module).__name__}.")
+    check_type("wrap_backbone", module, nn.Module, "a torch.nn.Module")
     if hasattr(module, "out_features") and hasattr(module, "linear_output"):
         backbone = module
     else:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_radii, whole
+from art_mmc.checks import check_radii, check_seed, check_type, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.classifiers.loading import check_fits
 from art_mmc.data import Dataset
@@ -261,6 +261,9 @@ def inspect_classifier(
     :raises FeatureError: For classes with fewer than k features, features that have collapsed, `dim` above their width.
     :raises FloatingPointError: When features or logits are not finite.
     """
+    check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
+    check_type("dataset", dataset, Dataset, "a Dataset, as load_dataset gives it")
+    check_seed(seed)
     check_fits(classifier, dataset.x_test, dataset.nb_classes, dataset.name)
     radii = check_radii(eps, clip_values=classifier.clip_values)
     for label, value in (("nb_test", nb_test), ("nb_points", nb_points), ("steps", steps), ("batch_size", batch_size)):

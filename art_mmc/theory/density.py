@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import check_name, number, whole
+from art_mmc.checks import as_array, check_name, number, whole
 from art_mmc.theory.features import FeatureError, check_reference, class_means
 
 #: the two readings of the theorems; see :func:`density_exponent`
@@ -67,10 +67,11 @@ def contour_sphere(
     :return: Center (d,) and squared radius, of the shape of `loss`; where it is negative, no feature has that loss.
     :raises ValueError: When `s` equals `s_other` (SCE, MMLDA): the contour is a hyperplane, which has no radius.
     """
-    loss, mu, mu_other = _losses(loss), np.asarray(mu, float), np.asarray(mu_other, float)
+    loss, mu, mu_other = _losses(loss), as_array("mu", mu, finite=True), as_array("mu_other", mu_other, finite=True)
     if mu.ndim != 1 or mu.shape != mu_other.shape:
         raise ValueError(f"mu and mu_other: expected two vectors (d,), got shapes {mu.shape} and {mu_other.shape}.")
     s, s_other = number("s", s), number("s_other", s_other)
+    bias, bias_other = number("bias", bias, -math.inf), number("bias_other", bias_other, -math.inf)
     if s == s_other:
         raise ValueError(f"s = s_other = {s}: the contours are hyperplanes, not spheres, and unbounded.")
     gap = s - s_other
@@ -117,7 +118,7 @@ def g_sce_log_density(
     if (squared_radius <= 0).any():
         raise ValueError(f"no feature has the loss {loss[squared_radius <= 0].flat[0]:g}: its contour is empty.")
     log_growth = -np.log(-np.expm1(-loss)) - math.log(abs(s - s_other))
-    return np.asarray(log_mass) - _log_shell(squared_radius, log_growth, len(center), exponent)
+    return as_array("log_mass", log_mass) - _log_shell(squared_radius, log_growth, len(center), exponent)
 
 
 def mmc_log_density(loss: Any, log_mass: Any, dim: int, exponent: str = "derived") -> np.ndarray:
@@ -137,11 +138,11 @@ def mmc_log_density(loss: Any, log_mass: Any, dim: int, exponent: str = "derived
     :return: log SD, of the shape of `loss`.
     """
     loss = _losses(loss)
-    return np.asarray(log_mass) - _log_shell(2 * loss, math.log(2), dim, exponent)
+    return as_array("log_mass", log_mass) - _log_shell(2 * loss, math.log(2), dim, exponent)
 
 
 def _losses(loss: Any) -> np.ndarray:
-    loss = np.asarray(loss, float)
+    loss = as_array("loss", loss)
     if not (np.isfinite(loss) & (loss > 0)).all():
         raise ValueError("loss: expected positive, finite numbers.")
     return loss
@@ -228,13 +229,11 @@ def contour_shell_density(
     z, y, z_ref, y_ref = check_reference(z, y, reference)
     if centers is None:
         centers = class_means(z_ref, y_ref)
-    centers = np.asarray(centers, float)
+    centers = as_array("centers", centers, finite=True)
     if centers.ndim != 2 or centers.shape[1] != z.shape[1] or len(centers) <= max(y.max(), y_ref.max()):
         raise ValueError(
             f"centers: expected shape ({max(y.max(), y_ref.max()) + 1}, {z.shape[1]}), got {centers.shape}."
         )
-    if not np.isfinite(centers).all():
-        raise ValueError("centers: NaN or infinite values.")
     result = np.empty(len(z))
     for k in np.unique(y):
         ours = y == k
@@ -285,8 +284,8 @@ def knn_density(
 
     z, y, z_ref, y_ref = check_reference(z, y, reference)
     dim = min(5, z.shape[1]) if dim is None else dim
-    if not 1 <= dim <= z.shape[1]:
-        raise FeatureError(f"dim: expected a whole number from 1 to {z.shape[1]}, the features' width, got {dim}.")
+    if whole("dim", dim) > z.shape[1]:
+        raise FeatureError(f"dim: expected at most {z.shape[1]}, the features' width, got {dim}.")
     whole("k", k)
     if len(z_ref) < dim:
         raise FeatureError(f"dim: expected at most {len(z_ref)}, the number of reference features, got {dim}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from art_mmc.checks import check_name
+from art_mmc.checks import as_array, check_name, check_seed, number
 from art_mmc.theory.features import FeatureError, check_features
 
 MAPS = ("pca", "tsne")
@@ -63,6 +63,8 @@ def map_features(
     :raises FeatureError: For clean features that are all the same.
     """
     check_name("method", method, MAPS)
+    number("perplexity", perplexity)
+    check_seed(seed)
     z, y = check_features(z, y)
     if z.shape[0] < 3 or z.shape[1] < 2:
         raise ValueError(f"z: expected at least 3 features of width 2 or more, got shape {z.shape}.")
@@ -71,7 +73,7 @@ def map_features(
     if z_adversarial is not None:
         z_adversarial, _ = check_features(z_adversarial, y, name="z_adversarial")
     if centers is not None:
-        centers = np.asarray(centers, float)
+        centers = as_array("centers", centers)
         centers, _ = check_features(centers, np.arange(len(centers)) if centers.ndim else y, name="centers")
     given = {"points": z, "adversarial": z_adversarial, "centers": centers}
     parts = {name: part for name, part in given.items() if part is not None}

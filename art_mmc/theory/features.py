@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.checks import as_array, check_type, whole
 from art_mmc.detectors import network_outputs
 from art_mmc.heads import DistanceHead, LinearHead, ReversedLinearHead
 
@@ -42,16 +43,16 @@ def features_and_logits(
 
 def check_features(z: np.ndarray, y: np.ndarray, name: str = "z") -> tuple[np.ndarray, np.ndarray]:
     """Features (N, d), finite, as float64, and classes (N,) as int64; ValueError for what does not fit."""
-    z, y = np.asarray(z), np.asarray(y)
+    z, y = as_array(name, z), np.asarray(y)
     if z.ndim != 2 or 0 in z.shape:
         raise ValueError(f"{name}: expected features (N, d) with N and d of at least 1, got shape {z.shape}.")
     if y.shape != (len(z),):
-        raise ValueError(f"{name}: expected {len(z)} class indices of shape ({len(z)},), got shape {y.shape}.")
+        raise ValueError(f"y: expected {len(z)} class indices (N,), one for each of {name}, got shape {y.shape}.")
     if not np.isfinite(z).all():
         bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
         raise ValueError(f"{name}: {len(bad)} of {len(z)} features are NaN or infinite (first: {bad[0]}).")
     if y.dtype.kind not in "iu" or y.min() < 0:
-        raise ValueError(f"{name}: expected class indices, whole numbers from 0, got {y[:5].tolist()} ({y.dtype}).")
+        raise ValueError(f"y: expected class indices, whole numbers from 0, got {y[:5].tolist()} ({y.dtype}).")
     return z.astype(np.float64, copy=False), y.astype(np.int64, copy=False)
 
 
@@ -81,7 +82,7 @@ def class_means(z: np.ndarray, y: np.ndarray, nb_classes: int | None = None) -> 
     :raises ValueError: As :func:`check_features`, or for labels above K - 1.
     """
     z, y = check_features(z, y)
-    k = int(y.max()) + 1 if nb_classes is None else nb_classes
+    k = int(y.max()) + 1 if nb_classes is None else whole("nb_classes", nb_classes)
     if y.max() >= k:
         raise ValueError(f"y has class {y.max()}, but there are {k} classes.")
     count = np.bincount(y, minlength=k)
@@ -89,6 +90,11 @@ def class_means(z: np.ndarray, y: np.ndarray, nb_classes: int | None = None) -> 
     for label in np.flatnonzero(count):
         means[label] = z[y == label].mean(axis=0)
     return means
+
+
+def _head(classifier: PyTorchClassifier) -> torch.nn.Module | None:
+    check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
+    return getattr(classifier.model, "head", None)
 
 
 def head_centers(classifier: PyTorchClassifier) -> np.ndarray:
@@ -99,7 +105,7 @@ def head_centers(classifier: PyTorchClassifier) -> np.ndarray:
     :return: Centers (K, d), float64.
     :raises ValueError: For a head without centers.
     """
-    head = getattr(classifier.model, "head", None)
+    head = _head(classifier)
     centers = getattr(head, "centers", None)
     if not isinstance(centers, torch.Tensor):
         raise ValueError(
@@ -118,7 +124,7 @@ def head_weights(classifier: PyTorchClassifier) -> tuple[np.ndarray, np.ndarray]
     :return: Weights (K, d) and biases (K,), float64.
     :raises ValueError: For another head.
     """
-    head = getattr(classifier.model, "head", None)
+    head = _head(classifier)
     if isinstance(head, DistanceHead):
         centers = head_centers(classifier)
         return centers, -0.5 * np.square(centers).sum(axis=1)

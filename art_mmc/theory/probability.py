@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from art_mmc.checks import check_labels, whole
+from art_mmc.checks import as_array, check_labels, whole
 
 
 def check_logits(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, K), K >= 2, as float64, and labels as indices (N,); ValueError for what does not fit."""
-    logits, y = np.asarray(logits), np.asarray(y)
+    logits, y = as_array("logits", logits), np.asarray(y)
     if logits.ndim != 2 or len(logits) == 0 or logits.shape[1] < 2:
         raise ValueError(f"logits: expected shape (N, K) with K of at least 2, got {logits.shape}.")
     if not np.isfinite(logits).all():
@@ -72,7 +72,7 @@ def reverse_prediction_bounds(alpha: Any, nb_classes: int) -> tuple[np.ndarray, 
     :return: The bound on the error and the bound on the difference, of the shape of `alpha`.
     :raises ValueError: When an argument is out of range.
     """
-    alpha = np.asarray(alpha, float)
+    alpha = as_array("alpha", alpha)
     whole("nb_classes", nb_classes, 2)
     if not ((alpha >= 0) & (alpha < 1 / nb_classes)).all():
         raise ValueError(f"alpha: expected numbers in [0, {1 / nb_classes:g}), 1 / K, where the theorem holds.")

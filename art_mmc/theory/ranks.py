@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
-from art_mmc.checks import check_images, check_name, check_radii, whole
+from art_mmc.checks import check_inputs, check_name, check_radii, check_type, whole
 from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.evaluation.engine import Target, run_plan
 from art_mmc.evaluation.plans import AttackPlan
@@ -138,6 +138,7 @@ def rank_study(
     :raises FloatingPointError: When the outputs are not finite.
     :raises AttackError: When an attack crashes, meets a gradient that is not finite, or leaves the ball or the box.
     """
+    check_type("classifier", classifier, PyTorchClassifier, "an ART PyTorchClassifier")
     whole("steps", steps)
     whole("batch_size", batch_size)
     for attack in attacks:
@@ -145,9 +146,7 @@ def rank_study(
     if not attacks:
         raise ValueError(f"attacks: expected at least one of {', '.join(RANK_ATTACKS)}, got none.")
     radii = check_radii(eps, clip_values=classifier.clip_values)
-    x = np.asarray(x)
-    check_images(x, classifier.input_shape)
-    x = x.astype(np.float32, copy=False)
+    x = check_inputs(x, classifier).astype(np.float32, copy=False)
     if not isinstance(classifier, LossDefendedClassifier):
         objective = "loss"
     fooled_at, ranks = {}, {}

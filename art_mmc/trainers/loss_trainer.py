@@ -113,8 +113,7 @@ class LossTrainer(Trainer):
         :raises TypeError: For a classifier of another kind.
         :raises ValueError: For a classifier of another defence, an unknown choice, or a number out of range.
         """
-        if not isinstance(classifier, LossDefendedClassifier):
-            raise TypeError(f"classifier: expected a LossDefendedClassifier, got {type(classifier).__name__}.")
+        checks.check_type("classifier", classifier, LossDefendedClassifier)
         if self.defence is not None and classifier.defence != self.defence:
             raise ValueError(
                 f"{type(self).__name__} trains defence '{self.defence}', got a {type(classifier).__name__} "
