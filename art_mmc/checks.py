@@ -140,7 +140,7 @@ def check_type(name: str, value: Any, kind: type, expected: str = "") -> None:
         raise TypeError(f"{name}: expected {expected or f'a {kind.__name__}'}, got {type(value).__name__}.")
 
 
-def as_array(name: str, value: Any, finite: bool = False) -> np.ndarray:
+def as_array(name: str, value: Any, dtype: type | None = None, finite: bool = False) -> np.ndarray:
     """Numbers as an array; ValueError for text, objects, complex numbers, uneven rows, where asked NaN and infinity."""
     try:
         array = np.asarray(value)
@@ -150,7 +150,7 @@ def as_array(name: str, value: Any, finite: bool = False) -> np.ndarray:
         raise ValueError(f"{name}: expected an array of numbers, got {shown(value)}.")
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity.")
-    return array
+    return array if dtype is None else array.astype(dtype, copy=False)
 
 
 def several(name: str, value: Any, low: float = 0.0, length: int | None = None) -> None:

@@ -242,7 +242,9 @@ def test_binned():
 def test_expected_boundary_distance_is_the_mean(delta):
     mean, _ = quad(lambda d: abs(d) * norm.pdf(d, delta / 2), -10, 20, points=[0])
     assert float(expected_boundary_distance(delta)) == pytest.approx(mean, rel=1e-7)
-    assert expected_boundary_distance([0.0, 40.0]).tolist() == pytest.approx([math.sqrt(2 / math.pi), 20])
+    assert expected_boundary_distance(np.array([0, 40], np.uint8)).tolist() == pytest.approx(
+        [math.sqrt(2 / math.pi), 20]
+    )
 
 
 def test_robustness_measure_by_simulation(rng):
@@ -510,7 +512,7 @@ Z, Y = np.arange(12.0).reshape(6, 2) ** 2, np.array([0, 0, 0, 1, 1, 1])
         (lambda: knn_density(Z, Y + 0.5, 1), "class indices, whole numbers from 0"),
         (lambda: knn_density(Z, 0 * Y, 1), "at least two classes, got class 0 only"),
         (lambda: knn_density(Z, Y, 3), "class 0 has 3 reference features: expected at least 4 for k=3"),
-        (lambda: knn_density(Z, Y, 1, 3), "at most 2, the features' width, got 3"),
+        (lambda: knn_density(Z, Y, 1, 3), "from 1 to 2, the features' width, got 3"),
         (lambda: knn_density(Z, Y, 1, 1.5), "dim: expected a whole number of at least 1, got 1.5"),
         (lambda: knn_density(Z + 1j, Y, 1), "z: expected an array of numbers"),
         (lambda: knn_density(np.repeat(Z, 2, axis=0), np.repeat(Y, 2), 1), "have 1 copies"),

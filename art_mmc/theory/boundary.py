@@ -27,7 +27,7 @@ def expected_boundary_distance(delta: Any) -> np.ndarray:
     """
     from scipy.special import ndtr
 
-    delta = as_array("delta", delta)
+    delta = as_array("delta", delta, float)
     if not (np.isfinite(delta) & (delta >= 0)).all():
         raise ValueError("delta: expected finite distances, none negative.")
     return np.sqrt(2 / np.pi) * np.exp(-np.square(delta) / 8) + delta / 2 * (1 - 2 * ndtr(-delta / 2))
@@ -99,7 +99,7 @@ def _smallest(distances: np.ndarray) -> float:
 
 
 def _check_means(means: np.ndarray) -> np.ndarray:
-    means = as_array("means", means)
+    means = as_array("means", means, float)
     if means.ndim != 2 or len(means) < 2 or means.shape[1] < 1:
         raise ValueError(f"means: expected shape (L, d) with at least two classes, got {means.shape}.")
     if not np.isfinite(means).all():
@@ -108,7 +108,7 @@ def _check_means(means: np.ndarray) -> np.ndarray:
 
 
 def _cholesky(covariance: np.ndarray, dim: int) -> np.ndarray:
-    covariance = as_array("covariance", covariance, finite=True)
+    covariance = as_array("covariance", covariance, float, finite=True)
     if covariance.shape != (dim, dim):
         raise ValueError(f"covariance: expected shape ({dim}, {dim}), got {covariance.shape}.")
     try:
@@ -177,7 +177,7 @@ def boundary_distances(
     from scipy.spatial.distance import cdist
 
     z, y = check_features(z, y)
-    weights, biases = as_array("weights", weights, finite=True), as_array("biases", biases, finite=True)
+    weights, biases = as_array("weights", weights, float, finite=True), as_array("biases", biases, float, finite=True)
     if weights.ndim != 2 or weights.shape[1] != z.shape[1] or biases.shape != (len(weights),):
         raise ValueError(
             f"expected weights (K, {z.shape[1]}) and biases (K,), got shapes {weights.shape} and {biases.shape}."

@@ -67,7 +67,11 @@ def contour_sphere(
     :return: Center (d,) and squared radius, of the shape of `loss`; where it is negative, no feature has that loss.
     :raises ValueError: When `s` equals `s_other` (SCE, MMLDA): the contour is a hyperplane, which has no radius.
     """
-    loss, mu, mu_other = _losses(loss), as_array("mu", mu, finite=True), as_array("mu_other", mu_other, finite=True)
+    loss, mu, mu_other = (
+        _losses(loss),
+        as_array("mu", mu, float, finite=True),
+        as_array("mu_other", mu_other, float, finite=True),
+    )
     if mu.ndim != 1 or mu.shape != mu_other.shape:
         raise ValueError(f"mu and mu_other: expected two vectors (d,), got shapes {mu.shape} and {mu_other.shape}.")
     s, s_other = number("s", s), number("s_other", s_other)
@@ -142,7 +146,7 @@ def mmc_log_density(loss: Any, log_mass: Any, dim: int, exponent: str = "derived
 
 
 def _losses(loss: Any) -> np.ndarray:
-    loss = as_array("loss", loss)
+    loss = as_array("loss", loss, float)
     if not (np.isfinite(loss) & (loss > 0)).all():
         raise ValueError("loss: expected positive, finite numbers.")
     return loss
@@ -229,7 +233,7 @@ def contour_shell_density(
     z, y, z_ref, y_ref = check_reference(z, y, reference)
     if centers is None:
         centers = class_means(z_ref, y_ref)
-    centers = as_array("centers", centers, finite=True)
+    centers = as_array("centers", centers, float, finite=True)
     if centers.ndim != 2 or centers.shape[1] != z.shape[1] or len(centers) <= max(y.max(), y_ref.max()):
         raise ValueError(
             f"centers: expected shape ({max(y.max(), y_ref.max()) + 1}, {z.shape[1]}), got {centers.shape}."
@@ -285,7 +289,7 @@ def knn_density(
     z, y, z_ref, y_ref = check_reference(z, y, reference)
     dim = min(5, z.shape[1]) if dim is None else dim
     if whole("dim", dim) > z.shape[1]:
-        raise FeatureError(f"dim: expected at most {z.shape[1]}, the features' width, got {dim}.")
+        raise FeatureError(f"dim: expected a whole number from 1 to {z.shape[1]}, the features' width, got {dim}.")
     whole("k", k)
     if len(z_ref) < dim:
         raise FeatureError(f"dim: expected at most {len(z_ref)}, the number of reference features, got {dim}.")

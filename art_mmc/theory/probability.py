@@ -72,7 +72,7 @@ def reverse_prediction_bounds(alpha: Any, nb_classes: int) -> tuple[np.ndarray, 
     :return: The bound on the error and the bound on the difference, of the shape of `alpha`.
     :raises ValueError: When an argument is out of range.
     """
-    alpha = as_array("alpha", alpha)
+    alpha = as_array("alpha", alpha, float)
     whole("nb_classes", nb_classes, 2)
     if not ((alpha >= 0) & (alpha < 1 / nb_classes)).all():
         raise ValueError(f"alpha: expected numbers in [0, {1 / nb_classes:g}), 1 / K, where the theorem holds.")
