@@ -492,9 +492,10 @@ def test_arithmetics_agree(arithmetic, digits: Digits):
 def test_compiled_network_gives_the_same(digits: Digits):
     network = unsettle(Normed())
     usual = ours_on(network)
-    compiled = accelerate(usual, "adaptive", compile="eager")
+    compiled = accelerate(usual, "adaptive", compile="aot_eager")
     x, y = digits.x_test[:9], digits.y_test[:9]
     for _ in range(2):
+        np.testing.assert_allclose(compiled.class_gradient(x), usual.class_gradient(x), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(compiled.predict(x), usual.predict(x), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(compiled.loss_gradient(x, y), usual.loss_gradient(x, y), rtol=1e-3, atol=1e-5)
         network.features[0].weight.data.mul_(1.5)

@@ -474,7 +474,8 @@ class LossDefendedClassifier(PyTorchClassifier):
         prepared = Prepared(self.model, training_mode or recurrent, learning, fused, recurrent, watched)
         token = _RUNNING.set((*_RUNNING.get(), prepared))
         try:
-            yield prepared
+            with _graphs_kept() if self._compile else nullcontext():
+                yield prepared
         finally:
             _RUNNING.reset(token)
 
@@ -1183,6 +1184,13 @@ def _explained(network: torch.nn.Module, x: torch.Tensor) -> Iterator[None]:
 def own_forward(network: torch.nn.Module) -> bool:
     """Whether it is an `nn.Sequential` with a forward of its own: ART's wrapper runs its children instead."""
     return isinstance(network, torch.nn.Sequential) and type(network).forward is not torch.nn.Sequential.forward
+
+
+def _graphs_kept() -> Any:
+    """Around a compiled network: several gradients go through one graph, whose memory the first would take from it."""
+    from torch._functorch import config  # a setting that torch's own error names; old versions have none
+
+    return config.patch(donated_buffer=False) if hasattr(config, "donated_buffer") else nullcontext()  # type: ignore
 
 
 def _check_device_type(name: Any) -> str:
