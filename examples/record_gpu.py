@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
         limit = min(60 * minutes * share, end - time.monotonic())
         if done.get(name, {}).get("status") != "finished" and limit > 5:
             print(f"{name}: {limit:.0f} s at most", flush=True)
+            attacked = f"evaluate-{name}"  # what was found, or half found, of the network before it trained on is void
+            done.pop(attacked, None)
+            shutil.rmtree(folder / attacked / "state", ignore_errors=True)
             done[name] = run(command, limit, args.quick)
             facts = machine(torch.device("cuda" if torch.cuda.is_available() and not args.quick else "cpu"))
             text = summary(folder, done, facts, args.quick).encode()

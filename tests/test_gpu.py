@@ -301,7 +301,7 @@ def test_memory(data):
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_what_is_recorded(quick, tmp_path, monkeypatch):
-    """Its commands are ones that there are; what is finished is not done again, what was stopped is."""
+    """Its commands are ones that there are; what is finished is not done again, what was stopped is, and attacked."""
     recording = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "record_gpu.py"))
     data = ["--dataset", str(tmp_path / "made.npz") if quick else "cifar10"]
     parts = list(recording["parts"](tmp_path, data, quick))
@@ -318,7 +318,10 @@ def test_what_is_recorded(quick, tmp_path, monkeypatch):
     for name, function in patched.items():
         monkeypatch.setitem(recording["main"].__globals__, name, function)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    state = tmp_path / "evaluate-mmc" / "state"
     for _ in range(2):
         assert recording["main"](["--output", str(tmp_path), *(["--quick"] if quick else [])]) == 0
-    assert done == ["tests", "mmc", "sce-at", "evaluate-mmc", "evaluate-sce-at", "bench", "mmc"]
+        assert not state.exists()
+        state.mkdir(parents=True)  # of the network that was stopped
+    assert done == ["tests", "mmc", "sce-at", "evaluate-mmc", "evaluate-sce-at", "bench", "mmc", "evaluate-mmc"]
     assert "| mmc | finished |" in (tmp_path / "report.md").read_text()
