@@ -38,11 +38,11 @@ def parts(folder: Path, data: list[str], quick: bool) -> Iterator[tuple[str, lis
     """Name, command and share of the time of each part, in order; what is attacked is what was trained by then."""
     device = ["--device", "cpu" if quick else "gpu"]
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests" / "test_gpu.py")]
-    yield "tests", [*tests, "-p", "no:cacheprovider", *(["-k", "mmc"] if quick else [])], 0.1
+    yield "tests", [*tests, "-p", "no:cacheprovider", *(["-k", "mmc"] if quick else [])], 0.15
     train = [*ART_MMC, "train", *data, *device, "--validation", "0", "--resume", "--quiet"]
     train += ["--backbone", "resnet20", "--epochs", "1"] if quick else ["--precision", "bfloat16", "--compile"]
     clean, robust = folder / "mmc.pt", folder / "sce-at.pt"
-    yield "mmc", [*train, "--defence", "mmc", "--recipe", "pang2020-cifar10-fast", "--output", str(clean)], 0.35
+    yield "mmc", [*train, "--defence", "mmc", "--recipe", "pang2020-cifar10-fast", "--output", str(clean)], 0.3
     robustly = ["--defence", "sce", "--recipe", "pang2021-cifar10-at", "--schedule", "linear", "--output", str(robust)]
     robustly += ["--attack-steps", "1"] if quick else ["--backbone", "preact-resnet18", "--epochs", "6"]
     yield "sce-at", [*train, *robustly], 0.2
@@ -69,7 +69,7 @@ def run(command: list[str], limit: float, quick: bool) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(60)  # a batch, or a compilation, that has begun
             except subprocess.TimeoutExpired:
                 process.kill()
             status = "stopped"
