@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from art_mmc import load_classifier, load_dataset, load_pretrained
+from art_mmc import load_classifier, load_dataset, load_pretrained, pretrained
 from art_mmc.evaluation import RobustnessEvaluation, wilson_interval
 from art_mmc.pretrained import FOLDER, find_network, pretrained_card, pretrained_names
 from art_mmc.studies.evaluate import assess
@@ -85,6 +85,24 @@ def test_the_recorded_worst_case(network):
     low, high = record.worst_case(recorded["eps"]).interval
     assert low <= recorded["interval"][1]
     assert high >= recorded["interval"][0]
+
+
+def test_a_file_that_is_not_on_its_card_is_refused(run, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("pc-mnist.pt", "pc-mnist.json"):
+        shutil.copy(FOLDER / name, package)
+    monkeypatch.setattr(pretrained, "FOLDER", package)
+    assert find_network("pc-mnist") == package / "pc-mnist.pt"
+    shutil.copy(FOLDER / "gce-mnist.pt", package / "pc-mnist.pt")
+    for load in (load_pretrained, find_network):
+        with pytest.raises(ValueError, match="pc-mnist.pt is damaged, or not the network on its card: install"):
+            load("pc-mnist")
+    assert run("zoo")[0] == 0
+    (package / "pc-mnist.json").write_text("{")
+    status, out, err = run("zoo")
+    assert (status, out) == (2, "")
+    assert err == f"art-mmc: error: {package}/pc-mnist.json is missing or damaged: install the package again\n"
 
 
 def test_all_of_it_is_small():

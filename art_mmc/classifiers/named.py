@@ -13,7 +13,7 @@ from art_mmc.classifiers.base import LossDefendedClassifier
 from art_mmc.classifiers.checkpoint import rebuild
 from art_mmc.defences import DEFENCES, Defence
 from art_mmc.models import create_backbone
-from art_mmc.pretrained import FOLDER, pretrained_names
+from art_mmc.pretrained import pretrained_file
 
 
 def _made(row: Defence) -> type[LossDefendedClassifier]:
@@ -68,11 +68,9 @@ def load_pretrained(name: str, device_type: str = "gpu") -> LossDefendedClassifi
     :param name: Its name, e.g. "mmc-mnist".
     :param device_type: "cpu", or "gpu" for the current CUDA device if there is one.
     :return: The classifier in evaluation mode, with a fresh optimizer.
-    :raises ValueError: For an unknown name, with the nearest known one.
+    :raises ValueError: For an unknown name, with the nearest known one, or a file that is not the one on its card.
     """
-    return load_classifier(
-        FOLDER / f"{check_name('pretrained network', name, pretrained_names())}.pt", None, device_type
-    )
+    return load_classifier(pretrained_file(name), None, device_type)
 
 
 def load_classifier(

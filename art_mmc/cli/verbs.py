@@ -199,7 +199,8 @@ def backbones(settings: Listing) -> None:
 def zoo(settings: Listing) -> None:
     from art_mmc.reports.pretrained import pretrained_note, pretrained_table
 
-    print(f"{pretrained_table('text')}\n\n{pretrained_note()}")
+    with user_errors():
+        print(f"{pretrained_table('text')}\n\n{pretrained_note()}")
 
 
 class Verb(NamedTuple):

@@ -3,6 +3,7 @@ Trained networks that come with the package, a checkpoint and a card each, and a
 Nothing is read before it is asked for. `examples/record_zoo.py` adds a network.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -25,7 +26,19 @@ def pretrained_card(name: str) -> dict[str, Any]:
     "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
     """
     check_name("pretrained network", name, pretrained_names())
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    path = FOLDER / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise ValueError(f"{path} is missing or damaged: install the package again") from err
+
+
+def pretrained_file(name: str) -> Path:
+    """The file of a network; ValueError where it is not the one that its card describes."""
+    card, path = pretrained_card(name), FOLDER / f"{name}.pt"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != card["file"]["sha256"]:
+        raise ValueError(f"{path} is damaged, or not the network on its card: install the package again")
+    return path
 
 
 def find_network(path: str | os.PathLike[str]) -> Path:
@@ -35,7 +48,7 @@ def find_network(path: str | os.PathLike[str]) -> Path:
     """
     file, names = as_path("path", path), pretrained_names()
     if not file.is_file() and os.fspath(path) in names:
-        return FOLDER / f"{os.fspath(path)}.pt"
+        return pretrained_file(os.fspath(path))
     if not file.is_file():
         bare = file.name == os.fspath(path) and not file.suffix
         hint = f", and {unknown_name('pretrained network', path, names)}" if bare else ""
