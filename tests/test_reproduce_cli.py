@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from art_mmc import create_classifier, load_dataset
 from art_mmc.data import Dataset
 from art_mmc.evaluation import SUITES, AttackRecord, suites
+from art_mmc.evaluation.robustness import identity
 from art_mmc.published import CLEAN, DISTANCE, Cell, get_published
 from art_mmc.reports import (
     load_reproduction,
@@ -39,6 +42,7 @@ from art_mmc.studies.reproduce import (
     prepare,
 )
 from art_mmc.studies.settings import Reproduce
+from art_mmc.trainers import RECIPES
 from tests.handmade import RECORD, attack, bits, carlini, figure, protocol, reproduction
 
 # --------------------------------------------------------------------------------------------------------- by hand, MMC
@@ -297,7 +301,13 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     assert names == ["figures.csv", "report.json", "report.md", "sce.pt", "sce.run"]
     # once more: the network is there, trained, and its row measured; the report keeps the other row
     measured = []
-    monkeypatch.setattr(module, "assess", lambda *args, **kwargs: measured.append(kwargs["name"]) or sce.record)
+
+    def assess(classifier, *args, name, **kwargs):
+        measured.append(name)
+        known = {**sce.record.provenance["fingerprint"], "classifier": identity(classifier)}
+        return replace(sce.record, provenance={**sce.record.provenance, "fingerprint": known})
+
+    monkeypatch.setattr(module, "assess", assess)
     before = Path("here/sce.pt").read_bytes()
     status, _, err = run(*line.split(), "--defence", "sce")
     assert (status, err, measured) == (0, "", [])
@@ -317,11 +327,24 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     again = load_reproduction("here/report.json")
     assert [each.method for each in again.results] == ["sce", "pc"]
     assert again.results[1].source == (
-        "lenet5, recipe li2021-mnist, 7 of 100 epochs in batches of 64, 120 images, 12 s; art_mmc checkpoint other.pt"
+        "lenet5, recipe li2021-mnist, 7 of 100 epochs, 120 images, 12 s; unlike the row's recipe (in brackets): "
+        "batch size 64 (256); art_mmc checkpoint other.pt"
     )
-    # under other conditions nothing is kept
-    assert run(*line_of_pc, "--seed", "3")[0] == 0
-    assert [each.method for each in load_reproduction("here/report.json").results] == ["pc"]
+    # told better afterwards, it says so at no cost
+    told["provenance"]["precision"] = "bfloat16"
+    Path("other.json").write_text(json.dumps({"defence": "pc", "clean_test_accuracy": {}, **told}))
+    assert run(*line_of_pc)[0] == 0
+    assert measured == ["PC + LC"]
+    assert "precision bfloat16 (float32)" in load_reproduction("here/report.json").results[1].source
+    # under other conditions nothing is kept: no row is lost that is not measured again
+    status, _, err = run(*line_of_pc, "--seed", "3")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "here has a report with sce, which would be lost, for seed were others" in err
+    assert load_reproduction("here/report.json").to_dict()["results"][0] == found.to_dict()["results"][0]
+    line_of_pc += ["--output", "there"]
+    for seed in ("0", "3"):
+        assert run(*line_of_pc, "--seed", seed)[0] == 0
+    assert load_reproduction("there/report.json").provenance["seed"] == 3
     # nor are figures of other versions
     count = len(measured)
     with monkeypatch.context() as patch:
@@ -332,6 +355,40 @@ def test_reproduce_end_to_end(run, monkeypatch, tmp_path, mnist_folder):
     status, _, err = run(*line.split(), "--seed", "7", "--defence", "sce")
     assert (status, err.count("\n")) == (2, 1)
     assert "here" in err
+
+
+def test_a_row_says_what_is_not_as_in_its_recipe(tmp_path):
+    """Adversarial training by another attack, random centers, mixed precision, rounded weights; by hand."""
+    recipe = replace(RECIPES["pang2020-cifar10"].scaled(30), batch_size=128, rate=0.0256, schedule="cosine")
+    recipe = replace(recipe, attack="fast", attack_options={"eps": 8 / 255})
+    facts = comparison.provenance(dataset("cifar10", 3, 32), recipe, 0, torch.device("cpu"))
+    facts |= {"precision": "bfloat16", "keep": "best"}
+    found = {"defence": "mmc", "backbone": "resnet20", "clean_test_accuracy": {}, "training_seconds": 7.1}
+    (tmp_path / "net.json").write_text(json.dumps({**found, "n_validation": 1000, "provenance": facts}))
+    net = create_classifier("mmc", "cnn", input_shape=(3, 32, 32), nb_classes=10, centers="random")
+    for tensor in net.model.state_dict().values():
+        tensor.copy_(tensor.bfloat16())
+    row = get_published("pang2020-table1").method("at-mmc")
+    assert module._told(tmp_path / "net.pt", net, row, "cifar10") == (
+        "resnet20, recipe pang2020-cifar10, 30 of 200 epochs, 20 images, 7 s; unlike the row's recipe (in brackets): "
+        "rate 0.0256 (0.01), batch size 128 (50), schedule cosine (piecewise), attack fast (pgd), attack options eps "
+        "0.03137 (eps 0.03137 steps 10 step_size 0.007843 batch_norm train), images held out 1000 (0), "
+        "significant bits 8 (24), precision bfloat16 (float32), keep best (last), centers random (max_mahalanobis); "
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        ("mmc", {"defence": "sce"}, "MMC-10 has defence 'mmc', the network 'sce'"),
+        ("mmc-random", {"defence": "mmc"}, "MMC-10 (rand) has centers 'random', the network 'max_mahalanobis'"),
+        ("mmc-random", {"defence": "mmc", "centers": "random"}, None),
+    ],
+)
+def test_a_network_of_another_defence_has_no_place_in_a_row(row, options, message):
+    net = create_classifier(backbone="cnn", input_shape=(3, 32, 32), nb_classes=10, **options)
+    with nullcontext() if message is None else pytest.raises(ValueError, match=re.escape(message)):
+        module._check_network(get_published("pang2020-table1").method(row), net, Path("net.pt"))
 
 
 @pytest.mark.parametrize(

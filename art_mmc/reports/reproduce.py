@@ -73,7 +73,8 @@ def reproduction_report(reproduction: Reproduction) -> str:
         if method.defence is None or method.recipe_for(reproduction.dataset) is None:
             return NONE
         recipe = method_recipe(method, reproduction.dataset)
-        return f"{method.backbone_for(reproduction.dataset) or recipe.backbone}, {recipe.nb_epochs} epochs"
+        attacked = f", adversarial ({recipe.attack})" if recipe.attack else ""
+        return f"{method.backbone_for(reproduction.dataset) or recipe.backbone}, {recipe.nb_epochs} epochs{attacked}"
 
     verified = all(row.cell.verified for row in paper_rows(reproduction))
     return page(

@@ -6,19 +6,23 @@ beside the published ones, with the worst case that the paper lacks. What `art-m
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from art.estimators.classification import PyTorchClassifier
 
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.checkpoint import describe
 from art_mmc.data import Dataset
+from art_mmc.defences import get_defence
 from art_mmc.distributed import in_main_process
 from art_mmc.evaluation import AttackRecord, RobustnessEvaluation, RobustnessRecord, get_suite
-from art_mmc.evaluation.codec import Record
+from art_mmc.evaluation.codec import Record, encode
 from art_mmc.evaluation.records import Share, reading
 from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import find_network
@@ -210,6 +214,9 @@ def prepare(settings: Reproduce, device_type: str = "cpu") -> setup.Job:
     for key, (classifier, _) in loaded.items():
         setup.check_range(classifier, files[key])
     rows = check_reproduction(table, dataset, settings.defence, files, settings.epoch_share, settings.small)
+    for row in rows:
+        if row.key in loaded:
+            _check_network(row, loaded[row.key][0], files[row.key])
     networks = _Networks(
         settings,
         device_type,
@@ -231,6 +238,17 @@ def _files(given: Sequence[str]) -> dict[str, Path]:
     return files
 
 
+def _check_network(row: Method, classifier: PyTorchClassifier, file: Path) -> None:
+    """ValueError for a network of the package's that is of another defence than the row, or lacks the row's options."""
+    if row.defence is not None and isinstance(classifier, LossDefendedClassifier):
+        own = {"defence": classifier.defence, **describe(classifier)["options"]}
+        for name, value in {"defence": row.defence, **row.options}.items():
+            if own.get(name) != value:
+                raise ValueError(
+                    f"--checkpoint {row.key}={file}: {row.label} has {name} '{value}', the network '{own.get(name)}'"
+                )
+
+
 @dataclass(frozen=True, eq=False)
 class _Networks:
     """The networks of a table: trained, kept in the folder, or given."""
@@ -246,7 +264,8 @@ class _Networks:
         """A row's network; whence it came, in words; seconds of its training, None for a given one; and plain data."""
         if row.key in self.given:
             (classifier, kind), file = self.given[row.key]
-            return classifier, f"{_told(file)}{kind} {file.name}", None, {"checkpoint": file.name}
+            told = _told(file, classifier, row, self.dataset.name)
+            return classifier, f"{told}{kind} {file.name}", None, {"checkpoint": file.name}
         trained = self.train(row)
         return trained.classifier, _in_words(trained, self.dataset), trained.seconds, trained.source
 
@@ -310,7 +329,8 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
         **{name: getattr(settings, name) for name in ("second", "small", "batch_size", "seed")},
     }
     states = {(row.key, each): folder / f"{row.key}.{each}.state" for row in rows for each in suites}
-    before = _finished(folder, table.name, dataset.name, {**conditions, "versions": setup.versions()})
+    at_hand = {"table": table.name, "dataset": dataset.name, **conditions, "versions": setup.versions()}
+    before = _finished(folder, at_hand, {row.key for row in rows})
 
     def run(on_result: Callable[[Reproduced], None] | None = None) -> Reproduction:
         substitutes: list[PyTorchClassifier] | None = None
@@ -328,6 +348,8 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
                 options: dict[str, Any] = {"nb_test": settings.nb_test, "curves": 0, "name": row.label}
                 records = [assess(classifier, dataset, each, **options) for each in evaluations]
                 results[row.key] = Reproduced(row.key, source, seconds, *records)
+            else:
+                results[row.key] = replace(old, source=source, training_seconds=seconds)
             if on_result is not None:
                 on_result(results[row.key])
         order = [each.key for each in table.methods]
@@ -338,21 +360,29 @@ def _of_accuracies(table: PublishedTable, rows: Sequence[Method], networks: _Net
     return setup.Job(dataset, folder, run, goes_on=setup.SAME_COMMAND, states=tuple(states.values()))
 
 
-def _finished(folder: Path, table: str, dataset: str, conditions: Mapping[str, Any]) -> dict[str, Reproduced]:
-    """The rows that are in the folder's report already, measured under the same conditions."""
+def _finished(folder: Path, conditions: Mapping[str, Any], asked: Collection[str]) -> dict[str, Reproduced]:
+    """
+    The rows that are in the folder's report already, measured under the same conditions; ValueError where there are
+    some under other ones that would be lost, not being asked for.
+    """
     try:
         found = Reproduction.from_dict(json.loads((folder / "report.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or none of this command's
         return {}
-    if (found.table, found.dataset) != (table, dataset):
-        return {}
+    theirs = {**found.provenance, "table": found.table, "dataset": found.dataset}
     trained_by = ("budget", "small", "n_train")  # each row's own words say it
-    same = all(found.provenance.get(key) == value for key, value in conditions.items() if key not in trained_by)
-    return {each.method: each for each in found.results} if same else {}
+    other = [key for key, value in conditions.items() if key not in trained_by and theirs.get(key) != value]
+    lost = [each.method for each in found.results if each.method not in asked]
+    if other and lost:
+        raise ValueError(
+            f"{folder} has a report with {', '.join(lost)}, which would be lost, for {', '.join(other)} were others: "
+            "take another --output"
+        )
+    return {} if other else {each.method: each for each in found.results}
 
 
-def _told(file: Path) -> str:
-    """What `art-mmc train` wrote beside a network on how it was trained, in words."""
+def _told(file: Path, classifier: PyTorchClassifier, row: Method, dataset: str) -> str:
+    """What `art-mmc train` wrote beside a network on how it was trained, and what is not as in the row's recipe."""
     document = beside(file, ".json")
     if not (document.is_file() and is_summary(document)):
         return ""
@@ -360,10 +390,47 @@ def _told(file: Path) -> str:
     facts, recipe = found["provenance"], found["provenance"]["recipe"]
     known = recipe["name"].removesuffix("-small")
     full = f" of {RECIPES[known].nb_epochs}" if known in RECIPES else ""
+    ours = {**recipe, "images held out": found.get("n_validation", 0), "significant bits": _bits(classifier.model)}
+    ours |= {name: facts[name] for name in ("precision", "keep") if name in facts}
+    theirs = {"images held out": 0, "significant bits": 24, "precision": "float32", "keep": "last"}
+    if (name := row.recipe_for(dataset)) is not None:
+        scaled = get_recipe(name, dataset).scaled(recipe["nb_epochs"])
+        theirs |= {each.name: getattr(scaled, each.name) for each in fields(Recipe) if each.name not in _NAMES}
+    if row.defence is not None and isinstance(classifier, LossDefendedClassifier):
+        ours |= describe(classifier)["options"]
+        head, loss = get_defence(row.defence).build(
+            classifier.model.head.in_features, classifier.nb_classes, **row.options
+        )
+        theirs |= {**head.options(), **loss.options()}
+    unlike = [
+        f"{name.replace('_', ' ')} {_short(value)} ({_short(theirs[name])})"
+        for name, value in ours.items()
+        if name in theirs and encode(value) != encode(theirs[name])
+    ]
     return (
-        f"{found['backbone']}, recipe {recipe['name']}, {recipe['nb_epochs']}{full} epochs in batches of "
-        f"{recipe['batch_size']}, {facts['n_train']} images, {found['training_seconds']:.0f} s; "
+        f"{found['backbone']}, recipe {recipe['name']}, {recipe['nb_epochs']}{full} epochs, {facts['n_train']} images, "
+        f"{found['training_seconds']:.0f} s; "
+        + (f"unlike the row's recipe (in brackets): {', '.join(unlike)}; " if unlike else "")
     )
+
+
+#: what tells a recipe from others, and says nothing of how a network was trained
+_NAMES = ("name", "description", "source", "defences", "backbone")
+
+
+def _bits(network: torch.nn.Module) -> int:
+    """The most significant bits that a weight or statistic has: 24, or fewer where they were rounded."""
+    mantissas = [
+        torch.frexp(each.float()).mantissa for each in network.state_dict().values() if each.is_floating_point()
+    ]
+    return next(bits for bits in range(25) if bits == 24 or all((m * 2**bits % 1 == 0).all() for m in mantissas))
+
+
+def _short(value: Any) -> str:
+    """A setting in a sentence."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_short(each)}" for name, each in value.items()) or "none"
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _in_words(trained: setup.TrainedDefence, dataset: Dataset) -> str:
