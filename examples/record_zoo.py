@@ -2,8 +2,9 @@
 Puts a trained network into the package: `python examples/record_zoo.py mmc-mnist runs/mmc.pt`, where `art-mmc train`
 wrote runs/mmc.pt and runs/mmc.json. It is attacked by the suite `strong`, and what that leaves is written on its card,
 beside what is known of its training. The whole report goes to examples/results/evaluate-mmc-mnist. A killed run goes on
-with the same command; one that is finished, in runs/mmc.strong, is not done again. A network that is large for the
-package is packed smaller by `--bits 16`: rounded to so many significant bits, and that is the network that is measured.
+with the same command; one that is finished, in runs/mmc.strong, is not done again while network, radii and number of
+images are the same. A network that is large for the package is packed smaller by `--bits 16`: rounded to so many
+significant bits, and that is the network that is measured.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 import torch
 
 from art_mmc import load_classifier, load_dataset
+from art_mmc.classifiers import LossDefendedClassifier
 from art_mmc.cli.verbs import evaluate
 from art_mmc.data import DATASETS
 from art_mmc.evaluation import RobustnessRecord
 from art_mmc.evaluation.engine import norm_name
+from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import FOLDER
 from art_mmc.reports import json_bytes, load_robustness, write_robustness
 from art_mmc.reports.tables import short_name
@@ -84,6 +87,16 @@ def evaluated(record: RobustnessRecord) -> dict[str, Any]:
     }
 
 
+def measured(record: RobustnessRecord, classifier: LossDefendedClassifier, asked: Evaluate) -> bool:
+    """Whether a report is of this network, at these radii, on so many images or all that there are."""
+    facts = record.provenance
+    return (
+        facts["fingerprint"]["classifier"] == identity(classifier)
+        and asked.eps in (None, list(record.eps))
+        and record.clean.n in (asked.nb_test, facts["n_test"])
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="what the network is to be called, e.g. mmc-mnist")
@@ -117,23 +130,24 @@ def main(argv: list[str] | None = None) -> None:
         threads=1,
         output=str(work),
     )
-    if not (work / "report.json").is_file():
+    classifier, report = load_classifier(source, device_type="cpu"), work / "report.json"
+    if not (report.is_file() and measured(load_robustness(report), classifier, settings)):
         evaluate(settings)
-    record = load_robustness(work / "report.json")
+    record = load_robustness(report)
     facts = {**record.provenance, "dataset": short_name(str(record.provenance["dataset"]))}
     record = replace(record, provenance=facts, inputs=None, examples=None, index=None)
     write_robustness(record, args.results / f"evaluate-{args.name}")
     content = compressed(source)
-    classifier = load_classifier(source, device_type="cpu")
     if args.bits:
         summary["clean_test_accuracy"] = clean_accuracy(classifier, load_dataset(dataset, args.data_dir))
+    packed = {"bits": args.bits} if args.bits else {}  # significant ones of each weight, where they are fewer
     card = {
         "format": "art_mmc.pretrained",
         "version": 1,
         "name": args.name,
         "dataset": trained_on,
         **summary,
-        "file": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "file": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **packed},
         "logits": classifier.predict(fixed_inputs(classifier.input_shape)).tolist(),
         "evaluation": evaluated(record),
     }

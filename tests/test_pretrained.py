@@ -18,6 +18,7 @@ import torch
 
 from art_mmc import load_classifier, load_dataset, load_pretrained, pretrained
 from art_mmc.evaluation import RobustnessEvaluation, wilson_interval
+from art_mmc.evaluation.robustness import identity
 from art_mmc.pretrained import FOLDER, find_network, pretrained_card, pretrained_names
 from art_mmc.studies.evaluate import assess
 from art_mmc.studies.evaluate import prepare as prepare_evaluation
@@ -192,6 +193,7 @@ def test_a_network_is_added_by_one_command(run, tmp_path):
     RECORD["main"]([*command, "--package", str(package)])
     card = json.loads((package / "mmc-digits.json").read_text())
     assert card.keys() == pretrained_card("mmc-mnist").keys()
+    assert {"options": {}, "precision": "float32", "keep": "last"}.items() <= card["provenance"].items()
     assert card["evaluation"].keys() == pretrained_card("mmc-mnist")["evaluation"].keys()
     assert (card["name"], card["dataset"], card["evaluation"]["n"]) == ("mmc-digits", "digits", 30)
     inputs = RECORD["fixed_inputs"]((1, 8, 8))
@@ -205,8 +207,18 @@ def test_a_network_is_added_by_one_command(run, tmp_path):
     RECORD["main"]([*command, "--package", str(package), "--bits", "12"])
     card, packed = json.loads((package / "mmc-digits.json").read_text()), (package / "mmc-digits.pt").read_bytes()
     assert card["clean_test_accuracy"]["n"] > 300
+    assert card["file"]["bits"] == 12
     assert len(packed) < 0.8 * len(first)
     near = load_classifier(package / "mmc-digits.pt", device_type="cpu").model.state_dict()
     for name, exact in given.model.state_dict().items():
         assert np.allclose(near[name], exact, rtol=2.0**-12, atol=0), name
         assert (torch.frexp(near[name].float()).mantissa * 2**12 % 1 == 0).all(), name
+    # another network of the file's name, or other radii: what the folder has of the old one is not told of it
+    given.model.head.centers.mul_(2)
+    given.save_checkpoint("net.pt")
+    for more, radii in ((), [0.1]), (("--eps", "0.2"), [0.1, 0.2]):
+        RECORD["main"]([*command, "--package", str(package), *more])
+        card = json.loads((package / "mmc-digits.json").read_text())
+        assert [each["eps"] for each in card["evaluation"]["worst_case"]] == radii
+        report = json.loads((tmp_path / "results" / "evaluate-mmc-digits" / "report.json").read_text())
+        assert report["provenance"]["fingerprint"]["classifier"] == identity(given)

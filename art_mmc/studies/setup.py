@@ -271,8 +271,10 @@ def clean_accuracy(classifier: PyTorchClassifier, dataset: Dataset) -> dict[str,
     return {"n": n, "correct": correct, "accuracy": correct / n, "interval": list(wilson_interval(correct, n))}
 
 
-def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0) -> dict[str, Any]:
-    """Clean accuracy, time, conditions and history; plain data that JSON can hold."""
+def training_summary(
+    trained: TrainedDefence, dataset: Dataset, seed: int, n_validation: int = 0, **more: Any
+) -> dict[str, Any]:
+    """Clean accuracy, time, conditions, of which there may be more, and history; plain data that JSON can hold."""
     return {
         "defence": trained.classifier.defence,
         "backbone": trained.backbone,
@@ -280,7 +282,7 @@ def training_summary(trained: TrainedDefence, dataset: Dataset, seed: int, n_val
         "training_seconds": trained.seconds,
         "n_validation": n_validation,
         **({"extended_after_epochs": list(trained.extended)} if trained.extended else {}),
-        "provenance": provenance(dataset, trained.recipe, seed, trained.classifier.device),
+        "provenance": {**provenance(dataset, trained.recipe, seed, trained.classifier.device), **more},
         "history": trained.history,
     }
 

@@ -78,7 +78,8 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
             | {name: getattr(settings, name) for name in ("activation", "resume", "keep", "patience", "precision")},
         )
         held_out = 0 if validation is None else len(validation[1])
-        summary = training_summary(trained, dataset, settings.seed, held_out) if world().is_main else {}
+        how = {"options": options, "precision": settings.precision, "keep": settings.keep}
+        summary = training_summary(trained, dataset, settings.seed, held_out, **how) if world().is_main else {}
         return Run(trained, summary, output)
 
     return Job(dataset, output.parent, run, note=f"; history and checkpoints in {folder}", own=folder)
