@@ -12,6 +12,7 @@ import pytest
 from art_mmc import load_classifier
 from art_mmc.cli import main
 from art_mmc.data import load_dataset
+from art_mmc.reports.inspect import inspection_report
 from art_mmc.studies.setup import network_names
 from art_mmc.theory import compactness_ratio, features_and_logits
 from tests.conftest import left_alone
@@ -45,6 +46,9 @@ def test_report_on_two_networks(folder, run):
     document = json.loads(files["report.json"])
     facts = document["provenance"]
     assert (document["format"], facts["dataset"], facts["sources"]["sce"]) == ("art_mmc.inspection", "digits", "sce.pt")
+    own = inspection_report({**document, "provenance": {**facts, "dataset": "/home/me/own.npz"}})
+    assert "networks on own.npz" in own
+    assert "/home" not in own
     sce, mmc = document["inspections"]
     assert [sce["defence"], mmc["defence"]] == ["sce", "mmc"]
     data = load_dataset("digits")
