@@ -24,6 +24,10 @@ def pretrained_card(name: str) -> dict[str, Any]:
     What is known of a network: who trained it how, the size and checksum of its file, and what attacks leave of it.
     Plain data: what `art-mmc train` writes beside a classifier ("defence", "backbone", "clean_test_accuracy",
     "training_seconds", "provenance", "history"), and "name", "dataset", "file", "logits" and "evaluation".
+
+    :param name: Its name, e.g. "mmc-mnist".
+    :return: The card.
+    :raises ValueError: For an unknown name, with the nearest known one, or a card that is missing or damaged.
     """
     check_name("pretrained network", name, pretrained_names())
     path = FOLDER / f"{name}.json"
