@@ -25,7 +25,9 @@ def pretrained_table(style: Literal["markdown", "text"] = "markdown") -> str:
     def recipe(card: Card) -> str:
         found = card["provenance"]["recipe"]
         seed = f", seed {card['provenance']['seed']}" if long else ""
-        return f"{found['name']}, {found['nb_epochs']} epochs{seed}"
+        init = card["provenance"].get("init")
+        after = f" after {init['name']}" if init else ""
+        return f"{found['name']}, {found['nb_epochs']} epochs{after}{seed}"
 
     columns: list[tuple[str, Callable[[Card], str]]] = [
         ("Network", lambda card: card["name"]),

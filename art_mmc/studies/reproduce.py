@@ -390,6 +390,7 @@ def _told(file: Path, classifier: PyTorchClassifier, row: Method, dataset: str) 
     facts, recipe = found["provenance"], found["provenance"]["recipe"]
     known = recipe["name"].removesuffix("-small")
     full = f" of {RECIPES[known].nb_epochs}" if known in RECIPES else ""
+    begun = f"begun with {facts['init']['name']}, " if "init" in facts else ""
     ours = {**recipe, "images held out": found.get("n_validation", 0), "significant bits": _bits(classifier.model)}
     ours |= {name: facts[name] for name in ("precision", "keep") if name in facts}
     theirs = {"images held out": 0, "significant bits": 24, "precision": "float32", "keep": "last"}
@@ -408,8 +409,8 @@ def _told(file: Path, classifier: PyTorchClassifier, row: Method, dataset: str) 
         if name in theirs and encode(value) != encode(theirs[name])
     ]
     return (
-        f"{found['backbone']}, recipe {recipe['name']}, {recipe['nb_epochs']}{full} epochs, {facts['n_train']} images, "
-        f"{found['training_seconds']:.0f} s; "
+        f"{found['backbone']}, {begun}recipe {recipe['name']}, {recipe['nb_epochs']}{full} epochs, "
+        f"{facts['n_train']} images, {found['training_seconds']:.0f} s; "
         + (f"unlike the row's recipe (in brackets): {', '.join(unlike)}; " if unlike else "")
     )
 

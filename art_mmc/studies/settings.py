@@ -117,6 +117,11 @@ class Train(Machine, Training):
         "OPTION=VALUE",
         action="append",
     )
+    init: str | None = _training(
+        "a trained network to begin with, a file of art-mmc train or one of the package: its backbone, and its head "
+        "where the defence has the same (default: weights drawn from --seed)",
+        "CHECKPOINT",
+    )
     output: str | None = flag("the classifier's file (default: runs/DEFENCE-DATASET.pt)", "FILE")
     resume: bool = flag(
         "go on with an interrupted run of the same command; with more --epochs, extend one that is finished",

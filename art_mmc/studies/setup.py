@@ -3,6 +3,7 @@ What the verbs share: data, networks built, trained or loaded for it, the images
 come from.
 """
 
+import copy
 import datetime
 import importlib.metadata
 import os
@@ -195,21 +196,36 @@ def build_classifier(
     device_type: str = "cpu",
     activation: str | None = None,
     scaling: str | None = None,
+    init: LossDefendedClassifier | None = None,
     **options: Any,
 ) -> LossDefendedClassifier:
     """
-    An untrained classifier for a data set, its backbone by name or factory, "module:function", scaled by a recipe.
+    A classifier to be trained on a data set, its backbone by name or factory, "module:function", scaled by a recipe; or
+    with backbone and scaling of a trained one, and those of the layers behind it that are the same in both.
     """
     with seeded(seed):
-        return create_classifier(
+        if init is None:
+            network = _make_backbone(backbone, dataset, activation)
+            moments = _moments(dataset, scaling or ("channel" if dataset.input_shape[0] == 3 else "unit"))
+        else:
+            given, network = init.model, copy.deepcopy(init.model.backbone)
+            moments = {name: getattr(given.normalize, name).cpu().numpy() for name in ("mean", "std")}
+        classifier = create_classifier(
             defence,
-            _make_backbone(backbone, dataset, activation),
+            network,
             input_shape=dataset.input_shape,
             nb_classes=dataset.nb_classes,
             device_type=device_type,
-            **_moments(dataset, scaling or ("channel" if dataset.input_shape[0] == 3 else "unit")),
+            **moments,
             **options,
         )
+    if init is not None:
+        own, head = classifier.model, classifier.model.head
+        if repr(own.projection) == repr(given.projection):
+            own.projection.load_state_dict(given.projection.state_dict())
+        if type(head) is type(given.head) and head.options() == given.head.options():
+            head.load_state_dict(given.head.state_dict())
+    return classifier
 
 
 def _make_backbone(backbone: str, dataset: Dataset, activation: str | None) -> torch.nn.Module:
@@ -246,13 +262,17 @@ def train_defence(
     verbose: bool = True,
     activation: str | None = None,
     options: Mapping[str, Any] | None = None,
+    init: LossDefendedClassifier | None = None,
     resume: bool = False,
     **settings: Any,
 ) -> TrainedDefence:
-    """Train one defence, from the same weights for each but for its head; `settings` are more of the trainer's."""
+    """
+    Train one defence, from the same weights for each but for its head, or from a trained network's; `settings` are
+    more of the trainer's.
+    """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(
-        defence, dataset, backbone, seed, device_type, activation, recipe.scaling, **(options or {})
+        defence, dataset, backbone, seed, device_type, activation, recipe.scaling, init, **(options or {})
     )
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)

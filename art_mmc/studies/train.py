@@ -3,6 +3,7 @@ Train one defence and write it to a file: what `art-mmc train` runs.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from art_mmc.checks import UNIT_BOX, check_name, unknown_name
-from art_mmc.classifiers.checkpoint import read_payload
-from art_mmc.data import split_validation
+from art_mmc.classifiers import LossDefendedClassifier
+from art_mmc.classifiers.checkpoint import describe, read_payload
+from art_mmc.data import Dataset, split_validation
 from art_mmc.defences import get_defence
 from art_mmc.distributed import world
+from art_mmc.pretrained import find_network
 from art_mmc.state import check_replaceable, write_atomically
 from art_mmc.studies import setup
 from art_mmc.studies.history import beside
 from art_mmc.studies.settings import ADVERSARIAL, OPTIMISATION, Train
-from art_mmc.studies.setup import Job, TrainedDefence, build_classifier, load_run, training_summary
+from art_mmc.studies.setup import Job, TrainedDefence, build_classifier, load_run, load_trained, training_summary
 from art_mmc.trainers import AUGMENTATIONS, Recipe, make_crafting
 from art_mmc.trainers.run_folder import RunFolder
 
@@ -36,11 +39,14 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
     """Train one defence on a part of the training images, and watch it on the others. It gives a :class:`Run`."""
     row = get_defence(settings.defence)
     dataset, recipe, backbone = load_run(settings)
+    init, began = None, dict[str, Any]()
+    if settings.init is not None:
+        init, backbone, began = _load_init(settings, dataset)
     recipe = with_options(recipe, settings)
     options = defence_options(settings.set or ())
     for name in options:  # nothing else that the constructor takes
         check_name(f"option of defence '{settings.defence}':", name, row.option_names or ["(none)"])
-    build_classifier(settings.defence, dataset, backbone, activation=settings.activation, **options)
+    build_classifier(settings.defence, dataset, backbone, activation=settings.activation, init=init, **options)
     if not settings.validation and (settings.keep == "best" or settings.patience):
         raise ValueError("--keep best and --patience need a --validation share of the training images")
     output = Path(settings.output or f"runs/{settings.defence}-{Path(dataset.name).stem}.pt").expanduser()
@@ -72,17 +78,28 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
             backbone=backbone,
             validation_data=validation,
             options=options,
+            init=init,
             folder=folder,
             compile_network=settings.compile,
             **setup.told(settings, device_type)
             | {name: getattr(settings, name) for name in ("activation", "resume", "keep", "patience", "precision")},
         )
         held_out = 0 if validation is None else len(validation[1])
-        how = {"options": options, "precision": settings.precision, "keep": settings.keep}
+        how = {"options": options, "precision": settings.precision, "keep": settings.keep, **began}
         summary = training_summary(trained, dataset, settings.seed, held_out, **how) if world().is_main else {}
         return Run(trained, summary, output)
 
     return Job(dataset, output.parent, run, note=f"; history and checkpoints in {folder}", own=folder)
+
+
+def _load_init(settings: Train, dataset: Dataset) -> tuple[LossDefendedClassifier, str, dict[str, Any]]:
+    """The network of --init, what its backbone is called, and what tells it from others, plain data."""
+    if settings.backbone or settings.activation:
+        raise ValueError("--init brings its own backbone: leave --backbone and --activation out")
+    file = find_network(str(settings.init))
+    (classifier,) = load_trained([file], dataset, factory=settings.factory).values()
+    backbone = settings.factory or describe(classifier)["backbone"]["name"]
+    return classifier, backbone, {"init": {"name": file.stem, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
 
 
 def is_classifier(path: Path) -> bool:
