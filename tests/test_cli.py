@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ import torch
 
 import art_mmc
 from art_mmc import create_classifier, load_classifier
+from art_mmc.classifiers.loading import build_network
 from art_mmc.cli import build_parser
 from art_mmc.cli.run import page
 from art_mmc.data import Dataset, load_dataset
@@ -158,6 +160,71 @@ def test_train_without_validation(tiny, run):
     assert (record["provenance"]["n_train"], record["n_validation"]) == (300, 0)
     assert record["provenance"]["recipe"]["batch_size"] == 100
     assert load_classifier("deep/er/pc.model").defence == "pc"
+
+
+def _trained(run, defence, *line):
+    """The parameters of a network that is hardly trained, and its record."""
+    line = ("train", "--defence", defence, *line, "--optimizer", "sgd", "--lr", 1e-12, "--output", f"{defence}.pt")
+    assert run(*line, "--epochs", 2, "--quiet")[0] == 0
+    parameters = dict(load_classifier(f"{defence}.pt").model.named_parameters())
+    return parameters, json.loads(Path(f"{defence}.json").read_text())
+
+
+def test_a_training_begins_with_a_trained_network(tiny, run):
+    """With its backbone, its scaling, and what follows that is the same layer: here nearly nothing is learned."""
+    classifier = create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10, mean=0.3, std=0.5)
+    classifier.save_checkpoint("given.pt")
+    given = dict(classifier.model.named_parameters())
+    backbone = {name for name in given if name.startswith("backbone.")}
+    of_pc, record = _trained(run, "pc", "--dataset", tiny, "--init", "given.pt")
+    assert all(torch.allclose(each, given[name], atol=1e-7) for name, each in of_pc.items())
+    assert [epoch["stage"] for epoch in record["history"]] == ["pc", "pc"]  # its warm-up is behind it
+    assert (record["backbone"], record["provenance"]["init"]["name"]) == ("cnn", "given")
+    assert record["provenance"]["init"]["sha256"] == hashlib.sha256(Path("given.pt").read_bytes()).hexdigest()
+    scaling = load_classifier("pc.pt").model.normalize
+    assert (float(scaling.mean), float(scaling.std)) == (pytest.approx(0.3), 0.5)
+    of_rce, _ = _trained(run, "rce", "--dataset", tiny, "--init", "given.pt")
+    assert all(torch.allclose(of_rce[name], given[name], atol=1e-7) for name in backbone)
+    assert not torch.allclose(of_rce["head.linear.weight"], given["head.linear.weight"], atol=1e-3)
+    # a layer between backbone and centers comes along, other centers do not
+    of_mmc, _ = _trained(run, "mmc", "--dataset", tiny, "--init", "rce.pt")
+    of_mmlda, _ = _trained(run, "mmlda", "--dataset", tiny, "--init", "mmc.pt")
+    assert all(torch.allclose(of_mmlda[name], each, atol=1e-7) for name, each in of_mmc.items())
+    kept, drawn = load_classifier("mmc.pt").model.head.centers, "centers=random"
+    _trained(run, "mmc", "--dataset", tiny, "--init", "mmc.pt", "--overwrite", "--set", drawn)
+    assert not torch.allclose(load_classifier("mmc.pt").model.head.centers, kept, atol=1e-3)
+
+
+def test_a_training_begins_with_a_backbone_of_the_user_s(tiny, run):
+    Path("usersnets.py").write_text(FACTORY)
+    own = ("--factory", "usersnets:backbone", "--dataset", tiny)
+    line = ("train", "--defence", "sce", *own, "--output", "given.pt", "--epochs", 1, "--quiet")
+    assert run(*line)[0] == 0
+    net = build_network("usersnets:backbone", (1, 8, 8), 10)
+    given = dict(load_classifier("given.pt", net).model.named_parameters())
+    line = ("train", "--defence", "pc", *own, "--init", "given.pt", "--optimizer", "sgd", "--lr", 1e-12, "--quiet")
+    assert run(*line, "--epochs", 1, "--output", "pc.pt")[0] == 0
+    net = build_network("usersnets:backbone", (1, 8, 8), 10)
+    found = load_classifier("pc.pt", net).model.named_parameters()
+    assert all(torch.allclose(each, given[name], atol=1e-7) for name, each in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--init", "nowhere.pt"), "no checkpoint at nowhere.pt"),
+        (("--init", "mmc-mnits"), "no checkpoint at mmc-mnits, and unknown pretrained network 'mmc-mnits'"),
+        (("--init", "mmc-mnist"), "mmc-mnist.pt takes inputs (1, 28, 28) of 10 classes"),
+        (("--init", "given.pt", "--backbone", "cnn"), "--init brings its own backbone: leave --backbone and"),
+        (("--init", "given.pt", "--activation", "silu"), "--init brings its own backbone: leave --backbone and"),
+    ],
+)
+def test_a_network_to_begin_with_that_does_not_fit_is_a_line(tiny, run, line, message):
+    create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10).save_checkpoint("given.pt")
+    status, out, err = run("train", "--defence", "pc", "--dataset", tiny, *line)
+    assert (status, out) == (2, "")
+    assert is_one_error(err)
+    assert message in err
 
 
 # ------------------------------------------------------------------------------------------------------ lists and help

@@ -362,7 +362,7 @@ def test_a_row_says_what_is_not_as_in_its_recipe(tmp_path):
     recipe = replace(RECIPES["pang2020-cifar10"].scaled(30), batch_size=128, rate=0.0256, schedule="cosine")
     recipe = replace(recipe, attack="fast", attack_options={"eps": 8 / 255})
     facts = comparison.provenance(dataset("cifar10", 3, 32), recipe, 0, torch.device("cpu"))
-    facts |= {"precision": "bfloat16", "keep": "best"}
+    facts |= {"precision": "bfloat16", "keep": "best", "init": {"name": "mmc-cifar10"}}
     found = {"defence": "mmc", "backbone": "resnet20", "clean_test_accuracy": {}, "training_seconds": 7.1}
     (tmp_path / "net.json").write_text(json.dumps({**found, "n_validation": 1000, "provenance": facts}))
     net = create_classifier("mmc", "cnn", input_shape=(3, 32, 32), nb_classes=10, centers="random")
@@ -370,9 +370,9 @@ def test_a_row_says_what_is_not_as_in_its_recipe(tmp_path):
         tensor.copy_(tensor.bfloat16())
     row = get_published("pang2020-table1").method("at-mmc")
     assert module._told(tmp_path / "net.pt", net, row, "cifar10") == (
-        "resnet20, recipe pang2020-cifar10, 30 of 200 epochs, 20 images, 7 s; unlike the row's recipe (in brackets): "
-        "rate 0.0256 (0.01), batch size 128 (50), schedule cosine (piecewise), attack fast (pgd), attack options eps "
-        "0.03137 (eps 0.03137 steps 10 step_size 0.007843 batch_norm train), images held out 1000 (0), "
+        "resnet20, begun with mmc-cifar10, recipe pang2020-cifar10, 30 of 200 epochs, 20 images, 7 s; unlike the row's "
+        "recipe (in brackets): rate 0.0256 (0.01), batch size 128 (50), schedule cosine (piecewise), attack fast (pgd), "
+        "attack options eps 0.03137 (eps 0.03137 steps 10 step_size 0.007843 batch_norm train), images held out 1000 (0), "
         "significant bits 8 (24), precision bfloat16 (float32), keep best (last), centers random (max_mahalanobis); "
     )
 

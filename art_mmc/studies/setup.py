@@ -274,6 +274,8 @@ def train_defence(
     classifier = build_classifier(
         defence, dataset, backbone, seed, device_type, activation, recipe.scaling, init, **(options or {})
     )
+    if init is not None and DEFENCES[defence].warm_up:
+        settings.setdefault("warmup_epochs", 0)  # a trained network has it behind it
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)
     return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds, trainer.extended)
