@@ -371,8 +371,9 @@ def test_a_row_says_what_is_not_as_in_its_recipe(tmp_path):
     row = get_published("pang2020-table1").method("at-mmc")
     assert module._told(tmp_path / "net.pt", net, row, "cifar10") == (
         "resnet20, begun with mmc-cifar10, recipe pang2020-cifar10, 30 of 200 epochs, 20 images, 7 s; unlike the row's "
-        "recipe (in brackets): rate 0.0256 (0.01), batch size 128 (50), schedule cosine (piecewise), attack fast (pgd), "
-        "attack options eps 0.03137 (eps 0.03137 steps 10 step_size 0.007843 batch_norm train), images held out 1000 (0), "
+        "recipe (in brackets): rate 0.0256 (0.01), batch size 128 (50), schedule cosine (piecewise), attack fast "
+        "(pgd), attack options eps 0.03137 (eps 0.03137 steps 10 step_size 0.007843 batch_norm train), images held out "
+        "1000 (0), "
         "significant bits 8 (24), precision bfloat16 (float32), keep best (last), centers random (max_mahalanobis); "
     )
 
