@@ -489,6 +489,15 @@ def test_arithmetics_agree(arithmetic, digits: Digits):
         assert not np.allclose(classifier.predict(x), logits.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_on_a_processor_without_instructions_for_it_is_warned_of(has_instructions, monkeypatch, caplog):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_instructions)
+    classifier = ours_on(unsettle(Normed()), arithmetic="bfloat16")
+    LossTrainer(classifier, precision="bfloat16")
+    told = [record.getMessage().split(":")[0] for record in caplog.records]
+    assert told == ([] if has_instructions else ["arithmetic='bfloat16'", "precision='bfloat16'"])
+
+
 def test_compiled_network_gives_the_same(digits: Digits):
     network = unsettle(Normed())
     usual = ours_on(network)

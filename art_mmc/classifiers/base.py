@@ -37,7 +37,13 @@ from art_mmc.models import DefendedNet, wrap_backbone
 from art_mmc.models.base import check_input_shape, check_no_classes
 from art_mmc.models.copies import copied, detached, draw_anew, same_optimizer
 from art_mmc.models.features import Softmax, find_layer, logits_network
-from art_mmc.models.inference import Prepared, channels_last, convolution_weights, favours_channels_last
+from art_mmc.models.inference import (
+    Prepared,
+    channels_last,
+    convolution_weights,
+    emulates_bfloat16,
+    favours_channels_last,
+)
 from art_mmc.models.network import Moments
 from art_mmc.objectives import OBJECTIVES
 
@@ -294,6 +300,8 @@ class LossDefendedClassifier(PyTorchClassifier):
     @arithmetic.setter
     def arithmetic(self, name: str) -> None:
         self._arithmetic = check_name("arithmetic", name, ARITHMETICS)
+        if name == "bfloat16" and emulates_bfloat16(self.device):
+            logger.warning("arithmetic='bfloat16': this processor emulates it, and is many times faster by 'fast'.")
 
     @property
     def compile(self) -> bool | str:

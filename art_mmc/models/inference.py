@@ -269,6 +269,11 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a processor has no instructions for bfloat16, and is many times slower in it than in float32."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def convolution_weights(modules: Iterable[nn.Module]) -> int:
     """Elements in the weights of a network's convolutions over images."""
     return sum(

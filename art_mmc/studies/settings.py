@@ -199,7 +199,9 @@ class Train(Machine, Training):
     )
     averaging: str | None = _optimisation("average the weights over steps (ema) or epochs", choices=("ema", "swa"))
     precision: str = _optimisation(
-        "bfloat16: autocast (default: float32)", default="float32", choices=("float32", "bfloat16")
+        "bfloat16: autocast, on a GPU or a CPU with instructions for it (default: float32)",
+        default="float32",
+        choices=("float32", "bfloat16"),
     )
     compile: bool = _optimisation("run training steps through torch.compile", default=False)
 

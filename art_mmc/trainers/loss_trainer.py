@@ -21,6 +21,7 @@ from art_mmc.checks import check_name, choice, indices, number, shown, whole
 from art_mmc.classifiers import LossDefendedClassifier, fitting
 from art_mmc.classifiers.checkpoint import identity, load_state, scalars
 from art_mmc.losses import SoftmaxCrossEntropyLoss
+from art_mmc.models.inference import emulates_bfloat16
 from art_mmc.state import locked, on_interrupt, seeded, untouched
 from art_mmc.trainers.augmentation import AUGMENTATIONS, Augmentation
 from art_mmc.trainers.averaging import WeightAverage
@@ -153,6 +154,8 @@ class LossTrainer(Trainer):
         self.keep = choice("keep", keep, ("last", "best"))
         self.clip_gradient = clip_gradient
         self.precision = choice("precision", precision, ("float32", "bfloat16"))
+        if precision == "bfloat16" and emulates_bfloat16(self._device):
+            logger.warning("precision='bfloat16': this processor emulates it, and is many times faster in float32.")
         self.channels_last = channels_last
         self.compile_network = compile_network
         self.folder = None if folder is None else RunFolder(checks.as_path("folder", folder))
