@@ -450,8 +450,9 @@ class TestCommandLine:
             assert begun[name] == pytest.approx(value) if isinstance(value, float) else begun[name] == value, name
 
     def test_every_option_is_tried(self):
-        """But those of the data, the place and the output."""
+        """But those of the data, the network (see test_cli), the place and the output."""
         others = {"--help", "--defence", "--output", "--config", "--dataset", "--data-dir", "--download", "--backbone"}
+        others |= {"--init"}
         others |= {"--factory", "--epochs", "--device", "--threads", "--quiet", "--validation", "--overwrite"}
         known = build_parser().commands["train"]._option_string_actions
         tried = {word for line in self.OPTIONS for word in line.split() if word.startswith("--")}
