@@ -20,7 +20,9 @@ def pretrained_table(style: Literal["markdown", "text"] = "markdown") -> str:
         return between(found["accuracy"], found["interval"]) if long else format_percent(found["accuracy"])
 
     def worst(card: Card) -> str:
-        return ", ".join(f"{figure(each)} at {format_eps(each['eps'])}" for each in card["evaluation"]["worst_case"])
+        found = card["evaluation"]
+        shown = ", ".join(f"{figure(each)} at {format_eps(each['eps'])}" for each in found["worst_case"])
+        return shown if found["suite"] == "strong" else f"{shown} ({found['suite']})"  # which leaves more
 
     def recipe(card: Card) -> str:
         found = card["provenance"]["recipe"]
