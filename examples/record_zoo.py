@@ -112,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     summary = json.loads(beside(args.file, ".json").read_text(encoding="utf-8"))
+    summary["provenance"]["dataset"] = short_name(summary["provenance"]["dataset"])
     trained_on = args.trained_on or Path(summary["provenance"]["dataset"]).stem
     sample = f"{trained_on}-sample"
     source = rounded(args.file, args.bits) if args.bits else args.file

@@ -52,6 +52,7 @@ def test_a_network_is_what_its_card_says(network, sample):
     bits = {"bits": 16} if _holds(classifier.model, 16) else {}  # of MNIST's networks all 24
     assert card["file"] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **bits}
     assert (card["name"], card["defence"]) == (network, classifier.defence)
+    assert not any(mark in card["provenance"]["dataset"] for mark in "/\\")  # no folder of a machine
     inputs, logits = RECORD["fixed_inputs"](classifier.input_shape), np.array(card["logits"])
     # other processors add in another order
     assert np.allclose(classifier.predict(inputs), logits, rtol=0, atol=1e-5 * np.abs(logits).max())

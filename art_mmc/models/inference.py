@@ -271,7 +271,9 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
 
 def emulates_bfloat16(device: torch.device) -> bool:
     """Whether a processor has no instructions for bfloat16, and is many times slower in it than in float32."""
-    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # a torch without oneDNN can't tell
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def convolution_weights(modules: Iterable[nn.Module]) -> int:
