@@ -195,6 +195,20 @@ def test_a_training_begins_with_a_trained_network(tiny, run):
     assert not torch.allclose(load_classifier("mmc.pt").model.head.centers, kept, atol=1e-3)
 
 
+@pytest.mark.parametrize(("begun", "resumed"), [("one.pt", "two.pt"), ("one.pt", None), (None, "two.pt")])
+def test_a_run_does_not_go_on_as_if_begun_with_another_network(tiny, run, begun, resumed):
+    for name in ("one.pt", "two.pt"):
+        create_classifier("sce", "cnn", input_shape=(1, 8, 8), nb_classes=10).save_checkpoint(name)
+    line = ("train", "--defence", "mmc", "--dataset", tiny, "--epochs", "1", "--quiet")
+    first, other = (("--init", name) if name else ("--backbone", "cnn") for name in (begun, resumed))
+    assert run(*line, *first)[0] == 0
+    status, _, err = run(*line, *other, "--resume")
+    assert status == 2
+    assert is_one_error(err)
+    assert "mmc-tiny.run holds another run: init" in err
+    assert run(*line, *first, "--resume")[0] == 0
+
+
 def test_a_training_begins_with_a_backbone_of_the_user_s(tiny, run):
     Path("usersnets.py").write_text(FACTORY)
     own = ("--factory", "usersnets:backbone", "--dataset", tiny)

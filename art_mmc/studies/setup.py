@@ -263,12 +263,13 @@ def train_defence(
     activation: str | None = None,
     options: Mapping[str, Any] | None = None,
     init: LossDefendedClassifier | None = None,
+    origin: Mapping[str, Any] | None = None,
     resume: bool = False,
     **settings: Any,
 ) -> TrainedDefence:
     """
-    Train one defence, from the same weights for each but for its head, or from a trained network's; `settings` are
-    more of the trainer's.
+    Train one defence, from the same weights for each but for its head, or from a trained network's, of which `origin`
+    tells, plain data; `settings` are more of the trainer's.
     """
     backbone = backbone or default_backbone(dataset.input_shape, recipe)
     classifier = build_classifier(
@@ -277,6 +278,7 @@ def train_defence(
     if init is not None and DEFENCES[defence].warm_up:
         settings.setdefault("warmup_epochs", 0)  # a trained network has it behind it
     trainer = create_trainer(classifier, recipe=recipe, seed=seed, verbose=verbose, **settings)
+    trainer.origin = dict(origin or {})
     trainer.fit(dataset.x_train, dataset.y_train, validation_data=validation_data, resume=resume)
     return TrainedDefence(classifier, backbone, recipe, trainer.history, trainer.seconds, trainer.extended)
 

@@ -79,6 +79,7 @@ def prepare(settings: Train, device_type: str = "cpu") -> Job:
             validation_data=validation,
             options=options,
             init=init,
+            origin={"init": None} | began,  # none too, or a run without one would go on with one
             folder=folder,
             compile_network=settings.compile,
             **setup.told(settings, device_type)

@@ -167,6 +167,8 @@ class LossTrainer(Trainer):
         self.seconds = 0.0
         #: after how many epochs a finished run was extended, each time
         self.extended: list[int] = []
+        #: plain data on the weights that the training begins with, in which a resumed run must agree
+        self.origin: dict[str, Any] = {}
         self._extends = False
         self._average: WeightAverage | None = None
 
@@ -630,7 +632,7 @@ class LossTrainer(Trainer):
             about["optimizer"] = {"optimizer": type(optimizer).__name__, **scalars(optimizer.defaults)}
         if job.scheduler is not None:
             about["scheduler"] = fitting.described_scheduler(job.scheduler)
-        return about
+        return about | self.origin
 
     def __repr__(self) -> str:
         """Return the settings that decide the result of a training."""
